@@ -1,0 +1,76 @@
+"""What happened, as values: the command line draws them, tests read them.
+
+Whatever takes a while takes an ``Emit`` and calls it with events as they happen; it never prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseStarted:
+    """The recipe has begun a step."""
+
+    phase: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseEnded:
+    """The recipe has finished a step, in ``seconds``."""
+
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeProgress:
+    """A node entered a step of its own."""
+
+    node: str
+    phase: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolAnswered:
+    """What one pool (an instance type in a zone, bought in one way) said to the request for capacity."""
+
+    purchase: str  # "spot" or "on-demand"
+    instance_type: str
+    zone: str
+    answer: str  # "launched 5", or an error code and message
+    launched: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrying:
+    """A call of the cloud's API failed in a way that passes; it will be made again after ``wait_seconds``."""
+
+    operation: str
+    code: str
+    attempt: int
+    wait_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """A resource is gone."""
+
+    kind: str
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """One sentence the user should read."""
+
+    text: str
+
+
+Event = PhaseStarted | PhaseEnded | NodeProgress | PoolAnswered | Retrying | Removed | Note
+Emit = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """The ``Emit`` of whoever does not listen."""
