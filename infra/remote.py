@@ -10,7 +10,7 @@ user of fabric in the project), and the process host of the embedded cloud in ``
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
@@ -19,7 +19,6 @@ from typing import Protocol, TypeVar
 from infra.errors import HostsFailed, InfraError
 
 MAX_THREADS = 32  # enough to hide the round trips of 100 nodes, few enough for a laptop's sockets and memory
-COPY_TIMEOUT_SECONDS = 600.0
 
 T = TypeVar("T")
 
@@ -73,3 +72,51 @@ class Host(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Named(Protocol):
+    """Anything that stands for a node."""
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def on_all(nodes: Sequence[N], work: Callable[[N], T], *, threads: int = MAX_THREADS) -> list[T]:
+    """``work`` on every node, at most ``threads`` at a time; the results in the order of ``nodes``.
+
+    Every node is tried before anything is raised. Raises HostsFailed, with each failed node's own error. An
+    interrupt leaves at once: work not yet begun is dropped, work under way ends at its own deadline.
+    """
+    pool = ThreadPoolExecutor(max(1, min(threads, len(nodes))), thread_name_prefix="node")
+    try:
+        futures = {node.name: pool.submit(work, node) for node in nodes}
+        wait(futures.values())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    failures = {name: error for name, future in futures.items() if (error := future.exception())}
+    for error in failures.values():
+        if not isinstance(error, InfraError):
+            raise error  # a defect of ours, not of a node
+    if failures:
+        raise HostsFailed({name: e for name, e in failures.items() if isinstance(e, InfraError)}, len(nodes))
+    return [future.result() for future in futures.values()]
+
+
+def write_text(host: Host, target: PurePosixPath, text: str, *, mode: int = 0o644) -> None:
+    """Make ``target`` hold ``text``, replacing it whole; it never exists with more rights than ``mode``.
+
+    The text travels over stdin, so that a secret is never part of a command line.
+    """
+    command = (
+        f"umask 077 && mkdir -p -m 755 {quote(str(target.parent))} && cat > {quote(f'{target}.new')}"
+        f" && chmod {mode:o} {quote(f'{target}.new')} && mv {quote(f'{target}.new')} {quote(str(target))}"
+    )
+    host.run(command, stdin=text, timeout_seconds=60)
+
+
+def read_text(host: Host, source: PurePosixPath) -> str:
+    """All of a small file of the host. Raises CommandFailed if it is not there."""
+    return host.run(f"cat {quote(str(source))}", timeout_seconds=60).stdout
