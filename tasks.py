@@ -1,0 +1,57 @@
+"""The front door for developers: `./run TASK`, each a line or a few."""
+
+from __future__ import annotations
+
+from invoke import Context, task
+
+CLUSTER = "--name demo"
+
+
+@task(help={"slaves": "workers to launch", "rounds": "rounds of averaging to train"})
+def demo(c: Context, slaves: int = 2, rounds: int = 40) -> None:
+    """Launch a cluster on the embedded cloud, train CIFAR-10 on it, take everything down."""
+    try:
+        c.run(f"sparknet-ec2 launch -s {slaves} {CLUSTER}")
+        c.run(f"sparknet-ec2 status {CLUSTER}")
+        c.run(f"sparknet-ec2 submit CifarApp {CLUSTER} --output output/demo -- --data auto --rounds {rounds}")
+    finally:
+        c.run(f"sparknet-ec2 destroy {CLUSTER} --yes")
+
+
+@task(help={"args": "arguments for pytest, for example '-m \"not slow\" tests/infra'"})
+def test(c: Context, args: str = "") -> None:
+    """Run the tests."""
+    c.run(f"python -m pytest {args}")
+
+
+@task
+def lint(c: Context) -> None:
+    """Check the style of the Python and shell code."""
+    c.run("ruff check . && ruff format --check . && shellcheck run .ci/run $(git ls-files 'ami/*.sh')")
+
+
+@task
+def types(c: Context) -> None:
+    """Check the types, strictly."""
+    c.run("mypy")
+
+
+@task(help={"name": "one of tests/bench, without .py", "args": "its own arguments"})
+def bench(c: Context, name: str, args: str = "") -> None:
+    """Run one of the benchmarks of tests/bench."""
+    c.run(f"python -m tests.bench.{name} {args}")
+
+
+@task
+def schema(c: Context) -> None:
+    """Compile Caffe's file format, sparknet/caffe/schema/caffe.proto, to Python."""
+    c.run("python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sparknet/caffe/schema/caffe.proto")
+
+
+@task
+def lock(c: Context) -> None:
+    """Pin the packages that are installed now in requirements.lock."""
+    c.run(
+        "echo '# Every package of the development environment, pinned. Made by: ./run lock' > requirements.lock"
+    )
+    c.run("pip freeze --all --exclude-editable | sed '/^pip==/d; s/+cpu$//' >> requirements.lock")

@@ -1,0 +1,172 @@
+"""Who may import whom, as a table, checked over the syntax trees; imports inside functions count too."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("infra", "sparknet", "apps")
+
+# Third-party packages that only some modules may import: everything else must do without.
+ONLY_IN = {
+    "boto3": ("infra.ec2",),
+    "botocore": ("infra.ec2",),
+    "fabric": ("infra.remote",),
+    "paramiko": ("infra.remote",),
+    "invoke": ("infra.remote",),
+    "moto": ("infra.local",),
+    "pyspark": ("sparknet.spark", "apps"),
+    "click": ("infra.cli", "sparknet.cli", "apps"),
+}
+
+# Our own layers, top first. A module may import from its own row and from the rows below it, never upwards.
+LAYERS = {
+    "infra": (
+        ("infra.cli",),
+        ("infra.local",),
+        ("infra.image",),
+        ("infra.cluster", "infra.jobs"),
+        ("infra.plan",),
+        ("infra.service", "infra.bootstrap", "infra.disks", "infra.ec2"),
+        ("infra.remote",),
+        ("infra.spec",),
+        ("infra.events", "infra.errors"),
+    ),
+    "sparknet": (
+        ("apps",),
+        ("sparknet.cli",),
+        ("sparknet.spark",),
+        ("sparknet.local", "sparknet.report"),
+        ("sparknet.metrics", "sparknet.checkpoint", "sparknet.worker", "sparknet.easgd"),
+        ("sparknet.training",),
+        ("sparknet.outer",),
+        ("sparknet.caffe", "sparknet.data"),
+        ("sparknet.weights",),
+        ("sparknet.errors",),
+    ),
+}
+
+# Pairs (importer, imported) that are not said by the rows.
+FORBIDDEN = (
+    ("infra", "sparknet"),
+    ("infra", "apps"),
+    ("sparknet", "infra"),
+    ("apps", "infra"),
+    ("infra.local", "infra.cluster"),
+    ("infra.local", "infra.ec2"),
+    ("infra.local", "infra.jobs"),
+    ("infra.local", "infra.plan"),
+    ("infra.local", "infra.service"),
+    ("sparknet.training", "torch"),
+    ("sparknet.training", "sparknet.caffe"),
+    ("sparknet.training", "sparknet.data"),
+    ("sparknet.data", "sparknet.caffe"),
+    ("sparknet.outer", "sparknet.caffe"),
+)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import, those for the type checker alone left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def row_of(name: str, rows: tuple[tuple[str, ...], ...]) -> int | None:
+    """The most specific row that names the module or a package above it."""
+    found = [(len(entry), i) for i, row in enumerate(rows) for entry in row if is_in(name, entry)]
+    return max(found)[1] if found else None
+
+
+def wrong_imports(path: Path) -> Iterator[str]:
+    importer = module_name(path)
+    for line, imported in imports(path):
+        where = f"{path.relative_to(ROOT)}:{line}: {importer} imports {imported}"
+        for library, homes in ONLY_IN.items():
+            if is_in(imported, library) and not any(is_in(importer, home) for home in homes):
+                yield f"{where}: only {', '.join(homes)} may"
+        for above, below in FORBIDDEN:
+            if is_in(importer, above) and is_in(imported, below):
+                yield f"{where}: {above} knows nothing of {below}"
+        for rows in LAYERS.values():
+            mine, theirs = row_of(importer, rows), row_of(imported, rows)
+            if mine is not None and theirs is not None and theirs < mine:
+                yield f"{where}: upwards"
+
+
+def test_every_import_goes_down() -> None:
+    assert [wrong for path in modules() for wrong in wrong_imports(path)] == []
+
+
+def test_every_module_stands_in_the_table() -> None:
+    rows = tuple(row for table in LAYERS.values() for row in table)
+    homeless = [module_name(path) for path in modules() if row_of(module_name(path), rows) is None]
+    assert set(homeless) <= {"infra", "sparknet"}
+
+
+def test_every_module_opens_with_a_docstring() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in modules()
+        if not path.name.endswith("_pb2.py")
+        and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert silent == []
+
+
+def test_the_embedded_cloud_is_imported_by_the_command_alone() -> None:
+    importers = {
+        module_name(path)
+        for path in modules()
+        for _, imported in imports(path)
+        if is_in(imported, "infra.local") and not is_in(module_name(path), "infra.local")
+    }
+    assert all(is_in(importer, "infra.cli") for importer in importers)
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import sparknet", {"pyspark", "torch", "boto3", "infra"}),
+        ("import sparknet.training", {"pyspark", "torch", "boto3", "infra"}),
+        ("import sparknet.caffe", {"pyspark", "boto3", "infra"}),
+        ("import infra.cluster", {"moto", "torch", "pyspark", "click", "sparknet"}),
+        ("import infra.cli", {"boto3", "fabric", "moto", "torch", "pyspark", "sparknet"}),
+    ],
+)
+def test_importing_one_part_leaves_the_others_alone(statement: str, forbidden: set[str]) -> None:
+    code = f"import sys; {statement}; print(*sorted(m.split('.')[0] for m in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert forbidden.isdisjoint(ran.stdout.split())
