@@ -1,0 +1,97 @@
+"""Labelled pictures in memory: what every loader returns and every shard is cut from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparknet.errors import DataError
+
+Bytes = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """``images``, uint8 (n, c, h, w), and ``labels``, int64 (n,): record i of the one and of the other.
+
+    Raises DataError when the two do not fit together.
+    """
+
+    images: Bytes
+    labels: Indices
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise DataError(
+                f"images are {self.images.dtype} {self.images.shape}: "
+                "uint8 (records, channels, height, width) is needed"
+            )
+        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != np.int64:
+            raise DataError(
+                f"labels are {self.labels.dtype} {self.labels.shape} for {len(self.images):,} images: "
+                "int64, one for each image, is needed"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, which: slice | Indices) -> Examples:
+        """The records of a slice (views) or of an index array (copies)."""
+        return Examples(self.images[which], self.labels[which])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one picture."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @property
+    def nbytes(self) -> int:
+        """Size of pixels and labels in bytes."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def mean_image(self) -> NDArray[np.float32]:
+        """The mean picture, float32 (c, h, w); summed in whole numbers, so that the order does not matter.
+
+        Raises DataError when there are no records.
+        """
+        if not len(self):
+            raise DataError("no records: the mean image of nothing is not defined")
+        mean: NDArray[np.float64] = self.images.sum(axis=0, dtype=np.int64) / len(self)
+        return mean.astype(np.float32)
+
+    def shuffled(self, seed: int) -> Examples:
+        """The same records in an order that depends on ``seed`` alone."""
+        return self[np.random.default_rng(seed).permutation(len(self))]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """A training set, a test set, and what their labels mean.
+
+    ``synthetic`` is true of drawn pictures: wherever an accuracy on them is shown, it must say so.
+    """
+
+    name: str
+    train: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    synthetic: bool = False
+
+    def __post_init__(self) -> None:
+        for part, examples in (("train", self.train), ("test", self.test)):
+            if not len(examples):
+                raise DataError(f"{self.name}: the {part} set has no records")
+            low, high = int(examples.labels.min()), int(examples.labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise DataError(
+                    f"{self.name}: the {part} set has labels {low} to {high}, "
+                    f"but its {len(self.classes)} classes are 0 to {len(self.classes) - 1}"
+                )
+        if self.train.shape != self.test.shape:
+            raise DataError(
+                f"{self.name}: training pictures are {self.train.shape}, test pictures {self.test.shape}"
+            )

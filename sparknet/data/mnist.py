@@ -1,0 +1,110 @@
+"""MNIST's idx files, plain or gzipped.
+
+An idx file is two zero bytes, a type (8 = unsigned byte), the number of dimensions, each dimension as a
+big-endian 32-bit number, then the bytes, last dimension fastest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparknet.data.dataset import Dataset, Examples
+from sparknet.errors import DataError
+
+CLASSES = tuple("0123456789")
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+
+
+def load(folder: Path | str) -> Dataset:
+    """The data set in ``folder``, in ``folder/mnist`` or in ``folder/MNIST/raw``.
+
+    Raises DataError naming the folder or file that is missing, cut short or not MNIST.
+    """
+    found = find(Path(folder))
+    if found is None:
+        raise DataError(missing(Path(folder)))
+    return Dataset(
+        name="MNIST",
+        train=_examples(found, TRAIN_IMAGES, TRAIN_LABELS),
+        test=_examples(found, TEST_IMAGES, TEST_LABELS),
+        classes=CLASSES,
+    )
+
+
+def find(folder: Path) -> Path | None:
+    """The folder at or below ``folder`` that holds idx files, if there is one."""
+    candidates = (folder, folder / "mnist", folder / "MNIST" / "raw", folder / "raw")
+    return next((c for c in candidates if any(_file(c, name) for name in FILES)), None)
+
+
+def missing(folder: Path) -> str:
+    """The sentence for a folder without MNIST in it."""
+    state = "has no MNIST in it" if folder.is_dir() else "does not exist"
+    return (
+        f"{folder} {state}: a folder with {TRAIN_IMAGES} and its three companions, plain or .gz, is needed "
+        "(or --data synthetic for drawn pictures)"
+    )
+
+
+def read_idx(file: Path) -> NDArray[np.uint8]:
+    """The array in one idx file of unsigned bytes, gunzipped if it ends in ``.gz``.
+
+    Raises DataError if the file is missing, is no such file, or is not as long as its header says.
+    """
+    raw = _bytes(file)
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
+        raise DataError(
+            f"{file} is no idx file of unsigned bytes: it begins with {raw[:4].hex(' ') or 'nothing'}"
+        )
+    start = 4 + 4 * raw[3]
+    if len(raw) < start:
+        raise DataError(f"{file} is cut short inside its header; fetch it again")
+    shape = struct.unpack(f">{raw[3]}I", raw[4:start])
+    if len(raw) - start != math.prod(shape):
+        raise DataError(
+            f"{file} should hold {' x '.join(map(str, shape))} = {math.prod(shape):,} bytes after its header "
+            f"and holds {len(raw) - start:,}: it is cut short or damaged; fetch it again"
+        )
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+def _examples(folder: Path, images_name: str, labels_name: str) -> Examples:
+    images, labels = (read_idx(_required(folder, name)) for name in (images_name, labels_name))
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{folder}: {images_name} is {images.shape} and {labels_name} is {labels.shape}: "
+            "they do not belong together"
+        )
+    return Examples(images[:, None], labels.astype(np.int64))
+
+
+def _required(folder: Path, name: str) -> Path:
+    file = _file(folder, name)
+    if file is None:
+        raise DataError(
+            f"{folder / name} is missing (neither plain nor .gz): all four files of MNIST are needed"
+        )
+    return file
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((f for f in (folder / name, folder / f"{name}.gz") if f.is_file()), None)
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        raw = file.read_bytes()
+        return gzip.decompress(raw) if file.suffix == ".gz" else raw
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{file} is damaged or cut short ({error}); fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
