@@ -7,10 +7,13 @@ weights are single operations on one contiguous array, whatever the net.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sparknet.errors import ModelError
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     import torch
 
 Shape = tuple[int, ...]
+Vector = NDArray[np.float32]
+
+# Elements averaged at a time: the float64 sums of a block stay in a core's cache.
+_BLOCK = 1 << 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +90,24 @@ class Layout:
                 f"a weight vector of {length:,} numbers does not fit a net of {self.size:,}: "
                 "the weights belong to another net"
             )
+
+
+def mean_of(vectors: Sequence[Vector], shares: Sequence[int]) -> Vector:
+    """The mean of the vectors, float32 (P,), the k-th counted ``shares[k]`` times.
+
+    Sums are float64 and run in the order given: the mean of equal vectors is that vector, bit for bit, and
+    a mean does not depend on who came first.
+
+    >>> mean_of([np.float32([1, 4]), np.float32([3, 0])], [1, 3])
+    array([2.5, 1. ], dtype=float32)
+    """
+    divisor = math.gcd(*shares)
+    factors = [share // divisor for share in shares]
+    mean = np.empty_like(vectors[0])
+    for start in range(0, mean.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        total = np.multiply(vectors[0][block], factors[0], dtype=np.float64)
+        for vector, factor in zip(vectors[1:], factors[1:], strict=True):
+            total += np.multiply(vector[block], factor, dtype=np.float64)
+        np.divide(total, sum(factors), out=mean[block], casting="same_kind")
+    return mean

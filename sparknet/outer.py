@@ -1,0 +1,148 @@
+"""Outer optimisers and schedules of tau: what the driver makes of a round's mean, and how long a round is.
+
+A worker leaves a round with w_k; the mean of w - w_k over the workers plays the part of a gradient ("D"
+below):
+
+    Average   w <- mean                              SparkNet, arXiv 1511.06051
+    SlowMo    u <- b u + D / lr;  w <- w - a lr u     slow momentum, arXiv 1910.00643
+    DiLoCo    SGD with Nesterov momentum on D         arXiv 2311.08105
+
+All three are written as the mean plus what they add to it, so that one whose extras are nothing gives the
+mean itself, bit for bit, not the mean after a trip through D.
+
+SlowMo and DiLoCo replace the momentum the workers carry from round to round: SlowMo's authors set it to
+zero in every round (``Settings(momentum="reset")``). DiLoCo was tried on language models with AdamW inside;
+on nets trained by SGD with momentum it steps lr / (1 - momentum) times as far, so start well below its
+defaults.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from sparknet.errors import UsageError
+from sparknet.weights import Vector
+
+Schedule = Callable[[int, float | None], int]
+"""(round from 1, the last round's learning rate or None in the first) -> SGD steps of the round."""
+
+
+class Outer(Protocol):
+    """Turns the weights a round began with and the mean it ended with into the next round's weights."""
+
+    @property
+    def state(self) -> Mapping[str, Vector]:
+        """What must be kept to go on later; give it to ``resume``."""
+        ...
+
+    def resume(self, state: Mapping[str, Vector]) -> None: ...
+
+    def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:
+        """``weights`` and ``mean`` float32 (P,), neither is changed; ``lr`` is the workers' learning rate."""
+        ...
+
+
+class Average:
+    """The mean itself: SparkNet."""
+
+    @property
+    def state(self) -> Mapping[str, Vector]:
+        return {}
+
+    def resume(self, state: Mapping[str, Vector]) -> None:
+        pass
+
+    def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:  # noqa: ARG002 - the mean is all
+        return mean
+
+
+class _WithMomentum:
+    """An outer optimiser with one vector of momentum, zero at first."""
+
+    def __init__(self) -> None:
+        self._momentum: Vector | None = None
+
+    @property
+    def state(self) -> Mapping[str, Vector]:
+        return {} if self._momentum is None else {"momentum": self._momentum}
+
+    def resume(self, state: Mapping[str, Vector]) -> None:
+        self._momentum = state.get("momentum")
+
+    def _velocity(self, difference: Vector, momentum: float) -> Vector:
+        """u <- momentum u + difference."""
+        if self._momentum is None or momentum == 0:
+            self._momentum = difference
+        else:
+            self._momentum = np.float32(momentum) * self._momentum + difference
+        return self._momentum
+
+
+class SlowMo(_WithMomentum):
+    """Slow momentum: ``step_size`` a (1 in the paper) and ``momentum`` b (0.4 to 0.8; less for K < 8)."""
+
+    def __init__(self, step_size: float = 1.0, momentum: float = 0.5) -> None:
+        super().__init__()
+        self.step_size, self.momentum = _positive("step_size", step_size), _fraction("momentum", momentum)
+
+    def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:
+        if not lr > 0:
+            raise UsageError(f"SlowMo divides by the learning rate, which is {lr}: use Average")
+        difference = weights - mean
+        before = self._momentum
+        self._velocity(difference / np.float32(lr), self.momentum)
+        # w - a lr (b u + D / lr) = mean + (1 - a) D - a b lr u
+        parts = [(1 - self.step_size, difference), (-self.step_size * self.momentum * lr, before)]
+        return _plus(mean, parts)
+
+
+class DiLoCo(_WithMomentum):
+    """SGD with Nesterov momentum on D, as in torch.optim.SGD: u <- m u + D; w <- w - lr (D + m u)."""
+
+    def __init__(self, lr: float = 0.7, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.lr, self.momentum = _positive("lr", lr), _fraction("momentum", momentum)
+
+    def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:  # noqa: ARG002 - the inner one plays no part
+        difference = weights - mean
+        velocity = self._velocity(difference, self.momentum)
+        return _plus(mean, [(1 - self.lr, difference), (-self.lr * self.momentum, velocity)])
+
+
+def constant(tau: int) -> Schedule:
+    """The same ``tau`` in every round."""
+    return lambda _number, _lr: tau
+
+
+def post_local(tau: int, initial_lr: float, before: int = 1) -> Schedule:
+    """Post-local SGD (arXiv 1808.07217): ``before`` steps a round until the rate falls, then ``tau``."""
+    return lambda _number, lr: before if lr is None or lr >= initial_lr else tau
+
+
+def quadratic(base: int, a: float) -> Schedule:
+    """The quadratic synchronisation rule (Gu and others, 2024): max(base, floor((a / lr)^2)) steps."""
+    return lambda _number, lr: max(base, math.floor((a / lr) ** 2)) if lr else base
+
+
+def _plus(mean: Vector, parts: list[tuple[float, Vector | None]]) -> Vector:
+    """``mean`` plus the sum of factor * vector; terms of nothing are left out, so that no bit changes."""
+    for factor, vector in parts:
+        if factor and vector is not None:
+            mean = mean + np.float32(factor) * vector
+    return mean
+
+
+def _positive(name: str, value: float) -> float:
+    if not value > 0:
+        raise UsageError(f"the outer optimiser's {name} is {value}: it must be positive")
+    return value
+
+
+def _fraction(name: str, value: float) -> float:
+    if not 0 <= value < 1:
+        raise UsageError(f"the outer optimiser's {name} is {value}: it must be at least 0 and below 1")
+    return value
