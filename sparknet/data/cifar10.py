@@ -154,7 +154,8 @@ def _examples(file: Path, pixels: NDArray[np.uint8], labels: NDArray[Any]) -> Ex
             f"{file}: record {first} has label {int(labels[first])}, not 0 to {len(CLASSES) - 1}: "
             "this is no CIFAR-10 batch"
         )
-    return Examples(pixels.reshape(-1, *SHAPE), labels.astype(np.int64))
+    # a copy: the bytes of a file cannot be written to, and torch warns of that
+    return Examples(pixels.reshape(-1, *SHAPE).copy(), labels.astype(np.int64))
 
 
 def _write_records(file: Path, examples: Examples) -> None:

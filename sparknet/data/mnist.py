@@ -74,7 +74,8 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
             f"{file} should hold {' x '.join(map(str, shape))} = {math.prod(shape):,} bytes after its header "
             f"and holds {len(raw) - start:,}: it is cut short or damaged; fetch it again"
         )
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    # a copy: the bytes of a file cannot be written to, and torch warns of that
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
 
 
 def _examples(folder: Path, images_name: str, labels_name: str) -> Examples:

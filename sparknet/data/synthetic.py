@@ -1,9 +1,9 @@
 """A drawn set of ten classes in exactly the layout of CIFAR-10, for when there is no real one.
 
-Each class is a shape (disc, ring, square, diamond, triangle, cross, checks, bars lying, standing, slanting) in
-a random colour on a random ground, of random size, place and tilt, with uneven light and noise. Colour says next
-to nothing about the class, so a net has to learn the shapes: not trivial, yet a short run of cifar10_quick gets
-most of them right. The same seed draws the same bytes.
+Each class is a shape (disc, ring, square, diamond, triangle, cross, checks, bars lying, standing, slanting)
+in a random colour on a random ground, of random size, place and tilt, with uneven light and noise. Colour
+says next to nothing about the class, so a net has to learn the shapes: not trivial, yet a short run of
+cifar10_quick gets most of them right. The same seed draws the same bytes.
 
 Accuracy on it says that training works. It says nothing about photographs: label it wherever it is shown.
 """
@@ -23,8 +23,8 @@ from sparknet.errors import UsageError
 Plane = NDArray[np.float32]
 
 TRAIN_RECORDS, TEST_RECORDS = 10_000, 2_000
-NOISE = 0.18  # standard deviation, full scale 1
-CONTRAST = 0.12  # the least distance of shape and ground in each channel, full scale 1
+NOISE = 0.13  # standard deviation, full scale 1
+CONTRAST = 0.2  # the least distance of shape and ground in each channel, full scale 1
 EDGE = 0.08  # softness of an outline, in half-widths of the picture
 
 
