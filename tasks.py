@@ -51,7 +51,5 @@ def schema(c: Context) -> None:
 @task
 def lock(c: Context) -> None:
     """Pin the packages that are installed now in requirements.lock."""
-    c.run(
-        "echo '# Every package of the development environment, pinned. Made by: ./run lock' > requirements.lock"
-    )
+    c.run("echo '# Every package of the environment, pinned. Made by: ./run lock' > requirements.lock")
     c.run("pip freeze --all --exclude-editable | sed '/^pip==/d; s/+cpu$//' >> requirements.lock")
