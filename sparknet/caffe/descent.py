@@ -131,7 +131,7 @@ class Descent:
 
     def _cut(self) -> list[_Part]:
         if self.weights.device.type == "cpu":
-            return [self._part([block]) for span in self.spans for block in blocks(span)]
+            return [self._part([block]) for span in self.spans for block in blocks(span, BLOCK)]
         by_multipliers = sorted(self.spans, key=_multipliers)
         return [self._part(list(group)) for _, group in groupby(by_multipliers, key=_multipliers)]
 
@@ -158,7 +158,7 @@ def merged(spans: Iterable[Span]) -> list[Span]:
     return joined
 
 
-def blocks(span: Span, size: int = BLOCK) -> list[Span]:
+def blocks(span: Span, size: int) -> list[Span]:
     """``span`` in pieces of at most ``size`` elements."""
     starts = range(span.start, span.stop, size)
     return [_resized(span, start, min(start + size, span.stop)) for start in starts]

@@ -1,0 +1,149 @@
+"""Solver snapshots, ``.solverstate`` (binary protobuf) and ``.solverstate.h5``: Caffe can go on from them.
+
+Both hold the iteration, the step of the learning rate, the path of the weights that belong to it, and the
+history of the update rule: one blob for every learnable blob in the order of the net, and for Adam and
+AdaDelta the second moments of all blobs after the first ones of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from google.protobuf.message import DecodeError
+
+from sparknet.caffe.schema import caffe_pb2
+from sparknet.errors import ModelError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverState:
+    """What a solver needs beyond the weights to go on as if it had never stopped.
+
+    ``history`` are float32 CPU tensors of the shapes of the learnable blobs, ``learned_net`` is a path.
+    """
+
+    iter: int
+    current_step: int = 0
+    learned_net: str = ""
+    history: tuple[torch.Tensor, ...] = field(default=(), repr=False)
+
+
+def read(path: str | Path) -> SolverState:
+    """The state in ``path``, HDF5 if its name ends in ``.h5``.
+
+    Raises ModelError if it is missing or broken.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such solver state")
+    return _read_hdf5(path) if path.suffix == ".h5" else _read_binary(path)
+
+
+def write(path: str | Path, state: SolverState) -> None:
+    """Write ``state`` to ``path``, as HDF5 if its name ends in ``.h5``. Raises ModelError if it cannot."""
+    path = Path(path)
+    try:
+        _write_hdf5(path, state) if path.suffix == ".h5" else path.write_bytes(_binary(state))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot write the solver state: {error}") from error
+
+
+def flattened(history: Sequence[torch.Tensor], shapes: Sequence[Shape]) -> list[torch.Tensor]:
+    """The blobs of a history as flat vectors, one for every ``len(shapes)`` blobs.
+
+    Raises ModelError unless the blobs have these shapes, over and over.
+    """
+    if len(history) % max(len(shapes), 1):
+        raise ModelError(
+            f"the solver state holds {len(history)} history blobs, "
+            f"which is no multiple of the net's {len(shapes)}"
+        )
+    for number, (blob, shape) in enumerate(zip(history, _repeated(shapes, len(history)), strict=True)):
+        if tuple(blob.shape) != shape:
+            raise ModelError(
+                f"history blob {number} of the solver state is {tuple(blob.shape)}, the net's is {shape}: "
+                "it belongs to another net"
+            )
+    rounds = range(0, len(history), max(len(shapes), 1))
+    return [torch.cat([blob.flatten() for blob in history[i : i + len(shapes)]]) for i in rounds]
+
+
+def shaped(vectors: Iterable[torch.Tensor], shapes: Sequence[Shape]) -> tuple[torch.Tensor, ...]:
+    """The inverse of ``flattened``: copies on the CPU, of the blobs' shapes."""
+    blobs: list[torch.Tensor] = []
+    for vector in vectors:
+        pieces = vector.detach().cpu().clone().split([int(np.prod(shape)) for shape in shapes])
+        blobs += [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+    return tuple(blobs)
+
+
+def _repeated(shapes: Sequence[Shape], count: int) -> Iterator[Shape]:
+    return (shapes[number % len(shapes)] for number in range(count))
+
+
+def _read_binary(path: Path) -> SolverState:
+    message = caffe_pb2.SolverState()
+    try:
+        message.ParseFromString(path.read_bytes())
+        history = tuple(_tensor(blob) for blob in message.history)
+    except (DecodeError, RuntimeError) as error:
+        raise ModelError(f"{path}: this is not a solver state, or it is cut short: {error}") from error
+    return SolverState(
+        iter=message.iter,
+        current_step=message.current_step,
+        learned_net=message.learned_net,
+        history=history,
+    )
+
+
+def _tensor(blob: caffe_pb2.BlobProto) -> torch.Tensor:
+    legacy = (blob.num, blob.channels, blob.height, blob.width)
+    shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
+    values = blob.double_data if len(blob.double_data) else blob.data
+    return torch.from_numpy(np.array(values, dtype=np.float32)).view(shape)
+
+
+def _binary(state: SolverState) -> bytes:
+    message = caffe_pb2.SolverState(
+        iter=state.iter, current_step=state.current_step, learned_net=state.learned_net
+    )
+    for tensor in state.history:
+        blob = message.history.add()
+        blob.shape.dim.extend(tensor.shape)
+        blob.data.extend(tensor.numpy().ravel())
+    return message.SerializeToString()
+
+
+def _read_hdf5(path: Path) -> SolverState:
+    try:
+        with h5py.File(path) as file:
+            blobs = file["history"]
+            history = [torch.from_numpy(np.asarray(blobs[str(i)], np.float32)) for i in range(len(blobs))]
+            name = file["learned_net"][()] if "learned_net" in file else b""
+            return SolverState(
+                iter=int(file["iter"][0]),
+                current_step=int(file["current_step"][0]) if "current_step" in file else 0,
+                learned_net=name.decode() if isinstance(name, bytes) else str(name),
+                history=tuple(history),
+            )
+    except (OSError, KeyError) as error:
+        raise ModelError(f"{path}: this is not a solver state, or it is cut short: {error}") from error
+
+
+def _write_hdf5(path: Path, state: SolverState) -> None:
+    with h5py.File(path, "w") as file:
+        file["iter"] = np.array([state.iter], dtype=np.int32)
+        file["current_step"] = np.array([state.current_step], dtype=np.int32)
+        # of fixed length and ended by a zero: Caffe reads it into a C string
+        name = state.learned_net.encode()
+        file["learned_net"] = np.array(name, dtype=f"S{len(name) + 1}")
+        blobs = file.create_group("history")
+        for number, tensor in enumerate(state.history):
+            blobs[str(number)] = tensor.numpy()
