@@ -62,9 +62,7 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
     """
     raw = _bytes(file)
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
-        raise DataError(
-            f"{file} is no idx file of unsigned bytes: it begins with {raw[:4].hex(' ') or 'nothing'}"
-        )
+        raise DataError(f"{file} is no idx file of bytes: it begins with {raw[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * raw[3]
     if len(raw) < start:
         raise DataError(f"{file} is cut short inside its header; fetch it again")
@@ -91,9 +89,7 @@ def _examples(folder: Path, images_name: str, labels_name: str) -> Examples:
 def _required(folder: Path, name: str) -> Path:
     file = _file(folder, name)
     if file is None:
-        raise DataError(
-            f"{folder / name} is missing (neither plain nor .gz): all four files of MNIST are needed"
-        )
+        raise DataError(f"{folder / name} is missing, plain or .gz: all four files of MNIST are needed")
     return file
 
 

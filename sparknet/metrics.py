@@ -1,0 +1,170 @@
+"""What a run did, one record a round: a line for people, a line of JSON for programs.
+
+    round 12/100  loss 1.8312  accuracy 41.2 %  1,140 images/s  00:31
+
+``sparknet-ec2 submit`` reads the ``round 12/100`` at the start of it. ``metrics.jsonl`` holds the same and
+more; ``report.py`` draws its page from nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+
+from sparknet.errors import DataError, UsageError
+from sparknet.training import Round
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One round. Times in seconds, ``elapsed_seconds`` since the run began; ``accuracy`` 0 to 1.
+
+    ``seconds`` is the round without its test: ``compute_seconds``, the slowest worker's steps, and
+    ``exchange_seconds``, all the rest. ``wait_seconds`` is how long a worker waited for the slowest, on
+    average.
+    """
+
+    round: int
+    rounds: int
+    tau: int
+    steps: int
+    images: int
+    loss: float | None
+    lr: float
+    accuracy: float | None
+    scores: Mapping[str, float | None]
+    elapsed_seconds: float
+    seconds: float
+    compute_seconds: float
+    wait_seconds: float
+    exchange_seconds: float
+    test_seconds: float
+    bytes_sent: int
+    bytes_received: int
+    workers: int
+    lost: tuple[str, ...] = ()
+    synthetic: bool = False
+
+    @classmethod
+    def of(cls, done: Round, *, elapsed_seconds: float, synthetic: bool = False) -> Record:
+        """The record of ``done``; numbers that are not finite become None, which JSON can say."""
+        return cls(
+            round=done.number,
+            rounds=done.rounds,
+            tau=done.tau,
+            steps=done.steps,
+            images=done.images,
+            loss=_finite(done.loss),
+            lr=done.lr,
+            accuracy=done.accuracy,
+            scores={
+                name: _finite(value) for name, value in (done.scores.means if done.scores else {}).items()
+            },
+            elapsed_seconds=elapsed_seconds,
+            seconds=done.seconds,
+            compute_seconds=done.compute_seconds,
+            wait_seconds=done.wait_seconds,
+            exchange_seconds=done.exchange_seconds,
+            test_seconds=done.test_seconds,
+            bytes_sent=done.bytes_sent,
+            bytes_received=done.bytes_received,
+            workers=len(done.members),
+            lost=tuple(done.gathered.lost),
+            synthetic=synthetic,
+        )
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images of all workers together, the exchange of weights included."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    @property
+    def line(self) -> str:
+        """The progress line: the one place where it is put together."""
+        parts = [
+            f"round {self.round}/{self.rounds}",
+            f"loss {'nan' if self.loss is None else format(self.loss, '.4f')}",
+            *([f"accuracy {percent(self.accuracy, self.synthetic)}"] if self.accuracy is not None else []),
+            f"{self.images_per_second:,.0f} images/s",
+            clock(self.elapsed_seconds),
+        ]
+        return "  ".join(parts)
+
+
+class Log:
+    """Appends records to a file, one line of JSON each, flushed: a run that is killed keeps what it wrote.
+
+    A new run begins the file anew, one that is ``resumed`` writes on. Raises UsageError if that cannot be.
+    """
+
+    def __init__(self, file: Path, *, resumed: bool = False) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._file = file.open("a" if resumed else "w", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{file} cannot be written ({error.strerror}): give another folder") from error
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._file.close()
+
+    def write(self, record: Record) -> None:
+        self._file.write(json.dumps(asdict(record), allow_nan=False) + "\n")
+        self._file.flush()
+
+
+def read(file: Path) -> list[Record]:
+    """The records of a ``metrics.jsonl``; fields it does not know are left out, a last line cut short too.
+
+    Raises DataError for anything else that is not a record.
+    """
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [
+        record
+        for number, line in enumerate(lines, start=1)
+        if (record := _parsed(line, f"{file}:{number}", is_last=number == len(lines))) is not None
+    ]
+
+
+def percent(fraction: float, synthetic: bool = False) -> str:
+    """An accuracy as people read it, and where it is of drawn pictures, saying so.
+
+    >>> percent(0.4123, synthetic=True)
+    '41.2 % (synthetic data)'
+    """
+    return f"{100 * fraction:.1f} %{' (synthetic data)' if synthetic else ''}"
+
+
+def clock(seconds: float) -> str:
+    """
+    >>> clock(31), clock(3725)
+    ('00:31', '1:02:05')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def _parsed(line: str, where: str, *, is_last: bool) -> Record | None:
+    known = {field.name for field in fields(Record)}
+    try:
+        values = {name: value for name, value in json.loads(line).items() if name in known}
+        return Record(**{**values, "lost": tuple(values.get("lost", ()))})
+    except (ValueError, TypeError, AttributeError) as error:
+        if is_last:
+            return None
+        raise DataError(f"{where} is no record of a round ({error})") from error
+
+
+def _scores(done: Round) -> dict[str, float]:
+    return done.scores.means if done.scores else {}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
