@@ -63,13 +63,8 @@ def python2_batch(labels: list[int], pixels: bytes) -> bytes:
 
     dtype = [b"cnumpy\ndtype\n(", text(b"u1"), number(0), number(1), b"tR("]
     dtype += [number(3), text(b"|"), b"NNN", b"J\xff\xff\xff\xff" * 2, number(0), b"tb"]
-    array = [
-        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(",
-        number(0),
-        b"t",
-        text(b"b"),
-        b"tR(",
-    ]
+    array = [b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(", number(0), b"t", text(b"b")]
+    array += [b"tR("]
     array += [number(1), b"(", number(len(labels)), number(3072), b"t", *dtype, b"\x89", text(pixels), b"tb"]
     items = entry(b"data", *array)
     items += entry(b"labels", b"](", *map(number, labels), b"e")
