@@ -165,6 +165,7 @@ def _complete(source: Remote, part: Path, progress: Progress, patience: Patience
             _receive(source, part, progress, patience, deadline)
             problem = f"the connection ended after {_size(part):,} of {source.size:,} bytes"
         except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
             problem = f"the server says {error.code} {error.reason}"
             _give_up_if_final(source, part, error)
         except (OSError, http.client.HTTPException) as error:
@@ -173,20 +174,17 @@ def _complete(source: Remote, part: Path, progress: Progress, patience: Patience
         if failures >= patience.attempts:
             raise DataError(_advice(source, f"{problem}, {failures} times"))
         if time.monotonic() > deadline:
-            raise DataError(
-                _advice(
-                    source, f"{_size(part):,} of {source.size:,} bytes in {patience.deadline_seconds:.0f} s"
-                )
-            )
+            raise DataError(_advice(source, f"{problem}, and {patience.deadline_seconds:g} s are over"))
         if _size(part) < source.size:
             time.sleep(patience.pause_seconds)
 
 
 def _give_up_if_final(source: Remote, part: Path, error: urllib.error.HTTPError) -> None:
-    """Raise DataError unless asking again may help: a busy server, or a ``part`` longer than its file."""
+    """Raise DataError unless asking again may help, as it may where the server is busy."""
     if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        # there is no more to be had, so what is here belongs to another, shorter file
         part.unlink(missing_ok=True)
-    elif error.code < 500 and error.code != http.HTTPStatus.TOO_MANY_REQUESTS:
+    if error.code < 500 and error.code != http.HTTPStatus.TOO_MANY_REQUESTS:
         raise DataError(_advice(source, f"the server says {error.code} {error.reason}")) from error
 
 

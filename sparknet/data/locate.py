@@ -1,9 +1,10 @@
 """Where a data set comes from, decided in one place.
 
---data DIR | --data synthetic          as told, or an error
-else $SPARKNET_DATA                    a folder, or an error
-else the cache, ~/.cache/sparknet      downloaded into on first use
-else drawn pictures                    said plainly, never silently
+``--data DIR`` and ``--data synthetic`` are done as told, or are an error. ``--data auto``, the default, takes
+
+    $SPARKNET_DATA               a folder, or an error
+    else ~/.cache/sparknet       downloaded into on first use
+    else drawn pictures          said plainly, never silently
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sparknet.data.dataset import Dataset
 from sparknet.data.download import Progress
 from sparknet.errors import DataError, UsageError
 
-SYNTHETIC = "synthetic"
+AUTO, SYNTHETIC = "auto", "synthetic"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,8 +54,8 @@ _KINDS = {
 }
 
 
-def locate(kind: str, data: str | None = None, *, seed: int = 0, progress: Progress | None = None) -> Located:
-    """The data set ``kind``, "cifar10" or "mnist", from where ``data`` says or else from the list above.
+def locate(kind: str, data: str = AUTO, *, seed: int = 0, progress: Progress | None = None) -> Located:
+    """The data set ``kind``, "cifar10" or "mnist", from where ``data`` says, as listed above.
 
     ``seed`` draws the synthetic one. Raises DataError when what was named is missing or damaged; when nothing
     was named, a failed download falls back to drawn pictures and ``origin`` says why.
@@ -64,7 +65,7 @@ def locate(kind: str, data: str | None = None, *, seed: int = 0, progress: Progr
     wanted = _KINDS[kind]
     if data == SYNTHETIC:
         return _drawn(wanted, seed)
-    folder = data or os.environ.get("SPARKNET_DATA")
+    folder = os.environ.get("SPARKNET_DATA") if data == AUTO else data
     if folder:
         return _read(wanted, Path(folder).expanduser())
     try:
