@@ -147,7 +147,10 @@ class HostsFailed(SetupError):  # noqa: N818
 
     def __init__(self, failures: Mapping[str, Exception], total: int) -> None:
         self.failures, self.total = dict(failures), total
-        each = "\n".join(str(error) for error in failures.values())
+        each = "\n".join(
+            str(error) if str(error).startswith(name) else f"{name}: {error}"
+            for name, error in failures.items()
+        )
         super().__init__(f"{len(self.failures)} of {total} nodes failed:\n{each}")
 
 

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# follow.sh FOLDER FIRST_LINE: prints the log of a job from FIRST_LINE (counted from 1) until the job has ended.
+set -euo pipefail
+
+folder=$1 next=$2
+touch "$folder/log"
+
+is_over() {
+    [ -e "$folder/exit_code" ] || ! kill -0 -- "-$(cat "$folder/pid")" 2>/dev/null
+}
+
+while true; do
+    over=no
+    if is_over; then over=yes; fi # asked before reading: what was written until then is printed
+    count=$(wc -l <"$folder/log")
+    if [ "$count" -ge "$next" ]; then
+        sed -n "${next},${count}p" "$folder/log"
+        next=$((count + 1))
+    fi
+    if [ "$over" = yes ]; then
+        tail -n "+$next" "$folder/log" # a last line without its newline
+        exit 0
+    fi
+    sleep 0.2
+done

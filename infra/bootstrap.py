@@ -1,0 +1,89 @@
+"""Bootstrap: turns cloud-config.txt and the scripts of ami/ into what a node runs. Pure; printable without AWS.
+
+A placeholder is ``@NAME@``: neither shell, nor YAML, nor systemd gives that a meaning of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from infra.errors import UsageError
+from infra.spec import ClusterSpec
+
+PROJECT = Path(__file__).resolve().parent.parent
+AMI = PROJECT / "ami"
+CLOUD_CONFIG = PROJECT / "cloud-config.txt"
+ON_NODE = PurePosixPath("opt/sparknet/ami")  # below a host's root
+PLACEHOLDER = re.compile(r"@([A-Z][A-Z_]*)@")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One script of ``ami/``, with what it is told and how long it may take."""
+
+    name: str
+    script: str
+    env: Mapping[str, str]
+    timeout_seconds: float
+
+
+def render(template: str, values: Mapping[str, object]) -> str:
+    """``template`` with each ``@NAME@`` replaced. Raises KeyError for a name without a value."""
+    return PLACEHOLDER.sub(lambda match: str(values[match[1]]), template)
+
+
+def user_data(spec: ClusterSpec) -> str:
+    """What cloud-init gets. Raises UsageError if the file of ``--user-data`` cannot be read."""
+    file = spec.user_data or CLOUD_CONFIG
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--user-data {file} cannot be read: {error}.") from None
+    if spec.user_data is None and not spec.max_hours:
+        text = text[: text.index("write_files:")]
+    return text.replace("@MAX_HOURS@", f"{spec.max_hours:g}")
+
+
+def steps(spec: ClusterSpec, *, gpus: int) -> tuple[Step, ...]:
+    """What makes a worker out of a bare machine, in order; ``gpus`` is how many its type has."""
+    pins = versions()
+    java, python = pins["java"], pins["python"]
+    packages = [
+        f"pyspark=={spec.spark_version}" if name == "pyspark" and spec.spark_version else name
+        for name in python["packages"]
+    ]
+    return (
+        Step(name="system", script="10-system.sh", env={}, timeout_seconds=400),
+        Step(
+            name="gpu",
+            script="20-gpu.sh",
+            env={"EXPECTED_GPUS": str(gpus), "OLDEST_DRIVER": str(pins["gpu"]["oldest_driver"])},
+            timeout_seconds=120,
+        ),
+        Step(
+            name="python",
+            script="30-python.sh",
+            env={"PYTHON_VERSION": python["version"], "PACKAGES": " ".join(packages)},
+            timeout_seconds=1200,
+        ),
+        Step(
+            name="spark",
+            script="40-spark.sh",
+            env={
+                "OLDEST_JAVA": str(java["oldest"]),
+                "JAVA_URL": java["url"],
+                "JAVA_SHA256_URL": java["sha256_url"],
+            },
+            timeout_seconds=600,
+        ),
+    )
+
+
+def versions() -> dict[str, Any]:
+    """The pins of ``ami/versions.toml``."""
+    return tomllib.loads((AMI / "versions.toml").read_text(encoding="utf-8"))

@@ -1,0 +1,15 @@
+"""``sparknet-ec2``: the only part of ``infra`` that talks to a person.
+
+    main.py      the command, its verbs by name, how it ends
+    options.py   every option once, and the ClusterSpec made of them
+    site.py      which cloud is meant, and how to reach it
+    show.py      how events, tables and progress look
+    machines.py  launch, status, destroy             work.py  submit, jobs, logs, cancel
+    local.py     the embedded cloud itself
+
+Nothing here is imported before it is needed: ``--help`` answers at once.
+"""
+
+from infra.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,135 @@
+"""The command itself: its verbs, loaded when they are named, and the one place where an error becomes a status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+
+import click
+
+from infra.cli.config import default_map
+from infra.errors import InfraError, SetupError
+from infra.interrupts import interrupts_raise
+
+#: verb -> (module, what --help says of it)
+VERBS = {
+    "launch": ("machines", "Make a cluster, or bring it to another size."),
+    "status": ("machines", "Show a cluster, or all of them."),
+    "destroy": ("machines", "Remove a cluster and all that belongs to it."),
+    "submit": ("work", "Run an app, or a program of your own, on a cluster."),
+    "jobs": ("work", "List the jobs of a cluster."),
+    "logs": ("work", "Show what a job says."),
+    "cancel": ("work", "End a job."),
+    "local": ("local", "The embedded cloud: status, start, stop, clean."),
+}
+
+HELP = """Spot GPU clusters for SparkNet: one command up, one command down.
+
+\b
+  sparknet-ec2 launch -s 2                  a master and two workers on this machine
+  sparknet-ec2 submit CifarApp -- --tau 10  train on them
+  sparknet-ec2 destroy                      and remove everything
+
+--cloud aws does the same on EC2. Every option can also be set in the environment (--spot-price as
+SPARKNET_SPOT_PRICE) and in a YAML file (spot-price: 0.5), ~/.sparknet-ec2/config.yaml or the one of --config.
+
+\b
+Exit status: 0 done; 2 wrong usage; 3 credentials; 4 quota; 5 no capacity; 6 set-up failed; 7 the job failed;
+130 interrupted. submit leaves with the status of the job.
+"""
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module = import_module(f"infra.cli.{VERBS[name][0]}")
+        command: click.Command = getattr(module, name.replace("-", "_"))
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"There is no verb {args[0]}.{hint}", ctx) from None
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="The YAML file of options.")
+@click.version_option(metadata.version("sparknet-ec2"), "--version")
+@click.pass_context
+def sparknet_ec2(ctx: click.Context, config: Path | None) -> None:
+    ctx.default_map = default_map(config, VERBS)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and leave the process with its status."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status. No traceback reaches the user."""
+    try:
+        with interrupts_raise():
+            status = sparknet_ec2.main(args=arguments, prog_name="sparknet-ec2", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return _say("Stopped.", 130)
+    except InfraError as error:
+        return _say(str(error), error.exit_status)
+    except BrokenPipeError:  # `sparknet-ec2 logs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _say(_of_system(error), SetupError.exit_status)
+    except Exception:  # noqa: BLE001 - a defect of ours: kept for a report, told in one sentence
+        return _say(_defect(), SetupError.exit_status)
+    return status if isinstance(status, int) else 0
+
+
+def _say(message: str, status: int) -> int:
+    click.echo(f"sparknet-ec2: {message}", err=True)
+    return status
+
+
+def _of_system(error: OSError) -> str:
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full{place}; make room and run the same command again."
+    return f"{error.strerror or error}{place}."
+
+
+def _defect() -> str:
+    from infra.cli.site import home
+
+    text = traceback.format_exc()
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+        file = home() / "crash.log"
+        file.write_text(text, encoding="utf-8")
+    except OSError:
+        return text
+    return f"This is a defect of sparknet-ec2: {text.strip().splitlines()[-1]}. Please report it with {file}."

@@ -1,0 +1,172 @@
+"""Options: each written once, with its variable in the environment, and the ClusterSpec made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from infra.cli.site import AWS, LOCAL, Site
+from infra.spec import GPU_TYPES, MASTER_TYPE, Access, ClusterSpec, Network, Purchase, Spill
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def option(*names: str, **more: Any) -> Callable[[F], F]:
+    """``click.option`` that also listens to the environment: ``--spot-price`` to ``SPARKNET_SPOT_PRICE``."""
+    long = next(name for name in names if name.startswith("--")).partition("/")[0]
+    variable = "SPARKNET_" + long[2:].upper().replace("-", "_")
+    return click.option(*names, envvar=variable, **more)
+
+
+def decorate(options: list[Callable[[F], F]]) -> Callable[[F], F]:
+    """All of ``options`` on one command, shown in their order."""
+
+    def wrap(command: F) -> F:
+        for add in reversed(options):
+            command = add(command)
+        return command
+
+    return wrap
+
+
+#: Where the cluster is, and how to log in to it.
+SITE = [
+    option("--cloud", type=click.Choice([LOCAL, AWS]), default=LOCAL, help="This machine, or EC2."),
+    option("-r", "--region", default="us-east-1", show_default=True, help="Region of EC2."),
+    option("--name", default="sparknet", show_default=True, help="The cluster's name."),
+    option("-i", "--identity-file", type=FILE, help="Private half of --key-pair."),
+    option("--user", default="ubuntu", show_default=True, help="The image's login user."),
+    option("--private-ips", is_flag=True, help="Reach the nodes at their private addresses."),
+]
+
+CLUSTER = [
+    option("-s", "--slaves", "--workers", "slaves", type=int, default=2, show_default=True, help="Workers."),
+    option("-z", "--zone", "zones", multiple=True, help="Only this zone; may be repeated."),
+    option(
+        "-t",
+        "--instance-type",
+        "instance_types",
+        default=",".join(GPU_TYPES),
+        help="Types of the workers, with commas, the preferred first.  [default: six with one GPU]",
+    ),
+    option(
+        "-m", "--master-instance-type", default=MASTER_TYPE, show_default=True, help="Type of the master."
+    ),
+    option("-a", "--ami", default="", help="Machine image.  [default: the newest Deep Learning Base image]"),
+    option("-k", "--key-pair", default="", help="Key pair in EC2.  [default: one made for the cluster]"),
+    option("-p", "--spot-price", type=float, help="At most so many dollars an hour for one worker."),
+    option(
+        "--fallback",
+        type=click.Choice(["on-demand"]),
+        help="What to buy when no spot machines are to be had.",
+    ),
+    option("--spread", is_flag=True, help="Workers may differ in type and zone."),
+    option(
+        "--max-hours",
+        type=float,
+        default=12.0,
+        show_default=True,
+        help="The nodes end after so long; 0: never.",
+    ),
+    option("--max-price-per-hour", type=float, help="Refuse to launch what could cost more, in dollars."),
+    option("--ebs-vol-num", type=int, default=1, show_default=True, help="Volumes a node for what spills."),
+    option("--ebs-vol-size", type=int, default=100, show_default=True, help="Their size in GiB."),
+    option("--ebs-vol-type", default="gp3", show_default=True, help="Their type."),
+    option("--user-data", type=FILE, help="What cloud-init gets.  [default: cloud-config.txt]"),
+    option("--spark-version", default="", help="Version of pyspark.  [default: the image's]"),
+    option("--instance-profile-name", default="", help="IAM role of the nodes; instead of keys on them."),
+    option("--vpc-id", default="", help="VPC.  [default: the region's default one]"),
+    option("--subnet-id", default="", help="Subnet.  [default: any of the VPC]"),
+    option("--placement-group", default="", help="Placement group; it has to exist."),
+    option("--additional-tags", default="", help="key:value,key:value on everything that is made."),
+    option(
+        "--additional-security-group",
+        "additional_groups",
+        multiple=True,
+        help="A group's id; may be repeated.",
+    ),
+    option("--authorized-address", default="", help="CIDR that may use ssh.  [default: this machine's]"),
+    option("--open-to-the-world", is_flag=True, help="Allow --authorized-address 0.0.0.0/0."),
+    option(
+        "--without-gpu",
+        is_flag=True,
+        help="Go on where a type's GPUs do not answer (always so with --cloud local).",
+    ),
+]
+
+JSON = option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def site(values: dict[str, Any]) -> Site:
+    """The Site of the options in ``values``, which are taken out of it."""
+    return Site(
+        cloud=values.pop("cloud"),
+        region=values.pop("region"),
+        name=values.pop("name"),
+        identity_file=values.pop("identity_file"),
+        user=values.pop("user"),
+        private_ips=values.pop("private_ips"),
+    )
+
+
+def reaches_a_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the options of a Site, and pass it one as its first argument."""
+
+    def with_site(**values: Any) -> Any:
+        return command(site(values), **values)
+
+    with_site.__name__, with_site.__doc__ = command.__name__, command.__doc__
+    with_site.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    return decorate(SITE)(with_site)
+
+
+def spec(where: Site, values: dict[str, Any]) -> ClusterSpec:
+    """The cluster that the options describe. Raises UsageError."""
+    return ClusterSpec(
+        name=where.name,
+        region=where.region,
+        zones=tuple(values["zones"]),
+        workers=values["slaves"],
+        instance_types=tuple(word.strip() for word in values["instance_types"].split(",") if word.strip()),
+        master_instance_type=values["master_instance_type"],
+        image=values["ami"],
+        user_data=values["user_data"],
+        spark_version=values["spark_version"],
+        instance_profile=values["instance_profile_name"],
+        require_gpus=where.cloud == AWS and not values["without_gpu"],
+        max_hours=values["max_hours"],
+        tags=_pairs(values["additional_tags"]),
+        purchase=Purchase(
+            spot_price=values["spot_price"],
+            fallback_on_demand=values["fallback"] == "on-demand",
+            spread=values["spread"],
+            max_price_per_hour=values["max_price_per_hour"],
+        ),
+        spill=Spill(
+            count=values["ebs_vol_num"], size_gib=values["ebs_vol_size"], type=values["ebs_vol_type"]
+        ),
+        network=Network(
+            vpc_id=values["vpc_id"],
+            subnet_id=values["subnet_id"],
+            private_ips=where.private_ips,
+            authorized_address=values["authorized_address"],
+            open_to_the_world=values["open_to_the_world"],
+            additional_security_groups=tuple(values["additional_groups"]),
+            placement_group=values["placement_group"],
+        ),
+        access=Access(key_pair=values["key_pair"], identity_file=where.identity_file, user=where.user),
+    )
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = {}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        key, colon, value = word.partition(":")
+        if not colon or not key:
+            raise click.UsageError(f"--additional-tags {word!r} is not of the form key:value.")
+        pairs[key] = value
+    return pairs

@@ -1,0 +1,132 @@
+"""Site: which cloud is meant, and how to reach it. The one place that knows there are two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.errors import SetupError, UsageError
+from infra.events import Emit, ignore
+from infra.remote import Host, SSHHost
+
+if TYPE_CHECKING:
+    from infra.cluster import Cloud
+    from infra.ec2.nodes import Node
+    from infra.local import LocalCloud
+
+HOME_VARIABLE = "SPARKNET_EC2_HOME"
+ADDRESS_PAGE = "https://checkip.amazonaws.com"
+LOCAL, AWS = "local", "aws"
+LOCAL_RETRY_SECONDS = 20.0  # a server on this machine that is silent that long is not coming back
+LOCAL_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What the common options say: where the cluster is, its name, and how to log in."""
+
+    cloud: str
+    region: str
+    name: str
+    identity_file: Path | None = None
+    user: str = "ubuntu"
+    private_ips: bool = False
+
+    def open(self, emit: Emit = ignore, *, start: bool = False) -> Cloud | None:
+        """The cloud; None if it is the embedded one, is not running and ``start`` is False."""
+        if self.cloud == AWS:
+            return self._aws(emit)
+        local = open_local(start=start)
+        return self._embedded(local, emit) if local else None
+
+    def require(self, emit: Emit = ignore) -> Cloud:
+        """The cloud, for a verb that needs a cluster in it. Raises ClusterNotFound if it does not even run."""
+        from infra.errors import ClusterNotFound
+
+        cloud = self.open(emit)
+        if cloud is None:
+            raise ClusterNotFound(
+                f"There is no cluster {self.name}: the embedded cloud has none; "
+                f"make it with sparknet-ec2 launch --name {self.name} (or say --cloud aws)."
+            )
+        return cloud
+
+    def _embedded(self, local: LocalCloud, emit: Emit) -> Cloud:
+        from infra.cluster import Cloud
+        from infra.ec2.region import Region
+
+        keys = local.credentials
+        return Cloud(
+            kind=LOCAL,
+            region=Region(
+                self.region,
+                endpoint_url=local.endpoint_url,
+                keys=(keys["aws_access_key_id"], keys["aws_secret_access_key"]),
+                emit=emit,
+                retry_seconds=LOCAL_RETRY_SECONDS,
+            ),
+            connect=lambda node: local.connect(node.id),
+            caller_address=lambda: "127.0.0.1/32",
+            home=home(),
+            poll_seconds=LOCAL_POLL_SECONDS,
+        )
+
+    def _aws(self, emit: Emit) -> Cloud:
+        from infra.cluster import Cloud
+        from infra.ec2.region import Region
+
+        return Cloud(
+            kind=AWS,
+            region=Region(self.region, emit=emit),
+            connect=self._ssh,
+            caller_address=own_address,
+            home=home(),
+        )
+
+    def _ssh(self, node: Node) -> Host:
+        from infra.ec2 import keys
+
+        address = node.private_ip if self.private_ips else node.public_ip or node.private_ip
+        key = self.identity_file or keys.key_file(home(), self.region, node.cluster)
+        known_hosts = home() / "known_hosts" / self.region / node.cluster
+        return SSHHost(node.name, address, user=self.user, key=key, known_hosts=known_hosts)
+
+
+def home() -> Path:
+    """The folder of keys, known hosts, the configuration and the embedded cloud."""
+    return Path(os.environ.get(HOME_VARIABLE) or "~/.sparknet-ec2").expanduser().absolute()
+
+
+def open_local(*, start: bool, port: int = 0, scenario: Path | None = None) -> LocalCloud | None:
+    """The embedded cloud; None if it does not run and ``start`` is False, otherwise it is started first."""
+    try:
+        from infra import local
+    except ModuleNotFoundError as error:
+        raise SetupError(
+            f"The embedded cloud needs {error.name}; install it with pip install 'sparknet-ec2[local]'."
+        ) from None
+    return local.open_cloud(home(), start=start, port=port, scenario=scenario)
+
+
+def own_address(fetch: Callable[[], str] | None = None) -> str:
+    """This machine's public address as the internet sees it, as a /32. Raises UsageError if that cannot be learnt."""
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address((fetch or _ask_for_address)().strip())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"The address that ssh will come from cannot be learnt from {ADDRESS_PAGE} ({error}); say it with "
+            "--authorized-address."
+        ) from None
+    return f"{address}/{address.max_prefixlen}"
+
+
+def _ask_for_address() -> str:
+    from urllib.request import urlopen
+
+    with urlopen(ADDRESS_PAGE, timeout=10) as answer:
+        return str(answer.read().decode())

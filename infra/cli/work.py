@@ -1,0 +1,146 @@
+"""The verbs about work: submit, jobs, logs, cancel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from infra.cli import options, show
+from infra.cli.options import option
+from infra.cli.site import Site
+from infra.errors import Interrupted, UsageError
+
+OUTPUT = option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for what the job leaves."
+)
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@options.reaches_a_cluster
+@OUTPUT
+@option("-e", "--env", "variables", multiple=True, help="NAME=VALUE, or NAME to pass on its value here.")
+@option("--detach", is_flag=True, help="Do not wait for the end.")
+@click.argument("program")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def submit(
+    where: Site,
+    program: str,
+    arguments: tuple[str, ...],
+    output: Path | None,
+    variables: tuple[str, ...],
+    detach: bool,
+) -> int:
+    """Run PROGRAM (CifarApp, or a .py file) on the cluster, show what it says, and fetch what it leaves.
+
+    What stands after -- goes to the program: sparknet-ec2 submit CifarApp -- --tau 10 --rounds 100
+    """
+    from infra import jobs
+
+    what = jobs.program(program)
+    target = output
+    cloud = where.require()
+    job = jobs.submit(cloud, where.name, what, arguments, env=_variables(variables))
+    click.echo(f"job {job} on {where.name}", err=True)
+    if detach:
+        click.echo(job)
+        return 0
+    return _attend(where, job, target or Path("output") / job)
+
+
+@click.command()
+@options.reaches_a_cluster
+@options.JSON
+def jobs(where: Site, as_json: bool) -> None:
+    """List the jobs of a cluster."""
+    from infra import jobs as work
+
+    known = work.jobs(where.require(), where.name)
+    if as_json:
+        show.print_json(known)
+        return
+    rows = [(job.id, job.state, "" if job.exit_code is None else job.exit_code, job.started) for job in known]
+    click.echo(
+        show.table(("job", "state", "exit", "started"), rows) if rows else f"No jobs on {where.name} yet."
+    )
+
+
+@click.command()
+@options.reaches_a_cluster
+@OUTPUT
+@option("-f", "--follow", is_flag=True, help="Go on until the job ends, and leave with its status.")
+@option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="So many of the last lines.",
+)
+@click.argument("job", required=False)
+def logs(where: Site, job: str | None, follow: bool, lines: int, output: Path | None) -> int:
+    """Show what JOB says (by default the newest one); with --output, fetch what it left."""
+    from infra import jobs as work
+
+    cloud = where.require()
+    chosen = job or work.latest(cloud, where.name)
+    if follow:
+        return _attend(where, chosen, output)
+    click.echo(work.log(cloud, where.name, chosen, lines=lines), nl=False)
+    if output:
+        _fetch(where, chosen, output)
+    return 0
+
+
+@click.command()
+@options.reaches_a_cluster
+@click.argument("job", required=False)
+def cancel(where: Site, job: str | None) -> None:
+    """End JOB (by default the newest one)."""
+    from infra import jobs as work
+
+    cloud = where.require()
+    chosen = job or work.latest(cloud, where.name)
+    was_running = work.cancel(cloud, where.name, chosen)
+    click.echo(f"{chosen} {'is cancelled' if was_running else 'had ended before'}.")
+
+
+def _attend(where: Site, job: str, output: Path | None) -> int:
+    """Show the job until it ends, fetch its results, and return the status to leave with."""
+    from infra import jobs
+
+    cloud, progress = where.require(), show.Progress()
+    try:
+        code = jobs.follow(cloud, where.name, job, progress.line)
+    except Interrupted as stop:
+        raise Interrupted(
+            f"{stop}; {job} goes on. See it with sparknet-ec2 logs -f {job} --name {where.name}, end it with "
+            f"sparknet-ec2 cancel {job} --name {where.name}."
+        ) from None
+    finally:
+        progress.end()
+    if output:
+        _fetch(where, job, output)
+    status = jobs.status_of(code)
+    if status:
+        click.echo(f"{job} failed with status {code}.", err=True)
+    return status
+
+
+def _fetch(where: Site, job: str, output: Path) -> None:
+    from infra import jobs
+
+    files = jobs.fetch(where.require(), where.name, job, output)
+    names = ", ".join(str(file.relative_to(output)) for file in files)
+    click.echo(f"{output}: {names}" if files else f"{job} left no files.")
+
+
+def _variables(words: tuple[str, ...]) -> dict[str, str]:
+    values = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals and name not in os.environ:
+            raise UsageError(f"--env {name}: there is no such variable here; say --env {name}=VALUE.")
+        values[name] = value if equals else os.environ[name]
+    return values

@@ -1,0 +1,242 @@
+"""Fleet: buys the workers, all or none, from whichever pool has them; and the master.
+
+A pool is one instance type in one zone. Each tier (spot, then on-demand if allowed) is asked with one CreateFleet of
+type ``instant`` over all its pools; EC2 picks one. If that one turns out empty, the pools that answered with an
+error are left out and the rest is asked again, until one delivers or none is left.
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instant-fleet.html
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.ec2.codes import POOL_CODES, explain
+from infra.ec2.nodes import MASTER, WORKER
+from infra.ec2.region import Answer, ApiError, Region
+from infra.ec2.tags import Stamp
+from infra.ec2.template import INSTANCE_KINDS
+from infra.errors import CapacityError, InfraError
+from infra.events import Emit, PoolAnswered
+from infra.spec import Purchase
+
+SPOT, ON_DEMAND = "spot", "on-demand"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """One instance type in one zone, through a subnet there."""
+
+    instance_type: str
+    zone: str
+    subnet_id: str
+
+    def __str__(self) -> str:
+        return f"{self.instance_type} in {self.zone}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """``count`` workers wanted from any one of ``pools`` (from several with ``purchase.spread``)."""
+
+    count: int
+    pools: tuple[Pool, ...]
+    template: str
+    stamp: Stamp
+    purchase: Purchase
+    existing: tuple[
+        str, ...
+    ] = ()  # ids of the workers there already: a part of the token, so that growth is new
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What one CreateFleet brought: instance ids, and for each pool that had an error its code and message."""
+
+    instances: tuple[str, ...]
+    errors: tuple[tuple[Pool | None, str, str], ...]
+
+
+def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: float) -> list[str]:
+    """The ids of ``order.count`` new workers.
+
+    Emits PoolAnswered for every pool that answered. Raises CapacityError with the table of answers if no tier had
+    them, QuotaError, CredentialsError or UsageError if EC2 named a reason that another pool would not cure.
+    """
+    end = time.monotonic() + deadline_seconds
+    bought: list[str] = []
+    answers: list[PoolAnswered] = []
+    refusal: InfraError | None = None
+    for tier in (SPOT, ON_DEMAND) if order.purchase.fallback_on_demand else (SPOT,):
+        open_pools = list(order.pools)
+        while open_pools and len(bought) < order.count and time.monotonic() < end:
+            reply = _ask(region, order, tier, open_pools, bought)
+            bought += reply.instances
+            for answer in _answers(reply, tier, open_pools):
+                answers.append(answer)
+                emit(answer)
+            refusal = _refusal(reply) or refusal
+            if _refusal(reply):
+                break
+            open_pools = _still_open(open_pools, reply)
+        if len(bought) >= order.count:
+            return bought
+    raise refusal or CapacityError(_no_capacity(order, answers, len(bought)))
+
+
+def buy_master(
+    region: Region, instance_type: str, places: Sequence[Pool], template: str, stamp: Stamp, emit: Emit
+) -> str:
+    """The id of the new master, on demand: a lost master would be a lost job. ``places`` in order of preference."""
+    failed: list[str] = []
+    for place in places:
+        try:
+            answer = region.attempt(
+                "run_instances",
+                MinCount=1,
+                MaxCount=1,
+                InstanceType=instance_type,
+                SubnetId=place.subnet_id,
+                LaunchTemplate={"LaunchTemplateId": template, "Version": "$Latest"},
+                TagSpecifications=stamp.specification(INSTANCE_KINDS, MASTER),
+                ClientToken=stamp.token("master", place),
+            )
+        except ApiError as error:
+            if error.code not in POOL_CODES:
+                raise explain(error.code, error.message, error.operation) from None
+            failed.append(f"{place}: {error.code}")
+            emit(_answer(ON_DEMAND, place, f"{error.code}: {error.message}"))
+            continue
+        emit(_answer(ON_DEMAND, place, "launched 1", launched=1))
+        return str(answer["Instances"][0]["InstanceId"])
+    raise CapacityError(
+        f"No zone has a {instance_type} for the master ({'; '.join(failed)}); try --master-instance-type m5.large."
+    )
+
+
+def _ask(region: Region, order: Order, tier: str, pools: list[Pool], bought: list[str]) -> Reply:
+    missing = order.count - len(bought)
+    request = _request(order, tier, pools, missing)
+    token = order.stamp.token(WORKER, tier, missing, sorted((*order.existing, *bought)), *pools)
+    try:
+        answer = region.attempt("create_fleet", ClientToken=token, **request)
+    except ApiError as error:
+        if error.code not in POOL_CODES:
+            raise explain(error.code, error.message, error.operation) from None
+        return Reply(instances=(), errors=tuple((pool, error.code, error.message) for pool in pools))
+    return _reply(answer, pools)
+
+
+def _request(order: Order, tier: str, pools: list[Pool], count: int) -> dict[str, Any]:
+    options: dict[str, Any] = (
+        {}
+        if order.purchase.spread
+        else {
+            "SingleInstanceType": True,  # of equal speed: every round waits for its slowest worker
+            "SingleAvailabilityZone": True,  # and traffic between zones costs
+            "MinTargetCapacity": count,  # all or none
+        }
+    )
+    if tier == SPOT:
+        kind: dict[str, Any] = {
+            "SpotOptions": {
+                "AllocationStrategy": "price-capacity-optimized",
+                "InstanceInterruptionBehavior": "terminate",
+                **options,
+            }
+        }
+    else:
+        kind = {"OnDemandOptions": {"AllocationStrategy": "prioritized", **options}}
+    return {
+        "Type": "instant",
+        "LaunchTemplateConfigs": [
+            {
+                "LaunchTemplateSpecification": {"LaunchTemplateId": order.template, "Version": "$Latest"},
+                "Overrides": [_override(order, tier, pool) for pool in pools],
+            }
+        ],
+        "TargetCapacitySpecification": {
+            "TotalTargetCapacity": count,
+            "DefaultTargetCapacityType": tier,
+        },
+        "TagSpecifications": order.stamp.specification(("fleet", *INSTANCE_KINDS), WORKER),
+        **kind,
+    }
+
+
+def _override(order: Order, tier: str, pool: Pool) -> dict[str, Any]:
+    preference = list(dict.fromkeys(p.instance_type for p in order.pools)).index(pool.instance_type)
+    override: dict[str, Any] = {"InstanceType": pool.instance_type, "SubnetId": pool.subnet_id}
+    if tier == ON_DEMAND:
+        override["Priority"] = float(preference)
+    elif order.purchase.spot_price is not None:
+        override["MaxPrice"] = f"{order.purchase.spot_price:g}"
+    return override
+
+
+def _reply(answer: Answer, pools: list[Pool]) -> Reply:
+    errors = [
+        (_pool_of(error, pools), error.get("ErrorCode", ""), error.get("ErrorMessage", ""))
+        for error in answer.get("Errors", [])
+    ]
+    instances = [one for group in answer.get("Instances", []) for one in group.get("InstanceIds", [])]
+    return Reply(instances=tuple(instances), errors=tuple(errors))
+
+
+def _pool_of(error: dict[str, Any], pools: list[Pool]) -> Pool | None:
+    overrides = error.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
+    for pool in pools:
+        if overrides.get("InstanceType") == pool.instance_type and (
+            overrides.get("SubnetId") == pool.subnet_id or overrides.get("AvailabilityZone") == pool.zone
+        ):
+            return pool
+    return None
+
+
+def _still_open(pools: list[Pool], reply: Reply) -> list[Pool]:
+    failed = {pool for pool, _, _ in reply.errors if pool is not None}
+    # an answer that names no pool rules out the first one, so that the asking ends
+    return [pool for pool in pools if pool not in failed] if failed else pools[1:]
+
+
+def _refusal(reply: Reply) -> InfraError | None:
+    for _, code, message in reply.errors:
+        if not reply.instances and code not in POOL_CODES:
+            return explain(code, message, "create_fleet")
+    return None
+
+
+def _answers(reply: Reply, tier: str, pools: list[Pool]) -> list[PoolAnswered]:
+    answers = [_answer(tier, pool or pools[0], f"{code}: {message}") for pool, code, message in reply.errors]
+    if reply.instances:
+        delivered = [pool for pool in pools if pool not in {failed for failed, _, _ in reply.errors}]
+        answers.append(
+            _answer(
+                tier,
+                delivered[0] if len(delivered) == 1 else None,
+                f"launched {len(reply.instances)}",
+                launched=len(reply.instances),
+            )
+        )
+    return answers
+
+
+def _answer(tier: str, pool: Pool | None, text: str, *, launched: int = 0) -> PoolAnswered:
+    return PoolAnswered(
+        purchase=tier,
+        instance_type=pool.instance_type if pool else "",
+        zone=pool.zone if pool else "",
+        answer=text,
+        launched=launched,
+    )
+
+
+def _no_capacity(order: Order, answers: list[PoolAnswered], bought: int) -> str:
+    table = "\n".join(f"    {a.purchase}  {a.instance_type}  {a.zone}  {a.answer}" for a in answers)
+    missing = f"only {bought} of {order.count}" if bought else f"no pool has {order.count}"
+    return (
+        f"No capacity: {missing} workers could be had.\n{table}\n"
+        "  try: --fallback on-demand, --spread, more types after --instance-type, or another --region"
+    )

@@ -1,0 +1,85 @@
+"""Keys: the ed25519 key pair of a cluster, made here, so that its private half never crosses the network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from infra.ec2 import tags
+from infra.ec2.region import Region
+from infra.ec2.tags import Stamp
+from infra.errors import UsageError
+
+
+def key_name(cluster: str) -> str:
+    return f"sparknet-{cluster}"
+
+
+def key_file(home: Path, region: str, cluster: str) -> Path:
+    """Where the private half is kept on the machine that launched."""
+    return home / "keys" / region / f"{cluster}.pem"
+
+
+def make_pair(region: Region, stamp: Stamp, home: Path) -> Path:
+    """The cluster's key pair, in EC2 and at ``key_file``, mode 0600. Made once; found again afterwards.
+
+    Raises UsageError if EC2 has the public half and this machine lacks the private one.
+    """
+    file, known = key_file(home, region.name, stamp.cluster), is_known(region, stamp.cluster)
+    if known and file.exists():
+        return file
+    if known:
+        raise UsageError(
+            f"The key of cluster {stamp.cluster} is not on this machine ({file}); copy it from the machine that "
+            "launched the cluster."
+        )
+    private, public = _new_pair(stamp.cluster)
+    _write_private(file, private)
+    region.change(
+        "import_key_pair",
+        KeyName=key_name(stamp.cluster),
+        PublicKeyMaterial=public,
+        TagSpecifications=stamp.specification(("key-pair",)),
+        tolerate=("InvalidKeyPair.Duplicate",),  # an earlier attempt of this very call
+    )
+    return file
+
+
+def is_known(region: Region, cluster: str) -> bool:
+    """Whether EC2 has the cluster's own key pair."""
+    found = region.read("describe_key_pairs", Filters=tags.of_cluster(cluster))["KeyPairs"]
+    return any(pair["KeyName"] == key_name(cluster) for pair in found)
+
+
+def forget(home: Path, region: str, cluster: str) -> None:
+    """Remove the private half from this machine."""
+    key_file(home, region, cluster).unlink(missing_ok=True)
+
+
+def check_file(file: Path) -> None:
+    """Raises UsageError if ssh would refuse ``file``: missing, or readable by others."""
+    if not file.is_file():
+        raise UsageError(f"There is no key file {file}.")
+    mode = file.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise UsageError(f"The key file {file} can be read by others (mode {mode:o}); run chmod 600 {file}.")
+
+
+def _new_pair(comment: str) -> tuple[bytes, bytes]:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return private, public + f" sparknet-{comment}".encode()
+
+
+def _write_private(file: Path, private: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(private)

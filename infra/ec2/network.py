@@ -1,0 +1,150 @@
+"""Network: which subnets the nodes can go to, and the cluster's own security group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from infra.ec2 import tags
+from infra.ec2.region import Region
+from infra.ec2.tags import Stamp
+from infra.errors import SetupError, UsageError
+from infra.spec import ClusterSpec
+
+SSH_PORT = 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subnet:
+    """One subnet: the address space of a VPC within one zone."""
+
+    id: str
+    zone: str
+    vpc_id: str
+    free_addresses: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecurityGroup:
+    """The cluster's own group, and the stamp it was made with."""
+
+    id: str
+    generation: str
+    created: str
+    is_ready: bool  # whether a launch has been brought to its end
+
+
+def subnets(region: Region, spec: ClusterSpec) -> tuple[Subnet, ...]:
+    """The subnets the spec allows, one a zone (the one with most free addresses), by zone.
+
+    Raises UsageError if there is none, and says what is missing.
+    """
+    where = spec.network
+    if where.subnet_id:
+        found = region.read("describe_subnets", SubnetIds=[where.subnet_id])["Subnets"]
+    else:
+        vpc = where.vpc_id or _default_vpc(region)
+        filters = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "state", "Values": ["available"]}]
+        found = list(region.pages("describe_subnets", "Subnets", Filters=filters))
+    best: dict[str, Subnet] = {}
+    for one in found:
+        subnet = Subnet(
+            id=one["SubnetId"],
+            zone=one["AvailabilityZone"],
+            vpc_id=one["VpcId"],
+            free_addresses=one["AvailableIpAddressCount"],
+        )
+        known = best.get(subnet.zone)
+        if (not spec.zones or subnet.zone in spec.zones) and (
+            known is None or known.free_addresses < subnet.free_addresses
+        ):
+            best[subnet.zone] = subnet
+    if not best:
+        zones = ", ".join(spec.zones) or region.name
+        raise UsageError(
+            f"No subnet in {zones}: make one there (aws ec2 create-default-subnet --availability-zone ZONE), "
+            "or name one with --subnet-id."
+        )
+    return tuple(best[zone] for zone in sorted(best))
+
+
+def find_group(region: Region, cluster: str) -> SecurityGroup | None:
+    """The cluster's own group, if it has been made."""
+    found = region.read("describe_security_groups", Filters=tags.of_cluster(cluster))["SecurityGroups"]
+    if not found:
+        return None
+    known = tags.as_dict(found[0].get("Tags"))
+    return SecurityGroup(
+        id=found[0]["GroupId"],
+        generation=known.get(tags.GENERATION, ""),
+        created=known.get(tags.CREATED, ""),
+        is_ready=known.get(tags.STATE) == tags.READY,
+    )
+
+
+def make_group(region: Region, stamp: Stamp, vpc_id: str) -> SecurityGroup:
+    """Make the cluster's group, tagged; one made by a call whose answer was lost is taken as it is."""
+    region.change(
+        "create_security_group",
+        GroupName=group_name(stamp.cluster),
+        Description=f"SparkNet cluster {stamp.cluster}",
+        VpcId=vpc_id,
+        TagSpecifications=stamp.specification(("security-group",)),
+        tolerate=("InvalidGroup.Duplicate",),
+    )
+    for _ in range(20):  # EC2 may list it a moment later
+        group = find_group(region, stamp.cluster)
+        if group is not None:
+            return group
+        region.sleep(0.5)
+    raise SetupError(
+        f"There is a security group {group_name(stamp.cluster)} in {vpc_id} that is not this cluster's; "
+        "delete it, or launch with another --name."
+    )
+
+
+def open_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:
+    """Let the nodes talk to each other about anything, and ``ssh_from`` (a CIDR) use ssh. Nothing else enters."""
+    family = "Ipv6Ranges" if ":" in ssh_from else "IpRanges"
+    address = "CidrIpv6" if ":" in ssh_from else "CidrIp"
+    rules: list[dict[str, object]] = [
+        {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group.id}]},
+        {
+            "IpProtocol": "tcp",
+            "FromPort": SSH_PORT,
+            "ToPort": SSH_PORT,
+            family: [{address: ssh_from, "Description": "sparknet-ec2"}],
+        },
+    ]
+    for rule in rules:  # one call each: in a call of both, one duplicate would refuse the other
+        region.change(
+            "authorize_security_group_ingress",
+            GroupId=group.id,
+            IpPermissions=[rule],
+            tolerate=("InvalidPermission.Duplicate",),
+        )
+
+
+def mark_ready(region: Region, group: SecurityGroup, generation: str) -> None:
+    """Note that the launch has come to its end, and ``generation``, from which the next one draws its tokens."""
+    region.change(
+        "create_tags",
+        Resources=[group.id],
+        Tags=[
+            {"Key": tags.STATE, "Value": tags.READY},
+            {"Key": tags.GENERATION, "Value": generation},
+        ],
+    )
+
+
+def group_name(cluster: str) -> str:
+    return f"sparknet-{cluster}"
+
+
+def _default_vpc(region: Region) -> str:
+    found = region.read("describe_vpcs", Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    if not found:
+        raise UsageError(
+            f"The region {region.name} has no default VPC: make one (aws ec2 create-default-vpc), or name one with "
+            "--vpc-id or --subnet-id."
+        )
+    return str(found[0]["VpcId"])

@@ -1,0 +1,176 @@
+"""Nodes: the instances of a cluster as EC2 describes them, waiting for them, ending them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from infra.ec2 import tags
+from infra.ec2.region import Region
+from infra.errors import CapacityError, DeadlineExceeded, SetupError
+
+MASTER, WORKER = "master", "worker"
+GONE = ("terminated", "shutting-down")
+TERMINATE_BATCH = 500  # EC2 takes a thousand ids; half of it leaves room in the request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One machine of a cluster. ``name`` is its role, and for workers its place in order of launch."""
+
+    name: str
+    id: str
+    cluster: str
+    role: str
+    state: str
+    reason: str  # why it is in that state, EC2's code
+    instance_type: str
+    zone: str
+    purchase: str  # "spot" or "on-demand"
+    private_ip: str
+    public_ip: str
+    launched: str  # ISO 8601
+    image: str
+    key_pair: str
+    volumes: tuple[str, ...]  # added volumes, without the root, in order of their device
+    tags: dict[str, str]
+
+    @property
+    def is_alive(self) -> bool:
+        return self.state not in GONE
+
+
+def describe(region: Region, cluster: str | None) -> list[Node]:
+    """All nodes of ``cluster`` (None: of every cluster) that EC2 still knows, dead ones included.
+
+    Master first, then workers in order of launch. One call for each thousand nodes.
+    """
+    found = [
+        instance
+        for reservation in region.pages(
+            "describe_instances", "Reservations", Filters=tags.of_cluster(cluster), MaxResults=1000
+        )
+        for instance in reservation["Instances"]
+    ]
+    found.sort(key=lambda i: (i["LaunchTime"], i["InstanceId"]))
+    nodes, numbers = [], dict[tuple[str, str], int]()
+    for instance in found:
+        known = tags.as_dict(instance.get("Tags"))
+        key = known.get(tags.CLUSTER, ""), known.get(tags.ROLE, "")
+        if instance["State"]["Name"] not in GONE:
+            numbers[key] = numbers.get(key, 0) + 1
+        nodes.append(_node(instance, known, numbers.get(key, 0)))
+    return sorted(nodes, key=lambda node: (node.cluster, node.role != MASTER))
+
+
+def alive(nodes: Iterable[Node]) -> list[Node]:
+    return [node for node in nodes if node.is_alive]
+
+
+def anything_runs(region: Region) -> bool:
+    """Whether there is any instance at all, ours or not."""
+    found = region.pages("describe_instances", "Reservations")
+    return any(one["State"]["Name"] not in GONE for reservation in found for one in reservation["Instances"])
+
+
+def wait_running(
+    region: Region, cluster: str, count: int, *, deadline_seconds: float, poll_seconds: float = 1.0
+) -> list[Node]:
+    """Wait until ``count`` nodes run, and return them. One describe call a poll, however many nodes there are.
+
+    Raises CapacityError if EC2 took one back, SetupError if one failed to start, DeadlineExceeded.
+    """
+    end = time.monotonic() + deadline_seconds
+    while True:
+        nodes = describe(region, cluster)
+        running = [node for node in nodes if node.state == "running" and node.private_ip]
+        if len(running) >= count:
+            return running
+        lost = [node for node in nodes if not node.is_alive and node.reason.startswith("Server.")]
+        if lost and len(alive(nodes)) < count:
+            raise _loss(lost[0])
+        if time.monotonic() > end:
+            states = ", ".join(f"{node.id} {node.state}" for node in nodes if node.state != "running")
+            raise DeadlineExceeded(
+                f"{len(running)} of {count} nodes of {cluster} run after {deadline_seconds:g} s "
+                f"({states or 'EC2 does not list the others'})."
+            )
+        region.sleep(poll_seconds)
+
+
+def terminate(region: Region, ids: Iterable[str]) -> None:
+    """Ask EC2 to end the instances; to repeat it does no harm."""
+    everything = list(ids)
+    for start in range(0, len(everything), TERMINATE_BATCH):
+        batch = everything[start : start + TERMINATE_BATCH]
+        answer = region.change(
+            "terminate_instances", InstanceIds=batch, tolerate=("InvalidInstanceID.NotFound",)
+        )
+        if answer is None:  # one unknown id makes EC2 refuse the whole batch
+            for one in batch:
+                region.change("terminate_instances", InstanceIds=[one], tolerate=("InvalidInstanceID.*",))
+
+
+def wait_gone(
+    region: Region,
+    cluster: str | None,
+    wanted: Callable[[Node], bool],
+    *,
+    deadline_seconds: float,
+    poll_seconds: float = 1.0,
+) -> None:
+    """Wait until no instance for which ``wanted`` holds is anything but terminated. Raises DeadlineExceeded."""
+    end = time.monotonic() + deadline_seconds
+    while True:
+        left = [node for node in describe(region, cluster) if node.state != "terminated" and wanted(node)]
+        if not left:
+            return
+        if time.monotonic() > end:
+            raise DeadlineExceeded(
+                f"{', '.join(f'{node.id} is {node.state}' for node in left)} {deadline_seconds:g} s after the call "
+                "to end it; run sparknet-ec2 destroy again."
+            )
+        region.sleep(poll_seconds)
+
+
+def _node(instance: dict[str, Any], known: dict[str, str], number: int) -> Node:
+    role = known.get(tags.ROLE, "")
+    is_dead = instance["State"]["Name"] in GONE
+    return Node(
+        name=role if role == MASTER else instance["InstanceId"] if is_dead else f"{role}-{number}",
+        id=instance["InstanceId"],
+        cluster=known.get(tags.CLUSTER, ""),
+        role=role,
+        state=instance["State"]["Name"],
+        reason=instance.get("StateReason", {}).get("Code", ""),
+        instance_type=instance["InstanceType"],
+        zone=instance["Placement"]["AvailabilityZone"],
+        purchase="spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
+        private_ip=instance.get("PrivateIpAddress", ""),
+        public_ip=instance.get("PublicIpAddress", ""),
+        launched=instance["LaunchTime"].isoformat(),
+        image=instance.get("ImageId", ""),
+        key_pair=instance.get("KeyName", ""),
+        volumes=_added_volumes(instance),
+        tags=known,
+    )
+
+
+def _added_volumes(instance: dict[str, Any]) -> tuple[str, ...]:
+    mappings = sorted(instance.get("BlockDeviceMappings", []), key=lambda m: str(m["DeviceName"]))
+    return tuple(
+        mapping["Ebs"]["VolumeId"]
+        for mapping in mappings
+        if mapping["DeviceName"] != instance.get("RootDeviceName") and "Ebs" in mapping
+    )
+
+
+def _loss(node: Node) -> Exception:
+    if node.reason in ("Server.SpotInstanceTermination", "Server.InsufficientInstanceCapacity"):
+        return CapacityError(
+            f"EC2 took {node.id} ({node.instance_type} in {node.zone}) back before it ran ({node.reason}); "
+            "launch again, with --fallback on-demand if that repeats."
+        )
+    return SetupError(f"{node.id} ({node.instance_type} in {node.zone}) ended before it ran: {node.reason}.")

@@ -1,0 +1,178 @@
+"""Region: one region of AWS, or of anything that speaks its API, as this project calls it.
+
+    region = Region("us-east-1")                                  # AWS, with the credentials found by boto3
+    region = Region("us-east-1", endpoint_url=url, keys=(id, secret))    # the embedded cloud
+
+Every call passes through ``call``: what passes by itself (throttling, a lost answer, a server's fault) is made again
+with jitter until a deadline, and shown while it happens; the rest becomes an exception of ``infra.errors``. An
+interrupt never falls between a request and its answer.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from infra.ec2.codes import explain, is_retryable
+from infra.errors import DeadlineExceeded
+from infra.events import Emit, Retrying, ignore
+from infra.interrupts import interrupts_held
+
+CONNECT_TIMEOUT_SECONDS = 10
+READ_TIMEOUT_SECONDS = 60
+RETRY_SECONDS = 120.0  # the deadline of one call with all its repetitions
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 15.0
+
+Answer = dict[str, Any]
+
+
+class ApiError(Exception):
+    """An error answer of the API: its ``code`` and ``message``; private to ``infra.ec2``."""
+
+    def __init__(self, code: str, message: str, operation: str) -> None:
+        self.code, self.message, self.operation = code, message, operation
+        super().__init__(f"{code}: {message}")
+
+
+class Region:
+    """The clients of one region."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        endpoint_url: str | None = None,
+        keys: tuple[str, str] | None = None,
+        emit: Emit = ignore,
+        retry_seconds: float = RETRY_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self.endpoint_url = endpoint_url
+        self.emit = emit
+        self.retry_seconds = retry_seconds
+        self.sleep = sleep
+        self._keys = keys
+        self._clients: dict[str, Any] = {}
+        self._making = threading.Lock()
+
+    def at(self, name: str) -> Region:
+        """The same cloud, another region."""
+        return Region(
+            name,
+            endpoint_url=self.endpoint_url,
+            keys=self._keys,
+            emit=self.emit,
+            retry_seconds=self.retry_seconds,
+            sleep=self.sleep,
+        )
+
+    def read(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
+        """A call that changes nothing. Raises what ``codes.explain`` says."""
+        return self._repeatedly(operation, service, arguments, tolerate=())
+
+    def pages(self, operation: str, key: str, *, service: str = "ec2", **arguments: Any) -> Iterator[Any]:
+        """The items under ``key`` of every page of a describe call."""
+        token: dict[str, str] = {}
+        while True:
+            answer = self.read(operation, service=service, **arguments, **token)
+            yield from answer.get(key, ())
+            if not answer.get("NextToken"):
+                return
+            token = {"NextToken": answer["NextToken"]}
+
+    def change(
+        self, operation: str, *, service: str = "ec2", tolerate: tuple[str, ...] = (), **arguments: Any
+    ) -> Answer | None:
+        """A call that makes, alters or removes something.
+
+        Returns None on a code of ``tolerate`` (``"X.*"`` stands for all that begin so). Every such call either
+        carries a ClientToken or can be repeated as it is, so that a lost answer costs nothing.
+        """
+        return self._repeatedly(operation, service, arguments, tolerate)
+
+    def attempt(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
+        """Like ``change``, but an error answer is raised as ApiError, for a caller that goes by its code."""
+        return self._retried(operation, service, arguments)
+
+    def _repeatedly(self, operation: str, service: str, arguments: Answer, tolerate: tuple[str, ...]) -> Any:
+        try:
+            return self._retried(operation, service, arguments)
+        except ApiError as error:
+            if _matches(error.code, tolerate):
+                return None
+            raise explain(error.code, error.message, operation) from None
+
+    def _retried(self, operation: str, service: str, arguments: Answer) -> Answer:
+        began, attempt = time.monotonic(), 0
+        while True:
+            attempt += 1
+            try:
+                return self._once(operation, service, arguments)
+            except ApiError as error:
+                if not is_retryable(error.code):
+                    raise
+                wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt)
+                if time.monotonic() - began + wait > self.retry_seconds:
+                    raise DeadlineExceeded(
+                        f"{operation} in {self.name} still answers {error.code} after {attempt} attempts in "
+                        f"{time.monotonic() - began:.0f} s ({error.message}); run the same command again later."
+                    ) from None
+                self.emit(Retrying(operation=operation, code=error.code, attempt=attempt, wait_seconds=wait))
+                self.sleep(wait)
+
+    def _once(self, operation: str, service: str, arguments: Answer) -> Answer:
+        from botocore import exceptions as boto
+
+        client = self._client(service)
+        try:
+            with interrupts_held():  # the answer may be all that tells what was made
+                answer: Answer = getattr(client, operation)(**arguments)
+            return answer
+        except boto.ClientError as error:
+            raise ApiError(
+                error.response["Error"].get("Code", ""), error.response["Error"].get("Message", ""), operation
+            ) from None
+        except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.TokenRetrievalError) as error:
+            raise ApiError("NoCredentials", str(error), operation) from None
+        except (boto.HTTPClientError, boto.ConnectionError) as error:
+            raise ApiError("ConnectionLost", str(error), operation) from None
+        except boto.BotoCoreError as error:  # refused before it was sent
+            raise ApiError("InvalidParameterValue", str(error), operation) from None
+
+    def _client(self, service: str) -> Any:
+        with self._making:
+            if service not in self._clients:
+                self._clients[service] = self._make_client(service)
+            return self._clients[service]
+
+    def _make_client(self, service: str) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        key_id, secret = self._keys or (None, None)
+        session = boto3.session.Session(
+            region_name=self.name, aws_access_key_id=key_id, aws_secret_access_key=secret
+        )
+        return session.client(
+            service,
+            endpoint_url=self.endpoint_url,
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                read_timeout=READ_TIMEOUT_SECONDS,
+                # repeated above, where it can be seen: botocore would repeat a pool without capacity as well
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                max_pool_connections=32,
+            ),
+        )
+
+
+def _matches(code: str, patterns: tuple[str, ...]) -> bool:
+    return any(
+        re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), code) is not None for pattern in patterns
+    )

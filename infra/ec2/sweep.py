@@ -1,0 +1,180 @@
+"""Sweep: lists whatever still carries a cluster's tag, and removes it, in the order EC2 allows.
+
+The list is the proof: a cluster is gone when two listings in a row find nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from infra.ec2 import nodes, tags
+from infra.ec2.region import Region
+from infra.errors import Leftovers
+from infra.events import Emit, Removed
+
+INSTANCE, SPOT_REQUEST, VOLUME = "instance", "spot request", "volume"
+GROUP, TEMPLATE, KEY = "security group", "launch template", "key pair"
+
+DEADLINE_SECONDS = 600.0
+SETTLE_SECONDS = 1.0  # between the two listings: what a lost call made turns up meanwhile
+
+_REMOVALS = {
+    VOLUME: ("delete_volume", "VolumeId"),
+    GROUP: ("delete_security_group", "GroupId"),
+    TEMPLATE: ("delete_launch_template", "LaunchTemplateId"),
+    KEY: ("delete_key_pair", "KeyPairId"),
+}
+_ABSENT = ("*.NotFound", "InvalidLaunchTemplateId.*", "InvalidSpotInstanceRequestID.*")
+_IN_USE = ("DependencyViolation", "VolumeInUse", "IncorrectState")  # passes; the next listing tells
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """Something that exists and carries a cluster's tag."""
+
+    kind: str
+    id: str
+    cluster: str
+    name: str = ""
+    created: str = ""
+    size_gib: int = 0  # of a volume
+    instance_type: str = ""  # of an instance
+
+
+def remaining(region: Region, cluster: str | None) -> list[Resource]:
+    """All that is left of ``cluster`` (None: of any). Six calls, however large it is."""
+    return [
+        *_instances(region, cluster),
+        *_spot_requests(region, cluster),
+        *_volumes(region, cluster),
+        *_groups(region, cluster),
+        *_templates(region, cluster),
+        *_keys(region, cluster),
+    ]
+
+
+def remove_all(
+    region: Region,
+    cluster: str,
+    emit: Emit,
+    *,
+    deadline_seconds: float = DEADLINE_SECONDS,
+    settle_seconds: float = SETTLE_SECONDS,
+) -> list[Resource]:
+    """Remove all of ``cluster`` and return what that was.
+
+    Machines first, since they cost most and hold on to the rest. Raises Leftovers if something stays to the
+    deadline.
+    """
+    end = time.monotonic() + deadline_seconds
+    seen: dict[str, Resource] = {}
+    told: set[str] = set()  # ids whose removal was reported
+    asked: set[str] = set()  # ids of instances whose end was asked for
+    empty_listings = 0
+    while empty_listings < 2:
+        left = remaining(region, cluster)
+        still = {one.id for one in left}
+        for one in seen.values():
+            if one.id not in still and one.id not in told:
+                told.add(one.id)
+                emit(Removed(kind=one.kind, id=one.id))
+        seen |= {one.id: one for one in left}
+        empty_listings = 0 if left else empty_listings + 1
+        if time.monotonic() > end:
+            raise Leftovers(_still_there(cluster, left, deadline_seconds))
+        _remove(region, left, asked)
+        region.sleep(settle_seconds)
+    return list(seen.values())
+
+
+def _remove(region: Region, left: list[Resource], asked: set[str]) -> None:
+    for one in left:
+        if one.kind == SPOT_REQUEST:
+            region.change("cancel_spot_instance_requests", SpotInstanceRequestIds=[one.id], tolerate=_ABSENT)
+    instances = [one.id for one in left if one.kind == INSTANCE]
+    new = [one for one in instances if one not in asked]
+    if new:
+        nodes.terminate(region, new)
+        asked.update(new)
+    if instances:
+        return  # the groups and volumes are in use until the machines are gone
+    for one in left:
+        removal = _REMOVALS.get(one.kind)
+        if removal:
+            operation, argument = removal
+            region.change(operation, tolerate=(*_ABSENT, *_IN_USE), **{argument: one.id})
+
+
+def _still_there(cluster: str, left: list[Resource], seconds: float) -> str:
+    names = ", ".join(f"{one.kind} {one.id}" for one in left)
+    return f"After {seconds:g} s, {len(left)} resources of {cluster} are still there: {names}; run destroy again."
+
+
+def _instances(region: Region, cluster: str | None) -> list[Resource]:
+    return [
+        Resource(
+            kind=INSTANCE,
+            id=node.id,
+            cluster=node.cluster,
+            name=node.name,
+            created=node.launched,
+            instance_type=node.instance_type,
+        )
+        for node in nodes.describe(region, cluster)
+        if node.state != "terminated"
+    ]
+
+
+def _spot_requests(region: Region, cluster: str | None) -> list[Resource]:
+    return [
+        _resource(SPOT_REQUEST, one["SpotInstanceRequestId"], one)
+        for one in region.pages(
+            "describe_spot_instance_requests", "SpotInstanceRequests", Filters=tags.of_cluster(cluster)
+        )
+        if one["State"] in ("open", "active")
+    ]
+
+
+def _volumes(region: Region, cluster: str | None) -> list[Resource]:
+    return [
+        _resource(VOLUME, one["VolumeId"], one, size_gib=one["Size"], created=str(one["CreateTime"]))
+        for one in region.pages("describe_volumes", "Volumes", Filters=tags.of_cluster(cluster))
+        if one["State"] not in ("deleting", "deleted")
+    ]
+
+
+def _groups(region: Region, cluster: str | None) -> list[Resource]:
+    return [
+        _resource(GROUP, one["GroupId"], one, name=one["GroupName"])
+        for one in region.pages(
+            "describe_security_groups", "SecurityGroups", Filters=tags.of_cluster(cluster)
+        )
+    ]
+
+
+def _templates(region: Region, cluster: str | None) -> list[Resource]:
+    return [
+        _resource(TEMPLATE, one["LaunchTemplateId"], one, name=one["LaunchTemplateName"])
+        for one in region.pages(
+            "describe_launch_templates", "LaunchTemplates", Filters=tags.of_cluster(cluster)
+        )
+    ]
+
+
+def _keys(region: Region, cluster: str | None) -> list[Resource]:
+    return [
+        _resource(KEY, one["KeyPairId"], one, name=one["KeyName"])
+        for one in region.read("describe_key_pairs", Filters=tags.of_cluster(cluster))["KeyPairs"]
+    ]
+
+
+def _resource(kind: str, identity: str, described: dict[str, Any], **more: Any) -> Resource:
+    known = tags.as_dict(described.get("Tags"))
+    return Resource(
+        kind=kind,
+        id=identity,
+        cluster=known.get(tags.CLUSTER, ""),
+        **{"created": known.get(tags.CREATED, ""), **more},
+    )

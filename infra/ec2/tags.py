@@ -1,0 +1,102 @@
+"""Tags: the only memory a cluster has. Every resource carries them from the call that makes it."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+
+CLUSTER = "sparknet:cluster"
+ROLE = "sparknet:role"
+OWNER = "sparknet:owner"
+CREATED = "sparknet:created"
+EXPIRES = "sparknet:expires"
+VERSION = "sparknet:version"
+GENERATION = "sparknet:generation"
+STATE = "sparknet:state"  # on the security group alone
+READY = "ready"
+
+TagList = list[dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """What every resource of one cluster is tagged with.
+
+    ``generation`` is drawn at random for one launch, kept through its interruptions, and part of every ClientToken: a
+    launch run again gets the instances of its first attempt, and one of another day never those that are dead.
+    """
+
+    cluster: str
+    generation: str
+    created: str
+    expires: str
+    owner: str = ""
+    version: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, cluster: str, generation: str, *, max_hours: float, extra: Mapping[str, str]) -> Stamp:
+        now = datetime.now(UTC).replace(microsecond=0)
+        expires = (now + timedelta(hours=max_hours)).isoformat() if max_hours else "never"
+        return cls(
+            cluster=cluster,
+            generation=generation,
+            created=now.isoformat(),
+            expires=expires,
+            owner=_owner(),
+            version=_version(),
+            extra=dict(extra),
+        )
+
+    def tags(self, role: str = "") -> TagList:
+        """As the API takes them; ``role`` is "master", "worker" or nothing for what belongs to all nodes."""
+        pairs = {
+            **self.extra,
+            "Name": f"{self.cluster}-{role}" if role else self.cluster,
+            CLUSTER: self.cluster,
+            ROLE: role,
+            OWNER: self.owner,
+            CREATED: self.created,
+            EXPIRES: self.expires,
+            VERSION: self.version,
+            GENERATION: self.generation,
+        }
+        return [{"Key": key, "Value": value} for key, value in pairs.items() if value]
+
+    def specification(self, kinds: tuple[str, ...], role: str = "") -> list[dict[str, object]]:
+        """A ``TagSpecifications`` argument for resources of ``kinds``."""
+        return [{"ResourceType": kind, "Tags": self.tags(role)} for kind in kinds]
+
+    def token(self, *parts: object) -> str:
+        """A ClientToken (64 characters) for the one thing that ``parts`` describe, the same in every repetition."""
+        text = "|".join([self.cluster, self.generation, *map(str, parts)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_cluster(cluster: str | None) -> list[dict[str, object]]:
+    """A ``Filters`` argument: what belongs to ``cluster``, or to any cluster of ours if it is None."""
+    if cluster is None:
+        return [{"Name": "tag-key", "Values": [CLUSTER]}]
+    return [{"Name": f"tag:{CLUSTER}", "Values": [cluster]}]
+
+
+def as_dict(tags: TagList | None) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in tags or []}
+
+
+def _owner() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+def _version() -> str:
+    try:
+        return metadata.version("sparknet-ec2")
+    except metadata.PackageNotFoundError:
+        return "source"

@@ -1,0 +1,97 @@
+"""Template: the launch template that holds what all nodes of a cluster share."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from infra.ec2 import tags
+from infra.ec2.region import Region
+from infra.ec2.tags import Stamp
+from infra.errors import SetupError
+from infra.spec import Spill
+
+INSTANCE_KINDS = ("instance", "volume", "network-interface")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What every node starts from."""
+
+    image: str
+    root_device: str
+    key_pair: str
+    security_groups: tuple[str, ...]
+    user_data: str
+    spill: Spill
+    instance_profile: str = ""
+    placement_group: str = ""
+
+
+def data(recipe: Recipe, stamp: Stamp) -> dict[str, Any]:
+    """The template's ``LaunchTemplateData``: tokens for metadata, encrypted disks that die with their node."""
+    content: dict[str, Any] = {
+        "ImageId": recipe.image,
+        "KeyName": recipe.key_pair,
+        "SecurityGroupIds": list(recipe.security_groups),
+        "UserData": base64.b64encode(recipe.user_data.encode()).decode(),
+        "InstanceInitiatedShutdownBehavior": "terminate",  # the node's own timer can end what it costs
+        "MetadataOptions": {
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,
+            "HttpEndpoint": "enabled",
+            "InstanceMetadataTags": "disabled",  # EC2 refuses it for tag keys with a colon
+        },
+        "BlockDeviceMappings": spill_mappings(recipe.spill),
+        "TagSpecifications": stamp.specification(INSTANCE_KINDS),
+    }
+    if recipe.instance_profile:
+        content["IamInstanceProfile"] = {"Name": recipe.instance_profile}
+    if recipe.placement_group:
+        content["Placement"] = {"GroupName": recipe.placement_group}
+    return content
+
+
+def spill_mappings(spill: Spill) -> list[dict[str, Any]]:
+    """One mapping a volume, /dev/sdf and on: encrypted, gone with its node."""
+    return [
+        {
+            "DeviceName": f"/dev/sd{chr(ord('f') + index)}",
+            "Ebs": {
+                "VolumeSize": spill.size_gib,
+                "VolumeType": spill.type,
+                "Encrypted": True,
+                "DeleteOnTermination": True,
+            },
+        }
+        for index in range(spill.count)
+    ]
+
+
+def find(region: Region, cluster: str) -> str | None:
+    """The id of the cluster's template, if it has been made."""
+    found = region.read("describe_launch_templates", Filters=tags.of_cluster(cluster))["LaunchTemplates"]
+    return str(found[0]["LaunchTemplateId"]) if found else None
+
+
+def make(region: Region, recipe: Recipe, stamp: Stamp) -> str:
+    """Make the cluster's template and return its id; the one of an interrupted launch is taken if it is the same."""
+    content = data(recipe, stamp)
+    answer = region.change(
+        "create_launch_template",
+        LaunchTemplateName=f"sparknet-{stamp.cluster}",
+        LaunchTemplateData=content,
+        TagSpecifications=stamp.specification(("launch-template",)),
+        ClientToken=stamp.token("template", content),
+        tolerate=("InvalidLaunchTemplateName.AlreadyExistsException",),
+    )
+    if answer is not None:
+        return str(answer["LaunchTemplate"]["LaunchTemplateId"])
+    found = find(region, stamp.cluster)
+    if found is None:
+        raise SetupError(
+            f"There is a launch template sparknet-{stamp.cluster} that is not this cluster's; delete it, or launch "
+            "with another --name."
+        )
+    return found

@@ -1,0 +1,303 @@
+"""Jobs: programs given to the cluster with spark-submit, on its master, independent of who gave them.
+
+A job is a folder on the master, ``var/lib/sparknet/jobs/<id>``, and nothing else:
+
+    command     what is run, as a shell script        pid         its process group
+    log         all it says                           exit_code   how it ended, once it has
+    output/     what it leaves for the user           trainer.zip, the program itself
+
+So a job survives the connection, the laptop, and this program; ``logs``, ``jobs`` and ``cancel`` find it again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from shlex import join, quote
+
+from infra import bootstrap
+from infra.cluster import Cloud, find
+from infra.errors import (
+    CommandFailed,
+    HostError,
+    HostRefused,
+    HostUnreachable,
+    JobError,
+    SetupError,
+    UsageError,
+)
+from infra.remote import Host, read_text, write_text
+
+JOBS = PurePosixPath("var/lib/sparknet/jobs")
+PACKAGES = ("sparknet", "apps")  # what the trainer is made of
+LEFT_OUT = {"__pycache__", ".mypy_cache", ".pytest_cache"}
+FOLLOW_SECONDS = 30 * 24 * 3600.0
+RECONNECT_SECONDS = 300.0
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+#: Exit statuses that are no decision of the program: an uncaught exception, and death by a signal.
+UNDECIDED = {1, *range(129, 256)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job, as its master tells: ``state`` is "running", "done", "failed", "cancelled" or "lost"."""
+
+    id: str
+    started: str
+    state: str
+    exit_code: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What to run: a Python file of this machine, by the name a user would call it."""
+
+    name: str
+    file: Path
+    is_app: bool  # one of the project's own, whose files below apps/ go with it
+
+
+def program(word: str) -> Program:
+    """The app called ``word``, or the user's own Python file. Raises UsageError, naming the nearest app."""
+    apps = {file.stem: file for file in sorted(_package("apps").glob("[A-Z]*.py"))}
+    name = word.removesuffix(".py")
+    if name in apps:
+        return Program(name=name, file=apps[name], is_app=True)
+    file = Path(word)
+    if file.suffix == ".py" and file.is_file():
+        return Program(name=file.stem, file=file, is_app=False)
+    if file.suffix == ".py":
+        raise UsageError(f"There is no file {word}.")
+    near = difflib.get_close_matches(name.lower(), {one.lower(): one for one in apps}, n=1, cutoff=0.4)
+    guess = [one for one in apps if near and one.lower() == near[0]]
+    hint = f"did you mean {guess[0]}?" if guess else f"there are: {', '.join(apps) or 'none'}"
+    raise UsageError(
+        f"There is no app {word}; {hint} A program of your own is given as a path to its .py file."
+    )
+
+
+def submit(
+    cloud: Cloud, cluster: str, what: Program, arguments: Sequence[str], *, env: Mapping[str, str]
+) -> str:
+    """Start ``what`` on the cluster's master and return the job's id; it runs whoever listens.
+
+    Raises ClusterNotFound, UsageError for an impossible variable, SetupError if the cluster has no running master.
+    """
+    for variable in env:
+        if not VARIABLE.fullmatch(variable):
+            raise UsageError(f"{variable!r} cannot be the name of an environment variable.")
+    host, address = _master(cloud, cluster)
+    identity = f"{what.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+    folder = host.root / JOBS / identity
+    host.run(f"mkdir {quote(str(folder))} {quote(str(folder / 'output'))}", timeout_seconds=60)
+    with tempfile.TemporaryDirectory(prefix="sparknet-") as scratch:
+        trainer = Path(scratch) / "trainer.zip"
+        pack_trainer(trainer)
+        host.put(trainer, folder / "trainer.zip")
+    host.put(
+        _package("apps") if what.is_app else what.file, folder / ("apps" if what.is_app else what.file.name)
+    )
+    program_file = folder / "apps" / what.file.name if what.is_app else folder / what.file.name
+    write_text(
+        host, folder / "command", _command(host, address, folder, program_file, arguments, env), mode=0o600
+    )
+    host.run(f"bash {_script(host, 'start.sh')} {quote(str(folder))}", timeout_seconds=60)
+    return identity
+
+
+def follow(cloud: Cloud, cluster: str, job: str, on_line: Callable[[str], None]) -> int:
+    """Pass on every line of the job's log, from its first, until it ends; its exit status, as ``status_of`` says.
+
+    A lost connection is made again, and nothing is told twice. Raises JobError for an unknown job, and HostError if
+    the master cannot be reached for ``RECONNECT_SECONDS``.
+    """
+    host, _ = _master(cloud, cluster)
+    folder = _folder(host, job)
+    told, last_contact = 0, time.monotonic()
+
+    def tell(line: str) -> None:
+        nonlocal told, last_contact
+        told, last_contact = told + 1, time.monotonic()
+        on_line(line)
+
+    while True:
+        try:
+            command = f"bash {_script(host, 'follow.sh')} {quote(str(folder))} {told + 1}"
+            host.run(command, timeout_seconds=FOLLOW_SECONDS, on_line=tell)
+            return _exit_status(host, folder)
+        except (HostRefused, HostUnreachable):
+            if time.monotonic() - last_contact > RECONNECT_SECONDS or _master_is_gone(cloud, cluster):
+                raise
+            time.sleep(cloud.poll_seconds)
+
+
+def log(cloud: Cloud, cluster: str, job: str, *, lines: int) -> str:
+    """The last ``lines`` lines of the job's log."""
+    host, _ = _master(cloud, cluster)
+    file = _folder(host, job) / "log"
+    return host.run(f"tail -n {lines} {quote(str(file))}", timeout_seconds=60, check=False).stdout
+
+
+def jobs(cloud: Cloud, cluster: str) -> list[Job]:
+    """All jobs of the cluster, the oldest first."""
+    host, _ = _master(cloud, cluster)
+    command = f"bash {_script(host, 'list.sh')} {quote(str(host.root / JOBS))}"
+    rows = (line.split("\t") for line in host.run(command, timeout_seconds=60).stdout.splitlines())
+    return sorted((_job(*row) for row in rows), key=lambda job: (job.started, job.id))
+
+
+def latest(cloud: Cloud, cluster: str) -> str:
+    """The id of the job that was started last. Raises JobError if there is none."""
+    known = jobs(cloud, cluster)
+    if not known:
+        raise JobError(f"No job was given to {cluster} yet; sparknet-ec2 submit CifarApp starts one.")
+    return known[-1].id
+
+
+def cancel(cloud: Cloud, cluster: str, job: str) -> bool:
+    """End the job; False if it had ended before."""
+    host, _ = _master(cloud, cluster)
+    folder = _folder(host, job)
+    known = {one.id: one for one in jobs(cloud, cluster)}
+    host.run(f"bash {_script(host, 'cancel.sh')} {quote(str(folder))}", timeout_seconds=60)
+    return known[job].state == "running"
+
+
+def fetch(cloud: Cloud, cluster: str, job: str, target: Path) -> list[Path]:
+    """Copy what the job left in its ``output`` to the folder ``target``; the files, sorted.
+
+    Raises SetupError if they cannot be written here.
+    """
+    host, _ = _master(cloud, cluster)
+    source = _folder(host, job) / "output"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        host.get(source, target)
+    except OSError as error:
+        raise SetupError(
+            f"The results of {job} cannot be written to {target}: {error.strerror or error}; they are still on the "
+            f"cluster: sparknet-ec2 logs {job} --output ANOTHER."
+        ) from None
+    return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def status_of(exit_code: int) -> int:
+    """What ``submit`` leaves with: the program's own decision, or 7 if it failed without one."""
+    return JobError.exit_status if exit_code in UNDECIDED else exit_code
+
+
+def pack_trainer(target: Path) -> None:
+    """The trainer's packages as one zip, for ``--py-files``; the same sources give the same bytes."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for package in PACKAGES:
+            for file in _files(_package(package)):
+                info = zipfile.ZipInfo(str(package / file.relative_to(_package(package))))
+                info.external_attr = 0o644 << 16
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, file.read_bytes())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and LEFT_OUT.isdisjoint(file.relative_to(folder).parts):
+            yield file
+
+
+def _package(name: str) -> Path:
+    """The folder of a package that is installed here, without importing it."""
+    found = find_spec(name)
+    places = list(found.submodule_search_locations or []) if found else []
+    if not places:
+        raise SetupError(
+            f"The package {name} is not installed next to infra; install the project as a whole."
+        )
+    return Path(places[0])
+
+
+def _command(
+    host: Host,
+    address: str,
+    folder: PurePosixPath,
+    file: PurePosixPath,
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+) -> str:
+    """The script that the job runs."""
+    conf, output = host.root / "opt/sparknet/conf", folder / "output"
+    submit_words = [
+        str(host.root / "opt/sparknet/spark/bin/spark-submit"),
+        *("--master", f"spark://{address}:7077"),
+        *("--name", folder.name),
+        *("--py-files", str(folder / "trainer.zip")),
+        str(file),
+        *(["--output", str(output)] if "apps" in file.parent.parts[-1:] else []),
+        *arguments,
+    ]
+    exports = {"SPARK_CONF_DIR": str(conf), "PYTHONUNBUFFERED": "1", "SPARKNET_OUTPUT": str(output), **env}
+    return "\n".join(
+        (
+            *(f"export {name}={quote(value)}" for name, value in exports.items()),
+            f"cd {quote(str(folder))}",
+            f"exec {join(submit_words)}",
+            "",
+        )
+    )
+
+
+def _master(cloud: Cloud, name: str) -> tuple[Host, str]:
+    """The master's host and its private address."""
+    cluster = find(cloud, name)
+    if cluster.master is None or cluster.master.state != "running":
+        raise SetupError(f"{name} has no running master; sparknet-ec2 launch --name {name} brings it back.")
+    return cloud.connect(cluster.master), cluster.master.private_ip
+
+
+def _master_is_gone(cloud: Cloud, name: str) -> bool:
+    try:
+        _master(cloud, name)
+    except (UsageError, SetupError) as error:
+        return not isinstance(error, HostError)
+    return False
+
+
+def _folder(host: Host, job: str) -> PurePosixPath:
+    folder = host.root / JOBS / job
+    is_there = NAME.fullmatch(job) and (
+        host.run(f"test -e {quote(str(folder / 'pid'))}", timeout_seconds=60, check=False).exit_status == 0
+    )
+    if not is_there:
+        raise JobError(f"There is no job {job}; sparknet-ec2 jobs lists them.")
+    return folder
+
+
+def _exit_status(host: Host, folder: PurePosixPath) -> int:
+    try:
+        return int(read_text(host, folder / "exit_code"))
+    except (CommandFailed, ValueError):
+        raise JobError(
+            f"The job {folder.name} ended without a word: its machine went down under it."
+        ) from None
+
+
+def _job(identity: str, started: str, state: str) -> Job:
+    code = int(state) if state.isdigit() else None
+    names = {0: "done", 130: "cancelled"}
+    return Job(
+        id=identity,
+        started=started,
+        state=state if code is None else names.get(code, "failed"),
+        exit_code=code,
+    )
+
+
+def _script(host: Host, name: str) -> str:
+    return quote(str(host.root / bootstrap.ON_NODE / "job" / name))

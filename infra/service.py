@@ -1,0 +1,221 @@
+"""Service: Spark standalone on the nodes, out of pyspark's own jars: configuration, start, stop, readiness.
+
+    master   sparknet-master.service   spark://<private address>:7077, its page at :8080
+    worker   sparknet-worker.service   as many cores and as much memory as the node has, its page at :8081
+
+Everything listens on the private address. Who talks to it must know the cluster's secret, which lives in
+``opt/sparknet/conf`` of the nodes, mode 0600, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from shlex import quote
+from typing import Any
+
+from infra import bootstrap
+from infra.errors import CommandFailed, DeadlineExceeded, SetupError, last_lines
+from infra.remote import Host, read_text, write_text
+
+MASTER_UNIT, WORKER_UNIT = "sparknet-master", "sparknet-worker"
+MASTER_PORT, MASTER_PAGE = 7077, 8080
+CONF = PurePosixPath("opt/sparknet/conf")
+SECRET = CONF / "secret"
+LEAST_MEMORY_MIB = 512  # Spark refuses executors below 450 MiB
+DAEMON_MEMORY_MIB = 512
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What Spark may use of a node."""
+
+    user: str
+    cores: int
+    memory_mib: int
+    gpus: int
+
+    @property
+    def spark_memory_mib(self) -> int:
+        """Half of the memory that the daemon leaves; Python workers and their nets live in the other half."""
+        return max(LEAST_MEMORY_MIB, (self.memory_mib - DAEMON_MEMORY_MIB) // 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """What the configuration of one node is made of."""
+
+    address: str
+    master_address: str
+    machine: Machine
+    local_dirs: tuple[PurePosixPath, ...]
+    secret: str
+    executor_memory_mib: int  # of the smallest worker: an executor is as large everywhere
+    executor_gpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """What the master says of the cluster."""
+
+    status: str  # "ALIVE", "STANDBY", or "DOWN" if it does not answer
+    workers: int  # those alive
+    cores: int
+    memory_mib: int
+    gpus: int
+    applications: tuple[str, ...]  # names of those running
+
+
+def machine(host: Host) -> Machine:
+    """What the node has. Raises SetupError if its account cannot be read."""
+    script = host.root / bootstrap.ON_NODE / "machine-facts.sh"
+    text = host.run(f"bash {quote(str(script))}", timeout_seconds=60).stdout
+    facts = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    try:
+        return Machine(
+            user=facts["user"],
+            cores=int(facts["cores"]),
+            memory_mib=int(facts["memory_mib"]),
+            gpus=int(facts["gpus"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise SetupError(
+            f"{host.name}: its account of its cores and memory cannot be read ({error!r})."
+        ) from None
+
+
+def configure(host: Host, config: NodeConfig) -> None:
+    """Write Spark's configuration; to do it again changes nothing."""
+    values = _values(host, config)
+    for name, mode in (("spark-defaults.conf", 0o600), ("spark-env.sh", 0o644)):
+        text = bootstrap.render((bootstrap.AMI / f"spark/{name}.template").read_text(), values)
+        write_text(host, host.root / CONF / name, text, mode=mode)
+    write_text(host, host.root / SECRET, config.secret, mode=0o600)
+    write_text(
+        host, host.root / CONF / "log4j2.properties", (bootstrap.AMI / "spark/log4j2.properties").read_text()
+    )
+
+
+def start(host: Host, unit: str, config: NodeConfig) -> None:
+    """Install and start ``unit``, or restart it if its configuration was another. It starts again at each boot."""
+    text = bootstrap.render(
+        (bootstrap.AMI / f"systemd/{unit}.service.template").read_text(), _values(host, config)
+    )
+    draft, file = host.root / CONF / f"{unit}.service", host.root / f"etc/systemd/system/{unit}.service"
+    write_text(host, draft, text)
+    host.run(
+        f"sudo install -m 644 {quote(str(draft))} {quote(str(file))} && sudo systemctl daemon-reload"
+        f" && sudo systemctl enable --now {unit}",
+        timeout_seconds=60,
+    )
+
+
+def stop(host: Host, unit: str) -> None:
+    """Stop ``unit`` and keep it from starting at the next boot."""
+    host.run(f"sudo systemctl disable --now {unit}", timeout_seconds=60, check=False)
+
+
+def secret_of(host: Host) -> str:
+    """The cluster's secret, from a node that has it. Raises CommandFailed if it has none."""
+    return read_text(host, host.root / SECRET)
+
+
+def health(host: Host, address: str) -> Health:
+    """What the master says, asked on its own node, since its page is open to nobody else."""
+    url = f"http://{address}:{MASTER_PAGE}/json/"
+    answer = host.run(f"curl -fsS --max-time 10 {url}", timeout_seconds=30, check=False)
+    try:
+        return _health(json.loads(answer.stdout))
+    except (ValueError, KeyError, TypeError):
+        return Health(status="DOWN", workers=0, cores=0, memory_mib=0, gpus=0, applications=())
+
+
+def wait_ready(
+    host: Host,
+    address: str,
+    workers: int,
+    *,
+    deadline_seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Health:
+    """Wait until the master is ALIVE with at least ``workers`` workers.
+
+    The page answers two seconds before the master is of any use, so an answer alone proves nothing. Raises
+    DeadlineExceeded, with the end of the master's log.
+    """
+    end = time.monotonic() + deadline_seconds
+    while True:
+        seen = health(host, address)
+        if seen.status == "ALIVE" and seen.workers >= workers:
+            return seen
+        if time.monotonic() > end:
+            raise DeadlineExceeded(
+                f"Spark's master is {seen.status} with {seen.workers} of {workers} workers after "
+                f"{deadline_seconds:g} s; the end of its log:\n{last_lines(log(host, MASTER_UNIT))}"
+            )
+        sleep(POLL_SECONDS)
+
+
+def log(host: Host, unit: str, lines: int = 20) -> str:
+    """The end of a unit's log; empty if there is none."""
+    file = host.root / f"var/log/{unit}.service.log"
+    return host.run(f"sudo tail -n {lines} {quote(str(file))}", timeout_seconds=30, check=False).stdout
+
+
+def check_running(host: Host, unit: str) -> None:
+    """Raises CommandFailed, with the end of its log, if ``unit`` is not running."""
+    status = host.run(f"systemctl is-active {unit}", timeout_seconds=30, check=False)
+    if status.exit_status != 0:
+        raise CommandFailed(host.name, f"systemctl is-active {unit}", status.exit_status, log(host, unit))
+
+
+def _values(host: Host, config: NodeConfig) -> dict[str, object]:
+    machine = config.machine
+    return {
+        "ROOT": str(host.root).rstrip("/"),
+        "USER": machine.user,
+        "ADDRESS": config.address,
+        "MASTER_ADDRESS": config.master_address,
+        "SECRET": config.secret,
+        "CORES": machine.cores,
+        "LOCAL_DIRS": ",".join(map(str, config.local_dirs)),
+        "WORK_DIR": config.local_dirs[0].parent / "work",
+        "WORKER_MEMORY_MIB": machine.spark_memory_mib,
+        "DAEMON_MEMORY_MIB": DAEMON_MEMORY_MIB,
+        "EXECUTOR_MEMORY_MIB": config.executor_memory_mib,
+        "DRIVER_MEMORY_MIB": max(LEAST_MEMORY_MIB * 2, machine.spark_memory_mib),
+        "GPU_LINES": _gpu_lines(host, config),
+    }
+
+
+def _gpu_lines(host: Host, config: NodeConfig) -> str:
+    """What a worker offers, and what the driver asks for: the master's node has none and asks all the same."""
+    lines = []
+    if config.machine.gpus:
+        script = host.root / bootstrap.ON_NODE / "spark/gpus.sh"
+        lines += [
+            f"spark.worker.resource.gpu.amount           {config.machine.gpus}",
+            f"spark.worker.resource.gpu.discoveryScript  {script}",
+        ]
+    if config.executor_gpus:
+        lines += [
+            f"spark.executor.resource.gpu.amount         {config.executor_gpus}",
+            "spark.task.resource.gpu.amount             1",
+        ]
+    return "\n".join(lines)
+
+
+def _health(page: dict[str, Any]) -> Health:
+    living = [worker for worker in page["workers"] if worker["state"] == "ALIVE"]
+    return Health(
+        status=page["status"],
+        workers=len(living),
+        cores=sum(worker["cores"] for worker in living),
+        memory_mib=sum(worker["memory"] for worker in living),
+        gpus=sum(len(w.get("resources", {}).get("gpu", {}).get("addresses", [])) for w in living),
+        applications=tuple(app["name"] for app in page.get("activeapps", [])),
+    )

@@ -1,0 +1,183 @@
+"""ClusterSpec: everything the user can say about a cluster, checked once, frozen.
+
+The command line builds one from flags, then the environment, then the YAML file, then the defaults below; nothing
+else travels. A value that cannot be raises UsageError with one sentence.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.errors import UsageError
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
+VOLUME_TYPES = ("gp3", "gp2", "io1", "io2", "st1", "sc1")
+LOWEST_SPOT_PRICE = 0.001  # EC2 refuses a maximum price at or below this
+MOST_WORKERS = 1000  # an instant fleet launches at most this many
+MOST_HOURS = 24 * 28
+
+#: Cheapest dollars a GPU that knows bfloat16 first; several, because spot capacity comes and goes.
+GPU_TYPES = ("g6.xlarge", "g5.xlarge", "g4dn.xlarge", "g6.2xlarge", "g5.2xlarge", "g6e.xlarge")
+MASTER_TYPE = "m6i.large"
+
+
+def require(claim: object, message: str) -> None:
+    """Raise UsageError with ``message`` unless ``claim`` is true."""
+    if not claim:
+        raise UsageError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purchase:
+    """How workers are bought."""
+
+    spot_price: float | None = (
+        None  # dollars an hour a worker; None: at most the on-demand price, EC2's own default
+    )
+    fallback_on_demand: bool = False  # when no spot pool has the machines
+    spread: bool = False  # workers may differ in type and zone
+    max_price_per_hour: float | None = (
+        None  # dollars an hour for the whole cluster; checked before anything is made
+    )
+
+    def __post_init__(self) -> None:
+        if self.spot_price is not None:
+            require(
+                self.spot_price > LOWEST_SPOT_PRICE,
+                f"--spot-price {self.spot_price:g} is too low: EC2 takes prices above ${LOWEST_SPOT_PRICE} an hour.",
+            )
+        if self.max_price_per_hour is not None:
+            require(self.max_price_per_hour > 0, "--max-price-per-hour must be more than 0 dollars.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spill:
+    """The volumes each node gets for what Spark spills to disk."""
+
+    count: int = 1
+    size_gib: int = 100
+    type: str = "gp3"
+
+    def __post_init__(self) -> None:
+        require(0 <= self.count <= 11, f"--ebs-vol-num {self.count} is not between 0 and 11.")
+        require(
+            1 <= self.size_gib <= 16384, f"--ebs-vol-size {self.size_gib} is not between 1 and 16384 GiB."
+        )
+        require(
+            self.type in VOLUME_TYPES,
+            f"--ebs-vol-type {self.type} is not a volume type; choose one of {', '.join(VOLUME_TYPES)}.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Where in a VPC the nodes are, and who may reach them."""
+
+    vpc_id: str = ""  # empty: the region's default VPC
+    subnet_id: str = ""  # empty: every subnet of the VPC whose zone offers the type
+    private_ips: bool = False  # reach the nodes at their private addresses
+    authorized_address: str = ""  # CIDR that may use ssh; empty: the caller's own /32
+    open_to_the_world: bool = False
+    additional_security_groups: tuple[str, ...] = ()
+    placement_group: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.authorized_address:
+            return
+        try:
+            network = ipaddress.ip_network(self.authorized_address, strict=False)
+        except ValueError:
+            raise UsageError(
+                f"--authorized-address {self.authorized_address} is not an address or a range like 198.51.100.7/32."
+            ) from None
+        require(
+            network.prefixlen > 0 or self.open_to_the_world,
+            f"--authorized-address {self.authorized_address} lets the whole internet try the ssh port; "
+            "add --open-to-the-world if that is meant.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """The key pair that opens the nodes."""
+
+    key_pair: str = ""  # empty: one is made for the cluster
+    identity_file: Path | None = None
+    user: str = "ubuntu"
+
+    def __post_init__(self) -> None:
+        require(
+            not self.key_pair or self.identity_file,
+            f"--key-pair {self.key_pair} needs --identity-file, the private half of it.",
+        )
+        require(
+            not self.identity_file or self.key_pair,
+            "--identity-file needs --key-pair, the name of its public half in EC2.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSpec:
+    """A cluster as the user wants it."""
+
+    name: str = "sparknet"
+    region: str = "us-east-1"
+    zones: tuple[str, ...] = ()  # empty: all of the region
+    workers: int = 2
+    instance_types: tuple[str, ...] = GPU_TYPES  # in order of preference
+    master_instance_type: str = MASTER_TYPE
+    image: str = ""  # empty: the newest fitting one
+    user_data: Path | None = None  # None: the cloud-config.txt of the package
+    spark_version: str = ""  # empty: the pin of ami/versions.toml
+    instance_profile: str = ""
+    require_gpus: bool = True  # a worker whose type has GPUs must show them
+    max_hours: float = 12.0  # the nodes end themselves after this; 0: never
+    tags: Mapping[str, str] = field(default_factory=dict)
+    purchase: Purchase = Purchase()
+    spill: Spill = Spill()
+    network: Network = Network()
+    access: Access = Access()
+
+    def __post_init__(self) -> None:
+        require(
+            NAME.fullmatch(self.name),
+            f"--name {self.name!r} cannot be a cluster's name: a letter, then letters, digits, - and _, 63 at most.",
+        )
+        require(REGION.fullmatch(self.region), f"--region {self.region} is not a region like us-east-1.")
+        self._check_size()
+        self._check_places()
+        self._check_types()
+
+    def _check_size(self) -> None:
+        require(self.workers >= 1, f"-s {self.workers}: a cluster needs at least one worker.")
+        require(
+            self.workers <= MOST_WORKERS,
+            f"-s {self.workers}: EC2 launches at most {MOST_WORKERS} workers in one fleet.",
+        )
+        require(
+            0 <= self.max_hours <= MOST_HOURS,
+            f"--max-hours {self.max_hours:g} is not between 0 (no limit) and {MOST_HOURS}.",
+        )
+
+    def _check_places(self) -> None:
+        for zone in self.zones:
+            require(
+                zone.startswith(self.region) and len(zone) > len(self.region),
+                f"--zone {zone} is not in the region {self.region}; its zones are named like {self.region}a.",
+            )
+
+    def _check_types(self) -> None:
+        require(self.instance_types, "--instance-type names no type.")
+        for name in (*self.instance_types, self.master_instance_type):
+            require(INSTANCE_TYPE.fullmatch(name), f"{name!r} is not an instance type like g6.xlarge.")
+
+    @property
+    def nodes(self) -> int:
+        """Workers and the master."""
+        return self.workers + 1
