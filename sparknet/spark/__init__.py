@@ -1,0 +1,1 @@
+"""Training on Spark: the only part of the trainer that knows pyspark."""

@@ -1,0 +1,287 @@
+"""Where workers come in: a listening socket, and one thread for each connection.
+
+A connection's thread lets the worker in, then passes tasks to it and its answers on. It decides nothing:
+whatever happens becomes an ``Event`` in one queue, which the coordinator reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparknet.spark.exchange import Channel, ExchangeError, Frame, Identity, Kind, Note, admit, raw
+from sparknet.training import Report, Scores
+from sparknet.weights import Vector
+
+log = logging.getLogger(__name__)
+
+# Connections that have not proved themselves yet; more are turned away unheard.
+_STRANGERS = 64
+# Seconds that a connection waits past a task's deadline, so that it is the coordinator who drops the worker.
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """How long anything is waited for, in seconds.
+
+    ``join``   for the workers to come: all of them at the start, any one when none is left
+    ``round``  for a round's reports, and for a slice's scores; a worker that is later is dropped
+    ``ping``   an idle worker hears from the driver this often, and gives up after six times as long
+    ``send``   for the other end to take a frame
+    ``stop``   for the workers to leave when all is done
+    """
+
+    join: float = 120.0
+    round: float = 3600.0
+    ping: float = 10.0
+    send: float = 60.0
+    stop: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """What a member is to do next: a frame to send, and how to read its answer.
+
+    ``deadline`` is on the clock of ``time.monotonic``; the coordinator drops a member that misses it.
+    """
+
+    kind: Kind
+    note: Note
+    payload: memoryview | None
+    answer: Kind
+    read: Callable[[Frame], Report | Scores]
+    deadline: float
+
+
+@dataclass(eq=False, kw_only=True)
+class Member:
+    """A worker that has joined. ``buffer`` float32 (P,) takes the weights it sends back.
+
+    ``holds`` is the version of the weights its net has now, 0 for none of ours. ``fresh`` until its first
+    order: a worker that has made no steps takes over from the one that had its shard before.
+    """
+
+    who: Identity
+    channel: Channel
+    records: int
+    fresh: bool
+    buffer: Vector
+    holds: int = 0
+    tasks: queue.SimpleQueue[Task | None] = field(default_factory=queue.SimpleQueue)
+
+    def __str__(self) -> str:
+        return str(self.who)
+
+
+@dataclass(frozen=True)
+class Joined:
+    member: Member
+
+
+@dataclass(frozen=True)
+class Answered:
+    """``content`` answers ``task``; ``sent`` and ``received`` count the bytes of both frames."""
+
+    member: Member
+    task: Task
+    content: Report | Scores
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    member: Member
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A worker raised an error; ``final`` when trying again would end the same way."""
+
+    who: Identity
+    reason: str
+    final: bool
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    reason: str
+
+
+Event = Joined | Answered | Lost | Failed | JobEnded
+
+
+class Door:
+    """Listens on a free port of ``bind`` for workers that hold ``token``; ``size`` is the length P of their
+    weights.
+
+    Of two attempts of one partition only the newer is let in.
+    """
+
+    def __init__(self, *, bind: str, token: bytes, size: int, deadlines: Deadlines) -> None:
+        self.token, self.size, self.deadlines = token, size, deadlines
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._listener = socket.create_server((bind, 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        self._strangers = threading.Semaphore(_STRANGERS)
+        self._lock = threading.Lock()
+        self._newest: dict[int, int] = {}
+        self._conversations: set[Conversation] = set()
+        self._closed = False
+        self._thread = threading.Thread(target=self._accept, name="sparknet-door", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ask every worker to leave; hang up on those that have not within ``deadlines.stop``."""
+        with self._lock:
+            self._closed = True
+            conversations = list(self._conversations)
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
+        self._listener.close()
+        deadline = time.monotonic() + self.deadlines.stop
+        for conversation in conversations:
+            conversation.end()
+        for conversation in conversations:
+            conversation.join(max(0.0, deadline - time.monotonic()))
+        for conversation in conversations:
+            conversation.channel.close()
+            conversation.join(1.0)
+        self._thread.join(1.0)
+
+    def refusal(self, who: Identity) -> str | None:
+        """Why this attempt may not come in, or None; remembers it as the newest of its partition."""
+        with self._lock:
+            newest = self._newest.get(who.partition, -1)
+            if self._closed:
+                return "the job is over"
+            if who.attempt < newest:
+                return f"attempt {newest} of partition {who.partition} has taken its place"
+            self._newest[who.partition] = who.attempt
+            return None
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            if not self._strangers.acquire(blocking=False):
+                log.warning("turned a connection away: %d others have not proved themselves yet", _STRANGERS)
+                connection.close()
+                continue
+            self._converse(Conversation(self, Channel(connection)))
+
+    def _converse(self, conversation: Conversation) -> None:
+        with self._lock:
+            if self._closed:
+                conversation.channel.close()
+                return
+            self._conversations.add(conversation)
+        conversation.start()
+
+    def proved(self) -> None:
+        """A connection is no stranger any more, or has left."""
+        self._strangers.release()
+
+    def ended(self, conversation: Conversation) -> None:
+        with self._lock:
+            self._conversations.discard(conversation)
+
+
+class Conversation(threading.Thread):
+    """The thread of one connection."""
+
+    def __init__(self, door: Door, channel: Channel) -> None:
+        super().__init__(name="sparknet-worker-connection", daemon=True)
+        self.door, self.channel = door, channel
+        self.member: Member | None = None
+        self._ending = False
+
+    def run(self) -> None:
+        reason = "its connection ended"
+        try:
+            who = self._admitted()
+            self.member = self._joined(who)
+            self.door.events.put(Joined(self.member))
+            self._serve(self.member)
+        except (OSError, EOFError, ExchangeError) as error:
+            reason = str(error) or type(error).__name__
+            if self.member is None:
+                log.warning("dropped a connection: %s", reason)
+        finally:
+            self.channel.close()
+            self.door.ended(self)
+            if self.member:
+                self.door.events.put(Lost(self.member, reason))
+
+    def end(self) -> None:
+        """Ask the worker to stop once it has done what it was told; hang up if it has not joined."""
+        member = self.member
+        if member:
+            member.tasks.put(None)
+        else:
+            self.channel.close()
+
+    def _admitted(self) -> Identity:
+        try:
+            return admit(self.channel, self.door.token, self.door.refusal)
+        finally:
+            self.door.proved()
+
+    def _joined(self, who: Identity) -> Member:
+        frame = self._receive(who, Kind.READY, None, self.door.deadlines.join)
+        records, size = int(frame.note["records"]), int(frame.note["size"])
+        if size != self.door.size:
+            reason = f"its net has {size:,} weights, the driver's has {self.door.size:,}"
+            self.door.events.put(Failed(who, reason, final=True))
+            raise ExchangeError(reason)
+        return Member(
+            who=who,
+            channel=self.channel,
+            records=records,
+            fresh=not frame.note["iteration"],
+            buffer=np.empty(self.door.size if records else 0, np.float32),
+        )
+
+    def _serve(self, member: Member) -> None:
+        while True:
+            try:
+                task = member.tasks.get(timeout=self.door.deadlines.ping)
+            except queue.Empty:
+                self.channel.send(Kind.PING, {}, seconds=self.door.deadlines.send)
+                continue
+            if task is None:
+                self.channel.send(Kind.STOP, {}, seconds=self.door.deadlines.send)
+                return
+            self.door.events.put(self._carry_out(member, task))
+
+    def _carry_out(self, member: Member, task: Task) -> Answered:
+        sent, received = self.channel.sent, self.channel.received
+        self.channel.send(task.kind, task.note, task.payload, seconds=self.door.deadlines.send)
+        seconds = task.deadline - time.monotonic() + _PATIENCE
+        frame = self._receive(member.who, task.answer, raw(member.buffer), seconds)
+        if task.answer is Kind.REPORT and frame.size != member.buffer.nbytes:
+            raise ExchangeError(
+                f"{member} sent {frame.size:,} bytes of weights, {member.buffer.nbytes:,} are due"
+            )
+        sent, received = self.channel.sent - sent, self.channel.received - received
+        return Answered(member, task, task.read(frame), sent, received)
+
+    def _receive(self, who: Identity, due: Kind, into: memoryview | None, seconds: float) -> Frame:
+        frame = self.channel.receive(due, Kind.FAILED, into=into, seconds=seconds)
+        if frame.kind is Kind.FAILED:
+            reason = str(frame.note.get("reason"))
+            self.door.events.put(Failed(who, reason, bool(frame.note.get("final"))))
+            raise ExchangeError(reason)
+        return frame

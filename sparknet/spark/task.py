@@ -1,0 +1,159 @@
+"""What runs in an executor: drain the partition, join the driver, and do as it says until it says stop.
+
+A worker that loses the connection keeps its replica and its shard and comes back; one that the driver
+refuses, because a newer attempt has its place, ends with an error so that Spark does not take its partition
+for done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from pyspark import TaskContext
+
+from sparknet.data import Examples
+from sparknet.errors import DataError, ModelError, TrainingError, UsageError
+from sparknet.spark.door import Deadlines
+from sparknet.spark.exchange import Channel, Frame, Identity, Kind, introduce, raw
+from sparknet.training import Order
+from sparknet.worker import Recipe, Worker
+
+if TYPE_CHECKING:
+    from pyspark import Broadcast
+
+log = logging.getLogger(__name__)
+
+# A worker tries again this long to reach a driver it has lost, or has not found yet.
+_RETRY_SECONDS = 30.0
+_RETRY_PAUSE_SECONDS = 0.2
+# Pings that may be missed before the driver is taken for gone.
+_MISSED_PINGS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What every task is given. ``token`` opens the driver's door; it is never shown."""
+
+    address: tuple[str, int]
+    token: bytes = field(repr=False)
+    recipe: Recipe
+    test: Broadcast[Examples] | None
+    deadlines: Deadlines
+
+
+def work(assignment: Assignment, drain: Callable[[], Examples]) -> None:
+    """Serve as one worker until the driver says stop. Raises what ends it otherwise: Spark tries again."""
+    context = TaskContext.get()
+    if context is None:
+        raise TrainingError("there is no Spark task here: this function is for executors")
+    _choose_gpu(context)
+    who = Identity(
+        partition=context.partitionId(),
+        attempt=context.taskAttemptId(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+    _Service(assignment, who, drain).run()
+
+
+class _Service:
+    """One worker's side of the conversation, across lost connections."""
+
+    def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Examples]) -> None:
+        self.assignment, self.who, self._drain = assignment, who, drain
+        self._worker: Worker | None = None
+
+    def run(self) -> None:
+        while True:
+            with closing(self._connected()) as channel:
+                try:
+                    self._obey(channel)
+                    return
+                except (OSError, EOFError) as error:
+                    log.warning("%s lost the driver: %s", self.who, error)
+                except Exception as error:
+                    self._confess(channel, error)
+                    raise
+
+    def _connected(self) -> Channel:
+        """A channel through the driver's door. Raises Refused, or TrainingError if nobody answers in time."""
+        deadline = time.monotonic() + _RETRY_SECONDS
+        while True:
+            try:
+                channel = Channel.connect(self.assignment.address, _RETRY_SECONDS)
+                introduce(channel, self.assignment.token, self.who)
+                return channel
+            except (OSError, EOFError) as error:
+                if time.monotonic() > deadline:
+                    host, port = self.assignment.address
+                    raise TrainingError(
+                        f"{self.who} could not reach the driver at {host}:{port} for {_RETRY_SECONDS:g} s: "
+                        f"{error}. Is spark.driver.host reachable from the executors?"
+                    ) from error
+                time.sleep(_RETRY_PAUSE_SECONDS)
+
+    def _obey(self, channel: Channel) -> None:
+        worker = self._worker = self._worker or self._built()
+        deadlines = self.assignment.deadlines
+        note = {
+            "records": len(worker.shard),
+            "size": worker.vector.size,
+            "iteration": worker.replica.iteration,
+        }
+        channel.send(Kind.READY, note, seconds=deadlines.send)
+        answers = {Kind.TRAIN: self._train, Kind.TEST: self._test, Kind.PING: _ignore}
+        weights = raw(worker.vector)
+        while True:
+            patience = _MISSED_PINGS * deadlines.ping
+            frame = channel.receive(*answers, Kind.STOP, into=weights, seconds=patience)
+            if frame.kind is Kind.STOP:
+                return
+            answers[frame.kind](channel, worker, frame)
+
+    def _built(self) -> Worker:
+        try:
+            examples = self._drain()
+        except (OSError, EOFError) as error:
+            raise TrainingError(f"partition {self.who.partition} could not be read: {error}") from error
+        return self.assignment.recipe.worker(self.who.partition, examples)
+
+    def _train(self, channel: Channel, worker: Worker, frame: Frame) -> None:
+        note = dict(frame.note)
+        handover = note.pop("take_over")
+        if handover:
+            worker.take_over(*handover)
+        report = worker.train(worker.vector, Order(**note))
+        weights = raw(worker.vector)
+        channel.send(Kind.REPORT, asdict(report), weights, seconds=self.assignment.deadlines.send)
+
+    def _test(self, channel: Channel, worker: Worker, frame: Frame) -> None:
+        if self.assignment.test is None:
+            raise DataError("there is no test set: give one, or set test_every to 0")
+        examples = self.assignment.test.value[frame.note["start"] : frame.note["stop"]]
+        scores = worker.test(worker.vector, examples)
+        channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.deadlines.send)
+
+    def _confess(self, channel: Channel, error: Exception) -> None:
+        """Tell the driver why this worker ends; what is wrong with its input is wrong everywhere: final."""
+        final = isinstance(error, UsageError | ModelError | DataError)
+        note = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
+        with suppress(OSError):
+            channel.send(Kind.FAILED, note, seconds=self.assignment.deadlines.send)
+
+
+def _ignore(_channel: Channel, _worker: Worker, _frame: Frame) -> None:
+    """A ping asks for nothing."""
+
+
+def _choose_gpu(context: TaskContext) -> None:
+    """Show this process the GPU that Spark gave the task, and no other."""
+    gpus = context.resources().get("gpu")
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus.addresses)

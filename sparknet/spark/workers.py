@@ -1,0 +1,178 @@
+"""``SparkWorkers``: replicas in the executors of a Spark cluster, held by one long-lived job.
+
+    driver                                    executors
+    train() ── Coordinator ── Door ═══════╗
+                                          ╠══ task.work: one for each partition of the data
+    job thread ── rdd.mapPartitions ──────╝
+
+The job is an ordinary one: Spark places the tasks, ships the data and replaces the dead. Rounds cost no
+Spark job: weights go over the coordinator's own sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from py4j.protocol import Py4JError
+from pyspark import RDD, InheritableThread
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from sparknet.data import Examples
+from sparknet.errors import DataError, UsageError
+from sparknet.spark.coordinator import Coordinator
+from sparknet.spark.door import Deadlines
+from sparknet.spark.exchange import Identity
+from sparknet.spark.frames import Shape, drain_batches, drain_blocks, shape_of
+from sparknet.spark.session import check
+from sparknet.spark.task import Assignment, work
+from sparknet.training import Gathered, Order, Scores
+from sparknet.weights import Vector
+from sparknet.worker import Recipe
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+log = logging.getLogger(__name__)
+
+
+class SparkWorkers:
+    """One worker for each partition of ``data``; leave it with ``close``, or use it in a ``with``.
+
+    ``data`` is a DataFrame of ``image`` (binary, c * h * w bytes) and ``label``, or an RDD of ``Examples``
+    (``frames.from_examples``). ``workers`` repartitions it first. ``test`` goes to every executor as a
+    broadcast.
+
+    Raises UsageError for a session whose settings break training (make it with ``session.session``).
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        recipe: Recipe,
+        data: DataFrame | RDD[Examples],
+        test: Examples | None = None,
+        *,
+        workers: int | None = None,
+        shape: Shape | None = None,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        check(spark)
+        self._spark, self._recipe, self._deadlines = spark, recipe, deadlines or Deadlines()
+        self._initial: Vector = recipe.build().weights.detach().cpu().numpy().copy()
+        data, count = _partitioned(data, workers)
+        conf = spark.sparkContext.getConf()
+        host = conf.get("spark.driver.host", "localhost") or "localhost"
+        self._slices = recipe.slices(len(test)) if test else []
+        token = secrets.token_bytes(32)
+        self._coordinator = Coordinator(
+            bind=conf.get("spark.driver.bindAddress", None) or host,
+            workers=count,
+            size=self._initial.size,
+            token=token,
+            deadlines=self._deadlines,
+        )
+        self._broadcast = spark.sparkContext.broadcast(test) if test else None
+        assignment = Assignment(
+            address=(host, self._coordinator.port),
+            token=token,
+            recipe=recipe,
+            test=self._broadcast,
+            deadlines=self._deadlines,
+        )
+        self._group = f"sparknet-{uuid.uuid4()}"
+        self._closed = False
+        self._job = InheritableThread(target=self._run, args=(_job(data, assignment, shape),), daemon=True)
+        self._job.start()
+
+    def __enter__(self) -> SparkWorkers:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def members(self) -> tuple[Identity, ...]:
+        """The workers that are here now."""
+        return self._coordinator.members
+
+    def initial_weights(self) -> Vector:
+        return self._initial.copy()
+
+    def train(self, weights: Vector, order: Order) -> Gathered:
+        return self._coordinator.train(weights, order)
+
+    def test(self, weights: Vector) -> Scores:
+        if not self._slices:
+            raise DataError("there is no test set: give one, or set test_every to 0")
+        return self._coordinator.test(weights, self._slices)
+
+    def close(self) -> None:
+        """Send the workers home, end the job, drop the test set; a stopped SparkContext is no hindrance."""
+        if self._closed:
+            return
+        self._closed = True
+        self._coordinator.close()
+        self._job.join(self._deadlines.stop)
+        if self._job.is_alive():
+            self._on_spark(lambda: self._spark.sparkContext.cancelJobGroup(self._group))
+            self._job.join(self._deadlines.stop)
+        if self._broadcast is not None:
+            self._on_spark(self._broadcast.unpersist)
+
+    def _run(self, job: Callable[[], Any]) -> None:
+        """The job's thread."""
+        try:
+            self._spark.sparkContext.setJobGroup(self._group, "SparkNet workers", interruptOnCancel=True)
+            job()
+        except Exception as error:  # noqa: BLE001 - whoever waits for the workers is told, whatever it was
+            self._coordinator.job_ended(_first_line(error))
+        else:
+            self._coordinator.job_ended("all tasks finished")
+
+    def _on_spark(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except (PySparkException, Py4JError, OSError, AttributeError) as error:
+            log.debug("the SparkContext is gone: %s", error)
+
+
+def _partitioned(
+    data: DataFrame | RDD[Examples], workers: int | None
+) -> tuple[DataFrame | RDD[Examples], int]:
+    """The data in as many partitions as there are workers, and that number."""
+    if workers is not None and workers < 1:
+        raise UsageError(f"{workers} workers: at least 1 is needed")
+    count = data.rdd.getNumPartitions() if isinstance(data, DataFrame) else data.getNumPartitions()
+    if workers is None or workers == count:
+        return data, count
+    return data.repartition(workers), workers
+
+
+def _job(data: DataFrame | RDD[Examples], assignment: Assignment, shape: Shape | None) -> Callable[[], Any]:
+    """The action that holds the workers; its functions travel to the executors."""
+    if isinstance(data, DataFrame):
+        size = shape or shape_of(data)
+
+        def serve_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            work(assignment, lambda: drain_batches(batches, size))
+            return iter(())
+
+        return data.select("image", "label").mapInArrow(serve_batches, "done boolean").collect
+    size = shape or (1, 1, 1)
+
+    def serve_blocks(blocks: Iterable[Examples]) -> Iterable[int]:
+        work(assignment, lambda: drain_blocks(blocks, size))
+        return ()
+
+    return data.mapPartitions(serve_blocks).collect
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
