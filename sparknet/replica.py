@@ -7,12 +7,16 @@ TorchReplica    any nn.Module, its optimiser and a loss
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sparknet.caffe.net import Net
+from sparknet.caffe.schema import TEST, TRAIN, NetParameter, SolverParameter
+from sparknet.caffe.solver import Solver
 from sparknet.errors import ModelError
 from sparknet.weights import Layout
 
@@ -50,12 +54,87 @@ class Replica(Protocol):
         ...
 
     def history(self) -> torch.Tensor:
-        """The optimiser's memory, momentum and the like: float32 (H,), H = 0 before the first step."""
+        """The optimiser's memory, momentum and the like: float32 (H,); H may be 0 before the first step."""
         ...
 
     def restore_history(self, history: torch.Tensor) -> None:
         """Undo ``history``; one of no elements clears it."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaffeModel:
+    """How to build a ``CaffeReplica``; pickles. ``device`` is a GPU if there is one, unless it is given.
+
+    ``net`` is fed: data layers must have been replaced (``sparknet.caffe.schema.replace_data_layers``).
+    """
+
+    net: NetParameter
+    solver: SolverParameter
+    device: str = ""
+
+    def __call__(self) -> CaffeReplica:
+        return CaffeReplica(
+            self.net, self.solver, self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        )
+
+
+class CaffeReplica:
+    """A Caffe net in its two phases and the solver that trains it.
+
+    The first input of the net takes the images, the second, if there is one, the labels. The solver neither
+    tests nor takes snapshots: that is done for all workers together. Raises ModelError for a net or solver
+    that cannot be.
+    """
+
+    def __init__(
+        self, net: NetParameter, solver: SolverParameter, device: str | torch.device = "cpu"
+    ) -> None:
+        self.net, self.test_net = Net(net, TRAIN, device=device), Net(net, TEST, device=device)
+        self.test_net.share_with(self.net)
+        quiet = SolverParameter()
+        quiet.CopyFrom(solver)
+        quiet.snapshot = quiet.test_interval = quiet.display = 0
+        self.solver = Solver(quiet, self.net)
+        self.layout, self.weights = self.net.layout, self.net.weights
+        self.batches_per_step = quiet.iter_size
+        self.lr = self.solver.lr
+
+    @property
+    def iteration(self) -> int:
+        return self.solver.iter
+
+    @iteration.setter
+    def iteration(self, steps: int) -> None:
+        self.solver.iter = steps
+        self.solver.current_step = sum(value <= steps for value in self.solver.param.stepvalue)
+
+    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        self.lr = self.solver.lr
+        return self.solver.step(1, lambda: _fed(self.net, next(batches)))
+
+    def score(self, batch: Batch) -> dict[str, float]:
+        """The net's scalar outputs, each a mean over the batch, times its records.
+
+        Exact where a layer divides by the records, as all do by default unless labels are ignored.
+        """
+        outputs = self.test_net.forward(_fed(self.test_net, batch))
+        count = len(batch["data"])
+        return {name: float(value) * count for name, value in outputs.items() if value.numel() == 1}
+
+    def history(self) -> torch.Tensor:
+        return torch.cat([vector.flatten() for vector in self.solver.history])
+
+    def restore_history(self, history: torch.Tensor) -> None:
+        vectors = self.solver.history
+        if not history.numel():
+            history = torch.zeros(sum(vector.numel() for vector in vectors))
+        for vector, saved in zip(vectors, history.chunk(len(vectors)), strict=True):
+            vector.copy_(saved)
+
+
+def _fed(net: Net, batch: Batch) -> dict[str, torch.Tensor]:
+    return dict(zip(net.input_names, (batch["data"], batch["label"]), strict=False))
 
 
 class TorchReplica:

@@ -44,6 +44,7 @@ LAYERS = {
         ("sparknet.spark",),
         ("sparknet.local", "sparknet.report"),
         ("sparknet.metrics", "sparknet.checkpoint", "sparknet.worker", "sparknet.easgd"),
+        ("sparknet.replica",),
         ("sparknet.training",),
         ("sparknet.outer",),
         ("sparknet.caffe", "sparknet.data"),

@@ -284,9 +284,7 @@ class Coordinator:
         return Task(
             kind=kind,
             note=note,
-            payload=raw(self._weights)
-            if self._weights is not None and member.holds != self._version
-            else None,
+            payload=raw(self._weights) if member.holds != self._version else None,
             answer=answer,
             read=read,
             deadline=time.monotonic() + self.deadlines.round,

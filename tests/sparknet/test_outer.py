@@ -1,4 +1,4 @@
-"""Outer optimisers against torch.optim and the papers, means against float64, schedules against arithmetic."""
+"""Outer optimisers against torch.optim and the papers, means against float64, schedules against sums."""
 
 from __future__ import annotations
 
