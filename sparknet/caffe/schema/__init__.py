@@ -1,4 +1,4 @@
-"""Caffe's file format: the messages (``caffe_pb2``), their text, and all that is done to a net before it is built."""
+"""Caffe's file format: messages (``caffe_pb2``), their text, what is done to nets before they are built."""
 
 from __future__ import annotations
 

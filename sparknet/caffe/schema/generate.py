@@ -1,4 +1,4 @@
-"""Compiles caffe.proto to caffe_pb2.py and caffe_pb2.pyi: ``python -m sparknet.caffe.schema.generate``.
+"""Compiles the schemas to ``*_pb2.py`` and ``*_pb2.pyi``: ``python -m sparknet.caffe.schema.generate``.
 
 The compiler ties its output to its own version of the protobuf runtime. The descriptor itself does not depend
 on it, so those lines are left out: the trainer then runs with whatever protobuf its neighbours ask for.
@@ -10,8 +10,9 @@ import re
 import sys
 from pathlib import Path
 
-SCHEMA = Path(__file__).parent / "caffe.proto"
-ROOT = SCHEMA.parents[3]
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[2]
+SCHEMAS = ("caffe.proto", "weights.proto")
 
 _VERSION_TIES = re.compile(
     r"# NO CHECKED-IN PROTOBUF GENCODE\n|# Protobuf Python Version: .*\n"
@@ -21,20 +22,22 @@ _VERSION_TIES = re.compile(
 
 
 def generate(target: Path) -> None:
-    """Write ``caffe_pb2.py`` and ``.pyi`` under ``target``/sparknet/caffe/schema. Needs grpcio-tools.
+    """Write the modules and their stubs under ``target``/sparknet/caffe/schema. Needs grpcio-tools.
 
-    Raises RuntimeError if the compiler refuses the schema (it has said why on stderr).
+    Raises RuntimeError if the compiler refuses a schema (it has said why on stderr).
     """
     from grpc_tools import protoc  # type: ignore[import-untyped]  # developers' tool: absent where nets only run
 
-    source = SCHEMA.relative_to(ROOT)
-    status = protoc.main(
-        ["protoc", f"-I{ROOT}", f"--python_out={target}", f"--pyi_out={target}", str(source)]
-    )
-    if status:
-        raise RuntimeError(f"protoc left with status {status} on {SCHEMA}")
-    module = target / source.parent / "caffe_pb2.py"
-    module.write_text(_VERSION_TIES.sub("", module.read_text()))
+    folder = FOLDER.relative_to(ROOT)
+    for name in SCHEMAS:
+        outputs = [f"--python_out={target}", f"--pyi_out={target}"]
+        status = protoc.main(["protoc", f"-I{ROOT}", *outputs, str(folder / name)])
+        if status:
+            raise RuntimeError(f"protoc left with status {status} on {name}")
+        module = target / folder / name.replace(".proto", "_pb2.py")
+        module.write_text(_VERSION_TIES.sub("", module.read_text()))
+        stub = module.with_suffix(".pyi")
+        stub.write_text(stub.read_text().replace("_Mapping]", "_Mapping[str, object]]"))  # for mypy --strict
 
 
 if __name__ == "__main__":

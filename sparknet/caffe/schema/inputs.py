@@ -12,11 +12,11 @@ DATA_TYPES = frozenset({"Data", "ImageData", "HDF5Data", "MemoryData", "WindowDa
 def replace_data_layers(
     net: NetParameter, train_batch: int, test_batch: int, channels: int, height: int, width: int
 ) -> NetParameter:
-    """A copy of ``net`` that reads ``data`` (N, C, H, W) and ``label`` (N), both float32, in place of its data layers.
+    """A copy of ``net`` that is fed images (N, C, H, W) and labels (N), both float32, by whoever runs it.
 
-    A layer without bottoms that reads or makes records is a data layer; its tops' names are kept (the usual ones
-    are ``data`` and ``label``), the first being the images and the second the labels. A Python layer is not one,
-    since nothing says what it makes. Raises ModelError if a phase would have none, or tops beyond those two.
+    A layer without bottoms that reads or makes records is a data layer. The tops keep their names (``data``
+    and ``label`` as a rule): the first is the images, the second the labels. A Python layer stays, since
+    nothing says what it makes. Raises ModelError if there is no data layer, or one with further tops.
     """
     replaced = NetParameter()
     replaced.CopyFrom(net)

@@ -1,6 +1,6 @@
-"""Split layers: a blob that several layers read gets a copy for each, so that their gradients can be added.
+"""Split layers: a blob that several layers read gets a copy for each, so that their gradients are added.
 
-The names are Caffe's, because users see them: ``data_input_0_split`` with tops ``data_input_0_split_0``, ``_1``...
+The names are Caffe's, because users see them: ``data_input_0_split``, its tops ``data_input_0_split_0``...
 Source: ``InsertSplits`` of BVLC Caffe's ``src/caffe/util/insert_splits.cpp``.
 """
 

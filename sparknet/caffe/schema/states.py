@@ -1,4 +1,4 @@
-"""Which layers a net has in a given state: phase, level and stages against the layers' include and exclude rules.
+"""Which layers a net has in a given state: phase, level and stages against include and exclude rules.
 
 Source: ``Net::FilterNet`` and ``Net::StateMeetsRule`` of BVLC Caffe; checked by oracle/misc/state_rules.
 """

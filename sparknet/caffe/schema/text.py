@@ -56,7 +56,7 @@ def parse(text: str, message: M, *, file: str = "") -> M:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         raise _explained(error, file) from None
-    missing = message.FindInitializationErrors()
+    missing: list[str] = message.FindInitializationErrors()  # type: ignore[attr-defined]  # not in the stubs
     if missing:
         raise SchemaError(f"required and not given: {', '.join(missing)}", file=file)
     return message
@@ -124,7 +124,7 @@ def _descriptor(name: str) -> Descriptor:
 
 
 def _enum_values(name: str, unknown: str) -> list[str]:
-    """The values of the enum called ``name``; where several messages have one, those nearest to ``unknown``."""
+    """The values of the enums called ``name``; of many, those nearest to ``unknown``."""
     messages = caffe_pb2.DESCRIPTOR.message_types_by_name.values()
     enums = [m.enum_types_by_name[name] for m in messages if name in m.enum_types_by_name]
     enums += [e for key, e in caffe_pb2.DESCRIPTOR.enum_types_by_name.items() if key == name]
@@ -139,7 +139,7 @@ def _position(text: str, line: int, column: int) -> int:
 
 
 def _without_field(text: str, start: int) -> str:
-    """``text`` with the field whose name stands at ``start`` blanked; places of the rest stay as they were."""
+    """``text`` with the field whose name stands at ``start`` blanked: all else stays in its place."""
     end = _field_end(text, start)
     return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
 

@@ -73,7 +73,7 @@ _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 def upgrade_net(net: NetParameter) -> NetParameter:
     """Bring ``net`` to the current form, in place, and return it.
 
-    Raises ModelError for a net that mixes ``layer`` and ``layers``, or whose legacy fields contradict each other.
+    Raises ModelError for a net that mixes ``layer`` and ``layers`` or contradicts itself in legacy fields.
     """
     if any(layer.HasField("layer") for layer in net.layers):
         upgrade_v0(net)
@@ -101,7 +101,8 @@ def upgrade_solver(solver: SolverParameter) -> SolverParameter:
 
 def _move_transforms(net: NetParameter) -> None:
     """Preprocessing once stood in the parameters of each data layer."""
-    for layer in (*net.layers, *net.layer):
+    layers: list[V1LayerParameter | LayerParameter] = [*net.layers, *net.layer]
+    for layer in layers:
         for source in ("data_param", "image_data_param", "window_data_param"):
             if layer.HasField(source):
                 _move_transform(getattr(layer, source), layer)
@@ -112,9 +113,9 @@ def _move_transform(
 ) -> None:
     transform: TransformationParameter = layer.transform_param
     for field in _TRANSFORM_FIELDS:
-        if source.HasField(field):  # type: ignore[arg-type]  # the three messages share these fields
+        if source.HasField(field):
             setattr(transform, field, getattr(source, field))
-            source.ClearField(field)  # type: ignore[arg-type]
+            source.ClearField(field)
 
 
 def _upgrade_v1(net: NetParameter) -> None:
@@ -159,7 +160,8 @@ def _upgrade_inputs(net: NetParameter) -> None:
         raise ModelError(f'net "{net.name}" gives its inputs by input_shape and by input_dim: keep one')
     if net.input_dim and len(net.input_dim) != 4 * len(net.input):
         raise ModelError(
-            f'net "{net.name}" has {len(net.input)} input and {len(net.input_dim)} input_dim; it takes 4 for each'
+            f'net "{net.name}" has {len(net.input)} input and {len(net.input_dim)} input_dim: '
+            "it takes 4 for each"
         )
     layer = LayerParameter(name="input", type="Input", top=net.input)
     layer.input_param.shape.extend(net.input_shape)
@@ -167,7 +169,7 @@ def _upgrade_inputs(net: NetParameter) -> None:
         layer.input_param.shape.add(dim=net.input_dim[start : start + 4])
     net.layer.insert(0, layer)
     for field in ("input", "input_shape", "input_dim"):
-        net.ClearField(field)  # type: ignore[arg-type]
+        net.ClearField(field)
 
 
 def _upgrade_batch_norm(net: NetParameter) -> None:

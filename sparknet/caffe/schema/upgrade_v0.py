@@ -150,7 +150,7 @@ def _move(inner: V0LayerParameter, field: str, value: Any, new: V1LayerParameter
     if field == "name":
         new.name = value
     elif field == "type":
-        new.type = _type(inner)
+        new.type = _type(inner)  # type: ignore[assignment]  # the stubs take the enum, not its number
     elif field in _LISTS:
         getattr(new, field).extend(value)
     elif field in _TRANSFORMS:
@@ -162,7 +162,7 @@ def _move(inner: V0LayerParameter, field: str, value: Any, new: V1LayerParameter
         raise ModelError(f'V0 layer "{inner.name}" of type {inner.type} has no setting {field}')
 
 
-def _type(inner: V0LayerParameter) -> V1LayerParameter.LayerType:
+def _type(inner: V0LayerParameter) -> int:
     if inner.type not in V0_TYPES:
         raise ModelError(f'V0 layer "{inner.name}": unknown type "{inner.type}"')
     return V1LayerParameter.LayerType.Value(V0_TYPES[inner.type])

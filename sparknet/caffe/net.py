@@ -1,0 +1,402 @@
+"""A net: layers in order, the blobs between them, and all they have learned in one flat vector.
+
+    net = Net.for_file("cifar10_quick_train_test.prototxt", TRAIN)
+    net.forward({"data": images, "label": labels})
+    net.clear_diffs()
+    net.backward()
+    net.weights.sub_(0.01 * net.diffs)
+
+Each layer is run by itself (see ``layers.layer``), so forward and backward can start and stop anywhere, and any
+blob can be looked at or changed in between.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sparknet.caffe import weight_file
+from sparknet.caffe.blob import Blob
+from sparknet.caffe.gradient_flow import Flow, plan
+from sparknet.caffe.layers import TYPES
+from sparknet.caffe.layers.layer import Layer
+from sparknet.caffe.layers.source import SourceLayer
+from sparknet.caffe.parameters import allocate
+from sparknet.caffe.schema import in_state, load_net, with_splits
+from sparknet.caffe.schema.caffe_pb2 import LayerParameter, NetParameter, NetState
+from sparknet.errors import ModelError
+from sparknet.weights import Layout, Shape
+
+log = logging.getLogger("sparknet.caffe")
+
+ANONYMOUS = "(automatic)"
+"""Name of the top of a loss layer that names none."""
+
+
+class UnusedSetting(UserWarning):
+    """A layer carries settings that its type does not read; Caffe ignores them too."""
+
+
+class Net:
+    """The layers that ``param`` has in ``phase`` at ``level`` with ``stages``, on one device.
+
+    ``blobs`` has the tensors between layers by name, ``params`` the learned blobs by layer name. ``learnable`` has
+    each learned blob once; all are views of ``weights``, their gradients of ``diffs`` (float32, (P,)), at the places
+    that ``layout`` tells. Raises ModelError, beginning with ``source`` (a file name), for a net that cannot be.
+    """
+
+    def __init__(
+        self,
+        param: NetParameter,
+        phase: int,
+        level: int | None = None,
+        stages: Sequence[str] = (),
+        *,
+        device: torch.device | str = "cpu",
+        source: str = "",
+    ) -> None:
+        self.source, self.phase, self.device = source, phase, torch.device(device)
+        try:
+            self._build(param, phase, level, stages)
+        except ModelError as error:
+            raise (
+                type(error)(f"{source}: {error}") if source and type(error) is ModelError else error
+            ) from None
+
+    @classmethod
+    def for_file(
+        cls,
+        path: str | Path,
+        phase: int,
+        level: int | None = None,
+        stages: Sequence[str] = (),
+        *,
+        device: torch.device | str = "cpu",
+    ) -> Net:
+        """The net of a prototxt file."""
+        return cls(load_net(path), phase, level, stages, device=device, source=str(path))
+
+    # ---- running
+
+    def forward(self, inputs: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Run all layers and return the outputs (blobs that no layer reads) by name.
+
+        ``inputs`` sets tops of Input layers, of any batch size. ``loss`` is the weighted sum of the losses.
+        """
+        self.feed(inputs or {})
+        self.loss = self.forward_range(0, len(self.nodes) - 1)
+        return {name: self.blobs[name].data for name in self.outputs}
+
+    def feed(self, inputs: Mapping[str, Tensor]) -> None:
+        """Set input blobs; nothing is copied that is float32 and on the device already."""
+        for name, value in inputs.items():
+            if name not in self.input_names:
+                raise ModelError(self._unknown_input(name))
+            self.blobs[name].data = value.to(device=self.device, dtype=torch.float32)
+
+    def forward_range(self, start: int, end: int) -> Tensor:
+        """Run layers ``start`` to ``end`` (both run) and return their part of the loss, a 0-d tensor."""
+        loss = torch.zeros((), device=self.device)
+        with torch.no_grad():
+            for node in self.nodes[start : end + 1]:
+                node.forward()
+                for top, weight in node.weighted_tops:
+                    loss = loss + (top.data.sum() if top.shape else top.data) * weight
+                if self.debug_info:
+                    node.log_forward()
+        return loss
+
+    def backward(self) -> None:
+        """Run all layers backward from the losses. Gradients of parameters add to what ``diffs`` holds."""
+        self.backward_range(len(self.nodes) - 1, 0)
+
+    def backward_range(self, start: int, end: int) -> None:
+        """Run layers ``start`` down to ``end`` (both run) backward.
+
+        The gradient of a top is what the layers above, or the user since the last forward, have put into its
+        ``diff``; else its loss weight, or 0.
+        """
+        with torch.no_grad():
+            for node in reversed(self.nodes[end : start + 1]):
+                if node.flow.runs:
+                    node.backward()
+                    if self.debug_info:
+                        node.log_backward()
+
+    def clear_diffs(self) -> None:
+        """Set the gradients of all parameters to 0."""
+        self.diffs.zero_()
+
+    def reshape(self) -> None:
+        """Let the shapes of the inputs run through the net, without computing anything."""
+        for node in self.nodes:
+            node.reshape([blob.shape for blob in node.bottoms])
+
+    def share_with(self, other: Net) -> None:
+        """Use the parameters of ``other`` in layers of the same name, from now on without a copy.
+
+        Layers that only one of the nets has are left alone. Raises ModelError if shapes differ. If the nets have
+        the same layout, ``weights`` and ``diffs`` are those of ``other`` as well.
+        """
+        for name, blobs in self.params.items():
+            if name in other.params:
+                self._share(name, blobs, other.params[name])
+        if self.layout == other.layout:
+            self.weights, self.diffs = other.weights, other.diffs
+
+    # ---- files
+
+    def copy_from(self, path: str | Path) -> list[str]:
+        """Take the weights of a ``.caffemodel`` or ``.h5`` file for layers of the same names, and return these."""
+        return weight_file.load(self, path)
+
+    def save(self, path: str | Path, *, with_diffs: bool = False) -> None:
+        """Write a ``.caffemodel``, or an HDF5 file if ``path`` ends in ``.h5``."""
+        weight_file.save(self, path, with_diffs=with_diffs)
+
+    # ---- facts
+
+    @property
+    def layer_names(self) -> list[str]:
+        return [node.layer.name for node in self.nodes]
+
+    @property
+    def layers(self) -> list[Layer]:
+        return [node.layer for node in self.nodes]
+
+    def layer(self, name: str) -> Layer:
+        """The layer called ``name``. Raises ModelError, with the nearest name, if there is none."""
+        for node in self.nodes:
+            if node.layer.name == name:
+                return node.layer
+        close = difflib.get_close_matches(name, self.layer_names, 1)
+        raise ModelError(
+            f'net "{self.name}" has no layer "{name}"' + (f'; nearest: "{close[0]}"' if close else "")
+        )
+
+    # ---- building
+
+    def _build(self, param: NetParameter, phase: int, level: int | None, stages: Sequence[str]) -> None:
+        self.param = with_splits(in_state(param, _state(param, phase, level, stages)))
+        self.name = param.name
+        self.debug_info = param.debug_info
+        self.loss = torch.zeros((), device=self.device)
+        self.blobs: dict[str, Blob] = {}
+        self.nodes: list[Node] = []
+        available: dict[str, None] = {}
+        for layer_param in self.param.layer:
+            self.nodes.append(self._node(layer_param, available))
+        self.outputs = sorted(available)
+        self.input_names = [
+            top.name for node in self.nodes if node.is_fed for top in node.tops if top.name != ANONYMOUS
+        ]
+        self._allocate()
+        self._plan_backward(param.force_backward)
+
+    def _node(self, param: LayerParameter, available: dict[str, None]) -> Node:
+        if not param.HasField("phase"):
+            param.phase = self.phase  # type: ignore[assignment]  # a number is what the wire has
+        layer = _layer_class(param)(param, phase=param.phase, device=self.device)
+        _check_messages(layer)
+        bottoms = [self._bottom(layer, name, available) for name in param.bottom]
+        self._check_arity(layer)
+        shapes = [blob.shape for blob in bottoms]
+        layer.configure(shapes)
+        tops = self._tops(layer, layer.top_shapes(shapes), available)
+        return Node(layer, bottoms, tops, _loss_weights(layer, len(tops)), shapes)
+
+    def _bottom(self, layer: Layer, name: str, available: dict[str, None]) -> Blob:
+        if name not in available:  # a Split would stand here, had another layer read it too
+            raise layer.error(f'bottom "{name}" is the top of no layer before it')
+        del available[name]
+        return self.blobs[name]
+
+    def _tops(self, layer: Layer, shapes: list[Shape], available: dict[str, None]) -> list[Blob]:
+        names = list(layer.param.top)
+        if len(names) < len(shapes):  # only losses may leave their top unnamed
+            names += [ANONYMOUS] * (len(shapes) - len(names))
+        tops = []
+        for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+            in_place = i < len(layer.param.bottom) and name == layer.param.bottom[i]
+            if name in self.blobs and not in_place:
+                raise layer.error(f'top "{name}" is the top of a layer before it as well')
+            blob = self.blobs[name] if in_place else Blob(name, shape, device=self.device)
+            if in_place and blob.shape != shape:
+                blob.reshape(*shape)
+            if name != ANONYMOUS:
+                self.blobs[name] = blob
+                available[name] = None
+            tops.append(blob)
+        return tops
+
+    def _check_arity(self, layer: Layer) -> None:
+        bottoms, tops = len(layer.param.bottom), len(layer.param.top)
+        if not layer.bottom_arity.allows(bottoms):
+            raise layer.error(
+                f"takes {layer.bottom_arity} bottoms and has {bottoms}: {list(layer.param.bottom)}"
+            )
+        may_be_anonymous = layer.default_loss_weight and not tops
+        if not layer.top_arity.allows(tops) and not may_be_anonymous:
+            raise layer.error(f"takes {layer.top_arity} tops and has {tops}: {list(layer.param.top)}")
+        if layer.same_count and bottoms != tops:
+            raise layer.error(f"takes as many tops as bottoms, and has {tops} and {bottoms}")
+
+    def _allocate(self) -> None:
+        found = allocate(self.layers, self.device)
+        self.layout: Layout = found.layout
+        self.weights, self.diffs, self.learnable = found.weights, found.diffs, found.learnable
+        self.params = {layer.name: layer.blobs for layer in self.layers if layer.blobs}
+
+    def _plan_backward(self, force: bool) -> None:
+        names = [([b.name for b in n.bottoms], [t.name for t in n.tops]) for n in self.nodes]
+        flows = plan(
+            self.layers,
+            [reads for reads, _ in names],
+            [writes for _, writes in names],
+            [node.loss_weights for node in self.nodes],
+            force=force,
+        )
+        writer: dict[str, Layer] = {}
+        for node, flow in zip(self.nodes, flows, strict=True):
+            node.set_flow(flow)
+            node.layer.may_overwrite = any(
+                top in node.bottoms and writer[top.name].fresh_tops for top in node.tops
+            )
+            writer.update({top.name: node.layer for top in node.tops})
+
+    def _share(self, name: str, mine: list[Blob], theirs: list[Blob]) -> None:
+        shapes, other_shapes = [b.shape for b in mine], [b.shape for b in theirs]
+        if shapes != other_shapes:
+            raise ModelError(f'layer "{name}" has blobs of shapes {shapes} here and {other_shapes} there')
+        for blob, other in zip(mine, theirs, strict=True):
+            blob.data, blob.diff = other.data, other.diff
+
+    def _unknown_input(self, name: str) -> str:
+        where = f"{self.source}: " if self.source else ""
+        return f'{where}net "{self.name}" has no input "{name}"; its inputs are {", ".join(self.input_names) or "none"}'
+
+
+class Node:
+    """A layer in its place in a net: between which blobs, with which losses, and whether it runs backward."""
+
+    def __init__(
+        self,
+        layer: Layer,
+        bottoms: list[Blob],
+        tops: list[Blob],
+        loss_weights: list[float],
+        shapes: list[Shape],
+    ) -> None:
+        self.layer, self.bottoms, self.tops = layer, bottoms, tops
+        self.loss_weights = loss_weights
+        self.weighted_tops = [(top, w) for top, w in zip(tops, loss_weights, strict=True) if w]
+        self.shapes = shapes
+        self.is_fed = isinstance(layer, SourceLayer) and layer.is_fed
+        self.set_flow(Flow(False, [False] * len(bottoms), []))
+
+    def forward(self) -> None:
+        if self.is_fed:
+            return
+        data = [blob.data for blob in self.bottoms]
+        if [tensor.shape for tensor in data] != self.shapes:
+            self.reshape([tuple(tensor.shape) for tensor in data])
+        for blob, tensor in zip(self.tops, self.layer.forward(data), strict=True):
+            blob.data = tensor
+        for top, weight in self.weighted_tops:
+            top.default_diff = weight
+            top.forget_diff()
+
+    def reshape(self, shapes: list[Shape]) -> None:
+        """Take bottoms of other shapes, if the layer can."""
+        if self.is_fed or shapes == self.shapes:
+            return
+        self.shapes = shapes
+        for blob, shape in zip(self.tops, self.layer.top_shapes(shapes), strict=True):
+            blob.reshape(*shape)
+
+    def backward(self) -> None:
+        if self.impossible:
+            raise self.layer.error(
+                f"no gradient is possible for bottom {self.impossible[0]} (labels or indices)"
+            )
+        gradients = self.layer.backward([top.diff for top in self.tops], self.flow.bottoms)
+        for blob, want, gradient in zip(self.bottoms, self.flow.bottoms, gradients, strict=True):
+            if want:
+                blob.diff = torch.zeros_like(blob.data) if gradient is None else gradient
+
+    def set_flow(self, flow: Flow) -> None:
+        self.flow = flow
+        self.layer.wants_gradient = flow.parameters
+        self.impossible = [i for i in self.layer.index_bottoms if i < len(flow.bottoms) and flow.bottoms[i]]
+
+    def log_forward(self) -> None:
+        for top in self.tops:
+            log.info(
+                "[Forward] Layer %s, top blob %s data: %g", self.layer.name, top.name, _mean_size(top.data)
+            )
+        for i, blob in enumerate(self.layer.blobs):
+            log.info("[Forward] Layer %s, param blob %d data: %g", self.layer.name, i, _mean_size(blob.data))
+
+    def log_backward(self) -> None:
+        for blob, want in zip(self.bottoms, self.flow.bottoms, strict=True):
+            if want:
+                log.info(
+                    "[Backward] Layer %s, bottom blob %s diff: %g",
+                    self.layer.name,
+                    blob.name,
+                    _mean_size(blob.diff),
+                )
+        for i, blob in enumerate(self.layer.blobs):
+            log.info("[Backward] Layer %s, param blob %d diff: %g", self.layer.name, i, _mean_size(blob.diff))
+
+
+def _state(param: NetParameter, phase: int, level: int | None, stages: Sequence[str]) -> NetState:
+    state = NetState()
+    state.CopyFrom(param.state)
+    state.phase = phase  # type: ignore[assignment]
+    if level is not None:
+        state.level = level
+    state.stage.extend(stages)
+    return state
+
+
+def _layer_class(param: LayerParameter) -> type[Layer]:
+    try:
+        return TYPES[param.type]
+    except KeyError:
+        by_lower = {name.lower(): name for name in TYPES}
+        close = difflib.get_close_matches(param.type.lower(), by_lower, 1, 0.5)
+        hint = f'; the nearest is "{by_lower[close[0]]}"' if close else ""
+        raise ModelError(f'layer "{param.name}": there is no type "{param.type}"{hint}') from None
+
+
+def _check_messages(layer: Layer) -> None:
+    """Name settings that belong to another type."""
+    for descriptor, _ in layer.param.ListFields():
+        if descriptor.name.endswith("_param") and descriptor.name not in layer.messages:
+            warnings.warn(
+                f'layer "{layer.name}" ({layer.type}) does not read {descriptor.name}',
+                UnusedSetting,
+                stacklevel=2,
+            )
+
+
+def _loss_weights(layer: Layer, tops: int) -> list[float]:
+    weights = list(layer.param.loss_weight)
+    if not weights:
+        return [layer.default_loss_weight] + [0.0] * (tops - 1) if tops else []
+    if len(weights) == 1 and layer.default_loss_weight:
+        weights += [0.0] * (tops - 1)
+    if len(weights) != tops:
+        raise layer.error(f"loss_weight is given {len(weights)} times for {tops} tops")
+    return weights
+
+
+def _mean_size(tensor: Tensor) -> float:
+    return float(tensor.abs().mean()) if tensor.numel() else 0.0
