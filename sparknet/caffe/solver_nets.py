@@ -42,7 +42,7 @@ def test_nets(solver: SolverParameter, read: Read) -> list[NetParameter]:
 
     Raises ModelError where the numbers of nets, ``test_iter`` and ``test_state`` do not fit.
     """
-    named = [*solver.test_net_param, *solver.test_net]
+    named: list[NetParameter | str] = [*solver.test_net_param, *solver.test_net]
     generic = solver.net_param if solver.HasField("net_param") else solver.net
     has_generic = solver.HasField("net_param") or solver.HasField("net")
     count = len(solver.test_iter)
@@ -52,7 +52,7 @@ def test_nets(solver: SolverParameter, read: Read) -> list[NetParameter]:
         raise ModelError(f"a solver needs one test_state per test net: {len(solver.test_state)} for {count}")
     if count and solver.test_interval <= 0:
         raise ModelError("test_iter needs test_interval, the number of iterations between tests")
-    sources: list[NetParameter | str] = [*named, *[generic] * (count - len(named))]
+    sources = [*named, *[generic] * (count - len(named))]
     states = list(solver.test_state) or [NetState()] * count
     return [
         _in_state(_copy(source, read), TEST, state) for source, state in zip(sources, states, strict=True)

@@ -79,7 +79,8 @@ def shaped(vectors: Iterable[torch.Tensor], shapes: Sequence[Shape]) -> tuple[to
     """The inverse of ``flattened``: copies on the CPU, of the blobs' shapes."""
     blobs: list[torch.Tensor] = []
     for vector in vectors:
-        pieces = vector.detach().cpu().clone().split([int(np.prod(shape)) for shape in shapes])
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        pieces = torch.split_with_sizes(vector.detach().cpu().clone(), sizes)
         blobs += [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
     return tuple(blobs)
 

@@ -1,0 +1,365 @@
+"""The solver: iterations of forward, backward and update, tests, displays and snapshots.
+
+    solver = Solver.for_file("models/cifar10_quick_solver.prototxt")
+    solver.step(100)           # with the net's own data layers
+    solver.step(10, feed=next_batch)   # or with batches: {"data": (N, C, H, W), "label": (N,)}
+
+What Caffe writes to its log goes to the logger ``caffe`` in Caffe's words, so that tools that read those logs
+read these. Source: ``src/caffe/solver.cpp`` of BVLC Caffe.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sparknet.caffe import solver_nets, solver_state, weight_file
+from sparknet.caffe.descent import Descent, Span
+from sparknet.caffe.net import Net
+from sparknet.caffe.policies import rate
+from sparknet.caffe.schema import load_net, load_solver
+from sparknet.caffe.schema.caffe_pb2 import NetParameter, SolverParameter
+from sparknet.caffe.signals import Action
+from sparknet.caffe.solver_state import SolverState
+from sparknet.caffe.update_rules import rule_named
+from sparknet.errors import ModelError
+
+Feed = Callable[[], Mapping[str, torch.Tensor]]
+
+log = logging.getLogger("caffe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The mean over the test batches of one element of an output blob."""
+
+    output: str
+    value: float
+    loss_weight: float = 0.0
+
+    def __str__(self) -> str:
+        weighted = f" (* {self.loss_weight:g} = {self.loss_weight * self.value:g} loss)"
+        return f"{self.output} = {self.value:g}" + (weighted if self.loss_weight else "")
+
+
+class Solver:
+    """Trains ``net`` as ``param`` says, testing with ``test_nets``, which come to share its weights.
+
+    ``requested_action`` is asked between iterations; ``callbacks`` are pairs of functions called before the
+    forward pass and before the update. Raises ModelError for a solver that cannot be.
+    """
+
+    def __init__(
+        self, param: SolverParameter, net: Net, test_nets: Sequence[Net] = (), *, file: str | Path = ""
+    ) -> None:
+        self.param, self.net, self.test_nets = param, net, list(test_nets)
+        self.file = Path(file)
+        self.iter = 0
+        self.current_step = 0
+        self.stopped = False
+        self.requested_action: Callable[[], Action] = lambda: Action.NONE
+        self.callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
+        self._losses: deque[torch.Tensor] = deque(maxlen=_at_least_one(param.average_loss, "average_loss"))
+        _at_least_one(param.iter_size, "iter_size")
+        self._descent = self._new_descent()
+        self._clock = (time.perf_counter(), 0)
+        rate(param, 0)  # a policy that cannot be is refused now, not after the first forward pass
+        for test_net in self.test_nets:
+            test_net.share_with(net)
+
+    @classmethod
+    def for_param(
+        cls, param: SolverParameter, *, file: str | Path = "", device: torch.device | str | None = None
+    ) -> Solver:
+        """A solver with the nets and the weights that ``param`` names; ``file`` is where it was read.
+
+        Paths are relative to the working folder, as in Caffe, or else to the folder of ``file``.
+        """
+        folder = Path(file).parent
+        if param.random_seed >= 0:
+            torch.manual_seed(param.random_seed)
+
+        def read(path: str) -> NetParameter:
+            return load_net(_found(path, folder))
+
+        device = device or default_device(param)
+        net, *tests = (
+            Net(wanted, wanted.state.phase, device=device)
+            for wanted in (solver_nets.train_net(param, read), *solver_nets.test_nets(param, read))
+        )
+        solver = cls(param, net, tests, file=file)
+        for name in (name.strip() for names in param.weights for name in names.split(",")):
+            weight_file.load(net, _found(name, folder))
+        return solver
+
+    @classmethod
+    def for_file(cls, path: str | Path, *, device: torch.device | str | None = None) -> Solver:
+        """The solver of a prototxt file. Raises SchemaError or ModelError for one that cannot be used."""
+        return cls.for_param(load_solver(path), file=path, device=device)
+
+    # -- state
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update, a float32 number."""
+        return rate(self.param, self.iter, self.current_step).lr
+
+    @property
+    def history(self) -> list[torch.Tensor]:
+        """The vectors ``(P,)`` of the update rule: one, or two for Adam and AdaDelta."""
+        return self._descent.history
+
+    @property
+    def smoothed_loss(self) -> float:
+        """The mean loss of the last ``average_loss`` iterations of this call of ``step``; 0 before any."""
+        return float(torch.stack(tuple(self._losses)).mean()) if self._losses else 0.0
+
+    def save_state(self, learned_net: str = "") -> SolverState:
+        """All that is needed besides the weights to go on exactly, as a value of CPU tensors."""
+        history = solver_state.shaped(self.history, self._shapes())
+        return SolverState(
+            iter=self.iter, current_step=self.current_step, learned_net=learned_net, history=history
+        )
+
+    def load_state(self, state: SolverState) -> None:
+        """Go on from ``state``; the weights are left alone.
+
+        Raises ModelError if it belongs to another net.
+        """
+        vectors = solver_state.flattened(state.history, self._shapes())
+        if len(vectors) != len(self.history):
+            raise ModelError(
+                f"the solver state holds {len(vectors)} history blobs for each blob of the net, "
+                f"{self._descent.rule.name} needs {len(self.history)}: it is of another type of solver"
+            )
+        for mine, read in zip(self.history, vectors, strict=True):
+            mine.copy_(read)
+        self.iter, self.current_step = state.iter, state.current_step
+
+    # -- training
+
+    def step(self, iterations: int, feed: Feed | None = None) -> torch.Tensor:
+        """Make so many iterations and return their mean loss, a tensor of no axes on the net's device.
+
+        ``feed`` is called before every forward pass (``iter_size`` times an iteration) for the input blobs by
+        name. Ends early, with ``stopped`` set, when the requested action is to stop.
+        """
+        self._losses.clear()
+        total = torch.zeros((), device=self.net.weights.device)
+        first, last = self.iter, self.iter + iterations
+        while self.iter < last and self._test_if_due():
+            loss = self._forward_backward(feed)
+            total += loss
+            self._losses.append(loss)
+            self._display()
+            self.apply_update()
+            self.iter += 1
+            if self._act_on_request():
+                break
+        return total / max(1, self.iter - first)
+
+    def solve(self, resume_file: str | Path | None = None) -> None:
+        """Train to ``max_iter``, then snapshot, display and test as the solver says."""
+        log.info("Solving %s", self.net.name)
+        log.info("Learning Rate Policy: %s", self.param.lr_policy)
+        self.stopped = False
+        if resume_file:
+            log.info("Restoring previous solver status from %s", resume_file)
+            self.restore(resume_file)
+        self.step(self.param.max_iter - self.iter)
+        if self.param.snapshot_after_train and not _divides(self.param.snapshot, self.iter):
+            self.snapshot()
+        if self.stopped:
+            log.info("Optimization stopped early.")
+            return
+        if _divides(self.param.display, self.iter):
+            self.net.forward()
+            self._losses.append(self.net.loss)
+            log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
+        if _divides(self.param.test_interval, self.iter):
+            self.test_all()
+        log.info("Optimization Done.")
+
+    def apply_update(self) -> None:
+        """Apply the gradient in the net's diffs once; ``iter`` stays, as in Caffe."""
+        now = rate(self.param, self.iter, self.current_step)
+        if now.current_step != self.current_step and self.param.lr_policy == "multistep":
+            log.info("MultiStep Status: Iteration %d, step = %d", self.iter, now.current_step)
+        self.current_step = now.current_step
+        if _divides(self.param.display, self.iter):
+            log.info("Iteration %d, lr = %g", self.iter, now.lr)
+        if self._descent.weights is not self.net.weights or self._descent.diffs is not self.net.diffs:
+            self._descent.rebind(self.net.weights, self.net.diffs)
+        self._descent.apply(now.lr, self.iter)
+
+    # -- testing
+
+    def test_all(self) -> list[list[Score]]:
+        """The scores of every test net, in order; fewer if a stop was requested."""
+        scores = []
+        for index in range(len(self.test_nets)):
+            if not self.stopped:
+                scores.append(self.test(index))
+        return scores
+
+    def test(self, index: int = 0, feed: Feed | None = None) -> list[Score]:
+        """The means over ``test_iter[index]`` batches of each element of each output.
+
+        Empty if interrupted.
+        """
+        log.info("Iteration %d, Testing net (#%d)", self.iter, index)
+        net, batches = self.test_nets[index], self.param.test_iter[index]
+        sums: dict[str, torch.Tensor] = {}
+        loss = torch.zeros(())
+        for _ in range(batches):
+            if self._stop_requested_in_test():
+                log.info("Test interrupted.")
+                return []
+            for name, output in net.forward(feed() if feed else None).items():
+                sums[name] = sums.get(name, 0.0) + output.detach()
+            loss = loss + net.loss.detach().cpu()
+        if self.param.test_compute_loss:
+            log.info("Test loss: %g", float(loss) / batches)
+        scores = list(_scores(net, {name: total / batches for name, total in sums.items()}))
+        for number, score in enumerate(scores):
+            log.info("    Test net output #%d: %s", number, score)
+        return scores
+
+    # -- snapshots
+
+    def snapshot(self) -> Path:
+        """Write the weights and the state as ``snapshot_format`` says; returns the path of the state."""
+        suffix = ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else ""
+        model, state = (self._snapshot_path(kind + suffix) for kind in (".caffemodel", ".solverstate"))
+        kind = "HDF5" if suffix else "binary proto"
+        log.info("Snapshotting to %s file %s", kind, model)
+        weight_file.save(self.net, model, with_diffs=self.param.snapshot_diff)
+        log.info("Snapshotting solver state to %s file %s", kind, state)
+        solver_state.write(state, self.save_state(str(model)))
+        return state
+
+    def restore(self, path: str | Path) -> None:
+        """Go on from a snapshot: the state in ``path`` and the weights it names.
+
+        Those are looked for where the state says, or else beside it. Raises ModelError if either does not
+        fit.
+        """
+        state = solver_state.read(path)
+        if state.learned_net:
+            weight_file.load(self.net, _found(state.learned_net, Path(path).parent, by_name=True))
+        self.load_state(state)
+
+    def _snapshot_path(self, ending: str) -> Path:
+        """Caffe's naming; without a prefix, or with a folder for one, the name of the solver file is used."""
+        prefix = self.param.snapshot_prefix or str(
+            self.file.with_suffix("") if self.file.name else "snapshot"
+        )
+        if Path(prefix).is_dir():
+            prefix = str(Path(prefix) / (self.file.stem or "snapshot"))
+        return Path(f"{prefix}_iter_{self.iter}{ending}")
+
+    # -- the parts of an iteration
+
+    def _forward_backward(self, feed: Feed | None) -> torch.Tensor:
+        """One iteration's gradient, summed into the diffs; gives the mean loss of its forward passes."""
+        self.net.clear_diffs()
+        for on_start, _ in self.callbacks:
+            on_start()
+        loss = torch.zeros((), device=self.net.weights.device)
+        for _ in range(self.param.iter_size):
+            self.net.forward(feed() if feed else None)
+            self.net.backward()
+            loss += self.net.loss.detach()
+        for _, on_gradients_ready in self.callbacks:
+            on_gradients_ready()
+        return loss / self.param.iter_size
+
+    def _test_if_due(self) -> bool:
+        """Test where ``test_interval`` says so; False if that ended in a request to stop."""
+        due = _divides(self.param.test_interval, self.iter)
+        if due and (self.iter > 0 or self.param.test_initialization):
+            self.test_all()
+        return not self.stopped
+
+    def _act_on_request(self) -> bool:
+        """Snapshot if it is time or requested; True if the request is to stop."""
+        action = self.requested_action()
+        if _divides(self.param.snapshot, self.iter) or action is Action.SNAPSHOT:
+            self.snapshot()
+        self.stopped = self.stopped or action is Action.STOP
+        return self.stopped
+
+    def _stop_requested_in_test(self) -> bool:
+        while (action := self.requested_action()) is not Action.NONE:
+            if action is Action.SNAPSHOT:
+                self.snapshot()
+            self.stopped = self.stopped or action is Action.STOP
+        return self.stopped
+
+    def _display(self) -> None:
+        if not _divides(self.param.display, self.iter) or not log.isEnabledFor(logging.INFO):
+            return
+        (then, before), now = self._clock, time.perf_counter()
+        seconds = now - then
+        speed = f"{(self.iter - before) / seconds:g} iter/s, {seconds:g}s/{self.param.display} iters"
+        self._clock = (now, self.iter)
+        log.info("Iteration %d (%s), loss = %g", self.iter, speed, self.smoothed_loss)
+        outputs = {name: self.net.blobs[name].data for name in self.net.outputs}
+        for number, score in enumerate(_scores(self.net, outputs)):
+            log.info("    Train net output #%d: %s", number, score)
+
+    def _new_descent(self) -> Descent:
+        param, net = self.param, self.net
+        return Descent(
+            rule_named(param.type, momentum=param.momentum),
+            param,
+            weights=net.weights,
+            diffs=net.diffs,
+            spans=self._spans(),
+        )
+
+    def _spans(self) -> Iterator[Span]:
+        offset = 0
+        for blob in self.net.learnable:
+            size = blob.data.numel()
+            yield Span(start=offset, stop=offset + size, lr_mult=blob.lr_mult, decay_mult=blob.decay_mult)
+            offset += size
+
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(blob.shape) for blob in self.net.learnable]
+
+
+def _scores(net: Net, outputs: Mapping[str, torch.Tensor]) -> Iterator[Score]:
+    weights = {top.name: weight for node in net.nodes for top, weight in node.weighted_tops}
+    for name, values in outputs.items():
+        for value in values.detach().flatten().tolist():
+            yield Score(output=name, value=value, loss_weight=weights.get(name, 0.0))
+
+
+def default_device(param: SolverParameter) -> torch.device:
+    """The GPU ``device_id`` if ``solver_mode`` is GPU, which is the default, and there is one."""
+    if param.solver_mode == SolverParameter.GPU and torch.cuda.is_available():
+        return torch.device("cuda", param.device_id)
+    return torch.device("cpu")
+
+
+def _divides(interval: int, iteration: int) -> bool:
+    return interval > 0 and iteration % interval == 0
+
+
+def _found(path: str, folder: Path, *, by_name: bool = False) -> Path:
+    """``path`` itself if it exists, else the same path (or only its name) in ``folder``."""
+    beside = folder / (Path(path).name if by_name else path)
+    return beside if not Path(path).exists() and beside.exists() else Path(path)
+
+
+def _at_least_one(value: int, name: str) -> int:
+    if value < 1:
+        raise ModelError(f"{name} must be at least 1, not {value}")
+    return value
