@@ -1,0 +1,219 @@
+"""ProcessHost: commands and files inside an instance that is a folder and processes of this machine.
+
+The other end is the instance's init (``init.py``), on a socket that only this user can open. One connection
+runs one command. Frames both ways are one letter, four bytes of length, and that many bytes:
+
+    to the host      R {"command", "env"}      I stdin (an empty one ends it)      K kill the command
+    from the host    O stdout       E stderr       X {"status"}      F {"error"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from infra.errors import CommandFailed, CommandTimedOut, HostError, HostRefused, HostUnreachable
+from infra.remote import Result
+
+_HEADER = struct.Struct("!cI")
+_KILL_SECONDS = 5.0
+_STDIN_CHUNK = 65536
+
+
+class ProcessHost:
+    """A connection to one instance of the embedded cloud; see ``infra.remote.Host``."""
+
+    def __init__(
+        self, instance_id: str, root: PurePosixPath, socket_path: str, env: Mapping[str, str]
+    ) -> None:
+        self._name, self._root, self._socket_path, self._env = instance_id, root, socket_path, dict(env)
+
+    @classmethod
+    def connect(cls, instance_id: str, facts: Mapping[str, Any]) -> ProcessHost:
+        """From what the server says of the instance. Raises HostRefused or HostUnreachable by its state."""
+        if facts["state"] == "pending":
+            raise HostRefused(instance_id, "is still booting; wait until EC2 shows it as running")
+        if facts["state"] != "running":
+            raise HostUnreachable(instance_id, f"has no host: the instance is {facts['state']}")
+        if "socket" not in facts:
+            raise HostUnreachable(instance_id, "has no host: this embedded cloud runs with `hosts: none`")
+        return cls(instance_id, PurePosixPath(facts["root"]), facts["socket"], facts["env"])
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def root(self) -> PurePosixPath:
+        return self._root
+
+    def run(
+        self,
+        command: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout_seconds: float,
+        on_line: Callable[[str], None] | None = None,
+        check: bool = True,
+    ) -> Result:
+        """See ``infra.remote.Host.run``. The command starts in the home folder of the host's user."""
+        output = _Output(on_line)
+        deadline = time.monotonic() + timeout_seconds
+        with self._open() as connection:
+            _send(
+                connection,
+                b"R",
+                json.dumps({"command": command, "env": {**self._env, **(env or {})}}).encode(),
+            )
+            _send_text(connection, stdin or "")
+            try:
+                status = self._follow(connection, output, deadline)
+            except TimeoutError:
+                self._kill(connection, output)
+                raise CommandTimedOut(self.name, command, timeout_seconds, output.text) from None
+        output.end()
+        result = Result(exit_status=status, stdout=output.stdout, stderr=output.stderr)
+        if check and status != 0:
+            raise CommandFailed(self.name, command, status, output.text)
+        return result
+
+    def put(self, source: Path, target: PurePosixPath) -> None:
+        """See ``infra.remote.Host.put``; file modes are kept."""
+        _copy(source, self._inside(target))
+
+    def get(self, source: PurePosixPath, target: Path) -> None:
+        """See ``infra.remote.Host.get``; file modes are kept."""
+        origin = self._inside(source)
+        if not origin.exists():
+            raise HostError(self.name, f"there is no {source} to copy")
+        _copy(origin, target)
+
+    def close(self) -> None:
+        """Nothing to close: each command has a connection of its own."""
+
+    def _open(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(10.0)
+        try:
+            connection.connect(self._socket_path)
+        except OSError as error:
+            connection.close()
+            raise HostUnreachable(self.name, "does not answer: its machine is gone") from error
+        return connection
+
+    def _follow(self, connection: socket.socket, output: _Output, deadline: float) -> int:
+        for kind, payload in _frames(connection, deadline):
+            if kind == b"X":
+                return int(json.loads(payload)["status"])
+            if kind == b"F":
+                raise HostError(self.name, json.loads(payload)["error"])
+            output.add(kind, payload)
+        raise HostUnreachable(self.name, "went away while a command was running")
+
+    def _kill(self, connection: socket.socket, output: _Output) -> None:
+        with contextlib.suppress(OSError, HostError):  # a machine that is gone has no command left either
+            _send(connection, b"K", b"")
+            self._follow(connection, output, time.monotonic() + _KILL_SECONDS)
+        output.end()
+
+    def _inside(self, path: PurePosixPath) -> Path:
+        if not Path(os.path.normpath(path)).is_relative_to(self._root):
+            raise HostError(self.name, f"{path} is outside the host, whose root is {self._root}")
+        if not Path(self._root).is_dir():
+            raise HostUnreachable(self.name, "has no files: its machine is gone")
+        return Path(path)
+
+
+class _Output:
+    """What a command has written so far: whole for the result, in lines for whoever listens."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self._on_line = on_line
+        self._pieces: list[tuple[bytes, bytes]] = []
+        self._open_line = {b"O": b"", b"E": b""}
+
+    def add(self, kind: bytes, payload: bytes) -> None:
+        self._pieces.append((kind, payload))
+        if self._on_line is None:
+            return
+        *lines, self._open_line[kind] = (self._open_line[kind] + payload).split(b"\n")
+        for line in lines:
+            self._on_line(_decode(line))
+
+    def end(self) -> None:
+        for kind, line in self._open_line.items():
+            self._open_line[kind] = b""
+            if line and self._on_line is not None:
+                self._on_line(_decode(line))
+
+    @property
+    def stdout(self) -> str:
+        return self._joined(b"O")
+
+    @property
+    def stderr(self) -> str:
+        return self._joined(b"E")
+
+    @property
+    def text(self) -> str:
+        return self._joined(b"OE")
+
+    def _joined(self, kinds: bytes) -> str:
+        return _decode(b"".join(payload for kind, payload in self._pieces if kind in kinds))
+
+
+def _frames(connection: socket.socket, deadline: float) -> Iterator[tuple[bytes, bytes]]:
+    """Frames until the other end closes. Raises TimeoutError at the deadline."""
+    while header := _receive(connection, _HEADER.size, deadline):
+        kind, length = _HEADER.unpack(header)
+        yield kind, _receive(connection, length, deadline)
+
+
+def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+        try:
+            chunk = connection.recv(min(size - len(received), 1 << 20))
+        except ConnectionError:
+            chunk = b""
+        if not chunk:
+            return b""
+        received += chunk
+    return bytes(received)
+
+
+def _send(connection: socket.socket, kind: bytes, payload: bytes) -> None:
+    connection.sendall(_HEADER.pack(kind, len(payload)) + payload)
+
+
+def _send_text(connection: socket.socket, text: str) -> None:
+    data = text.encode()
+    with contextlib.suppress(BrokenPipeError):  # the command may end without reading its input
+        for start in range(0, len(data), _STDIN_CHUNK):
+            _send(connection, b"I", data[start : start + _STDIN_CHUNK])
+        _send(connection, b"I", b"")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)
+
+
+def _decode(data: bytes) -> str:
+    return data.decode(errors="replace")

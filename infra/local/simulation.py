@@ -1,0 +1,92 @@
+"""Simulation: one simulated AWS, put together from its parts, and all that moto is to do otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import moto.ec2.models
+from moto.ec2.models import EC2Backend
+
+from infra.local import fleet, placement, tagging, tokens, volumes  # noqa: F401 - each registers its patches
+from infra.local.calls import Calls
+from infra.local.clock import Clock
+from infra.local.faults import Faults
+from infra.local.imds import Metadata
+from infra.local.lifecycle import Lifecycle
+from infra.local.machines import Machine, MachineFacts, NoMachine, ProcessMachine
+from infra.local.network import LoopbackBlocks, PublicAddresses
+from infra.local.patches import patch
+from infra.local.placement import PlacementGroups
+from infra.local.pools import Pools
+from infra.local.processes import Inits
+from infra.local.quotas import Quotas
+from infra.local.scenario import Scenario
+from infra.local.tokens import Tokens
+from infra.local.volumes import VolumeFolders
+
+ACCOUNT = "123456789012"
+
+log = logging.getLogger(__name__)
+
+
+class Simulation:
+    """The state of the cloud. ``lock`` is held by whoever reads or changes moto's models."""
+
+    def __init__(
+        self, folder: Path, runtime: Path, scenario: Scenario, access_key_id: str, region: str
+    ) -> None:
+        self.folder, self.runtime = folder, runtime
+        self.scenario, self.access_key_id, self.region = scenario, access_key_id, region
+        self.url = ""  # known once the server listens
+        self.lock = threading.RLock()
+        self.clock = Clock(scenario.speed)
+        self.calls = Calls()
+        self.faults = Faults(scenario.faults)
+        self.pools = Pools(scenario.capacity, scenario.spot_prices, Quotas(scenario.quotas))
+        self.tokens = Tokens()
+        self.blocks = LoopbackBlocks(str(folder))
+        self.public_addresses = PublicAddresses()
+        self.disks = VolumeFolders(folder / "volumes", are_real=self.has_hosts)
+        self.groups = PlacementGroups()
+        self.metadata = Metadata(self)
+        self._inits = Inits()
+        patch.install(self)
+        self.lifecycle = Lifecycle(self)
+        moto.ec2.models.ec2_backends[ACCOUNT][region]  # made now, so that the first call does not wait
+
+    @property
+    def has_hosts(self) -> bool:
+        return self.scenario.hosts != "none"
+
+    def machine_for(self, facts: MachineFacts) -> Machine:
+        if not self.has_hosts:
+            return NoMachine()
+        root = self.folder / "hosts" / facts.instance_id
+        return ProcessMachine(facts, root, self.runtime, self.folder, self._inits)
+
+    def metadata_url(self, instance_id: str) -> str:
+        return f"{self.url}/_sparknet/imds/{instance_id}"
+
+    def associate_profile(self, backend: EC2Backend, instance: Any, profile: Mapping[str, str]) -> None:
+        backend.associate_iam_instance_profile(
+            instance.id,
+            iam_instance_profile_name=profile.get("Name"),
+            iam_instance_profile_arn=profile.get("Arn"),
+        )
+
+    def placement_groups(self, backend: EC2Backend) -> Mapping[str, Any]:
+        return self.groups.of(backend.region_name)
+
+    def log_exception(self, message: str) -> None:
+        log.exception(message)
+
+    def end(self) -> None:
+        """End all machines, and everything that runs here."""
+        self.clock.end()
+        with contextlib.suppress(RuntimeError):
+            self.lifecycle.end()
