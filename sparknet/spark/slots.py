@@ -23,20 +23,20 @@ def workers_for(
     """``wanted`` workers, or as many as there are slots: tasks that can run at once, by cores and GPUs.
 
     The executors of a cluster come one after the other: waits until there are enough, or until none has come
-    for ``settle_seconds``. Raises UsageError for more workers than slots, WorkersLost if there is none of these
-    by the deadline.
+    for ``settle_seconds``. Raises UsageError for more workers than slots, WorkersLost if there is still none
+    at the deadline.
     """
     slots = _settled(spark, wanted, settle_seconds, deadline_seconds)
     if wanted is not None and wanted > slots:
         raise UsageError(
-            f"{wanted} workers are wanted, but {spark.sparkContext.master} has {slots} slots (cores or GPUs): "
+            f"{wanted} workers are wanted, but {spark.sparkContext.master} has {slots} slots (cores, GPUs): "
             "ask for fewer, or for a larger cluster"
         )
     return wanted or slots
 
 
 def threads_each(spark: SparkSession, workers: int) -> int:
-    """An even share of the cores for each of ``workers``, at least 1: of this machine's where Spark is local."""
+    """An even share of the cores for each of ``workers``, at least 1; in local mode of this machine's."""
     cores = (os.cpu_count() or 1) if _is_local(spark) else _slots(spark) * _cores_a_task(spark)
     return max(1, cores // workers)
 
@@ -53,8 +53,8 @@ def _settled(spark: SparkSession, wanted: int | None, settle_seconds: float, dea
             break
         if now - started > deadline_seconds:
             raise WorkersLost(
-                f"no executor of {spark.sparkContext.master} came within {deadline_seconds:.0f} s: look at the "
-                "master's web page for workers, and for an application that holds their cores"
+                f"no executor of {spark.sparkContext.master} came within {deadline_seconds:.0f} s: look at "
+                "the master's web page for workers, and for an application that holds their cores"
             )
     return max(known, 1)
 

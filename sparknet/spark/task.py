@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -60,10 +60,10 @@ def work(assignment: Assignment, drain: Callable[[], Examples]) -> None:
         host=socket.gethostname(),
         pid=os.getpid(),
     )
-    _Service(assignment, who, drain).run()
+    Service(assignment, who, drain).run()
 
 
-class _Service:
+class Service:
     """One worker's side of the conversation, across lost connections."""
 
     def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Examples]) -> None:
@@ -78,6 +78,7 @@ class _Service:
                     return
                 except (OSError, EOFError) as error:
                     log.warning("%s lost the driver: %s", self.who, error)
+                    time.sleep(_RETRY_PAUSE_SECONDS)
                 except Exception as error:
                     self._confess(channel, error)
                     raise
@@ -87,17 +88,23 @@ class _Service:
         deadline = time.monotonic() + _RETRY_SECONDS
         while True:
             try:
-                channel = Channel.connect(self.assignment.address, _RETRY_SECONDS)
-                introduce(channel, self.assignment.token, self.who)
-                return channel
+                return self._introduced(Channel.connect(self.assignment.address, _RETRY_SECONDS))
             except (OSError, EOFError) as error:
-                if time.monotonic() > deadline:
+                # the driver listens for as long as it trains: a closed port means that it is done
+                if isinstance(error, ConnectionRefusedError) or time.monotonic() > deadline:
                     host, port = self.assignment.address
                     raise TrainingError(
-                        f"{self.who} could not reach the driver at {host}:{port} for {_RETRY_SECONDS:g} s: "
-                        f"{error}. Is spark.driver.host reachable from the executors?"
+                        f"{self.who} could not reach the driver at {host}:{port}: {error}. "
+                        "Unless it has ended: is spark.driver.host reachable from the executors?"
                     ) from error
                 time.sleep(_RETRY_PAUSE_SECONDS)
+
+    def _introduced(self, channel: Channel) -> Channel:
+        with ExitStack() as undo:
+            undo.callback(channel.close)
+            introduce(channel, self.assignment.token, self.who)
+            undo.pop_all()
+        return channel
 
     def _obey(self, channel: Channel) -> None:
         worker = self._worker = self._worker or self._built()

@@ -1,0 +1,228 @@
+"""Training on a real Spark with executors in JVMs of their own: equality, kills, errors, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pyspark.sql import SparkSession
+
+from sparknet.data import Examples, contiguous
+from sparknet.errors import DataError, TrainingError, UsageError
+from sparknet.local import LocalWorkers
+from sparknet.replica import Batch, TorchReplica
+from sparknet.spark.door import Deadlines
+from sparknet.spark.frames import frame_of, from_examples
+from sparknet.spark.workers import SparkWorkers
+from sparknet.training import Round, Settings, train
+from sparknet.worker import Recipe
+from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
+from tests.sparknet.test_replica import caffe_model
+
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
+]
+
+EXAMPLES, TEST = pictures(), pictures(70, seed=1)
+DEADLINES = Deadlines(join=60, round=30, ping=1, send=10, stop=10)
+
+
+def on_spark(spark: SparkSession, recipe: Recipe, workers: int, settings: Settings) -> list[Round]:
+    data = from_examples(spark, EXAMPLES, workers)
+    with SparkWorkers(spark, recipe, data, TEST, deadlines=DEADLINES) as crew:
+        return list(train(crew, settings))
+
+
+def in_this_process(recipe: Recipe, workers: int, settings: Settings) -> list[Round]:
+    shards = [EXAMPLES[part] for part in contiguous(len(EXAMPLES), workers)]
+    with LocalWorkers(recipe, shards, TEST) as crew:
+        return list(train(crew, settings))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("kind", ["torch", "caffe"])
+def test_training_on_spark_is_training_in_one_process_bit_for_bit(
+    spark: SparkSession, workers: int, kind: str
+) -> None:
+    recipe = small_recipe(replica=caffe_model()) if kind == "caffe" else small_recipe()
+    settings = Settings(rounds=10, tau=5, test_every=5)
+    done, expected = on_spark(spark, recipe, workers, settings), in_this_process(recipe, workers, settings)
+    assert [digest(r.weights) for r in done] == [digest(r.weights) for r in expected]
+    assert [r.scores for r in done] == [r.scores for r in expected]
+
+
+def test_a_dataframe_is_drained_into_every_worker(spark: SparkSession) -> None:
+    frame = frame_of(spark, EXAMPLES)
+    with SparkWorkers(spark, small_recipe(), frame, TEST, workers=3, deadlines=DEADLINES) as crew:
+        done = list(train(crew, Settings(rounds=20, tau=10, test_every=20)))
+    assert done[-1].members == (0, 1, 2)
+    assert done[-1].accuracy is not None
+    assert done[-1].accuracy > 0.8
+
+
+def test_a_dataframe_without_rows_in_a_partition_trains_with_the_others(spark: SparkSession) -> None:
+    frame = frame_of(spark, EXAMPLES).coalesce(1).union(frame_of(spark, EXAMPLES).coalesce(1).limit(0))
+    with SparkWorkers(spark, small_recipe(), frame, TEST, shape=(1, 4, 4), deadlines=DEADLINES) as crew:
+        done = list(train(crew, Settings(rounds=2, tau=2, test_every=1)))
+    assert len(done[-1].members) == 1
+    assert done[-1].scores is not None
+    assert done[-1].scores.records == len(TEST)
+
+
+class Slow(TorchReplica):
+    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        time.sleep(0.02)
+        return super().step(batches)
+
+
+def slow_replica() -> TorchReplica:
+    return Slow(small_net(), momentum_sgd)
+
+
+def executor_of(pid: int) -> int:
+    """The JVM above a Python worker's daemon."""
+    for _ in range(2):
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    assert "CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_text()
+    return pid
+
+
+@pytest.mark.parametrize("victim", ["python", "executor"])
+def test_a_killed_worker_costs_its_round_and_is_replaced(spark: SparkSession, victim: str) -> None:
+    data = from_examples(spark, EXAMPLES, 3)
+    members: list[tuple[int, ...]] = []
+    longest = 0.0
+    with SparkWorkers(spark, small_recipe(replica=slow_replica), data, TEST, deadlines=DEADLINES) as crew:
+        for done in train(crew, Settings(rounds=2000, tau=5)):
+            members.append(done.members)
+            longest = max(longest, done.seconds) if done.number > 1 else 0.0
+            if done.number == 3:
+                pid = crew.members[1].pid
+                target = pid if victim == "python" else executor_of(pid)
+                threading.Timer(0.05, os.kill, (target, signal.SIGKILL)).start()
+            if done.number > 5 and done.members == (0, 1, 2):
+                break
+        scores = crew.test(done.weights)
+    assert members[3] == (0, 2)
+    assert members[4] == (0, 2)
+    assert longest < 5
+    assert scores.records == len(TEST)
+    # the replacement goes on from the steps and the place in the shard of the worker it replaces
+    assert done.reports[1].iteration == 5 * (3 + 1)
+    assert done.reports[1].position == 10 * 5 * (3 + 1)
+
+
+def test_all_workers_killed_at_once_are_waited_for(spark: SparkSession) -> None:
+    data = from_examples(spark, EXAMPLES, 2)
+    with SparkWorkers(spark, small_recipe(replica=slow_replica), data, deadlines=DEADLINES) as crew:
+        rounds = train(crew, Settings(rounds=2000, tau=5))
+        before = next(rounds)
+        for who in crew.members:
+            os.kill(who.pid, signal.SIGKILL)
+        after = next(rounds)
+    assert after.number == before.number + 1
+    assert len(after.gathered.lost) == 2
+
+
+class BreaksInTraining(TorchReplica):
+    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        raise DataError("label 12 is not one of 10 classes")
+
+
+def breaking_replica() -> TorchReplica:
+    return BreaksInTraining(small_net(), momentum_sgd)
+
+
+def test_an_error_in_a_worker_reaches_the_driver_as_one_message(spark: SparkSession) -> None:
+    recipe = small_recipe(replica=breaking_replica)
+    with (
+        SparkWorkers(spark, recipe, from_examples(spark, EXAMPLES, 2), deadlines=DEADLINES) as crew,
+        pytest.raises(
+            TrainingError, match=r"worker \d .* failed: DataError: label 12 is not one of 10 classes"
+        ),
+    ):
+        next(train(crew, Settings(rounds=1)))
+    nothing_is_left(spark, crew)
+
+
+def test_pictures_of_the_wrong_size_reach_the_driver_as_one_message(spark: SparkSession) -> None:
+    frame = frame_of(spark, EXAMPLES)
+    with (
+        SparkWorkers(spark, small_recipe(), frame, workers=2, shape=(1, 5, 5), deadlines=DEADLINES) as crew,
+        pytest.raises(TrainingError, match="a picture has 16 bytes where 1 x 5 x 5 = 25 are due"),
+    ):
+        next(train(crew, Settings(rounds=1)))
+    nothing_is_left(spark, crew)
+
+
+def test_an_exception_in_the_users_loop_closes_everything(spark: SparkSession) -> None:
+    data = from_examples(spark, EXAMPLES, 3)
+    with (
+        pytest.raises(ZeroDivisionError),
+        SparkWorkers(spark, small_recipe(), data, deadlines=DEADLINES) as crew,
+    ):
+        for _ in train(crew, Settings(rounds=100)):
+            raise ZeroDivisionError
+    nothing_is_left(spark, crew)
+
+
+def nothing_is_left(spark: SparkSession, crew: SparkWorkers) -> None:
+    """No thread of ours, no task in Spark, no listener."""
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sparknet")]
+    assert not crew._job.is_alive()
+    tracker = spark.sparkContext.statusTracker()
+    deadline = time.monotonic() + 10
+    while tracker.getActiveJobsIds() or any(
+        info.numActiveTasks for stage in tracker.getActiveStageIds() if (info := tracker.getStageInfo(stage))
+    ):
+        assert time.monotonic() < deadline, "a task is still running"
+        time.sleep(0.05)
+
+
+def test_closing_twice_is_as_good_as_once(spark: SparkSession) -> None:
+    crew = SparkWorkers(spark, small_recipe(), from_examples(spark, EXAMPLES, 1), deadlines=DEADLINES)
+    crew.close()
+    crew.close()
+    nothing_is_left(spark, crew)
+
+
+def test_speculation_is_refused(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = spark.sparkContext.getConf().set("spark.speculation", "true")
+    monkeypatch.setattr(spark.sparkContext, "getConf", lambda: conf)
+    with pytest.raises(UsageError, match=r"spark\.speculation is true"):
+        SparkWorkers(spark, small_recipe(), from_examples(spark, EXAMPLES, 1))
+
+
+def test_the_token_is_in_no_command_line_and_no_setting(spark: SparkSession) -> None:
+    with SparkWorkers(spark, small_recipe(), from_examples(spark, EXAMPLES, 2), deadlines=DEADLINES) as crew:
+        next(train(crew, Settings(rounds=1)))
+        token = crew._coordinator._door.token
+        shown = [repr(token)[2:-1], token.hex()]
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        settings = str(spark.sparkContext.getConf().getAll())
+    for text in shown:
+        assert not any(text.encode() in line for line in lines)
+        assert text not in settings
+
+
+def test_shards_of_one_array_are_contiguous_and_whole(spark: SparkSession) -> None:
+    blocks = from_examples(spark, EXAMPLES, 3).collect()
+    assert np.array_equal(np.concatenate([block.images for block in blocks]), EXAMPLES.images)
+    assert [len(block) for block in blocks] == [80, 80, 80]
+
+
+def test_a_set_in_a_dataframe_comes_back_as_it_was(spark: SparkSession) -> None:
+    from sparknet.spark.frames import drain_batches
+
+    batches = frame_of(spark, EXAMPLES).toArrow().to_batches()
+    back: Examples = drain_batches(iter(batches), EXAMPLES.shape)
+    assert np.array_equal(back.images, EXAMPLES.images)
+    assert np.array_equal(back.labels, EXAMPLES.labels)
