@@ -11,11 +11,11 @@ from sparknet.weights import Shape
 
 
 class Blob:
-    """``data`` and ``diff``: float32 tensors of the same shape, in Caffe's axis order (N, C, H, W for images).
+    """``data`` and ``diff``: float32 tensors of one shape, in Caffe's order of axes (N, C, H, W).
 
-    The blob of a layer's top takes the tensor the layer made, whatever its strides; nothing is copied. Memory is
-    only there once it is asked for. A parameter's tensors are views of the net's flat vectors, and ``lr_mult``
-    and ``decay_mult`` multiply the solver's rates for it.
+    The blob of a layer's top takes the tensor the layer made, whatever its strides; nothing is copied.
+    Memory is only there once it is asked for. A parameter's tensors are views of the net's flat vectors, and
+    ``lr_mult`` and ``decay_mult`` multiply the solver's rates for it.
     """
 
     __slots__ = ("_data", "_diff", "_shape", "decay_mult", "default_diff", "device", "lr_mult", "name")
@@ -32,7 +32,7 @@ class Blob:
         self.name, self.device = name, torch.device(device)
         self.lr_mult, self.decay_mult = lr_mult, decay_mult
         self.default_diff = 0.0
-        """What ``diff`` is full of where no layer and no user has set it: the loss weight of a loss, else 0."""
+        """What ``diff`` is full of until a layer or a user sets it: the loss weight of a loss, else 0."""
         self._shape: Shape = tuple(shape)
         self._data: Tensor | None = None
         self._diff: Tensor | None = None

@@ -1,7 +1,7 @@
 """Which layers run backward, and to which of their bottoms: decided once, when a net is built.
 
-Source: ``Net::Init`` of BVLC Caffe, whose rules these are: a gradient is computed where there is something to learn
-below and a loss above; ``propagate_down: false`` stops it; ``force_backward`` computes all.
+Source: ``Net::Init`` of BVLC Caffe, whose rules these are: a gradient is computed where there is something
+to learn below and a loss above; ``propagate_down: false`` stops it; ``force_backward`` computes all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def plan(
     *,
     force: bool,
 ) -> list[Flow]:
-    """The flows of ``layers``, whose blobs are named (each name is one tensor; in-place layers repeat theirs)."""
+    """The flows of ``layers``, which read and write blobs of these names; in-place layers repeat theirs."""
     flows = _from_below(layers, bottoms, tops)
     _from_above(flows, bottoms, tops, losses)
     if force:

@@ -6,8 +6,8 @@
     net.backward()
     net.weights.sub_(0.01 * net.diffs)
 
-Each layer is run by itself (see ``layers.layer``), so forward and backward can start and stop anywhere, and any
-blob can be looked at or changed in between.
+Each layer is run by itself (see ``layers.layer``), so forward and backward can start and stop anywhere, and
+any blob can be looked at or changed in between.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ class UnusedSetting(UserWarning):
 class Net:
     """The layers that ``param`` has in ``phase`` at ``level`` with ``stages``, on one device.
 
-    ``blobs`` has the tensors between layers by name, ``params`` the learned blobs by layer name. ``learnable`` has
-    each learned blob once; all are views of ``weights``, their gradients of ``diffs`` (float32, (P,)), at the places
-    that ``layout`` tells. Raises ModelError, beginning with ``source`` (a file name), for a net that cannot be.
+    ``blobs`` has the tensors between layers by name, ``params`` the learned blobs by layer name.
+    ``learnable`` has each learned blob once; all are views of ``weights``, their gradients of ``diffs``
+    (float32, (P,)), at the places that ``layout`` tells. Raises ModelError, beginning with ``source`` (a
+    file name), for a net that cannot be.
     """
 
     def __init__(
@@ -62,6 +63,12 @@ class Net:
         source: str = "",
     ) -> None:
         self.source, self.phase, self.device = source, phase, torch.device(device)
+        self.blobs: dict[str, Blob] = {}
+        self.nodes: list[Node] = []
+        self.params: dict[str, list[Blob]] = {}
+        self.learnable: list[Blob] = []
+        self.weights = self.diffs = self.loss = torch.zeros((), device=self.device)
+        self.layout = Layout(())
         try:
             self._build(param, phase, level, stages)
         except ModelError as error:
@@ -141,8 +148,8 @@ class Net:
     def share_with(self, other: Net) -> None:
         """Use the parameters of ``other`` in layers of the same name, from now on without a copy.
 
-        Layers that only one of the nets has are left alone. Raises ModelError if shapes differ. If the nets have
-        the same layout, ``weights`` and ``diffs`` are those of ``other`` as well.
+        Layers that only one of the nets has are left alone. Raises ModelError if shapes differ. If the nets
+        have the same layout, ``weights`` and ``diffs`` are those of ``other`` as well.
         """
         for name, blobs in self.params.items():
             if name in other.params:
@@ -153,7 +160,7 @@ class Net:
     # ---- files
 
     def copy_from(self, path: str | Path) -> list[str]:
-        """Take the weights of a ``.caffemodel`` or ``.h5`` file for layers of the same names, and return these."""
+        """Take the weights of a file (``.caffemodel``, ``.h5``) for layers of the same names; these names."""
         return weight_file.load(self, path)
 
     def save(self, path: str | Path, *, with_diffs: bool = False) -> None:
@@ -186,9 +193,6 @@ class Net:
         self.param = with_splits(in_state(param, _state(param, phase, level, stages)))
         self.name = param.name
         self.debug_info = param.debug_info
-        self.loss = torch.zeros((), device=self.device)
-        self.blobs: dict[str, Blob] = {}
-        self.nodes: list[Node] = []
         available: dict[str, None] = {}
         for layer_param in self.param.layer:
             self.nodes.append(self._node(layer_param, available))
@@ -249,7 +253,7 @@ class Net:
 
     def _allocate(self) -> None:
         found = allocate(self.layers, self.device)
-        self.layout: Layout = found.layout
+        self.layout = found.layout
         self.weights, self.diffs, self.learnable = found.weights, found.diffs, found.learnable
         self.params = {layer.name: layer.blobs for layer in self.layers if layer.blobs}
 
@@ -279,7 +283,8 @@ class Net:
 
     def _unknown_input(self, name: str) -> str:
         where = f"{self.source}: " if self.source else ""
-        return f'{where}net "{self.name}" has no input "{name}"; its inputs are {", ".join(self.input_names) or "none"}'
+        inputs = ", ".join(self.input_names) or "none"
+        return f'{where}net "{self.name}" has no input "{name}"; its inputs are {inputs}'
 
 
 class Node:

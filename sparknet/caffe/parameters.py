@@ -1,7 +1,7 @@
 """The learned blobs of a net: who owns which, and the two flat vectors they are views of.
 
-Layers that name a blob alike (``param { name: "w" }``) share it: the first is the owner, gradients of all add up
-in the owner's, and the solver updates it once.
+Layers that name a blob alike (``param { name: "w" }``) share it: the first is the owner, gradients of all
+add up in the owner's, and the solver updates it once.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class _Owned:
 
     def multiplier(self, which: str, default: float = 1.0) -> float:
         """``lr_mult`` or ``decay_mult``: what any of the sharers says. Raises ModelError if two differ."""
-        given = {getattr(spec, which) for spec in self.specs if spec.HasField(which)}  # type: ignore[arg-type]
+        given = {getattr(spec, which) for spec in self.specs if spec.HasField(which)}
         if len(given) > 1:
             raise self.layer.error(
-                f'the layers that share parameter "{self.specs[0].name}" give different {which}: {sorted(given)}'
+                f'the sharers of parameter "{self.specs[0].name}" give different {which}: {sorted(given)}'
             )
         return given.pop() if given else default
 
@@ -111,7 +111,7 @@ def _check_fit(layer: Layer, index: int, declaration: Declaration, spec: ParamSp
     if math.prod(mine) == math.prod(theirs) if permissive else mine == theirs:
         return
     raise layer.error(
-        f'parameter {index}, "{spec.name}", of shape {mine} cannot be that of layer "{owned.layer.name}", of shape '
-        f"{theirs}: {'the number of elements differs' if permissive else 'the shapes differ'}"
+        f'parameter {index}, "{spec.name}", of shape {mine} cannot be that of layer "{owned.layer.name}", '
+        f"of shape {theirs}: {'the number of elements differs' if permissive else 'the shapes differ'}"
         f"{'' if permissive else ' (share_mode: PERMISSIVE asks for the same number of elements only)'}"
     )

@@ -1,8 +1,8 @@
-"""Weights on disk: ``.caffemodel`` (binary) and ``.caffemodel.h5``, written by Caffe or for it; ``.binaryproto``.
+"""Weights on disk, as Caffe writes them: ``.caffemodel`` (binary), ``.caffemodel.h5`` and ``.binaryproto``.
 
-Weights go to layers of the same name. Layers that only the file or only the net has are left alone; another number
-of blobs, or another shape, is an error. Files of all ages are read: those before 2015 give a blob four axes, and
-fit a blob of fewer if the leading ones are 1.
+Weights go to layers of the same name. Layers that only the file or only the net has are left alone; another
+number of blobs, or another shape, is an error. Files of all ages are read: those before 2015 give a blob
+four axes, and fit a blob of fewer if the leading ones are 1.
 
 Source: ``Net::CopyTrainedLayersFrom``, ``Net::ToProto`` and ``Net::ToHDF5`` of BVLC Caffe.
 """
@@ -33,7 +33,7 @@ Weights = dict[str, "list[Stored]"]
 
 @dataclass(frozen=True)
 class Stored:
-    """A blob of a file: float32 ``data``; ``is_legacy`` if its shape was given as num, channels, height, width."""
+    """A blob of a file, float32; ``is_legacy`` if it gives its shape as num, channels, height, width."""
 
     data: Tensor
     is_legacy: bool = False
@@ -72,7 +72,7 @@ def copy(net: Net, weights: Mapping[str, Sequence[Stored]], *, source: str = "th
 
 
 def read(path: str | Path) -> Weights:
-    """The weights of a file by layer name, in the file's order; ``.h5`` files by their name, others as binary."""
+    """The weights of a file by layer name, in the file's order. ``.h5`` names mean HDF5."""
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"there is no weight file {path}")
@@ -172,7 +172,7 @@ def _parsed(message: Any, path: Path) -> Any:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
     except DecodeError:
         raise ModelError(
-            f"{path} ({len(data):,} bytes) is not in Caffe's binary format, or is cut short: copy or download it again"
+            f"{path} ({len(data):,} bytes) is not in Caffe's binary format, or is cut short: fetch it again"
         ) from None
     return message
 
@@ -195,7 +195,7 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def _serialized_layer(param: caffe_pb2.LayerParameter, blobs: Sequence[Blob], with_diffs: bool) -> bytes:
-    """A LayerParameter with blobs: the bytes of two messages, one after the other, are those of their union."""
+    """A LayerParameter with blobs: the bytes of two messages in a row are those of their union."""
     weights = weights_pb2.Layer(blobs=[encode_blob(b.data, b.diff if with_diffs else None) for b in blobs])
     bare: Message = param
     if param.blobs:
@@ -263,6 +263,6 @@ def _check_fit(name: str, blobs: Sequence[Blob], stored: Sequence[Stored], sourc
         shape = blobs[blob.index].shape
         if not blob.fits(shape):
             raise ModelError(
-                f'{source}: layer "{name}" blob {blob.index} has shape {tuple(blob.data.shape)} there and {shape} '
-                "in the net: rename the layer in the net to start it afresh"
+                f'{source}: layer "{name}" blob {blob.index} has shape {tuple(blob.data.shape)} there and '
+                f"{shape} in the net: rename the layer in the net to start it afresh"
             )

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.layers.layer import ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
 from sparknet.caffe.schema.caffe_pb2 import FillerParameter
 from sparknet.weights import Shape
-
-_ENGINE = {"engine": "there is one implementation"}
 
 
 class ReLU(Layer):
@@ -23,7 +21,7 @@ class ReLU(Layer):
 
     type = "ReLU"
     messages = ("relu_param",)
-    hints = _ENGINE
+    hints = ONE_ENGINE
 
     def forward(self, bottoms: Tensors) -> list[Tensor]:
         slope = self.param.relu_param.negative_slope
@@ -78,7 +76,7 @@ class Sigmoid(TapeLayer):
 
     type = "Sigmoid"
     messages = ("sigmoid_param",)
-    hints = _ENGINE
+    hints = ONE_ENGINE
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
         return [bottoms[0].sigmoid()]
@@ -89,7 +87,7 @@ class TanH(TapeLayer):
 
     type = "TanH"
     messages = ("tanh_param",)
-    hints = _ENGINE
+    hints = ONE_ENGINE
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
         return [bottoms[0].tanh()]
@@ -201,7 +199,7 @@ class Swish(TapeLayer):
 
 
 class Dropout(Layer):
-    """TRAIN: each element 0 with probability ``dropout_ratio``, else scaled up so that its mean stays. TEST: x."""
+    """TRAIN: each element 0 with probability ``dropout_ratio``, else scaled to keep the mean. TEST: x."""
 
     type = "Dropout"
     messages = ("dropout_param",)

@@ -16,7 +16,7 @@ from sparknet.weights import Shape
 
 
 class Eltwise(Layer):
-    """Element by element: the sum (each bottom times its ``coeff``), product or maximum of bottoms of one shape."""
+    """Element by element: the sum (each bottom times its ``coeff``), product or maximum of the bottoms."""
 
     type = "Eltwise"
     messages = ("eltwise_param",)
@@ -54,10 +54,10 @@ class Eltwise(Layer):
         if operation == EltwiseParameter.SUM:
             return diff if self.coefficients[i] == 1 else diff * self.coefficients[i]
         if operation == EltwiseParameter.MAX:
-            return diff * (self.saved == i)
+            return torch.where(self.saved == i, diff, 0.0)
         bottoms, top = self.saved
         if not self.param.eltwise_param.stable_prod_grad:
-            return diff * (top / bottoms[i])
+            return torch.mul(diff, top / bottoms[i])
         for j, bottom in enumerate(bottoms):
             diff = diff if j == i else diff * bottom
         return diff

@@ -1,7 +1,7 @@
 """Convolution, Deconvolution and Im2col.
 
-Weights are (out, in / group, *kernel) for a convolution and (in, out / group, *kernel) for a deconvolution; the
-kernel is not flipped. Source: ``base_conv_layer.cpp`` and ``im2col_layer.cpp`` of BVLC Caffe.
+Weights are (out, in / group, *kernel) for a convolution and (in, out / group, *kernel) for a deconvolution;
+the kernel is not flipped. Source: ``base_conv_layer.cpp`` and ``im2col_layer.cpp`` of BVLC Caffe.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparknet.caffe.layers.kernel import Kernel, convolution_kernel
-from sparknet.caffe.layers.layer import ANY, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.layers.layer import ANY, ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
 from sparknet.weights import Shape
 
-_HINTS = {"engine": "there is one implementation", "force_nd_im2col": "there is one implementation"}
+_HINTS = {**ONE_ENGINE, "force_nd_im2col": "there is one implementation"}
 
 
 class Convolution(Layer):

@@ -35,7 +35,7 @@ class Kernel:
 
 
 def convolution_kernel(layer: Layer, param: ConvolutionParameter, axes: int) -> Kernel:
-    """The kernel of a convolution over ``axes`` spatial axes. Raises ModelError where the fields contradict."""
+    """The kernel over ``axes`` spatial axes. Raises ModelError where the fields contradict each other."""
     kernel = Kernel(
         size=_per_axis(layer, param, axes, "kernel_size", None),
         stride=_per_axis(layer, param, axes, "stride", 1),
@@ -57,7 +57,7 @@ def _per_axis(
     values: list[int] = list(getattr(param, field))
     stem = field.removesuffix("_size")
     pair = [f"{stem}_h", f"{stem}_w"]
-    if field != "dilation" and any(param.HasField(name) for name in pair):  # type: ignore[arg-type]
+    if field != "dilation" and any(param.HasField(name) for name in pair):
         if axes != 2:
             raise layer.error(f"{pair[0]} and {pair[1]} are for 2 spatial axes, and the bottom has {axes}")
         if values:

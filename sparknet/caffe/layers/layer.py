@@ -1,6 +1,6 @@
 """What a layer is: shapes in, shapes out, forward and backward.
 
-    configure(bottom shapes)            once: read the prototxt, declare parameter blobs, refuse what cannot be
+    configure(bottom shapes)            once: read the prototxt, declare parameters, refuse what cannot be
     top_shapes(bottom shapes)           again for every new input shape
     forward(bottoms) -> tops            keeps what backward will need
     backward(top diffs) -> bottom diffs adds to the diffs of the parameters
@@ -48,6 +48,7 @@ class Arity:
 ONE = Arity()
 ANY = Arity(most=None)
 NONE = Arity(least=0, most=0)
+ONE_ENGINE: Mapping[str, str] = {"engine": "there is one implementation"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
-        """Gradients of the bottoms asked for, None for the rest; those of parameters are added to their diffs."""
+        """Gradients of the bottoms asked for, None for the rest; parameters' are added to their diffs."""
         raise NotImplementedError
 
     # ---- for subclasses

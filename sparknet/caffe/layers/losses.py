@@ -97,12 +97,12 @@ class SigmoidCrossEntropyLoss(ClassLoss):
     def _divisor(self, x: Tensor, valid: Tensor | None) -> Tensor | float:
         if self.mode == LossParameter.VALID and valid is not None:
             return valid.sum().clamp_(min=1).to(x.dtype)
-        sizes = {LossParameter.BATCH_SIZE: x.shape[0], LossParameter.NONE: 1}
+        sizes: dict[int, int] = {LossParameter.BATCH_SIZE: x.shape[0], LossParameter.NONE: 1}
         return float(max(1, sizes.get(self.mode, x.numel())))
 
 
 class ContrastiveLoss(Layer):
-    """Pairs a, b: d^2 for similar ones, max(0, margin - d)^2 for others, summed over 2N (Hadsell et al., 2006).
+    """Pairs a, b: d^2 for similar ones, max(0, margin - d)^2 for others, summed, / 2N (Hadsell et al., 2006).
 
     The gradient divides by d + 1e-4, as Caffe's does.
     """

@@ -3,7 +3,8 @@
     ACROSS_CHANNELS  y = x * (k + alpha / n * sum of x^2 over n channels) ^ -beta
     WITHIN_CHANNEL   y = x * (1 + alpha * mean of x^2 over n x n pixels, zeros outside) ^ -beta
 
-``k`` plays no part within a channel, as in Caffe. Source: ``lrn_layer.cpp`` of BVLC Caffe; Krizhevsky et al., 2012.
+``k`` plays no part within a channel, as in Caffe. Source: ``lrn_layer.cpp`` of BVLC Caffe; Krizhevsky et
+al., 2012.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layers.layer import ONE_ENGINE, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.schema.caffe_pb2 import LRNParameter
 from sparknet.weights import Shape
 
@@ -24,7 +25,7 @@ class LRN(Layer):
 
     type = "LRN"
     messages = ("lrn_param",)
-    hints = {"engine": "there is one implementation"}
+    hints = ONE_ENGINE
     fresh_tops = True
 
     def configure(self, bottoms: Shapes) -> None:
@@ -69,8 +70,7 @@ class LRN(Layer):
             return F.avg_pool2d(x, self.size, 1, pad, count_include_pad=True, divisor_override=1)
         band = self._band(x.shape[1])
         if x.is_contiguous():
-            n, channels, height, width = x.shape
-            return torch.matmul(band, x.view(n, channels, -1)).view(x.shape)
+            return torch.matmul(band, x.view(*x.shape[:2], -1)).view(x.shape)
         return torch.matmul(x.permute(0, 2, 3, 1), band).permute(0, 3, 1, 2)
 
     def _band(self, channels: int) -> Tensor:

@@ -38,7 +38,7 @@ class Accuracy(Layer):
         expected = math.prod(bottoms[0]) // max(1, classes)
         if math.prod(bottoms[1]) != expected:
             raise self.error(
-                f"scores of shape {tuple(bottoms[0])} with classes on axis {self.along} need {expected} labels, "
+                f"scores of shape {tuple(bottoms[0])}, classes on axis {self.along}, need {expected} labels, "
                 f"and the labels have shape {tuple(bottoms[1])}"
             )
         return [(), (classes,)][: max(1, self.tops_named)]
@@ -74,7 +74,7 @@ class Accuracy(Layer):
             ((labels < 0) | (labels >= classes)).logical_and_(valid).any()
         ):
             raise self.error(
-                f"labels run from {int(labels.min())} to {int(labels.max())}, and the scores have {classes} classes"
+                f"labels run from {int(labels.min())} to {int(labels.max())}, and there are {classes} classes"
             )
         return valid
 
@@ -87,8 +87,8 @@ class Accuracy(Layer):
 class ArgMax(Layer):
     """Indices of the ``top_k`` largest elements, or with ``out_max_val`` their values.
 
-    Along ``axis`` the top keeps the bottom's shape with ``top_k`` there. Without ``axis``, each row of the batch is
-    one list: the top is (N, 1, top_k), or (N, 2, top_k) of indices and values with ``out_max_val``.
+    Along ``axis`` the top keeps the bottom's shape with ``top_k`` there. Without ``axis``, each row of the
+    batch is one list: the top is (N, 1, top_k), or (N, 2, top_k) of indices and values with ``out_max_val``.
     """
 
     type = "ArgMax"
@@ -131,7 +131,7 @@ class ArgMax(Layer):
         return [None]
 
     def _largest(self, x: Tensor, along: int) -> tuple[Tensor, Tensor]:
-        """The ``top_k`` largest, among equals the one of the higher index first: Caffe sorts (value, index) pairs."""
+        """The ``top_k`` largest, of equals the higher index first: Caffe sorts pairs (value, index)."""
         values, order = x.flip(along).sort(dim=along, descending=True, stable=True)
         indices = x.shape[along] - 1 - order
         return values.narrow(along, 0, self.top_k), indices.narrow(along, 0, self.top_k)

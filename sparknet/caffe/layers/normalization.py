@@ -1,6 +1,7 @@
 """BatchNorm and MVN: subtract a mean, divide by a standard deviation.
 
-Source: ``batch_norm_layer.cpp`` and ``mvn_layer.cpp`` of BVLC Caffe; Ioffe and Szegedy, 2015 (arXiv 1502.03167).
+Source: ``batch_norm_layer.cpp`` and ``mvn_layer.cpp`` of BVLC Caffe; Ioffe and Szegedy, 2015 (arXiv
+1502.03167).
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from sparknet.weights import Shape
 class BatchNorm(Layer):
     """Per channel; without an affine part, which is a Scale layer after it.
 
-    Three blobs that no solver touches: the moving sums of mean and variance, and the sum of their weights. A sum
-    of f * old + new with f = ``moving_average_fraction`` is taken at every forward that uses batch statistics.
+    Three blobs that no solver touches: the moving sums of mean and variance, and the sum of their weights. A
+    sum of f * old + new with f = ``moving_average_fraction`` is taken at every forward that uses batch
+    statistics.
     """
 
     type = "BatchNorm"
@@ -80,14 +82,16 @@ class BatchNorm(Layer):
 
     def _accumulate(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         fraction = self.param.batch_norm_param.moving_average_fraction
-        for blob, new in zip(self.blobs, (mean, unbiased_variance, 1.0), strict=True):
+        news: tuple[Tensor | float, ...] = (mean, unbiased_variance, 1.0)
+        for blob, new in zip(self.blobs, news, strict=True):
             blob.data.mul_(fraction).add_(new)
 
 
 class MVN(Layer):
     """Mean and variance normalisation of each picture: per channel, or over all with ``across_channels``.
 
-    y = (x - mean) / (std + eps). Caffe's gradient is that of (x - mean) / std, divided by std + eps; it is kept.
+    y = (x - mean) / (std + eps). Caffe's gradient is that of (x - mean) / std, divided by std + eps; it is
+    kept.
     """
 
     type = "MVN"

@@ -1,8 +1,8 @@
 """Pooling: MAX (with mask), AVE and STOCHASTIC over windows of a picture.
 
-The last window may reach beyond the picture (``round_mode: CEIL``, Caffe's default), but must begin inside it.
-AVE divides by the part of the window inside the padded picture, padding counted. Source: ``pooling_layer.cpp``
-and ``pooling_layer.cu`` of BVLC Caffe.
+The last window may reach beyond the picture (``round_mode: CEIL``, Caffe's default), but must begin inside
+it. AVE divides by the part of the window inside the padded picture, padding counted. Source:
+``pooling_layer.cpp`` and ``pooling_layer.cu`` of BVLC Caffe.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layers.layer import ONE_ENGINE, Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.schema.caffe_pb2 import PoolingParameter
 from sparknet.weights import Shape
 
@@ -26,7 +26,7 @@ class Pooling(Layer):
 
     type = "Pooling"
     messages = ("pooling_param",)
-    hints = {"engine": "there is one implementation"}
+    hints = ONE_ENGINE
     top_arity = Arity(most=2)
     fresh_tops = True
 
@@ -135,7 +135,7 @@ class Pooling(Layer):
         return F.fold(folded, columns, size, stride=self.stride)[:, :, : shape[2], : shape[3]]
 
     def _windows(self, x: Tensor, size: Any) -> tuple[Tensor, Pair]:
-        """(N, C, out_h, out_w, window) with zeros where a window reaches beyond; and the size of the padded plane."""
+        """(N, C, out_h, out_w, window), zeros where a window reaches out; and the padded plane's size."""
         n, channels, height, width = x.shape
         out = [self._outputs(length, axis, size[axis]) for axis, length in enumerate((height, width))]
         full = [
@@ -158,7 +158,7 @@ class Pooling(Layer):
         return count - 1 if (count - 1) * stride >= length + self.pad[axis] else count
 
     def _padded(self, x: Tensor, size: Any, value: float) -> tuple[Tensor, Pair]:
-        """The kernels of torch pad by half a window at most; Caffe by a whole one less 1. Beyond, pad here."""
+        """torch's kernels pad by half a window at most, Caffe by a whole one less 1: beyond, pad here."""
         if self.pad[0] * 2 <= size[0] and self.pad[1] * 2 <= size[1]:
             return x, self.pad
         return F.pad(x, self._margins(x.shape, size), value=value), (0, 0)
@@ -199,9 +199,9 @@ class Pooling(Layer):
 def _pair(layer: Layer, p: PoolingParameter, field: str) -> Pair:
     stem = field.removesuffix("_size")
     height, width = f"{stem}_h", f"{stem}_w"
-    given = [p.HasField(height), p.HasField(width)]  # type: ignore[arg-type]
+    given = [p.HasField(height), p.HasField(width)]
     if any(given):
-        if p.HasField(field):  # type: ignore[arg-type]
+        if p.HasField(field):
             raise layer.error(f"{field} and {height}/{width} are both given: keep one")
         if not all(given):
             raise layer.error(f"{height} and {width} are given together or not at all")

@@ -1,9 +1,9 @@
 """LSTM, LSTMUnit and RNN.
 
-Time is the first axis: x is (T, N, ...), and cont (T, N) is 0 where a sequence begins. The state at the end of a
-forward is where the next one begins, unless ``expose_hidden`` passes it through bottoms and tops instead.
-Source: ``recurrent_layer.cpp``, ``lstm_layer.cpp``, ``lstm_unit_layer.cpp``, ``rnn_layer.cpp`` of BVLC Caffe;
-Donahue et al., 2014 (arXiv 1411.4389).
+Time is the first axis: x is (T, N, ...), and cont (T, N) is 0 where a sequence begins. The state at the end
+of a forward is where the next one begins, unless ``expose_hidden`` passes it through bottoms and tops
+instead. Source: ``recurrent_layer.cpp``, ``lstm_layer.cpp``, ``lstm_unit_layer.cpp``, ``rnn_layer.cpp`` of
+BVLC Caffe; Donahue et al., 2014 (arXiv 1411.4389).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Recurrent(TapeLayer):
         self.has_static = len(bottoms) > 2 + exposed
         if len(bottoms) != 2 + self.has_static + exposed or self.tops_named not in (0, 1 + exposed):
             raise self.error(
-                f"takes bottoms x, cont, optionally x_static{f' and {exposed} initial states' if exposed else ''}, "
+                f"takes bottoms x, cont, [x_static] and {exposed} initial states, "
                 f"and {1 + exposed} tops; it has {len(bottoms)} and {self.tops_named}"
             )
         self.carried: list[Tensor] = []
@@ -129,7 +129,10 @@ class LSTM(Recurrent):
 
 
 class RNN(Recurrent):
-    """h = tanh(W_hh h + W_xh x + b_h), o = tanh(W_ho h + b_o); blobs W_xh, b_h, [W_xh_static], W_hh, W_ho, b_o."""
+    """h = tanh(W_hh h + W_xh x + b_h), o = tanh(W_ho h + b_o).
+
+    Blobs W_xh, b_h, [W_xh_static], W_hh, W_ho, b_o.
+    """
 
     type = "RNN"
 

@@ -1,4 +1,4 @@
-"""Layers that only move elements: Flatten, Reshape, Concat, Slice, Split, Tile, Crop, Silence, BatchReindex, Filter.
+"""Layers that only move elements: Reshape, Concat, Slice, Split, Tile, Crop, Filter and their like.
 
 Source: the ``*_layer.cpp`` of the same names in BVLC Caffe.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class Flatten(_Reshaping):
 
 
 class Reshape(_Reshaping):
-    """Axes ``axis`` to ``axis + num_axes`` get the dims of ``shape``: 0 keeps the bottom's, one -1 is worked out."""
+    """``num_axes`` axes from ``axis`` on get the dims of ``shape``: 0 keeps, one -1 is worked out."""
 
     type = "Reshape"
     messages = ("reshape_param",)
@@ -112,7 +113,7 @@ class Slice(TapeLayer):
         return [(*shape[:a], part, *shape[a + 1 :]) for part in self._parts(shape[a])]
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        return list(bottoms[0].split(self._parts(bottoms[0].shape[self.along]), self.along))
+        return list(torch.split(bottoms[0], self._parts(bottoms[0].shape[self.along]), self.along))
 
     def _parts(self, length: int) -> list[int]:
         points, tops = list(self.param.slice_param.slice_point), self.tops_named
@@ -123,7 +124,7 @@ class Slice(TapeLayer):
         if len(points) != tops - 1:
             raise self.error(f"{tops} tops need {tops - 1} slice_point, and there are {len(points)}")
         edges = [0, *points, length]
-        parts = [end - start for start, end in zip(edges, edges[1:], strict=False)]
+        parts = [end - start for start, end in pairwise(edges)]
         if min(parts) < 1:
             raise self.error(f"slice_point {points} do not rise between 0 and {length}")
         return parts
@@ -186,7 +187,7 @@ class Crop(TapeLayer):
         for axis, start in self._offsets(first, len(bottoms[0])).items():
             if start + bottoms[1][axis] > bottoms[0][axis]:
                 raise self.error(
-                    f"on axis {axis}, {bottoms[1][axis]} elements from {start} on exceed the {bottoms[0][axis]} there"
+                    f"axis {axis} has {bottoms[0][axis]} elements, not {bottoms[1][axis]} from {start} on"
                 )
         return [(*bottoms[0][:first], *bottoms[1][first:])]
 
@@ -242,7 +243,7 @@ class BatchReindex(TapeLayer):
         rows = bottoms[1].long()
         if rows.numel() and (int(rows.min()) < 0 or int(rows.max()) >= bottoms[0].shape[0]):
             raise self.error(
-                f"rows from {int(rows.min())} to {int(rows.max())} are asked of a bottom of {bottoms[0].shape[0]}"
+                f"rows {int(rows.min())} to {int(rows.max())} are asked of a bottom of {bottoms[0].shape[0]}"
             )
         return [bottoms[0].index_select(0, rows)]
 
@@ -255,7 +256,7 @@ class Filter(TapeLayer):
     top_arity = ANY
 
     def configure(self, bottoms: Shapes) -> None:
-        self.index_bottoms = frozenset({len(bottoms) - 1})  # type: ignore[misc]  # which one depends on the net
+        self.index_bottoms = frozenset({len(bottoms) - 1})  # type: ignore[misc]  # as the net has it
         if self.tops_named != len(bottoms) - 1:
             raise self.error(f"{len(bottoms)} bottoms, the last the selector, make {len(bottoms) - 1} tops")
 

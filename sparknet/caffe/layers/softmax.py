@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Arity, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.layers.layer import ONE_ENGINE, Arity, Gradients, Layer, Shapes, TapeLayer, Tensors
 from sparknet.caffe.schema.caffe_pb2 import LossParameter
 from sparknet.caffe.weight_file import read_blob
 from sparknet.weights import Shape
@@ -26,7 +26,7 @@ class Softmax(TapeLayer):
 
     type = "Softmax"
     messages = ("softmax_param",)
-    hints = {"engine": "there is one implementation"}
+    hints = ONE_ENGINE
 
     def configure(self, bottoms: Shapes) -> None:
         self.along = self.axis(self.param.softmax_param.axis, bottoms[0])
@@ -38,8 +38,8 @@ class Softmax(TapeLayer):
 class ClassLoss(Layer):
     """Scores and labels: what the losses over classes have in common.
 
-    The scores have the classes along ``self.along``; the labels, float32, hold one number for each of the other
-    positions, whatever their shape.
+    The scores have the classes along ``self.along``; the labels, float32, hold one number for each of the
+    other positions, whatever their shape.
     """
 
     bottom_arity = Arity(least=2, most=2)
@@ -78,11 +78,11 @@ class ClassLoss(Layer):
         inner = math.prod(scores.shape[self.along + 1 :])
         if mode == LossParameter.VALID and valid is not None:
             return valid.sum().clamp_(min=1).to(scores.dtype)
-        sizes = {LossParameter.BATCH_SIZE: outer, LossParameter.NONE: 1}
+        sizes: dict[int, int] = {LossParameter.BATCH_SIZE: outer, LossParameter.NONE: 1}
         return float(max(1, sizes.get(mode, outer * inner)))
 
     def _labels(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Labels as indices, of the scores' shape with 1 on the class axis, and which are valid (None: all are)."""
+        """Labels as indices, shaped as the scores but 1 on the class axis; which are valid (None: all)."""
         shape = list(scores.shape)
         shape[self.along] = 1
         indices = labels.reshape(shape).long()
@@ -109,7 +109,7 @@ class SoftmaxWithLoss(ClassLoss):
 
     type = "SoftmaxWithLoss"
     messages = ("softmax_param", "loss_param")
-    hints = {"engine": "there is one implementation"}
+    hints = ONE_ENGINE
 
     def configure(self, bottoms: Shapes) -> None:
         self.along = self.axis(self.param.softmax_param.axis, bottoms[0])
@@ -145,10 +145,7 @@ class InfogainLoss(ClassLoss):
 
     type = "InfogainLoss"
     messages = ("infogain_loss_param", "softmax_param", "loss_param")
-    hints = {
-        "engine": "there is one implementation",
-        "axis of softmax_param": "infogain_loss_param has the axis",
-    }
+    hints = ONE_ENGINE
     bottom_arity = Arity(least=2, most=3)
     index_bottoms = frozenset({1, 2})
 
@@ -191,10 +188,6 @@ class InfogainLoss(ClassLoss):
         return [grad.mul_(top_diffs[0] / normalizer), *others]
 
     def _read_gain(self, classes: int) -> Tensor:
-        from sparknet.caffe.weight_file import (
-            read_blob,  # here: weight_file reads nets, which are made of layers
-        )
-
         source = self.param.infogain_loss_param.source
         if not source:
             raise self.error("needs H: a third bottom, or a .binaryproto as infogain_loss_param.source")
@@ -229,6 +222,6 @@ class MultinomialLogisticLoss(ClassLoss):
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
         if math.prod(bottoms[1]) != bottoms[0][0]:
             raise self.error(
-                f"{bottoms[0][0]} rows of probabilities and labels of shape {tuple(bottoms[1])}: one label per row"
+                f"{bottoms[0][0]} rows of probabilities need as many labels, not shape {tuple(bottoms[1])}"
             )
         return [()]

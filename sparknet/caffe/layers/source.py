@@ -47,7 +47,7 @@ class Input(SourceLayer):
 
 
 class MemoryData(SourceLayer):
-    """Images (batch_size, channels, height, width) and labels (batch_size), taken from arrays given beforehand."""
+    """Images (batch_size, channels, height, width) and labels (batch_size), from arrays given beforehand."""
 
     type = "MemoryData"
     messages = ("memory_data_param", "transform_param")

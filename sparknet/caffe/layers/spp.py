@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sparknet.caffe.layers.layer import Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layers.layer import ONE_ENGINE, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.layers.pooling import Pooling
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 from sparknet.weights import Shape
@@ -21,7 +21,7 @@ class SPP(Layer):
 
     type = "SPP"
     messages = ("spp_param",)
-    hints = {"engine": "there is one implementation"}
+    hints = ONE_ENGINE
 
     def configure(self, bottoms: Shapes) -> None:
         p = self.param.spp_param
@@ -50,7 +50,9 @@ class SPP(Layer):
         if not propagate_down[0]:
             return [None]
         rows = len(top_diffs[0])
-        parts = top_diffs[0].reshape(rows, -1).split([math.prod(shape[1:]) for shape in self.shapes], 1)
+        parts = torch.split(
+            top_diffs[0].reshape(rows, -1), [math.prod(shape[1:]) for shape in self.shapes], 1
+        )
         total = torch.zeros(())
         for level, part, shape in zip(self.levels, parts, self.shapes, strict=True):
             (gradient,) = level.backward([part.reshape(rows, *shape[1:])], [True])
@@ -64,7 +66,8 @@ class SPP(Layer):
         param.pooling_param.CopyFrom(
             PoolingParameter(
                 pool=self.param.spp_param.pool,  # type: ignore[arg-type]  # two enums, the same numbers
-                kernel_h=kernel_h, kernel_w=kernel_w, stride_h=kernel_h, stride_w=kernel_w, pad_h=pad_h, pad_w=pad_w,
+                kernel_h=kernel_h, kernel_w=kernel_w, stride_h=kernel_h, stride_w=kernel_w,
+                pad_h=pad_h, pad_w=pad_w,
             )
         )  # fmt: skip
         pooling = Pooling(param, phase=self.phase, device=self.device)

@@ -26,7 +26,7 @@ def generate(target: Path) -> None:
 
     Raises RuntimeError if the compiler refuses a schema (it has said why on stderr).
     """
-    from grpc_tools import protoc  # type: ignore[import-untyped]  # developers' tool: absent where nets only run
+    from grpc_tools import protoc  # type: ignore[import-untyped]  # a developers' tool
 
     folder = FOLDER.relative_to(ROOT)
     for name in SCHEMAS:

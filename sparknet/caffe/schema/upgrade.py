@@ -147,7 +147,7 @@ def _copy_v1_params(old: V1LayerParameter, new: LayerParameter) -> None:
         if i < len(old.param):
             spec.name = old.param[i]
         if i < len(old.blob_share_mode):
-            spec.share_mode = old.blob_share_mode[i]  # type: ignore[assignment]  # two enums, the same numbers
+            spec.share_mode = old.blob_share_mode[i]  # type: ignore[assignment]
         if i < len(old.blobs_lr):
             spec.lr_mult = old.blobs_lr[i]
         if i < len(old.weight_decay):
