@@ -77,7 +77,7 @@ def parse(text: str) -> Facts:
     for line in text.splitlines():
         if line.startswith("== "):
             sections[line[3:].split()[0]] = lines = []
-        elif sections:
+        elif sections and line:
             lines.append(line)
     try:
         blocks = json.loads("\n".join(sections["lsblk"]))["blockdevices"]

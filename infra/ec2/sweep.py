@@ -24,7 +24,7 @@ _REMOVALS = {
     VOLUME: ("delete_volume", "VolumeId"),
     GROUP: ("delete_security_group", "GroupId"),
     TEMPLATE: ("delete_launch_template", "LaunchTemplateId"),
-    KEY: ("delete_key_pair", "KeyPairId"),
+    KEY: ("delete_key_pair", "KeyName"),
 }
 _ABSENT = ("*.NotFound", "InvalidLaunchTemplateId.*", "InvalidSpotInstanceRequestID.*")
 _IN_USE = ("DependencyViolation", "VolumeInUse", "IncorrectState")  # passes; the next listing tells
@@ -104,7 +104,8 @@ def _remove(region: Region, left: list[Resource], asked: set[str]) -> None:
         removal = _REMOVALS.get(one.kind)
         if removal:
             operation, argument = removal
-            region.change(operation, tolerate=(*_ABSENT, *_IN_USE), **{argument: one.id})
+            value = one.name if one.kind == KEY else one.id
+            region.change(operation, tolerate=(*_ABSENT, *_IN_USE), **{argument: value})
 
 
 def _still_there(cluster: str, left: list[Resource], seconds: float) -> str:
