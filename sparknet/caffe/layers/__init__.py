@@ -1,28 +1,40 @@
 """The layer types: a table from the ``type`` of prototxt to a class, one file per family.
 
 A further type is a class added to ``TYPES``, or ``type: "Python"`` in the prototxt.
+
+As ``L``, pycaffe's name for this package, ``L.Convolution(...)`` writes a layer of that type: see
+``net_spec``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from sparknet.caffe.layers import (
     activations,
     affine,
     combining,
     convolution,
+    database,
+    hdf5,
+    image_data,
     inner_product,
     losses,
     lrn,
     metrics,
     normalization,
     pooling,
+    python,
     recurrent,
     shaping,
     softmax,
     source,
     spp,
+    window_data,
 )
 from sparknet.caffe.layers.layer import Layer
+from sparknet.caffe.net_spec import layer_function
 
 __all__ = ["TYPES", "Layer"]
 
@@ -48,6 +60,10 @@ _CLASSES: tuple[type[Layer], ...] = (
     convolution.Convolution,
     convolution.Deconvolution,
     convolution.Im2col,
+    database.Data,
+    hdf5.HDF5Data,
+    hdf5.HDF5Output,
+    image_data.ImageData,
     inner_product.Embed,
     inner_product.InnerProduct,
     losses.ContrastiveLoss,
@@ -60,6 +76,8 @@ _CLASSES: tuple[type[Layer], ...] = (
     normalization.BatchNorm,
     normalization.MVN,
     pooling.Pooling,
+    python.Python,
+    python.Python,
     recurrent.LSTM,
     recurrent.LSTMUnit,
     recurrent.RNN,
@@ -82,6 +100,13 @@ _CLASSES: tuple[type[Layer], ...] = (
     source.MemoryData,
     source.Parameter,
     spp.SPP,
+    window_data.WindowData,
 )
 
 TYPES: dict[str, type[Layer]] = {layer.type: layer for layer in _CLASSES}
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name[:1].isupper():  # types are capitalised, modules are not
+        return layer_function(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

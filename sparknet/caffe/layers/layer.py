@@ -53,10 +53,11 @@ ONE_ENGINE: Mapping[str, str] = {"engine": "there is one implementation"}
 
 @dataclass(frozen=True)
 class Declaration:
-    """A parameter blob that a layer wants: its shape, and how it is filled."""
+    """A parameter blob that a layer wants: its shape, and how it is filled, or with what."""
 
     shape: Shape
     filler: FillerParameter
+    values: Tensor | None = None
 
 
 class Layer:

@@ -1,0 +1,150 @@
+"""Data: labelled pictures from an LMDB of Caffe's Datum records, in key order, over and over.
+
+Source: ``data_layer.cpp`` and ``db_lmdb.cpp`` of BVLC Caffe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparknet.caffe.layers import pictures
+from sparknet.caffe.layers.layer import Arity, Layer, Shapes, Tensors
+from sparknet.caffe.layers.source import SourceLayer
+from sparknet.caffe.layers.transform import Transformer, transformed
+from sparknet.caffe.schema.caffe_pb2 import DataParameter, Datum
+from sparknet.errors import DataError
+from sparknet.weights import Shape
+
+
+class Data(SourceLayer):
+    """Tops: pictures float32 (batch_size, C, H, W), transformed, and labels (batch_size)."""
+
+    type = "Data"
+    messages = ("data_param", "transform_param")
+    hints: ClassVar[Mapping[str, str]] = {
+        "prefetch": "records are read when a batch is asked for",
+        "scale, mean_file, crop_size, mirror": "moved to transform_param when the net is read, as Caffe does",
+    }
+    top_arity = Arity(least=1, most=2)
+
+    def configure(self, bottoms: Shapes) -> None:
+        p = self.param.data_param
+        if p.batch_size < 1:
+            raise self.error("batch_size must be given and positive")
+        if p.backend != DataParameter.LMDB:
+            raise self.error(
+                "LevelDB is not read: convert it to LMDB and say backend: LMDB (none given means LEVELDB)"
+            )
+        self.records = open_lmdb(p.source)
+        self.transformer = Transformer(self, self.param.transform_param)
+        self.cursor = self.records.forever()
+        self.first = self._image(_datum(next(self.records.forever())[1], p.source), p.source)
+        for _ in range(int(torch.randint(0, p.rand_skip, ())) if p.rand_skip else 0):
+            next(self.cursor)
+
+    def top_shapes(self, bottoms: Shapes) -> list[Shape]:
+        batch = self.param.data_param.batch_size
+        channels, height, width = self.first.shape
+        image = self.transformer.shape(channels, height, width)
+        return [(batch, *image), (batch,)][: self.tops_named]
+
+    def forward(self, bottoms: Tensors) -> list[Tensor]:
+        images, labels = [], []
+        for _ in range(self.param.data_param.batch_size):
+            key, value = next(self.cursor)
+            datum = _datum(value, f"{self.param.data_param.source} record {key!r}")
+            images.append(self._image(datum, self.param.data_param.source))
+            labels.append(datum.label)
+        try:
+            batch = transformed(self.transformer, images).to(self.device)
+        except RuntimeError:
+            raise self.error("the records differ in size: set transform_param { crop_size }") from None
+        return [batch, torch.tensor(labels, dtype=torch.float32, device=self.device)][: self.tops_named]
+
+    def _image(self, datum: Datum, where: str) -> Tensor:
+        t = self.param.transform_param
+        if not datum.encoded:
+            return _pixels(datum, where)
+        if t.force_color and t.force_gray:
+            raise self.error("force_color and force_gray are both set")
+        color = True if t.force_color or self.param.data_param.force_encoded_color else None
+        return pictures.decode(datum.data, where, color=False if t.force_gray else color)
+
+
+class Records:
+    """An open LMDB: keys and values in byte order."""
+
+    def __init__(self, environment: Any, path: str) -> None:
+        self.environment, self.path = environment, path
+
+    def __len__(self) -> int:
+        return int(self.environment.stat()["entries"])
+
+    def forever(self) -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) from the first record on, again and again."""
+        while True:
+            with self.environment.begin(buffers=False) as transaction:
+                yield from transaction.cursor()
+
+
+_OPEN: WeakValueDictionary[str, Records] = WeakValueDictionary()
+
+
+def open_lmdb(source: str) -> Records:
+    """The LMDB in folder (or file) ``source``, opened once per process. Raises DataError if it is none."""
+    import lmdb
+
+    path = str(Path(source).resolve())
+    records = _OPEN.get(path)
+    if records is None:
+        try:
+            environment = lmdb.open(
+                path, readonly=True, lock=False, subdir=Path(path).is_dir(), readahead=False
+            )
+        except lmdb.Error as error:
+            raise DataError(f"cannot open {source} as LMDB: {error}") from None
+        records = _OPEN[path] = Records(environment, source)
+    if not len(records):
+        raise DataError(f"the LMDB {source} is empty")
+    return records
+
+
+def _datum(value: bytes, where: str) -> Datum:
+    from google.protobuf.message import DecodeError
+
+    try:
+        return Datum.FromString(value)
+    except DecodeError:
+        raise DataError(f"{where}: not a Caffe Datum") from None
+
+
+def _pixels(datum: Datum, where: str) -> Tensor:
+    shape = (datum.channels, datum.height, datum.width)
+    pixels = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+    if pixels.size != np.prod(shape):
+        raise DataError(f"{where}: {pixels.size} values for a picture of shape {shape}")
+    return torch.from_numpy(pixels.reshape(shape).copy())
+
+
+def image_labels(layer: Layer, source: str) -> list[tuple[str, float]]:
+    """The lines "path label" of a list file. Raises DataError for a line that is not so."""
+    try:
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{layer}: cannot read {source}: {error.strerror}") from None
+    return [_path_and_label(line, f"{source}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
+
+
+def _path_and_label(line: str, where: str) -> tuple[str, float]:
+    path, _, label = line.rstrip().rpartition(" ")
+    try:
+        return path, float(int(label))
+    except ValueError:
+        raise DataError(f'{where}: not "path label": {line!r}') from None
