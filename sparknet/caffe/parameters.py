@@ -75,6 +75,9 @@ def allocate(layers: Sequence[Layer], device: torch.device) -> Parameters:
 
 
 def _fill(layer: Layer, blob: Blob, declaration: Declaration) -> None:
+    if declaration.values is not None:
+        blob.data.copy_(declaration.values)
+        return
     try:
         fill(blob.data, declaration.filler)
     except ModelError as error:

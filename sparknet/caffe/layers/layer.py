@@ -118,9 +118,11 @@ class Layer:
         """Number of tops in the prototxt."""
         return len(self.param.top)
 
-    def declare(self, shape: Sequence[int], filler: FillerParameter | None = None) -> None:
-        """Ask for a parameter blob, filled with 0 unless ``filler`` says otherwise."""
-        self.declarations.append(Declaration(tuple(shape), filler or FillerParameter()))
+    def declare(
+        self, shape: Sequence[int], filler: FillerParameter | None = None, *, values: Tensor | None = None
+    ) -> None:
+        """Ask for a parameter blob that holds ``values``, or what ``filler`` makes, or 0."""
+        self.declarations.append(Declaration(tuple(shape), filler or FillerParameter(), values))
 
     def gradient(self, index: int, diff: Tensor) -> None:
         """Add ``diff`` to the gradient of parameter ``index``."""

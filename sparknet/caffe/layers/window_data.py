@@ -42,7 +42,7 @@ class Window:
 
 
 class WindowData(SourceLayer):
-    """Tops: windows warped to (batch_size, C, crop_size, crop_size), and labels (batch_size), 0 the background.
+    """Tops: windows (batch_size, C, crop_size, crop_size), and labels (batch_size), 0 for background.
 
     ``fg_fraction`` of a batch is drawn from windows that overlap an object by ``fg_threshold`` or more, the
     rest from those below ``bg_threshold``.
