@@ -121,10 +121,12 @@ class Coordinator:
         """The Spark job that carries the workers is over: whoever waits for them is told ``reason``."""
         self._door.events.put(JobEnded(reason))
 
-    def close(self) -> None:
-        """Tell every worker to stop and stop listening."""
+    def close(self) -> bool:
+        """Tell every worker to stop, and stop listening; whether all were here to hear it."""
+        complete = len(self._members) == self.workers and self._ended is None
         self._door.close()
         self._members.clear()
+        return complete
 
     # -- asking and waiting ---------------------------------------------------------------------------------
 

@@ -117,8 +117,9 @@ class SparkWorkers:
         if self._closed:
             return
         self._closed = True
-        self._coordinator.close()
-        self._job.join(self._deadlines.stop)
+        complete = self._coordinator.close()
+        # a partition without its worker would be tried again and again, and find the door shut
+        self._job.join(self._deadlines.stop if complete else 0)
         if self._job.is_alive():
             self._on_spark(lambda: self._spark.sparkContext.cancelJobGroup(self._group))
             self._job.join(self._deadlines.stop)

@@ -1,4 +1,4 @@
-"""Training on a real Spark with executors in JVMs of their own: equality, kills, errors, and what is left behind."""
+"""Training on a real Spark with executors in JVMs of their own: equality, kills, errors, leftovers."""
 
 from __future__ import annotations
 
@@ -165,12 +165,15 @@ def test_pictures_of_the_wrong_size_reach_the_driver_as_one_message(spark: Spark
 
 def test_an_exception_in_the_users_loop_closes_everything(spark: SparkSession) -> None:
     data = from_examples(spark, EXAMPLES, 3)
-    with (
-        pytest.raises(ZeroDivisionError),
-        SparkWorkers(spark, small_recipe(), data, deadlines=DEADLINES) as crew,
-    ):
-        for _ in train(crew, Settings(rounds=100)):
-            raise ZeroDivisionError
+    crew = SparkWorkers(spark, small_recipe(), data, deadlines=DEADLINES)
+
+    def careless() -> None:
+        with crew:
+            for done in train(crew, Settings(rounds=100)):
+                assert done.loss / 0
+
+    with pytest.raises(ZeroDivisionError):
+        careless()
     nothing_is_left(spark, crew)
 
 
