@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Iterator
 
+import click
 import numpy as np
 import torch
 
@@ -67,7 +68,7 @@ def line(name: str, values: list[float]) -> None:
     ordered = sorted(values)
     p90 = ordered[int(0.9 * len(ordered))]
     median = statistics.median(values)
-    print(
+    click.echo(
         f"    {name:<34} median {1e3 * median:9.2f} ms   min {1e3 * ordered[0]:9.2f}   p90 {1e3 * p90:9.2f}"
     )
 
@@ -133,7 +134,7 @@ def measure(size: int, options: argparse.Namespace) -> None:
     line("the same round in one process", [one.seconds for one in local])
     line("the bytes alone, loopback", loopback(size, options.workers, options.rounds))
     down, up, weights = remote[-1].bytes_sent, remote[-1].bytes_received, 4 * size * options.workers
-    print(f"    bytes a round: {down:,} down, {up:,} up; K x weights {weights:,}")
+    click.echo(f"    bytes a round: {down:,} down, {up:,} up; K x weights {weights:,}")
 
 
 def main() -> None:
@@ -150,7 +151,7 @@ def main() -> None:
     for name in options.models.split(","):
         size = SIZES[name]
         shape = f"K = {options.workers}, tau = {options.tau}, {options.rounds} rounds"
-        print(f"{name}: {4 * size / 1e6:.2f} MB, {shape}")
+        click.echo(f"{name}: {4 * size / 1e6:.2f} MB, {shape}")
         measure(size, options)
         sys.stdout.flush()
 
