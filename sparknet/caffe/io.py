@@ -106,7 +106,7 @@ def load_image(filename: str | Path, color: bool = True) -> Floats:
     return pixels if color else (pixels @ LUMINANCE)[:, :, np.newaxis]
 
 
-def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> Floats:
+def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Floats:
     """``im`` ``(H, W, K)`` resized to ``new_dims`` (height, width), as float32.
 
     With 1 or 3 channels the centres of the corner pixels move as in ``skimage.transform.resize``, with any
@@ -127,7 +127,7 @@ def resize_image(im: Array, new_dims: Sequence[int], interp_order: int = 1) -> F
     return np.asarray(resized[0].permute(1, 2, 0).numpy(), dtype=np.float32)
 
 
-def oversample(images: Sequence[Array], crop_dims: Sequence[int]) -> Floats:
+def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Floats:
     """Ten crops of each image: the corners, the centre, and all of them mirrored; ``(10 * N, H, W, K)``."""
     height, width = (int(size) for size in crop_dims)
     full = np.array(images[0].shape[:2])

@@ -76,14 +76,14 @@ def read(path: str | Path) -> Weights:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"there is no weight file {path}")
-    weights = _read_hdf5(path) if path.suffix == ".h5" else _read_binary(path)
+    weights = _read_hdf5(path) if _is_hdf5(path) else _read_binary(path)
     if not weights:
         raise ModelError(f"{path} holds no layers: it is not a Caffe weight file")
     return weights
 
 
-def save(net: Net, path: str | Path, *, with_diffs: bool = False) -> None:
-    """Write the net and its weights, as HDF5 if ``path`` ends in ``.h5``; ``with_diffs`` the gradients too.
+def save(net: Net, path: str | Path, *, with_diffs: bool = False, hdf5: bool = False) -> None:
+    """Write the net and its weights, as HDF5 if told so or ``path`` ends in ``.h5``; ``with_diffs`` too.
 
     The file is there wholly or not at all.
     """
@@ -91,7 +91,7 @@ def save(net: Net, path: str | Path, *, with_diffs: bool = False) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".h5":
+        if hdf5 or path.suffix == ".h5":
             _write_hdf5(net, partial, with_diffs)
         else:
             partial.write_bytes(serialize(net, with_diffs=with_diffs))
@@ -206,6 +206,13 @@ def _serialized_layer(param: caffe_pb2.LayerParameter, blobs: Sequence[Blob], wi
 
 
 # ---- HDF5
+
+
+def _is_hdf5(path: Path) -> bool:
+    if path.suffix == ".h5":
+        return True
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def _read_hdf5(path: Path) -> Weights:

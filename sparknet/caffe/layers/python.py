@@ -102,7 +102,7 @@ class Python(Layer):
         return [blob.shape for blob in self.top]
 
     def forward(self, bottoms: Tensors) -> list[Tensor]:
-        self._attach_parameters()
+        self.attach_parameters()
         for blob, tensor in zip(self.bottom, bottoms, strict=True):
             blob.hold(_array(tensor))
         for blob in self.top:  # memory of its own, so that tops made before stay as they were
@@ -113,7 +113,7 @@ class Python(Layer):
         return [self._tensor(blob.data) for blob in self.top]
 
     def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
-        self._attach_parameters()
+        self.attach_parameters()
         for blob, diff in zip(self.top, top_diffs, strict=True):
             blob.diff = _array(diff)
         for blob in self.bottom:
@@ -123,7 +123,7 @@ class Python(Layer):
         wanted = zip(self.bottom, propagate_down, strict=True)
         return [self._tensor(blob.diff) if want else None for blob, want in wanted]
 
-    def _attach_parameters(self) -> None:
+    def attach_parameters(self) -> None:
         """Let the user's parameters be the net's, as they are now."""
         mine = [blob.core for blob in self.user.blobs]
         if any(a is not b for a, b in zip(mine, self.blobs, strict=True)):
