@@ -1,4 +1,5 @@
-"""Bootstrap: turns cloud-config.txt and the scripts of ami/ into what a node runs. Pure; printable without AWS.
+"""Bootstrap: turns cloud-config.txt and the scripts of ami/ into what a node runs. Pure; printable without
+AWS.
 
 A placeholder is ``@NAME@``: neither shell, nor YAML, nor systemd gives that a meaning of its own.
 """

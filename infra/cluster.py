@@ -45,7 +45,7 @@ READY_SECONDS = 180.0
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """Where clusters are made: an API, a way to reach what it makes, and a folder for keys on this machine."""
+    """Where clusters are made: an API, a way to reach what it makes, and a folder for keys here."""
 
     kind: str  # "aws" or "local", for messages
     region: Region
@@ -116,8 +116,9 @@ def status(cloud: Cloud, name: str) -> Status:
 def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
     """Bring the cluster to what ``spec`` says, and return it when Spark is ready.
 
-    From nothing it makes all; after an interrupted launch it goes on; a ready cluster of another size grows or
-    shrinks. If it fails, everything is removed, or, of a cluster that was ready before, what this run added.
+    From nothing it makes all; after an interrupted launch it goes on; a ready cluster of another size grows
+    or shrinks. If it fails, everything is removed, or, of a cluster that was ready before, what this run
+    added.
     """
     before = _look(cloud, spec.name)
     was_ready = _is_ready(cloud, spec.name)
@@ -213,7 +214,7 @@ def _choose(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> tuple[template.Recip
 
 
 def _make_ground(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> tags.Stamp:
-    """The security group and the key; the stamp of the run that first made them, so that its tokens stay the same."""
+    """The security group and the key; the stamp of the run that first made them: its tokens stay."""
     region = cloud.region
     with _phase(emit, "network"):
         known = network.find_group(region, spec.name)
@@ -271,7 +272,7 @@ def _make_nodes(
 
 
 def _same_place(pools: tuple[fleet.Pool, ...], before: Cluster, spec: ClusterSpec) -> tuple[fleet.Pool, ...]:
-    """Those of ``pools`` where the cluster's workers are already; all of them if it has none, or may be spread."""
+    """Those of ``pools`` where the workers are already; all of them if there are none or ``spread``."""
     if not before.workers or spec.purchase.spread:
         return pools
     there = {(node.instance_type, node.zone) for node in before.workers}
@@ -408,8 +409,8 @@ def _phase(emit: Emit, name: str) -> Iterator[None]:
 def _undone_on_failure(cloud: Cloud, name: str, emit: Emit, *, kept: set[str], whole: bool) -> Iterator[None]:
     """Whatever ends the body before its end, an interrupt too, first takes down what was made.
 
-    ``whole``: all of the cluster; otherwise the nodes that are not ``kept``. Raises the body's error, or Leftovers
-    with it if not everything could be removed.
+    ``whole``: all of the cluster; otherwise the nodes that are not ``kept``. Raises the body's error, or
+    Leftovers with it if not everything could be removed.
     """
     try:
         yield

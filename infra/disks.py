@@ -1,8 +1,8 @@
 """Disks: which device becomes which mount point (a pure plan from recorded facts), and doing it.
 
-EBS volumes are found by their id, never by ``/dev/sdX``: on Nitro the kernel names them in any order, and the link
-``/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol...`` is the only thing that tells. A type's own disks are used
-first, being faster and already paid for. Nothing with a file system is ever formatted.
+EBS volumes are found by their id, never by ``/dev/sdX``: on Nitro the kernel names them in any order, and the
+link ``/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol...`` is the only thing that tells. A type's own
+disks are used first, being faster and already paid for. Nothing with a file system is ever formatted.
 https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html
 """
 
@@ -23,7 +23,7 @@ EBS_LINK = "nvme-Amazon_Elastic_Block_Store_"
 STORE_MODEL = "Amazon EC2 NVMe Instance Storage"
 STORE_LINK = "nvme-Amazon_EC2_NVMe_Instance_Storage_"
 IMAGE_MOUNT = "/opt/dlami/nvme"  # the Deep Learning image makes one file system of all instance-store disks
-FILE_SYSTEM = "ext4"
+ROOT = PurePosixPath("/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """``mounts`` to do, and ``folders`` for Spark when they are done, fastest first. Paths as on the node's root."""
+    """``mounts`` to do, then ``folders`` for Spark, fastest first. Paths as on the node's root."""
 
     mounts: tuple[Mount, ...]
     folders: tuple[str, ...]
@@ -90,8 +90,9 @@ def parse(text: str) -> Facts:
     return Facts(links=tuple(links), blocks=tuple(blocks), mounts=tuple(mounts))
 
 
-def plan(facts: Facts, volumes: Sequence[str], root: PurePosixPath = PurePosixPath("/")) -> Plan:
-    """What to mount where, on a node with the added EBS ``volumes``. The same facts after it was done: no mounts.
+def plan(facts: Facts, volumes: Sequence[str], root: PurePosixPath = ROOT) -> Plan:
+    """What to mount where, on a node with the added EBS ``volumes``. The same facts after it was done: no
+    mounts.
 
     Raises SetupError if a volume is not there, or holds a file system that is not ours.
     """

@@ -37,7 +37,7 @@ def interrupts_raise() -> Iterator[None]:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Inside, an interrupt waits; it is raised at the end. Other threads than the main one are never interrupted."""
+    """Inside, an interrupt waits; it is raised at the end. Only the main thread is ever interrupted."""
     global _held, _pending
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -4,9 +4,10 @@ A job is a folder on the master, ``var/lib/sparknet/jobs/<id>``, and nothing els
 
     command     what is run, as a shell script        pid         its process group
     log         all it says                           exit_code   how it ended, once it has
-    output/     what it leaves for the user           trainer.zip, the program itself
+    output/     what it leaves for the user           trainer.zip, and what is in it, and the program
 
-So a job survives the connection, the laptop, and this program; ``logs``, ``jobs`` and ``cancel`` find it again.
+So a job survives the connection, the laptop, and this program; ``logs``, ``jobs`` and ``cancel`` find it
+again.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Program:
 
     name: str
     file: Path
-    is_app: bool  # one of the project's own, whose files below apps/ go with it
+    is_app: bool  # one of the project's own, which takes --output
 
 
 def program(word: str) -> Program:
@@ -90,7 +91,8 @@ def submit(
 ) -> str:
     """Start ``what`` on the cluster's master and return the job's id; it runs whoever listens.
 
-    Raises ClusterNotFound, UsageError for an impossible variable, SetupError if the cluster has no running master.
+    Raises ClusterNotFound, UsageError for an impossible variable, SetupError if the cluster has no running
+    master.
     """
     for variable in env:
         if not VARIABLE.fullmatch(variable):
@@ -103,22 +105,21 @@ def submit(
         trainer = Path(scratch) / "trainer.zip"
         pack_trainer(trainer)
         host.put(trainer, folder / "trainer.zip")
-    host.put(
-        _package("apps") if what.is_app else what.file, folder / ("apps" if what.is_app else what.file.name)
-    )
-    program_file = folder / "apps" / what.file.name if what.is_app else folder / what.file.name
-    write_text(
-        host, folder / "command", _command(host, address, folder, program_file, arguments, env), mode=0o600
-    )
+    host.put(what.file, folder / what.file.name)
+    unpack = f"{_python(host)} -m zipfile -e {quote(str(folder / 'trainer.zip'))} {quote(str(folder))}"
+    host.run(unpack, timeout_seconds=120)  # the driver finds the packages' data as files
+    command = _command(host, address, folder, what, arguments, env)
+    write_text(host, folder / "command", command, mode=0o600)
     host.run(f"bash {_script(host, 'start.sh')} {quote(str(folder))}", timeout_seconds=60)
     return identity
 
 
 def follow(cloud: Cloud, cluster: str, job: str, on_line: Callable[[str], None]) -> int:
-    """Pass on every line of the job's log, from its first, until it ends; its exit status, as ``status_of`` says.
+    """Pass on every line of the job's log, from its first, until it ends; its exit status, as ``status_of``
+    says.
 
-    A lost connection is made again, and nothing is told twice. Raises JobError for an unknown job, and HostError if
-    the master cannot be reached for ``RECONNECT_SECONDS``.
+    A lost connection is made again, and nothing is told twice. Raises JobError for an unknown job, and
+    HostError if the master cannot be reached for ``RECONNECT_SECONDS``.
     """
     host, _ = _master(cloud, cluster)
     folder = _folder(host, job)
@@ -184,7 +185,8 @@ def fetch(cloud: Cloud, cluster: str, job: str, target: Path) -> list[Path]:
         host.get(source, target)
     except OSError as error:
         raise SetupError(
-            f"The results of {job} cannot be written to {target}: {error.strerror or error}; they are still on the "
+            f"The results of {job} cannot be written to {target}: {error.strerror or error}; they are still "
+            f"on the "
             f"cluster: sparknet-ec2 logs {job} --output ANOTHER."
         ) from None
     return sorted(path for path in target.rglob("*") if path.is_file())
@@ -227,7 +229,7 @@ def _command(
     host: Host,
     address: str,
     folder: PurePosixPath,
-    file: PurePosixPath,
+    what: Program,
     arguments: Sequence[str],
     env: Mapping[str, str],
 ) -> str:
@@ -238,8 +240,8 @@ def _command(
         *("--master", f"spark://{address}:7077"),
         *("--name", folder.name),
         *("--py-files", str(folder / "trainer.zip")),
-        str(file),
-        *(["--output", str(output)] if "apps" in file.parent.parts[-1:] else []),
+        str(folder / what.file.name),
+        *(["--output", str(output)] if what.is_app else []),
         *arguments,
     ]
     exports = {"SPARK_CONF_DIR": str(conf), "PYTHONUNBUFFERED": "1", "SPARKNET_OUTPUT": str(output), **env}
@@ -297,6 +299,10 @@ def _job(identity: str, started: str, state: str) -> Job:
         state=state if code is None else names.get(code, "failed"),
         exit_code=code,
     )
+
+
+def _python(host: Host) -> str:
+    return quote(str(host.root / "opt/sparknet/venv/bin/python"))
 
 
 def _script(host: Host, name: str) -> str:

@@ -79,17 +79,17 @@ class Host(Protocol):
         """Run ``command`` in a POSIX shell, and wait for its end.
 
         ``on_line`` gets each line of stdout and stderr as it comes, without its newline.
-        Raises CommandFailed on a status other than 0 (unless ``check`` is False), CommandTimedOut at the deadline
-        (the command is stopped), another HostError if the host cannot be reached.
+        Raises CommandFailed on a status other than 0 (unless ``check`` is False), CommandTimedOut at the
+        deadline (the command is stopped), another HostError if the host cannot be reached.
         """
         ...
 
     def put(self, source: Path, target: PurePosixPath) -> None:
-        """Copy a file, or a folder with all below it, to the host; ``target`` is its new name, parents are made."""
+        """Copy a file, or a folder with all below it, to the host as ``target``; parents are made."""
         ...
 
     def get(self, source: PurePosixPath, target: Path) -> None:
-        """Copy a file, or a folder with all below it, from the host; ``target`` is its new name."""
+        """Copy a file, or a folder with all below it, from the host to ``target``."""
         ...
 
     def close(self) -> None: ...
@@ -144,8 +144,8 @@ def read_text(host: Host, source: PurePosixPath) -> str:
 class SSHHost:
     """A node reached by ssh, over one connection that is opened at first use and kept.
 
-    The key a node shows at first contact is written to ``known_hosts`` (one file a cluster); a node that shows
-    another one later is not talked to.
+    The key a node shows at first contact is written to ``known_hosts`` (one file a cluster); a node that
+    shows another one later is not talked to.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class SSHHost:
         on_line: Callable[[str], None] | None = None,
         check: bool = True,
     ) -> Result:
-        """See ``Host.run``. The node itself ends the command at the deadline, so that it cannot outlive us."""
+        """See ``Host.run``. The node itself ends the command at the deadline: it cannot outlive us."""
         exports = "".join(f"export {name}={quote(value)}; " for name, value in (env or {}).items())
         guarded = f"timeout -k 5 {timeout_seconds:.0f} sh -c {quote(exports + command)}"
         out, error = Lines(on_line), Lines(on_line)
@@ -307,13 +307,15 @@ class SSHHost:
         except ssh.BadHostKeyException:
             raise HostKeyChanged(
                 self.name,
-                f"another machine than before answers at {where}; if the node was replaced, remove its line from "
+                f"another machine than before answers at {where}; if the node was replaced, remove its line "
+                f"from "
                 f"{self._known_hosts}",
             ) from None
         except ssh.AuthenticationException:
             raise HostRejectedLogin(
                 self.name,
-                f"{where} does not accept user {self._user} with the key {self._key}; check --identity-file, and "
+                f"{where} does not accept user {self._user} with the key {self._key}; check --identity-file, "
+                f"and "
                 "that the image's user is that one",
             ) from None
         except (ssh.NoValidConnectionsError, ConnectionError):
@@ -323,7 +325,8 @@ class SSHHost:
         except (TimeoutError, OSError) as failure:
             raise HostUnreachable(
                 self.name,
-                f"{where} does not answer ({failure}); is this machine's address the one the security group lets "
+                f"{where} does not answer ({failure}); is this machine's address the one the security group "
+                f"lets "
                 "in, and is there a route?",
             ) from None
         except ssh.SSHException as failure:

@@ -101,7 +101,7 @@ def configure(host: Host, config: NodeConfig) -> None:
 
 
 def start(host: Host, unit: str, config: NodeConfig) -> None:
-    """Install and start ``unit``, or restart it if its configuration was another. It starts again at each boot."""
+    """Install and start ``unit``; it starts again at each boot. One that runs goes on."""
     text = bootstrap.render(
         (bootstrap.AMI / f"systemd/{unit}.service.template").read_text(), _values(host, config)
     )
@@ -193,7 +193,7 @@ def _values(host: Host, config: NodeConfig) -> dict[str, object]:
 
 
 def _gpu_lines(host: Host, config: NodeConfig) -> str:
-    """What a worker offers, and what the driver asks for: the master's node has none and asks all the same."""
+    """What a worker offers, and what the driver asks for, though the master's node has none."""
     lines = []
     if config.machine.gpus:
         script = host.root / bootstrap.ON_NODE / "spark/gpus.sh"

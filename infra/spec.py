@@ -1,7 +1,7 @@
 """ClusterSpec: everything the user can say about a cluster, checked once, frozen.
 
-The command line builds one from flags, then the environment, then the YAML file, then the defaults below; nothing
-else travels. A value that cannot be raises UsageError with one sentence.
+The command line builds one from flags, then the environment, then the YAML file, then the defaults below;
+nothing else travels. A value that cannot be raises UsageError with one sentence.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Purchase:
         if self.spot_price is not None:
             require(
                 self.spot_price > LOWEST_SPOT_PRICE,
-                f"--spot-price {self.spot_price:g} is too low: EC2 takes prices above ${LOWEST_SPOT_PRICE} an hour.",
+                f"--spot-price {self.spot_price:g} is too low: EC2 takes prices above ${LOWEST_SPOT_PRICE} "
+                f"an hour.",
             )
         if self.max_price_per_hour is not None:
             require(self.max_price_per_hour > 0, "--max-price-per-hour must be more than 0 dollars.")
@@ -94,7 +95,8 @@ class Network:
             network = ipaddress.ip_network(self.authorized_address, strict=False)
         except ValueError:
             raise UsageError(
-                f"--authorized-address {self.authorized_address} is not an address or a range like 198.51.100.7/32."
+                f"--authorized-address {self.authorized_address} is not an address or a range like "
+                f"198.51.100.7/32."
             ) from None
         require(
             network.prefixlen > 0 or self.open_to_the_world,
@@ -147,7 +149,8 @@ class ClusterSpec:
     def __post_init__(self) -> None:
         require(
             NAME.fullmatch(self.name),
-            f"--name {self.name!r} cannot be a cluster's name: a letter, then letters, digits, - and _, 63 at most.",
+            f"--name {self.name!r} cannot be a cluster's name: a letter, then letters, digits, - and _, 63 "
+            f"at most.",
         )
         require(REGION.fullmatch(self.region), f"--region {self.region} is not a region like us-east-1.")
         self._check_size()

@@ -29,7 +29,8 @@ def launch(where: Site, **values: Any) -> None:
     assert cloud is not None
     made = cluster.launch(cloud, wanted, screen.emit)
     click.echo(
-        f"{made.name} is ready: a master and {len(made.workers)} workers in {time.monotonic() - screen.began:.0f} s."
+        f"{made.name} is ready: a master and {len(made.workers)} workers in "
+        f"{time.monotonic() - screen.began:.0f} s."
     )
     click.echo(f"next:  sparknet-ec2 submit CifarApp --name {made.name}")
     click.echo(f"       sparknet-ec2 destroy --name {made.name}")
@@ -66,7 +67,8 @@ def status(where: Site, as_json: bool) -> None:
         click.echo("Spark: not running")
     else:
         click.echo(
-            f"Spark: {health.status}, {health.workers} workers, {health.cores} cores, {health.memory_mib:,} MiB"
+            f"Spark: {health.status}, {health.workers} workers, {health.cores} cores, {health.memory_mib:,} "
+            f"MiB"
             + (f", {health.gpus} GPUs" if health.gpus else "")
             + (f"; running {', '.join(health.applications)}" if health.applications else "")
         )

@@ -1,4 +1,4 @@
-"""The command itself: its verbs, loaded when they are named, and the one place where an error becomes a status."""
+"""The command itself: its verbs, loaded when named, and the one place where an error becomes a status."""
 
 from __future__ import annotations
 

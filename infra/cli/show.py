@@ -1,12 +1,14 @@
 """How it looks: events while they happen, tables of what there is, progress of a job.
 
-What happens goes to stderr, what was asked for to stdout: ``sparknet-ec2 status --json | jq`` sees JSON alone.
+What happens goes to stderr, what was asked for to stdout: ``sparknet-ec2 status --json | jq`` sees JSON
+alone.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import threading
 import time
@@ -27,12 +29,15 @@ from infra.events import (
     Retrying,
 )
 
+NOISE = re.compile(
+    r"WARNING: Using incubator modules: jdk.incubator.vector$"
+)  # of every Java that Spark starts
 ROUND = re.compile(r"round (\d+)/(\d+)")
 BAR_WIDTH = 24
 
 
 class Screen:
-    """Draws events: one line a phase with its seconds; on a terminal the phase under way is shown as it goes."""
+    """Draws events: a line a phase with its seconds; on a terminal also the phase under way."""
 
     def __init__(self, *, is_terminal: bool | None = None) -> None:
         self.is_terminal = sys.stderr.isatty() if is_terminal is None else is_terminal
@@ -76,8 +81,8 @@ class Screen:
 
     def _live(self, text: str) -> None:
         if self.is_terminal:
-            width = click.get_terminal_size()[0] if hasattr(click, "get_terminal_size") else 100
-            click.echo(f"\r\033[K  {text}"[: width + 4], err=True, nl=False)
+            width = shutil.get_terminal_size().columns
+            click.echo(f"\r\033[K  {text}"[: width + 3], err=True, nl=False)
 
 
 class Progress:
@@ -88,6 +93,8 @@ class Progress:
         self._has_bar = False
 
     def line(self, text: str) -> None:
+        if NOISE.match(text):
+            return
         found = ROUND.match(text)
         if not (self.is_terminal and found):
             self.end()

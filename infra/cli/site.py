@@ -43,7 +43,7 @@ class Site:
         return self._embedded(local, emit) if local else None
 
     def require(self, emit: Emit = ignore) -> Cloud:
-        """The cloud, for a verb that needs a cluster in it. Raises ClusterNotFound if it does not even run."""
+        """The cloud, for a verb that needs a cluster. Raises ClusterNotFound if it does not even run."""
         from infra.errors import ClusterNotFound
 
         cloud = self.open(emit)
@@ -112,14 +112,15 @@ def open_local(*, start: bool, port: int = 0, scenario: Path | None = None) -> L
 
 
 def own_address(fetch: Callable[[], str] | None = None) -> str:
-    """This machine's public address as the internet sees it, as a /32. Raises UsageError if that cannot be learnt."""
+    """This machine's address as the internet sees it, as a /32. Raises UsageError if nobody tells."""
     import ipaddress
 
     try:
         address = ipaddress.ip_address((fetch or _ask_for_address)().strip())
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"The address that ssh will come from cannot be learnt from {ADDRESS_PAGE} ({error}); say it with "
+            f"The address that ssh will come from cannot be learnt from {ADDRESS_PAGE} ({error}); say it "
+            f"with "
             "--authorized-address."
         ) from None
     return f"{address}/{address.max_prefixlen}"

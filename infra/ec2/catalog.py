@@ -89,6 +89,7 @@ def require_offered(region: Region, names: Iterable[str], offered: dict[str, fro
     wanted = list(names)
     if not any(offered.get(name) for name in wanted):
         raise UsageError(
-            f"{region.name} offers none of {', '.join(wanted)}; sparknet-ec2 plan --region REGION shows what another "
+            f"{region.name} offers none of {', '.join(wanted)}; sparknet-ec2 plan --region REGION shows what "
+            f"another "
             "region offers."
         )

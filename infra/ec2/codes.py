@@ -1,7 +1,7 @@
 """What EC2's error codes mean to a user: what happened, why, and the command that helps.
 
-The classes of docs "EC2 API error codes" and of ParallelCluster's fail-over list; ``explain`` turns a code into the
-exception of ``infra.errors`` whose exit status fits.
+The classes of docs "EC2 API error codes" and of ParallelCluster's fail-over list; ``explain`` turns a code
+into the exception of ``infra.errors`` whose exit status fits.
 """
 
 from __future__ import annotations
@@ -84,13 +84,15 @@ MEANINGS: dict[str, Meaning] = {
         QuotaError,
         "The account's limit of vCPUs is reached.",
         "On-demand machines of this family may use only so many vCPUs in a region.",
-        f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA, or {_QUOTAS}",
+        f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA, or "
+        f"{_QUOTAS}",
     ),
     "MaxSpotInstanceCountExceeded": Meaning(
         QuotaError,
         "The account's limit of spot machines is reached.",
         "Spot machines of this family may use only so many vCPUs in a region; a new account starts at 0.",
-        f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-3819A6DF, or {_QUOTAS}",
+        f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-3819A6DF, or "
+        f"{_QUOTAS}",
     ),
     "InstanceLimitExceeded": Meaning(
         QuotaError,
@@ -139,7 +141,8 @@ MEANINGS: dict[str, Meaning] = {
         CredentialsError,
         "The account lacks the role that EC2 Fleet works with.",
         "Its first use creates the role, and these credentials may not.",
-        "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com (as an administrator, once)",
+        "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com (as an administrator, "
+        "once)",
     ),
     "InvalidClientTokenId": Meaning(
         CredentialsError,

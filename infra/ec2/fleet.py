@@ -1,8 +1,8 @@
 """Fleet: buys the workers, all or none, from whichever pool has them; and the master.
 
-A pool is one instance type in one zone. Each tier (spot, then on-demand if allowed) is asked with one CreateFleet of
-type ``instant`` over all its pools; EC2 picks one. If that one turns out empty, the pools that answered with an
-error are left out and the rest is asked again, until one delivers or none is left.
+A pool is one instance type in one zone. Each tier (spot, then on-demand if allowed) is asked with one
+CreateFleet of type ``instant`` over all its pools; EC2 picks one. If that one turns out empty, the pools that
+answered with an error are left out and the rest is asked again, until one delivers or none is left.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instant-fleet.html
 """
 
@@ -53,17 +53,19 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What one CreateFleet brought: instance ids, and for each pool that had an error its code and message."""
+    """What one CreateFleet brought: ids, how many from which pool, and what other pools answered."""
 
     instances: tuple[str, ...]
+    launched: tuple[tuple[Pool | None, int], ...]
     errors: tuple[tuple[Pool | None, str, str], ...]
 
 
 def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: float) -> list[str]:
     """The ids of ``order.count`` new workers.
 
-    Emits PoolAnswered for every pool that answered. Raises CapacityError with the table of answers if no tier had
-    them, QuotaError, CredentialsError or UsageError if EC2 named a reason that another pool would not cure.
+    Emits PoolAnswered for every pool that answered. Raises CapacityError with the table of answers if no tier
+    had them, QuotaError, CredentialsError or UsageError if EC2 named a reason that another pool would not
+    cure.
     """
     end = time.monotonic() + deadline_seconds
     bought: list[str] = []
@@ -89,7 +91,7 @@ def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: f
 def buy_master(
     region: Region, instance_type: str, places: Sequence[Pool], template: str, stamp: Stamp, emit: Emit
 ) -> str:
-    """The id of the new master, on demand: a lost master would be a lost job. ``places`` in order of preference."""
+    """The id of the new master, on demand: a lost master is a lost job. ``places``: the best first."""
     failed: list[str] = []
     for place in places:
         try:
@@ -112,7 +114,8 @@ def buy_master(
         emit(_answer(ON_DEMAND, place, "launched 1", launched=1))
         return str(answer["Instances"][0]["InstanceId"])
     raise CapacityError(
-        f"No zone has a {instance_type} for the master ({'; '.join(failed)}); try --master-instance-type m5.large."
+        f"No zone has a {instance_type} for the master ({'; '.join(failed)}); try --master-instance-type "
+        f"m5.large."
     )
 
 
@@ -125,7 +128,9 @@ def _ask(region: Region, order: Order, tier: str, pools: list[Pool], bought: lis
     except ApiError as error:
         if error.code not in POOL_CODES:
             raise explain(error.code, error.message, error.operation) from None
-        return Reply(instances=(), errors=tuple((pool, error.code, error.message) for pool in pools))
+        return Reply(
+            instances=(), launched=(), errors=tuple((pool, error.code, error.message) for pool in pools)
+        )
     return _reply(answer, pools)
 
 
@@ -181,12 +186,16 @@ def _reply(answer: Answer, pools: list[Pool]) -> Reply:
         (_pool_of(error, pools), error.get("ErrorCode", ""), error.get("ErrorMessage", ""))
         for error in answer.get("Errors", [])
     ]
-    instances = [one for group in answer.get("Instances", []) for one in group.get("InstanceIds", [])]
-    return Reply(instances=tuple(instances), errors=tuple(errors))
+    groups = answer.get("Instances", [])
+    return Reply(
+        instances=tuple(one for group in groups for one in group.get("InstanceIds", [])),
+        launched=tuple((_pool_of(group, pools), len(group.get("InstanceIds", []))) for group in groups),
+        errors=tuple(errors),
+    )
 
 
-def _pool_of(error: dict[str, Any], pools: list[Pool]) -> Pool | None:
-    overrides = error.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
+def _pool_of(part: dict[str, Any], pools: list[Pool]) -> Pool | None:
+    overrides = part.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
     for pool in pools:
         if overrides.get("InstanceType") == pool.instance_type and (
             overrides.get("SubnetId") == pool.subnet_id or overrides.get("AvailabilityZone") == pool.zone
@@ -209,18 +218,9 @@ def _refusal(reply: Reply) -> InfraError | None:
 
 
 def _answers(reply: Reply, tier: str, pools: list[Pool]) -> list[PoolAnswered]:
-    answers = [_answer(tier, pool or pools[0], f"{code}: {message}") for pool, code, message in reply.errors]
-    if reply.instances:
-        delivered = [pool for pool in pools if pool not in {failed for failed, _, _ in reply.errors}]
-        answers.append(
-            _answer(
-                tier,
-                delivered[0] if len(delivered) == 1 else None,
-                f"launched {len(reply.instances)}",
-                launched=len(reply.instances),
-            )
-        )
-    return answers
+    refused = [_answer(tier, pool or pools[0], f"{code}: {message}") for pool, code, message in reply.errors]
+    launched = [_answer(tier, pool, f"launched {count}", launched=count) for pool, count in reply.launched]
+    return refused + launched
 
 
 def _answer(tier: str, pool: Pool | None, text: str, *, launched: int = 0) -> PoolAnswered:

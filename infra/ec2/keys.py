@@ -30,7 +30,8 @@ def make_pair(region: Region, stamp: Stamp, home: Path) -> Path:
         return file
     if known:
         raise UsageError(
-            f"The key of cluster {stamp.cluster} is not on this machine ({file}); copy it from the machine that "
+            f"The key of cluster {stamp.cluster} is not on this machine ({file}); copy it from the machine "
+            f"that "
             "launched the cluster."
         )
     private, public = _new_pair(stamp.cluster)

@@ -103,7 +103,7 @@ def make_group(region: Region, stamp: Stamp, vpc_id: str) -> SecurityGroup:
 
 
 def open_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:
-    """Let the nodes talk to each other about anything, and ``ssh_from`` (a CIDR) use ssh. Nothing else enters."""
+    """Let the nodes talk to each other, and ``ssh_from`` (a CIDR) use ssh. Nothing else enters."""
     family = "Ipv6Ranges" if ":" in ssh_from else "IpRanges"
     address = "CidrIpv6" if ":" in ssh_from else "CidrIp"
     rules: list[dict[str, object]] = [
@@ -125,7 +125,7 @@ def open_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:
 
 
 def mark_ready(region: Region, group: SecurityGroup, generation: str) -> None:
-    """Note that the launch has come to its end, and ``generation``, from which the next one draws its tokens."""
+    """Note that the launch is over, and ``generation``, from which the next one draws its tokens."""
     region.change(
         "create_tags",
         Resources=[group.id],
@@ -144,7 +144,8 @@ def _default_vpc(region: Region) -> str:
     found = region.read("describe_vpcs", Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not found:
         raise UsageError(
-            f"The region {region.name} has no default VPC: make one (aws ec2 create-default-vpc), or name one with "
+            f"The region {region.name} has no default VPC: make one (aws ec2 create-default-vpc), or name "
+            f"one with "
             "--vpc-id or --subnet-id."
         )
     return str(found[0]["VpcId"])

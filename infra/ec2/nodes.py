@@ -78,7 +78,8 @@ def anything_runs(region: Region) -> bool:
 def wait_running(
     region: Region, cluster: str, count: int, *, deadline_seconds: float, poll_seconds: float = 1.0
 ) -> list[Node]:
-    """Wait until ``count`` nodes run, and return them. One describe call a poll, however many nodes there are.
+    """Wait until ``count`` nodes run, and return them. One describe call a poll, however many nodes there
+    are.
 
     Raises CapacityError if EC2 took one back, SetupError if one failed to start, DeadlineExceeded.
     """
@@ -121,7 +122,7 @@ def wait_gone(
     deadline_seconds: float,
     poll_seconds: float = 1.0,
 ) -> None:
-    """Wait until no instance for which ``wanted`` holds is anything but terminated. Raises DeadlineExceeded."""
+    """Wait until every instance for which ``wanted`` holds is terminated. Raises DeadlineExceeded."""
     end = time.monotonic() + deadline_seconds
     while True:
         left = [node for node in describe(region, cluster) if node.state != "terminated" and wanted(node)]
@@ -129,7 +130,8 @@ def wait_gone(
             return
         if time.monotonic() > end:
             raise DeadlineExceeded(
-                f"{', '.join(f'{node.id} is {node.state}' for node in left)} {deadline_seconds:g} s after the call "
+                f"{', '.join(f'{node.id} is {node.state}' for node in left)} {deadline_seconds:g} s after "
+                f"the call "
                 "to end it; run sparknet-ec2 destroy again."
             )
         region.sleep(poll_seconds)

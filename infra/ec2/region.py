@@ -3,9 +3,9 @@
     region = Region("us-east-1")                                  # AWS, with the credentials found by boto3
     region = Region("us-east-1", endpoint_url=url, keys=(id, secret))    # the embedded cloud
 
-Every call passes through ``call``: what passes by itself (throttling, a lost answer, a server's fault) is made again
-with jitter until a deadline, and shown while it happens; the rest becomes an exception of ``infra.errors``. An
-interrupt never falls between a request and its answer.
+Every call passes through ``call``: what passes by itself (throttling, a lost answer, a server's fault) is
+made again with jitter until a deadline, and shown while it happens; the rest becomes an exception of
+``infra.errors``. An interrupt never falls between a request and its answer.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class Region:
 
     def read(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
         """A call that changes nothing. Raises what ``codes.explain`` says."""
-        return self._repeatedly(operation, service, arguments, tolerate=())
+        answer: Answer = self._repeatedly(operation, service, arguments, tolerate=())
+        return answer
 
     def pages(self, operation: str, key: str, *, service: str = "ec2", **arguments: Any) -> Iterator[Any]:
         """The items under ``key`` of every page of a describe call."""
@@ -91,10 +92,11 @@ class Region:
     ) -> Answer | None:
         """A call that makes, alters or removes something.
 
-        Returns None on a code of ``tolerate`` (``"X.*"`` stands for all that begin so). Every such call either
-        carries a ClientToken or can be repeated as it is, so that a lost answer costs nothing.
+        Returns None on a code of ``tolerate`` (``"X.*"`` stands for all that begin so). Every such call
+        either carries a ClientToken or can be repeated as it is, so that a lost answer costs nothing.
         """
-        return self._repeatedly(operation, service, arguments, tolerate)
+        answer: Answer | None = self._repeatedly(operation, service, arguments, tolerate)
+        return answer
 
     def attempt(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
         """Like ``change``, but an error answer is raised as ApiError, for a caller that goes by its code."""
@@ -121,7 +123,8 @@ class Region:
                 if time.monotonic() - began + wait > self.retry_seconds:
                     raise DeadlineExceeded(
                         f"{operation} in {self.name} still answers {error.code} after {attempt} attempts in "
-                        f"{time.monotonic() - began:.0f} s ({error.message}); run the same command again later."
+                        f"{time.monotonic() - began:.0f} s ({error.message}); run the same command again "
+                        f"later."
                     ) from None
                 self.emit(Retrying(operation=operation, code=error.code, attempt=attempt, wait_seconds=wait))
                 self.sleep(wait)

@@ -110,7 +110,10 @@ def _remove(region: Region, left: list[Resource], asked: set[str]) -> None:
 
 def _still_there(cluster: str, left: list[Resource], seconds: float) -> str:
     names = ", ".join(f"{one.kind} {one.id}" for one in left)
-    return f"After {seconds:g} s, {len(left)} resources of {cluster} are still there: {names}; run destroy again."
+    return (
+        f"After {seconds:g} s, {len(left)} resources of {cluster} are still there: {names}; "
+        "run destroy again."
+    )
 
 
 def _instances(region: Region, cluster: str | None) -> list[Resource]:

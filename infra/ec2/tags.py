@@ -26,8 +26,9 @@ TagList = list[dict[str, str]]
 class Stamp:
     """What every resource of one cluster is tagged with.
 
-    ``generation`` is drawn at random for one launch, kept through its interruptions, and part of every ClientToken: a
-    launch run again gets the instances of its first attempt, and one of another day never those that are dead.
+    ``generation`` is drawn at random for one launch, kept through its interruptions, and part of every
+    ClientToken: a launch run again gets the instances of its first attempt, and one of another day never
+    those that are dead.
     """
 
     cluster: str
@@ -72,7 +73,7 @@ class Stamp:
         return [{"ResourceType": kind, "Tags": self.tags(role)} for kind in kinds]
 
     def token(self, *parts: object) -> str:
-        """A ClientToken (64 characters) for the one thing that ``parts`` describe, the same in every repetition."""
+        """A ClientToken (64 characters) for the thing ``parts`` describe, the same in every repetition."""
         text = "|".join([self.cluster, self.generation, *map(str, parts)])
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -30,7 +30,7 @@ class Recipe:
 
 
 def data(recipe: Recipe, stamp: Stamp) -> dict[str, Any]:
-    """The template's ``LaunchTemplateData``: tokens for metadata, encrypted disks that die with their node."""
+    """The ``LaunchTemplateData``: tokens for metadata, encrypted disks that die with their node."""
     content: dict[str, Any] = {
         "ImageId": recipe.image,
         "KeyName": recipe.key_pair,
@@ -76,7 +76,7 @@ def find(region: Region, cluster: str) -> str | None:
 
 
 def make(region: Region, recipe: Recipe, stamp: Stamp) -> str:
-    """Make the cluster's template and return its id; the one of an interrupted launch is taken if it is the same."""
+    """Make the cluster's template and return its id; that of an interrupted launch is found again."""
     content = data(recipe, stamp)
     answer = region.change(
         "create_launch_template",
@@ -91,7 +91,8 @@ def make(region: Region, recipe: Recipe, stamp: Stamp) -> str:
     found = find(region, stamp.cluster)
     if found is None:
         raise SetupError(
-            f"There is a launch template sparknet-{stamp.cluster} that is not this cluster's; delete it, or launch "
+            f"There is a launch template sparknet-{stamp.cluster} that is not this cluster's; delete it, or "
+            f"launch "
             "with another --name."
         )
     return found
