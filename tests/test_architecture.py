@@ -36,6 +36,7 @@ LAYERS = {
         ("infra.service", "infra.bootstrap", "infra.disks", "infra.ec2"),
         ("infra.remote",),
         ("infra.spec",),
+        ("infra.interrupts",),
         ("infra.events", "infra.errors"),
     ),
     "sparknet": (
