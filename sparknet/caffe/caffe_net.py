@@ -78,10 +78,10 @@ class CaffeNet:
 
 
 class CaffeSolver:
-    """A solver that is fed with named arrays; ``net`` is the net it trains."""
+    """A solver that is fed with named arrays; ``net`` is the net it trains. It tests nothing by itself."""
 
     def __init__(self, solver: SolverParameter | Solver) -> None:
-        self.solver = solver if isinstance(solver, Solver) else Solver.for_param(solver)
+        self.solver = solver if isinstance(solver, Solver) else Solver.for_param(_without_tests(solver))
         self.net = CaffeNet(self.solver.net)
 
     def step(self, inputs: Inputs | None = None) -> float:
@@ -109,6 +109,15 @@ class CaffeSolver:
     def load(self, path: str | Path) -> None:
         """Take the weights of a file, as ``CaffeNet.load``."""
         self.net.load(path)
+
+
+def _without_tests(solver: SolverParameter) -> SolverParameter:
+    """Test nets would read inputs that nobody has set."""
+    training = SolverParameter()
+    training.CopyFrom(solver)
+    for field in ("test_iter", "test_interval", "test_net", "test_net_param", "test_state"):
+        training.ClearField(field)
+    return training
 
 
 def tensors(inputs: Mapping[str, Any] | None) -> dict[str, torch.Tensor]:
