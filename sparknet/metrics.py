@@ -23,9 +23,9 @@ from sparknet.training import Round
 class Record:
     """One round. Times in seconds, ``elapsed_seconds`` since the run began; ``accuracy`` 0 to 1.
 
-    ``seconds`` is the round without its test: ``compute_seconds``, the slowest worker's steps, and
-    ``exchange_seconds``, all the rest. ``wait_seconds`` is how long a worker waited for the slowest, on
-    average.
+    ``seconds`` is the round without its test: ``compute_seconds``, the slowest worker's steps,
+    ``exchange_seconds``, the weights' way there and back, and ``joining_seconds``, in which workers came or
+    came back. ``wait_seconds`` is how long a worker waited for the slowest, on average.
     """
 
     round: int
@@ -42,6 +42,7 @@ class Record:
     compute_seconds: float
     wait_seconds: float
     exchange_seconds: float
+    joining_seconds: float
     test_seconds: float
     bytes_sent: int
     bytes_received: int
@@ -68,7 +69,8 @@ class Record:
             seconds=done.seconds,
             compute_seconds=done.compute_seconds,
             wait_seconds=done.wait_seconds,
-            exchange_seconds=done.exchange_seconds,
+            exchange_seconds=done.gathered.seconds - done.compute_seconds,
+            joining_seconds=done.seconds - done.gathered.seconds,
             test_seconds=done.test_seconds,
             bytes_sent=done.bytes_sent,
             bytes_received=done.bytes_received,
@@ -79,8 +81,8 @@ class Record:
 
     @property
     def images_per_second(self) -> float:
-        """Training images of all workers together, the exchange of weights included."""
-        return self.images / self.seconds if self.seconds else 0.0
+        """Training images of all workers together, with the exchange of weights but without joining."""
+        return self.images / max(self.seconds - self.joining_seconds, 1e-9)
 
     @property
     def line(self) -> str:

@@ -101,9 +101,12 @@ def render(run: Run, svg: str) -> str:
 
 
 def _draw_loss(axes: Axes, run: Run) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     losses = [float("nan") if r.loss is None else r.loss for r in run.records]
     axes.plot([r.round for r in run.records], losses, color=BLUE)
     axes.set_xlabel("round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("training loss", color=BLUE)
     axes.grid(alpha=0.3)
 
@@ -111,6 +114,7 @@ def _draw_loss(axes: Axes, run: Run) -> None:
 def _draw_accuracy(axes: Axes, run: Run) -> None:
     scored = [(r.round, 100 * r.accuracy) for r in run.records if r.accuracy is not None]
     axes.plot(*zip(*scored, strict=True), color=ORANGE, marker="o", markersize=3)
+    axes.set_ylim(0, 100)
     axes.set_ylabel(f"test accuracy, %{' (synthetic data)' if run.synthetic else ''}", color=ORANGE)
 
 
@@ -146,10 +150,11 @@ def _time(run: Run) -> Rows:
     parts = {
         "computing (slowest worker)": sum(r.compute_seconds for r in records),
         "exchanging weights": sum(r.exchange_seconds for r in records),
+        "starting workers": sum(r.joining_seconds for r in records),
         "testing": sum(r.test_seconds for r in records),
     }
-    parts["starting and the rest"] = max(0.0, total - sum(parts.values()))
-    images, seconds = sum(r.images for r in records), sum(r.seconds for r in records)
+    parts["all else"] = max(0.0, total - sum(parts.values()))
+    images, seconds = sum(r.images for r in records), sum(r.seconds - r.joining_seconds for r in records)
     return [
         *((name, f"{value:,.1f} s ({100 * value / total:.0f} %)") for name, value in parts.items()),
         ("in all", f"{total:,.1f} s"),

@@ -18,12 +18,12 @@ def record(*, synthetic: bool = False, elapsed: float = 31.7, **options: object)
 
 
 def test_the_progress_line_is_the_one_agreed_on() -> None:
-    assert record().line == "round 12/100  loss 1.8500  1,000 images/s  00:31"
+    assert record().line == "round 12/100  loss 1.8500  1,053 images/s  00:31"
 
 
 def test_a_tested_round_shows_its_accuracy() -> None:
     assert record(accuracy=0.4123).line == (
-        "round 12/100  loss 1.8500  accuracy 41.2 %  1,000 images/s  00:31"
+        "round 12/100  loss 1.8500  accuracy 41.2 %  1,053 images/s  00:31"
     )
 
 

@@ -1,0 +1,28 @@
+"""Train cifar10_quick on CIFAR-10 by SparkNet's algorithm (section 4 of arXiv 1511.06051: tau 10, batch 100).
+
+python apps/CifarApp.py --data synthetic --rounds 40            on the cores of this machine
+spark-submit --master spark://host:7077 --py-files trainer.zip apps/CifarApp.py --output DIR
+"""
+
+from __future__ import annotations
+
+from apps.options import Options, launch, training_options
+from apps.progress import Downloading
+from apps.training import Task, run
+from sparknet.data import Transform
+from sparknet.data.locate import locate
+
+
+@training_options(tau=10, rounds=100, batch_size=100, solver="cifar10_quick_solver.prototxt")
+def main(options: Options) -> None:
+    """Train a net on CIFAR-10 with a Spark cluster, or on the cores of this machine.
+
+    Pictures are fed less the mean image of the training set.
+    """
+    located = locate("cifar10", options.data, seed=options.seed, progress=Downloading())
+    mean = located.dataset.train.mean_image()
+    run(Task(located=located, transform=Transform(mean=mean)), options)
+
+
+if __name__ == "__main__":
+    launch(main)

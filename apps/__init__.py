@@ -1,0 +1,1 @@
+"""Programs to run with spark-submit, or directly: each a page, over ``options`` and ``training``."""

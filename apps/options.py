@@ -1,0 +1,140 @@
+"""What can be asked of a training app on the command line, in one place, and how an app ends.
+
+@training_options(tau=10, rounds=100, batch_size=100, solver="cifar10_quick_solver.prototxt")
+def main(options: Options) -> None: ...
+
+if __name__ == "__main__":
+    launch(main)
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from sparknet.errors import Interrupted, SparkNetError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a training app; ``None`` stands for "as the cluster or the net has it"."""
+
+    tau: int
+    rounds: int
+    batch_size: int
+    workers: int | None
+    time_cap: float | None
+    solver: str
+    data: str
+    seed: int
+    test_every: int
+    output: Path
+    sampling: str
+    outer: str
+    momentum: str | None
+
+
+_POSITIVE = click.IntRange(min=1)
+
+
+def training_options(
+    *, tau: int, rounds: int, batch_size: int, solver: str, test_every: int = 10
+) -> Callable[[Callable[[Options], None]], click.Command]:
+    """Make a command of a function of ``Options``, with these defaults."""
+    options = [
+        click.option("--tau", type=_POSITIVE, default=tau, help="Steps of SGD between two averagings."),
+        click.option("--rounds", type=_POSITIVE, default=rounds, help="Averagings in all."),
+        click.option("--batch-size", type=_POSITIVE, default=batch_size, help="Images per worker and step."),
+        click.option("--workers", type=_POSITIVE, help="Replicas of the net.  [default: all slots]"),
+        click.option(
+            "--time-cap",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="A worker begins no step of a round after this time: a slow one does not hold it up.",
+        ),
+        click.option(
+            "--solver", default=solver, metavar="FILE", help="A solver prototxt: a path, or one of the apps'."
+        ),
+        click.option(
+            "--data",
+            default="auto",
+            metavar="DIR|auto|synthetic",
+            help="A folder with the data; auto: $SPARKNET_DATA, else downloaded once; synthetic: drawn.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random."),
+        click.option(
+            "--test-every",
+            type=click.IntRange(min=0),
+            default=test_every,
+            help="Rounds between tests; 0: never.",
+        ),
+        click.option(
+            "--output",
+            type=click.Path(file_okay=False, path_type=Path),
+            default=Path(),
+            help="Folder for the model, the metrics and the report.",
+        ),
+        click.option(
+            "--sampling",
+            type=click.Choice(["window", "epoch", "replacement"]),
+            default="window",
+            help="How a worker reads its shard: tau batches in a row from a random place, as SparkNet does; "
+            "every record once an epoch; or each at random.",
+        ),
+        click.option(
+            "--outer",
+            type=click.Choice(["average", "slowmo"]),
+            default="average",
+            help="What becomes of the workers' weights: the average, as in SparkNet, or slow momentum.",
+        ),
+        click.option(
+            "--momentum",
+            type=click.Choice(["keep", "reset"]),
+            help="What becomes of a worker's momentum at an averaging.  [default: keep; reset with slowmo]",
+        ),
+    ]
+
+    def make(function: Callable[[Options], None]) -> click.Command:
+        def command(**values: Any) -> None:
+            function(Options(**values))
+
+        for option in reversed(options):
+            command = option(command)
+        context = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
+        return click.command(help=function.__doc__, context_settings=context)(command)
+
+    return make
+
+
+def launch(command: click.Command) -> NoReturn:
+    """Run ``command`` and leave with its exit status: one sentence on stderr where it fails, no traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(status_of(lambda: command.main(standalone_mode=False)))
+
+
+def status_of(run: Callable[[], object]) -> int:
+    """The exit status for how ``run`` ends; what went wrong is said on stderr."""
+    try:
+        run()
+    except click.ClickException as error:
+        error.show()
+        return UsageError.exit_status
+    except SparkNetError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        return Interrupted.exit_status
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM, as from ``sparknet-ec2 cancel``, ends an app as Ctrl-C does."""
+    raise KeyboardInterrupt

@@ -1,0 +1,73 @@
+"""Solvers of the apps: prototxt of the user's, or of ``apps/models``, which may lie inside a zip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from sparknet.caffe.schema import (
+    NetParameter,
+    SolverParameter,
+    parse_net,
+    parse_solver,
+    read,
+    replace_data_layers,
+)
+from sparknet.errors import ModelError
+from sparknet.replica import CaffeModel, CaffeReplica
+
+MODELS = files("apps") / "models"
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threaded:
+    """Builds the replica of ``model`` in a process that computes with ``threads`` threads; pickles."""
+
+    model: CaffeModel
+    threads: int
+
+    def __call__(self) -> CaffeReplica:
+        torch.set_num_threads(self.threads)
+        return self.model()
+
+
+def load(name: str, shape: Shape, *, batch_size: int, test_batch_size: int) -> CaffeModel:
+    """The solver in the file ``name`` and its net, fed pictures of ``shape`` (c, h, w) from outside.
+
+    ``name`` is a path, or a file of ``apps/models``; the net's data layers give way to inputs.
+    Raises ModelError naming the file that is missing or wrong.
+    """
+    text, folder = _text(name, Path())
+    solver = parse_solver(text, file=name)
+    net = replace_data_layers(_net(solver, name, folder), batch_size, test_batch_size, *shape)
+    return CaffeModel(net=net, solver=solver)
+
+
+def names() -> list[str]:
+    """The solvers of ``apps/models``."""
+    return sorted(file.name for file in MODELS.iterdir() if file.name.endswith("solver.prototxt"))
+
+
+def _net(solver: SolverParameter, name: str, folder: Path) -> NetParameter:
+    if solver.HasField("net_param"):
+        return solver.net_param
+    if not solver.net:
+        raise ModelError(f"{name}: name the net in the field net, or write it out in net_param")
+    text, _ = _text(solver.net, folder)
+    return parse_net(text, file=solver.net)
+
+
+def _text(name: str, folder: Path) -> tuple[str, Path]:
+    """A file's text and its folder: as the path says, else in ``folder``, else in ``apps/models``."""
+    for path in (Path(name), folder / Path(name).name):
+        if path.is_file():
+            return read(path), path.parent
+    packaged = MODELS / Path(name).name
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8"), Path()
+    raise ModelError(f"{name} is neither a file here nor one of the apps' own: {', '.join(names())}")

@@ -1,0 +1,33 @@
+"""Apps started as a user starts them, with everything that could reach the outside switched off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+APPS = ROOT / "apps"
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's, without data, Spark and cloud settings of the user's."""
+    dropped = ("SPARKNET_", "SPARK_", "PYSPARK_", "AWS_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    return {**kept, "SPARK_LOCAL_IP": "127.0.0.1", **changes}
+
+
+def run_app(
+    name: str, *arguments: str, folder: Path, seconds: float = 240, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """``python apps/NAME.py ARGUMENTS`` in ``folder``."""
+    return subprocess.run(
+        [sys.executable, str(APPS / f"{name}.py"), *arguments],
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )

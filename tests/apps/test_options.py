@@ -1,0 +1,151 @@
+"""Wrong options end with one sentence and status 2, other failures with theirs, none with a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from apps.CifarApp import main
+from apps.options import Options, status_of, training_options
+from sparknet.data import cifar10, synthetic
+from sparknet.errors import DataError, SparkNetError, TrainingError, UsageError, WorkersLost
+from tests.apps.run_app import run_app
+
+
+def parsed(*arguments: str) -> Options:
+    """What an app is given for these arguments."""
+    seen: list[Options] = []
+
+    @training_options(tau=10, rounds=20, batch_size=30, solver="a_solver.prototxt")
+    def app(options: Options) -> None:
+        seen.append(options)
+
+    app.main(list(arguments), standalone_mode=False)
+    return seen[0]
+
+
+def test_an_app_has_its_own_defaults() -> None:
+    options = parsed()
+    assert (options.tau, options.rounds, options.batch_size) == (10, 20, 30)
+    assert (options.solver, options.data, options.sampling) == ("a_solver.prototxt", "auto", "window")
+    assert (options.workers, options.time_cap, options.momentum) == (None, None, None)
+
+
+def test_every_option_arrives() -> None:
+    options = parsed(
+        *("--tau", "5", "--rounds", "6", "--batch-size", "7", "--workers", "8", "--time-cap", "1.5"),
+        *("--solver", "s.prototxt", "--data", "synthetic", "--seed", "9", "--test-every", "0"),
+        *("--output", "out", "--sampling", "epoch", "--outer", "slowmo", "--momentum", "keep"),
+    )
+    assert options == Options(
+        tau=5,
+        rounds=6,
+        batch_size=7,
+        workers=8,
+        time_cap=1.5,
+        solver="s.prototxt",
+        data="synthetic",
+        seed=9,
+        test_every=0,
+        output=Path("out"),
+        sampling="epoch",
+        outer="slowmo",
+        momentum="keep",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--tau", "0"], "Invalid value for '--tau': 0 is not in the range x>=1"),
+        (["--rounds", "-3"], "Invalid value for '--rounds'"),
+        (["--batch-size", "many"], "'many' is not a valid integer range"),
+        (["--workers", "0"], "Invalid value for '--workers'"),
+        (["--time-cap", "0"], "Invalid value for '--time-cap'"),
+        (["--seed", "-1"], "Invalid value for '--seed'"),
+        (["--test-every", "-1"], "Invalid value for '--test-every'"),
+        (["--sampling", "sorted"], "'sorted' is not one of"),
+        (["--outer", "adam"], "'adam' is not one of"),
+        (["--round", "3"], "No such option"),
+        (["left", "over"], "unexpected extra argument"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "says"),
+    [
+        (UsageError("the option"), 2, "Error: the option"),
+        (DataError("the data"), 3, "Error: the data"),
+        (TrainingError("the run"), 7, "Error: the run"),
+        (WorkersLost("the workers"), 7, "Error: the workers"),
+        (SparkNetError("something"), 7, "Error: something"),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (click.Abort(), 130, "Interrupted."),
+        (click.UsageError("the call"), 2, "Error: the call"),
+    ],
+)
+def test_how_a_run_ends_decides_the_exit_status(
+    raised: BaseException, status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        raise raised
+
+    assert status_of(run) == status
+    assert capsys.readouterr().err.strip().endswith(says)
+
+
+def test_help_names_every_option() -> None:
+    shown = CliRunner().invoke(main, ["--help"]).output
+    for option in ("--tau", "--rounds", "--workers", "--time-cap", "--data", "--output", "--sampling"):
+        assert option in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["--data", "nowhere"], 3, "Error: nowhere does not exist"),
+        (["--data", "short"], 3, "data_batch_4.bin is 3,000 bytes long"),
+        (["--data", "whole", "--solver", "nothing.prototxt"], 2, "Error: nothing.prototxt is neither a file"),
+        (["--data", "whole", "--solver", "bad.prototxt"], 2, "Error: bad.prototxt:2:1: "),
+        (["--data", "whole", "--output", "bad.prototxt/a"], 2, "Error: --output bad.prototxt/a cannot"),
+    ],
+)
+def test_what_is_wrong_with_files_is_said_in_one_sentence_before_spark_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.prototxt").write_text("base_lr: 0.1\nbase_rl: 0.1\n")
+    for folder in ("short", "whole"):
+        cifar10.write_binary(synthetic.draw(train=10, test=5), Path(folder))
+    Path("short", "cifar-10-batches-bin", "data_batch_4.bin").write_bytes(bytes(3000))
+    assert status_of(lambda: main.main(arguments, standalone_mode=False)) == status
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["--tau", "0"], 2, "Error: Invalid value for '--tau'"),
+        (["--data", "nowhere"], 3, "Error: nowhere does not exist"),
+    ],
+)
+def test_a_real_process_ends_without_a_traceback(
+    tmp_path: Path, arguments: list[str], status: int, says: str
+) -> None:
+    done = run_app("MnistApp", *arguments, folder=tmp_path)
+    assert done.returncode == status
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

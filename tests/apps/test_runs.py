@@ -1,0 +1,87 @@
+"""Whole runs on a real Spark: what is printed, what is left behind, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.solvers import load
+from tests.apps.run_app import APPS, environment, run_app
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+LINE = re.compile(
+    r"round (\d+)/(\d+)  loss \d+\.\d{4}(  accuracy \d+\.\d % \(synthetic data\))?"
+    r"  [\d,]+ images/s  \d\d:\d\d"
+)
+SMALL = ("--data", "synthetic", "--tau", "2", "--batch-size", "20", "--workers", "2")
+
+
+def test_a_run_prints_a_line_a_round_and_leaves_a_model_and_a_report(tmp_path: Path) -> None:
+    done = run_app(
+        "MnistApp", *SMALL, "--rounds", "4", "--test-every", "2", "--output", "out", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    first, training, *rounds, result, left = done.stdout.splitlines()
+    assert "SYNTHETIC DATA" in first
+    assert training.startswith("training LeNet on 2 workers")
+    matches = [LINE.fullmatch(line) for line in rounds]
+    assert all(matches), done.stdout
+    assert [(m[1], m[2], bool(m[3])) for m in matches if m] == [
+        (str(i), "4", i % 2 == 0) for i in range(1, 5)
+    ]
+    assert re.fullmatch(r"accuracy \d+\.\d % \(synthetic data\) after 4 rounds, \d\d:\d\d", result)
+    assert str(tmp_path / "out") in left
+    check_output(tmp_path / "out", rounds=4)
+
+
+def check_output(folder: Path, rounds: int) -> None:
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "curve.png",
+        "metrics.jsonl",
+        "model.caffemodel",
+        "report.html",
+    ]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["round"] for record in records] == list(range(1, rounds + 1))
+    assert all(
+        record["workers"] == 2 and record["images"] == 80 and record["synthetic"] for record in records
+    )
+    assert "(synthetic data)" in (folder / "report.html").read_text()
+    net = load("lenet_solver.prototxt", (1, 28, 28), batch_size=1, test_batch_size=1)().net
+    before = net.weights.clone()
+    net.copy_from(folder / "model.caffemodel")
+    assert np.isfinite(net.weights.numpy()).all()
+    assert not np.array_equal(before.numpy(), net.weights.numpy())
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_its_last_whole_round(tmp_path: Path, sent: signal.Signals) -> None:
+    command = [sys.executable, str(APPS / "MnistApp.py"), *SMALL, "--rounds", "100000", "--test-every", "0"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as app:
+        limit = threading.Timer(180, app.kill)
+        limit.start()
+        try:
+            assert app.stdout
+            line = next((line for line in app.stdout if line.startswith("round 2/")), "")
+            assert line, "the app ended before its second round"
+            app.send_signal(sent)
+            out, errors = app.communicate()
+        finally:
+            limit.cancel()
+    assert app.returncode == 130, errors
+    assert "Interrupted." in errors
+    assert "Traceback" not in errors
+    assert re.search(r"not tested after \d+ rounds", out)
+    assert (tmp_path / "model.caffemodel").stat().st_size > 431_080 * 4
+    assert (tmp_path / "report.html").exists()
