@@ -8,7 +8,7 @@ zone. https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateFleet.htm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import socket
 import struct
@@ -146,10 +147,9 @@ class Front:
         try:
             with self._cloud.lock:
                 content = b"".join(self._aws(environ, start))
-        except NotImplementedError:
-            return _error(
-                400, "InvalidAction", f"The simulated cloud does not know {call.service}:{call.action}.", call
-            )
+        except NotImplementedError as error:
+            missing = f"The simulated cloud cannot do this {call.service}:{call.action}: {error}"
+            return _error(400, "InvalidAction", missing, call)
         except Exception as error:
             log.exception("%s failed", call.action)
             return _error(500, "InternalError", f"the simulation failed: {error!r}; see server.log", call)
@@ -195,10 +195,13 @@ def _read_body(environ: Mapping[str, Any]) -> bytes:
 
 
 def _reset(environ: Mapping[str, Any]) -> None:
-    """End the connection with a reset; werkzeug takes the exception as a client that went away."""
+    """End the connection with a reset; werkzeug takes the exception as a client that went away.
+
+    ``close`` would wait for the files that werkzeug made of the socket, so the descriptor itself is closed.
+    """
     connection: socket.socket = environ["werkzeug.socket"]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
+    os.close(connection.detach())
     raise ConnectionResetError
 
 

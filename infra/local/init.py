@@ -41,7 +41,7 @@ class Sessions:
     """The processes started here, and how they ended. Only the main thread collects children."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the main thread's signal handlers collect children as well
         self._started = threading.Condition(self._lock)
         self._ended: dict[int, queue.SimpleQueue[int]] = {}
         self.leaders: set[int] = set()
@@ -66,11 +66,25 @@ class Sessions:
                     if not self._ended:
                         self._started.wait()
                 continue
-            with self._lock:
-                self.leaders.discard(pid)
-                ended = self._ended.pop(pid, None)
-            if ended is not None:
-                ended.put(_shell_status(status))
+            self.collect(pid, status)
+
+    def collect(self, pid: int, status: int) -> None:
+        """Tell whoever waits for ``pid``, if it is a command and not some orphan."""
+        with self._lock:
+            self.leaders.discard(pid)
+            ended = self._ended.pop(pid, None)
+        if ended is not None:
+            ended.put(_shell_status(status))
+
+    def collect_one(self) -> bool:
+        """Collect a dead child if there is one; False if there is no child at all."""
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid:
+            self.collect(pid, status)
+        return True
 
 
 class Command:
@@ -239,12 +253,11 @@ class Init:
         """SIGTERM to all, time to end, SIGKILL. Runs in the main thread, so it collects the children."""
         signal_all(signal.SIGTERM)
         deadline = time.monotonic() + SHUTDOWN_GRACE_SECONDS
-        while time.monotonic() < deadline and _collect_one():
+        while time.monotonic() < deadline and self.sessions.collect_one():
             time.sleep(0.02)
-        while _collect_one():
+        while self.sessions.collect_one():
             signal_all(signal.SIGKILL)
             time.sleep(0.01)
-        self.sessions.leaders.clear()
 
     def watch_server(self) -> None:
         """The server holds the other end of standard input: its end is the end of this machine."""
@@ -297,15 +310,6 @@ def _processes() -> list[tuple[int, int]]:
                 if state != "Z":
                     found.append((int(entry.name), int(parent)))
     return found
-
-
-def _collect_one() -> bool:
-    """Collect a dead child if there is one; False if there is no child at all."""
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return False
-    return True
 
 
 def _shell_status(status: int) -> int:

@@ -54,7 +54,7 @@ def template_data(backend: Any, reference: Mapping[str, Any]) -> dict[str, Any]:
     """The data of a launch template's version, with the tags EC2 adds. Raises EC2's not-found errors."""
     if not reference:
         return {}
-    version = backend._get_template_from_args(dict(reference))
+    version = _template_version(backend, reference)
     data = dict(version.data)
     stamp = {
         "aws:ec2launchtemplate:id": version.template.id,
@@ -116,7 +116,9 @@ def make(backend: Any, spec: LaunchSpec, count: int, *, fleet_id: str | None = N
             instance.add_tags({"aws:ec2:fleet-id": fleet_id})
         _give_disks(backend, instance, spec)
         for interface in instance.nics.values():
+            interface.delete_on_termination = True
             interface.add_tags(dict(spec.tags.get("network-interface", {})))
+        instance.spot_instance_request_id = None
         if spec.is_spot:
             spot.request_for(instance, spec.max_price, spec.tags.get("spot-instances-request", {}), fleet_id)
         machine = patch.cloud.machine_for(_facts(instance, spec))
@@ -146,6 +148,26 @@ def run_instances(_original: Original, response: Any) -> ActionResult:
         return ActionResult(make(backend, spec, count))
 
     return patch.cloud.tokens.once(response, "RunInstances", work)  # type: ignore[no-any-return]
+
+
+def _template_version(backend: Any, reference: Mapping[str, Any]) -> Any:
+    wanted, name = reference.get("LaunchTemplateId"), reference.get("LaunchTemplateName")
+    found = [
+        template
+        for template in backend.launch_templates.values()
+        if (wanted and template.id == wanted) or (name and template.name == name)
+    ]
+    if not found and wanted:
+        raise EC2ClientError(
+            "InvalidLaunchTemplateId.NotFound",
+            f"The specified launch template, with template ID {wanted}, does not exist.",
+        )
+    if not found:
+        raise EC2ClientError(
+            "InvalidLaunchTemplateName.NotFoundException",
+            f"The specified launch template, with template name {name}, does not exist.",
+        )
+    return found[0].get_version(reference.get("Version") or "$Default")
 
 
 def _reserve(backend: Any, spec: LaunchSpec, count: int) -> Any:

@@ -43,12 +43,17 @@ class Registry:
 
     def __init__(self) -> None:
         self.patches: list[Patch] = []
+        self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._cloud: Simulation | None = None
 
     @property
     def cloud(self) -> Simulation:
         assert self._cloud is not None, "patches are installed by Simulation"
         return self._cloud
+
+    def extend(self, table: dict[str, Any], entries: dict[str, Any]) -> None:
+        """Add to one of moto's tables."""
+        self._tables.append((table, entries))
 
     def __call__(self, owner: type | ModuleType, name: str, *, why: str) -> Callable[[Original], Original]:
         return self._register(owner, name, why, is_new=False)
@@ -67,6 +72,8 @@ class Registry:
                     f"pinned version"
                 )
             setattr(one.owner, one.name, _bound(one, original))
+        for table, entries in self._tables:
+            table.update(entries)
 
     def _register(
         self, owner: type | ModuleType, name: str, why: str, *, is_new: bool

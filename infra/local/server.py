@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -41,7 +40,8 @@ def main() -> None:
         serve(Path(options.folder), options.port, Path(options.scenario) if options.scenario else None)
     except InfraError as error:
         _say({"error": str(error)})
-        sys.exit(1)
+        os._exit(1)
+    os._exit(0)  # nothing is left to do, and freeing moto's data would take a second
 
 
 def serve(folder: Path, port: int, scenario_file: Path | None) -> None:
@@ -62,7 +62,7 @@ def serve(folder: Path, port: int, scenario_file: Path | None) -> None:
         while not stopped.wait(LEASE_SECONDS) and _owns(folder):
             pass
         cloud.end()
-        server.shutdown()
+        server.server_close()  # connections still open end with the process
     finally:
         shutil.rmtree(runtime, ignore_errors=True)
         if _owns(folder):
@@ -99,6 +99,9 @@ def _make(
 
         def log(self, *_: object, **__: object) -> None:
             """Calls are in the call log."""
+
+        def connection_dropped(self, *_: object, **__: object) -> None:
+            self.close_connection = True
 
     key = f"AKIASIM{secrets.token_hex(8).upper()[:13]}"
     cloud = Simulation(folder, runtime, scenario, key, os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))

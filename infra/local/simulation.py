@@ -7,12 +7,12 @@ import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import moto.ec2.models
 from moto.ec2.models import EC2Backend
 
-from infra.local import fleet, placement, tagging, tokens, volumes  # noqa: F401 - each registers its patches
+from infra.local import fleet, lookups, placement, tokens, volumes  # noqa: F401 - each registers its patches
 from infra.local.calls import Calls
 from infra.local.clock import Clock
 from infra.local.faults import Faults
@@ -28,6 +28,9 @@ from infra.local.quotas import Quotas
 from infra.local.scenario import Scenario
 from infra.local.tokens import Tokens
 from infra.local.volumes import VolumeFolders
+
+if TYPE_CHECKING:
+    from infra.local.namespaces.driver import Namespaces
 
 ACCOUNT = "123456789012"
 
@@ -49,8 +52,9 @@ class Simulation:
         self.faults = Faults(scenario.faults)
         self.pools = Pools(scenario.capacity, scenario.spot_prices, Quotas(scenario.quotas))
         self.tokens = Tokens()
-        self.blocks = LoopbackBlocks(str(folder))
-        self.public_addresses = PublicAddresses()
+        self.namespaces = self._namespaces()
+        self.blocks = self.namespaces or LoopbackBlocks(str(folder))
+        self.public_addresses = self.namespaces or PublicAddresses()
         self.disks = VolumeFolders(folder / "volumes", are_real=self.has_hosts)
         self.groups = PlacementGroups()
         self.metadata = Metadata(self)
@@ -58,15 +62,24 @@ class Simulation:
         patch.install(self)
         self.lifecycle = Lifecycle(self)
         moto.ec2.models.ec2_backends[ACCOUNT][region]  # made now, so that the first call does not wait
+        if self.namespaces is not None:
+            self.namespaces.serve()
 
     @property
     def has_hosts(self) -> bool:
         return self.scenario.hosts != "none"
 
+    @property
+    def caller_address(self) -> str:
+        """The addresses, as a range, from which hosts see connections of this machine."""
+        return self.namespaces.caller_address if self.namespaces else "127.0.0.1/32"
+
     def machine_for(self, facts: MachineFacts) -> Machine:
         if not self.has_hosts:
             return NoMachine()
         root = self.folder / "hosts" / facts.instance_id
+        if self.namespaces is not None:
+            return self.namespaces.machine_for(facts, root)
         return ProcessMachine(facts, root, self.runtime, self.folder, self._inits)
 
     def metadata_url(self, instance_id: str) -> str:
@@ -90,3 +103,12 @@ class Simulation:
         self.clock.end()
         with contextlib.suppress(RuntimeError):
             self.lifecycle.end()
+        if self.namespaces is not None:
+            self.namespaces.end()
+
+    def _namespaces(self) -> Namespaces | None:
+        if self.scenario.hosts != "namespaces":
+            return None
+        from infra.local.namespaces.driver import Namespaces
+
+        return Namespaces(self)

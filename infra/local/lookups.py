@@ -1,4 +1,7 @@
-"""Tags looked up by resource, so that a poll costs no more with more resources; and image parameters."""
+"""Looking things up: tags by resource, filters that moto lacks, and the parameters of the images.
+
+A poll costs no more with more resources: moto matches a pattern against every tag of the account.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moto.ec2.models.core import TaggedEC2Resource
+from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.ssm.models import Parameter, ParameterDict
 
 from infra.local.images import PARAMETERS
@@ -13,6 +17,17 @@ from infra.local.patches import Original, patch
 
 LOADED_MARK = "sparknet_images_loaded"
 PUBLISHED = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+#: Filters of DescribeInstances, and the attribute of moto's instance that each compares.
+FILTERS = {
+    "client-token": "client_token",
+    "instance-lifecycle": "lifecycle",
+    "placement-group-name": "placement.group_name",
+    "spot-instance-request-id": "spot_instance_request_id",
+}
+
+patch.extend(filter_dict_attribute_mapping, FILTERS)
 
 
 @patch(TaggedEC2Resource, "get_tags", why="moto matches a pattern against every tag of the account")
