@@ -158,9 +158,9 @@ def test_an_unknown_blob_is_refused_with_the_known_ones() -> None:
 
 def test_a_solver_steps_on_a_defined_net() -> None:
     solver = CaffeSolver(load_solver_prototxt_with_net(MODELS / "lenet_solver.prototxt", one_phase()))
-    batch = digits(16)
-    losses = [solver.step(batch) for _ in range(15)]
-    assert solver.iter == 15
+    batch = digits(8)
+    losses = [solver.step(batch) for _ in range(6)]
+    assert solver.iter == 6
     assert losses[-1] < losses[0]
     saved = solver.get_weights()
     solver.set_weights({name: [0 * array for array in arrays] for name, arrays in saved.items()})
