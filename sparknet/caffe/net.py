@@ -13,8 +13,6 @@ any blob can be looked at or changed in between.
 from __future__ import annotations
 
 import difflib
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,24 +21,17 @@ from torch import Tensor
 
 from sparknet.caffe import weight_file
 from sparknet.caffe.blob import Blob
-from sparknet.caffe.gradient_flow import Flow, plan
-from sparknet.caffe.layers import TYPES
+from sparknet.caffe.gradient_flow import plan
 from sparknet.caffe.layers.layer import Layer
-from sparknet.caffe.layers.source import SourceLayer
+from sparknet.caffe.node import Node, make_layer
 from sparknet.caffe.parameters import allocate
 from sparknet.caffe.schema import in_state, load_net, with_splits
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter, NetParameter, NetState
 from sparknet.errors import ModelError
 from sparknet.weights import Layout, Shape
 
-log = logging.getLogger("sparknet.caffe")
-
 ANONYMOUS = "(automatic)"
 """Name of the top of a loss layer that names none."""
-
-
-class UnusedSetting(UserWarning):
-    """A layer carries settings that its type does not read; Caffe ignores them too."""
 
 
 class Net:
@@ -67,7 +58,8 @@ class Net:
         self.nodes: list[Node] = []
         self.params: dict[str, list[Blob]] = {}
         self.learnable: list[Blob] = []
-        self.weights = self.diffs = self.loss = torch.zeros((), device=self.device)
+        self._weights = self._diffs = self.loss = torch.zeros((), device=self.device)
+        self._is_partly_shared = False
         self.layout = Layout(())
         try:
             self._build(param, phase, level, stages)
@@ -155,7 +147,9 @@ class Net:
             if name in other.params:
                 self._share(name, blobs, other.params[name])
         if self.layout == other.layout:
-            self.weights, self.diffs = other.weights, other.diffs
+            self._weights, self._diffs = other.weights, other.diffs
+        else:
+            self._is_partly_shared = True
 
     # ---- files
 
@@ -168,6 +162,18 @@ class Net:
         weight_file.save(self, path, with_diffs=with_diffs)
 
     # ---- facts
+
+    @property
+    def weights(self) -> Tensor:
+        """All learned numbers, float32, (P,), as ``layout`` says."""
+        self._check_owns_parameters()
+        return self._weights
+
+    @property
+    def diffs(self) -> Tensor:
+        """Their gradients."""
+        self._check_owns_parameters()
+        return self._diffs
 
     @property
     def layer_names(self) -> list[str]:
@@ -206,14 +212,12 @@ class Net:
     def _node(self, param: LayerParameter, available: dict[str, None]) -> Node:
         if not param.HasField("phase"):
             param.phase = self.phase  # type: ignore[assignment]  # a number is what the wire has
-        layer = _layer_class(param)(param, phase=param.phase, device=self.device)
-        _check_messages(layer)
+        layer = make_layer(param, self.device)
         bottoms = [self._bottom(layer, name, available) for name in param.bottom]
-        self._check_arity(layer)
         shapes = [blob.shape for blob in bottoms]
         layer.configure(shapes)
         tops = self._tops(layer, layer.top_shapes(shapes), available)
-        return Node(layer, bottoms, tops, _loss_weights(layer, len(tops)), shapes)
+        return Node(layer, bottoms, tops, shapes)
 
     def _bottom(self, layer: Layer, name: str, available: dict[str, None]) -> Blob:
         if name not in available:  # a Split would stand here, had another layer read it too
@@ -239,22 +243,10 @@ class Net:
             tops.append(blob)
         return tops
 
-    def _check_arity(self, layer: Layer) -> None:
-        bottoms, tops = len(layer.param.bottom), len(layer.param.top)
-        if not layer.bottom_arity.allows(bottoms):
-            raise layer.error(
-                f"takes {layer.bottom_arity} bottoms and has {bottoms}: {list(layer.param.bottom)}"
-            )
-        may_be_anonymous = layer.default_loss_weight and not tops
-        if not layer.top_arity.allows(tops) and not may_be_anonymous:
-            raise layer.error(f"takes {layer.top_arity} tops and has {tops}: {list(layer.param.top)}")
-        if layer.same_count and bottoms != tops:
-            raise layer.error(f"takes as many tops as bottoms, and has {tops} and {bottoms}")
-
     def _allocate(self) -> None:
         found = allocate(self.layers, self.device)
         self.layout = found.layout
-        self.weights, self.diffs, self.learnable = found.weights, found.diffs, found.learnable
+        self._weights, self._diffs, self.learnable = found.weights, found.diffs, found.learnable
         self.params = {layer.name: layer.blobs for layer in self.layers if layer.blobs}
 
     def _plan_backward(self, force: bool) -> None:
@@ -281,84 +273,17 @@ class Net:
         for blob, other in zip(mine, theirs, strict=True):
             blob.data, blob.diff = other.data, other.diff
 
+    def _check_owns_parameters(self) -> None:
+        if self._is_partly_shared:
+            raise ModelError(
+                f'net "{self.name}" shares only some of its parameters with another net: '
+                "they are no vector; use params, or learnable"
+            )
+
     def _unknown_input(self, name: str) -> str:
         where = f"{self.source}: " if self.source else ""
         inputs = ", ".join(self.input_names) or "none"
         return f'{where}net "{self.name}" has no input "{name}"; its inputs are {inputs}'
-
-
-class Node:
-    """A layer in its place in a net: between which blobs, with which losses, and whether it runs backward."""
-
-    def __init__(
-        self,
-        layer: Layer,
-        bottoms: list[Blob],
-        tops: list[Blob],
-        loss_weights: list[float],
-        shapes: list[Shape],
-    ) -> None:
-        self.layer, self.bottoms, self.tops = layer, bottoms, tops
-        self.loss_weights = loss_weights
-        self.weighted_tops = [(top, w) for top, w in zip(tops, loss_weights, strict=True) if w]
-        self.shapes = shapes
-        self.is_fed = isinstance(layer, SourceLayer) and layer.is_fed
-        self.set_flow(Flow(False, [False] * len(bottoms), []))
-
-    def forward(self) -> None:
-        if self.is_fed:
-            return
-        data = [blob.data for blob in self.bottoms]
-        if [tensor.shape for tensor in data] != self.shapes:
-            self.reshape([tuple(tensor.shape) for tensor in data])
-        for blob, tensor in zip(self.tops, self.layer.forward(data), strict=True):
-            blob.data = tensor
-        for top, weight in self.weighted_tops:
-            top.default_diff = weight
-            top.forget_diff()
-
-    def reshape(self, shapes: list[Shape]) -> None:
-        """Take bottoms of other shapes, if the layer can."""
-        if self.is_fed or shapes == self.shapes:
-            return
-        self.shapes = shapes
-        for blob, shape in zip(self.tops, self.layer.top_shapes(shapes), strict=True):
-            blob.reshape(*shape)
-
-    def backward(self) -> None:
-        if self.impossible:
-            raise self.layer.error(
-                f"no gradient is possible for bottom {self.impossible[0]} (labels or indices)"
-            )
-        gradients = self.layer.backward([top.diff for top in self.tops], self.flow.bottoms)
-        for blob, want, gradient in zip(self.bottoms, self.flow.bottoms, gradients, strict=True):
-            if want:
-                blob.diff = torch.zeros_like(blob.data) if gradient is None else gradient
-
-    def set_flow(self, flow: Flow) -> None:
-        self.flow = flow
-        self.layer.wants_gradient = flow.parameters
-        self.impossible = [i for i in self.layer.index_bottoms if i < len(flow.bottoms) and flow.bottoms[i]]
-
-    def log_forward(self) -> None:
-        for top in self.tops:
-            log.info(
-                "[Forward] Layer %s, top blob %s data: %g", self.layer.name, top.name, _mean_size(top.data)
-            )
-        for i, blob in enumerate(self.layer.blobs):
-            log.info("[Forward] Layer %s, param blob %d data: %g", self.layer.name, i, _mean_size(blob.data))
-
-    def log_backward(self) -> None:
-        for blob, want in zip(self.bottoms, self.flow.bottoms, strict=True):
-            if want:
-                log.info(
-                    "[Backward] Layer %s, bottom blob %s diff: %g",
-                    self.layer.name,
-                    blob.name,
-                    _mean_size(blob.diff),
-                )
-        for i, blob in enumerate(self.layer.blobs):
-            log.info("[Backward] Layer %s, param blob %d diff: %g", self.layer.name, i, _mean_size(blob.diff))
 
 
 def _state(param: NetParameter, phase: int, level: int | None, stages: Sequence[str]) -> NetState:
@@ -369,39 +294,3 @@ def _state(param: NetParameter, phase: int, level: int | None, stages: Sequence[
         state.level = level
     state.stage.extend(stages)
     return state
-
-
-def _layer_class(param: LayerParameter) -> type[Layer]:
-    try:
-        return TYPES[param.type]
-    except KeyError:
-        by_lower = {name.lower(): name for name in TYPES}
-        close = difflib.get_close_matches(param.type.lower(), by_lower, 1, 0.5)
-        hint = f'; the nearest is "{by_lower[close[0]]}"' if close else ""
-        raise ModelError(f'layer "{param.name}": there is no type "{param.type}"{hint}') from None
-
-
-def _check_messages(layer: Layer) -> None:
-    """Name settings that belong to another type."""
-    for descriptor, _ in layer.param.ListFields():
-        if descriptor.name.endswith("_param") and descriptor.name not in layer.messages:
-            warnings.warn(
-                f'layer "{layer.name}" ({layer.type}) does not read {descriptor.name}',
-                UnusedSetting,
-                stacklevel=2,
-            )
-
-
-def _loss_weights(layer: Layer, tops: int) -> list[float]:
-    weights = list(layer.param.loss_weight)
-    if not weights:
-        return [layer.default_loss_weight] + [0.0] * (tops - 1) if tops else []
-    if len(weights) == 1 and layer.default_loss_weight:
-        weights += [0.0] * (tops - 1)
-    if len(weights) != tops:
-        raise layer.error(f"loss_weight is given {len(weights)} times for {tops} tops")
-    return weights
-
-
-def _mean_size(tensor: Tensor) -> float:
-    return float(tensor.abs().mean()) if tensor.numel() else 0.0

@@ -26,7 +26,7 @@ class HDF5Data(SourceLayer):
     """
 
     type = "HDF5Data"
-    messages = ("hdf5_data_param",)
+    messages = ("hdf5_data_param", "transform_param")
 
     def configure(self, bottoms: Shapes) -> None:
         p = self.param.hdf5_data_param

@@ -1,0 +1,151 @@
+"""A layer in its place in a net."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import warnings
+
+import torch
+from torch import Tensor
+
+from sparknet.caffe.blob import Blob
+from sparknet.caffe.gradient_flow import Flow
+from sparknet.caffe.layers import TYPES
+from sparknet.caffe.layers.layer import Layer
+from sparknet.caffe.layers.source import SourceLayer
+from sparknet.caffe.schema.caffe_pb2 import LayerParameter
+from sparknet.errors import ModelError
+from sparknet.weights import Shape
+
+log = logging.getLogger("sparknet.caffe")
+
+
+class UnusedSetting(UserWarning):
+    """A layer carries settings that its type does not read; Caffe ignores them too."""
+
+
+class Node:
+    """A layer in its place in a net: between which blobs, with which losses, and whether it runs backward."""
+
+    def __init__(self, layer: Layer, bottoms: list[Blob], tops: list[Blob], shapes: list[Shape]) -> None:
+        self.layer, self.bottoms, self.tops = layer, bottoms, tops
+        self.loss_weights = _loss_weights(layer, len(tops))
+        self.weighted_tops = [(top, w) for top, w in zip(tops, self.loss_weights, strict=True) if w]
+        self.shapes = shapes
+        self.is_fed = isinstance(layer, SourceLayer) and layer.is_fed
+        self.set_flow(Flow(False, [False] * len(bottoms), []))
+
+    def forward(self) -> None:
+        if self.is_fed:
+            return
+        data = [blob.data for blob in self.bottoms]
+        if [tensor.shape for tensor in data] != self.shapes:
+            self.reshape([tuple(tensor.shape) for tensor in data])
+        for blob, tensor in zip(self.tops, self.layer.forward(data), strict=True):
+            blob.data = tensor
+        for top, weight in self.weighted_tops:
+            top.default_diff = weight
+            top.forget_diff()
+
+    def reshape(self, shapes: list[Shape]) -> None:
+        """Take bottoms of other shapes, if the layer can."""
+        if self.is_fed or shapes == self.shapes:
+            return
+        self.shapes = shapes
+        for blob, shape in zip(self.tops, self.layer.top_shapes(shapes), strict=True):
+            blob.reshape(*shape)
+
+    def backward(self) -> None:
+        if self.impossible:
+            raise self.layer.error(
+                f"no gradient is possible for bottom {self.impossible[0]} (labels or indices)"
+            )
+        gradients = self.layer.backward([top.diff for top in self.tops], self.flow.bottoms)
+        for blob, want, gradient in zip(self.bottoms, self.flow.bottoms, gradients, strict=True):
+            if want:
+                blob.diff = torch.zeros_like(blob.data) if gradient is None else gradient
+
+    def set_flow(self, flow: Flow) -> None:
+        self.flow = flow
+        self.layer.wants_gradient = flow.parameters
+        self.impossible = [i for i in self.layer.index_bottoms if i < len(flow.bottoms) and flow.bottoms[i]]
+
+    def log_forward(self) -> None:
+        for top in self.tops:
+            log.info(
+                "[Forward] Layer %s, top blob %s data: %g", self.layer.name, top.name, _mean_size(top.data)
+            )
+        for i, blob in enumerate(self.layer.blobs):
+            log.info("[Forward] Layer %s, param blob %d data: %g", self.layer.name, i, _mean_size(blob.data))
+
+    def log_backward(self) -> None:
+        for blob, want in zip(self.bottoms, self.flow.bottoms, strict=True):
+            if want:
+                log.info(
+                    "[Backward] Layer %s, bottom blob %s diff: %g",
+                    self.layer.name,
+                    blob.name,
+                    _mean_size(blob.diff),
+                )
+        for i, blob in enumerate(self.layer.blobs):
+            log.info("[Backward] Layer %s, param blob %d diff: %g", self.layer.name, i, _mean_size(blob.diff))
+
+
+def make_layer(param: LayerParameter, device: torch.device) -> Layer:
+    """The layer that ``param`` (with its phase) describes, not yet configured.
+
+    Raises ModelError for a type there is not, or the wrong number of bottoms or tops; warns of settings that
+    belong to another type.
+    """
+    layer = _layer_class(param)(param, phase=param.phase, device=device)
+    _check_messages(layer)
+    _check_arity(layer)
+    return layer
+
+
+def _layer_class(param: LayerParameter) -> type[Layer]:
+    try:
+        return TYPES[param.type]
+    except KeyError:
+        by_lower = {name.lower(): name for name in TYPES}
+        close = difflib.get_close_matches(param.type.lower(), by_lower, 1, 0.5)
+        hint = f'; the nearest is "{by_lower[close[0]]}"' if close else ""
+        raise ModelError(f'layer "{param.name}": there is no type "{param.type}"{hint}') from None
+
+
+def _check_messages(layer: Layer) -> None:
+    """Name settings that belong to another type."""
+    for descriptor, _ in layer.param.ListFields():
+        if descriptor.name.endswith("_param") and descriptor.name not in layer.messages:
+            warnings.warn(
+                f'layer "{layer.name}" ({layer.type}) does not read {descriptor.name}',
+                UnusedSetting,
+                stacklevel=2,
+            )
+
+
+def _loss_weights(layer: Layer, tops: int) -> list[float]:
+    weights = list(layer.param.loss_weight)
+    if not weights:
+        return [layer.default_loss_weight] + [0.0] * (tops - 1) if tops else []
+    if len(weights) == 1 and layer.default_loss_weight:
+        weights += [0.0] * (tops - 1)
+    if len(weights) != tops:
+        raise layer.error(f"loss_weight is given {len(weights)} times for {tops} tops")
+    return weights
+
+
+def _check_arity(layer: Layer) -> None:
+    bottoms, tops = list(layer.param.bottom), list(layer.param.top)
+    if not layer.bottom_arity.allows(len(bottoms)):
+        raise layer.error(f"takes {layer.bottom_arity} bottoms and has {len(bottoms)}: {bottoms}")
+    may_be_unnamed = layer.default_loss_weight and not tops
+    if not layer.top_arity.allows(len(tops)) and not may_be_unnamed:
+        raise layer.error(f"takes {layer.top_arity} tops and has {len(tops)}: {tops}")
+    if layer.same_count and len(bottoms) != len(tops):
+        raise layer.error(f"takes as many tops as bottoms, and has {len(tops)} and {len(bottoms)}")
+
+
+def _mean_size(tensor: Tensor) -> float:
+    return float(tensor.abs().mean()) if tensor.numel() else 0.0

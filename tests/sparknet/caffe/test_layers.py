@@ -1,0 +1,129 @@
+"""Layers against numbers of real Caffe: a few cases committed here, all where the oracle is at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparknet.caffe import schema
+from sparknet.caffe.net import Net
+from tests.sparknet.caffe.layer_cases import LayerCase, layer_cases
+from tests.sparknet.caffe.oracle import oracle_file
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "caffe_layers"
+ORACLE = oracle_file("layers")
+
+
+@pytest.mark.parametrize("case", layer_cases(GOLDEN), ids=lambda case: case.name)
+def test_a_layer_computes_the_committed_numbers_of_caffe(case: LayerCase) -> None:
+    assert case.mismatches(case.run()) == []
+
+
+@pytest.mark.skipif(ORACLE is None, reason="SPARKNET_ORACLE names no folder with Caffe's numbers")
+@pytest.mark.parametrize("case", layer_cases(ORACLE) if ORACLE else [], ids=lambda case: case.name)
+def test_a_layer_computes_all_the_numbers_of_caffe(case: LayerCase) -> None:
+    if case.name.startswith("dropout_train"):
+        pytest.skip("random: see the test of dropout")
+    assert case.mismatches(case.run()) == []
+
+
+def test_dropout_keeps_its_share_scaled_and_passes_the_same_elements_back() -> None:
+    torch.manual_seed(3)
+    net = _net("Dropout", "dropout_param { dropout_ratio: 0.4 }", (50, 400), schema.TRAIN)
+    x = torch.rand(50, 400) + 0.5
+    net.forward({"x": x})
+    net.blobs["y"].diff = torch.ones(50, 400)
+    net.backward()
+    kept = net.blobs["y"].data != 0
+    torch.testing.assert_close(net.blobs["y"].data[kept], (x / 0.6)[kept])
+    torch.testing.assert_close(net.blobs["x"].diff, kept / 0.6)
+    assert kept.float().mean().item() == pytest.approx(0.6, abs=0.015)
+
+
+def test_stochastic_pooling_draws_in_proportion_in_train_and_takes_the_mean_in_test() -> None:
+    setting = "pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 }"
+    x = torch.tensor([[1.0, 3.0], [0.0, 4.0]]).expand(4000, 1, 2, 2).contiguous()
+    torch.manual_seed(0)
+    train = _net("Pooling", setting, (4000, 1, 2, 2), schema.TRAIN)
+    y = train.forward({"x": x})["y"].flatten()
+    shares = [(y == value).float().mean().item() for value in (0.0, 1.0, 3.0, 4.0)]
+    assert shares == pytest.approx([0, 1 / 8, 3 / 8, 4 / 8], abs=0.03)
+    train.blobs["y"].diff = torch.ones(4000, 1, 1, 1)
+    train.backward()
+    assert torch.equal((train.blobs["x"].diff * x).flatten(1).sum(1), y)
+    test = _net("Pooling", setting, (4000, 1, 2, 2), schema.TEST)
+    assert test.forward({"x": x})["y"][0].item() == pytest.approx((1 + 9 + 16) / 8)
+
+
+def test_stochastic_pooling_windows_may_reach_beyond_the_picture() -> None:
+    net = _net(
+        "Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 3 stride: 2 }", (2, 3, 6, 7), schema.TRAIN
+    )
+    x = torch.rand(2, 3, 6, 7)
+    y = net.forward({"x": x})["y"]
+    assert y.shape == (2, 3, 3, 3)
+    net.blobs["y"].diff = torch.ones_like(y)
+    net.backward()
+    assert net.blobs["x"].diff.shape == x.shape
+    assert net.blobs["x"].diff.sum().item() == y.numel()
+
+
+def test_convolution_over_three_spatial_axes_is_a_sum_over_windows() -> None:
+    net = _net(
+        "Convolution", "convolution_param { num_output: 2 kernel_size: 2 }", (1, 3, 3, 4, 5), schema.TEST
+    )
+    net.weights.copy_(torch.randn(net.weights.shape))
+    x = torch.randn(1, 3, 3, 4, 5)
+    y = net.forward({"x": x})["y"]
+    weight, bias = (blob.data for blob in net.params["L"])
+    assert y.shape == (1, 2, 2, 3, 4)
+    expected = (x[0, :, 1:3, 2:4, 0:2] * weight[1]).sum() + bias[1]
+    torch.testing.assert_close(y[0, 1, 1, 2, 0], expected)
+
+
+def test_several_bottoms_share_the_kernels_of_one_convolution() -> None:
+    net = Net(
+        schema.parse_net(
+            'force_backward: true input: "a" input_shape { dim: 2 dim: 3 dim: 5 dim: 5 }'
+            ' input: "b" input_shape { dim: 1 dim: 3 dim: 4 dim: 6 }'
+            ' layer { name: "c" type: "Convolution" bottom: "a" bottom: "b" top: "ya" top: "yb"'
+            ' convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } } }'
+        ),
+        schema.TEST,
+    )
+    a, b = torch.randn(2, 3, 5, 5), torch.randn(1, 3, 4, 6)
+    tops = net.forward({"a": a, "b": b})
+    weight, bias = (blob.data for blob in net.params["c"])
+    torch.testing.assert_close(tops["yb"], torch.nn.functional.conv2d(b, weight, bias))
+    for name in ("ya", "yb"):
+        net.blobs[name].diff = torch.ones_like(tops[name])
+    net.backward()
+    assert net.params["c"][1].diff.tolist() == [2 * 9 + 8] * 2
+
+
+@pytest.mark.parametrize("pad", [1, 2])
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+def test_pooling_pads_by_more_than_half_a_window(pool: str, pad: int) -> None:
+    setting = f"pooling_param {{ pool: {pool} kernel_size: 3 stride: 2 pad: {pad} }}"
+    net = _net("Pooling", setting, (1, 1, 5, 6), schema.TEST)
+    x = torch.arange(30.0).view(1, 1, 5, 6) - 40
+    y = net.forward({"x": x})["y"]
+    filler = -torch.inf if pool == "MAX" else 0.0
+    whole = torch.nn.functional.pad(x, (pad, pad + 3, pad, pad + 3), value=filler)
+    for (row, column), value in zip(((0, 0), (1, 1)), (y[0, 0, 0, 0], y[0, 0, 1, 1]), strict=True):
+        window = whole[0, 0, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+        expected = window.max() if pool == "MAX" else window.sum() / 9
+        assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def _net(layer: str, setting: str, shape: tuple[int, ...], phase: int) -> Net:
+    dims = " ".join(f"dim: {n}" for n in shape)
+    return Net(
+        schema.parse_net(
+            f'force_backward: true input: "x" input_shape {{ {dims} }}'
+            f' layer {{ name: "L" type: "{layer}" bottom: "x" top: "y" {setting} }}'
+        ),
+        phase,
+    )
