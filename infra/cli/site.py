@@ -68,8 +68,8 @@ class Site:
                 emit=emit,
                 retry_seconds=LOCAL_RETRY_SECONDS,
             ),
-            connect=lambda node: local.connect(node.id),
-            caller_address=lambda: "127.0.0.1/32",
+            connect=self._ssh if local.logs_in_by_ssh else lambda node: local.connect(node.id),
+            caller_address=lambda: local.caller_address,
             home=home(),
             poll_seconds=LOCAL_POLL_SECONDS,
         )

@@ -53,7 +53,8 @@ def is_known(region: Region, cluster: str) -> bool:
 
 
 def forget(home: Path, region: str, cluster: str) -> None:
-    """Remove the private half from this machine."""
+    """Remove the private half from this machine, and what is known of the nodes' own keys."""
+    (home / "known_hosts" / region / cluster).unlink(missing_ok=True)
     key_file(home, region, cluster).unlink(missing_ok=True)
 
 

@@ -68,6 +68,16 @@ class LocalCloud:
     def pid(self) -> int:
         return self._endpoint.pid
 
+    @property
+    def logs_in_by_ssh(self) -> bool:
+        """True if hosts are machines of their own, reached at their public addresses with the user's key."""
+        return bool(self.control("GET", "health")["hosts"] == "namespaces")
+
+    @property
+    def caller_address(self) -> str:
+        """The range of addresses from which hosts see connections of this machine."""
+        return str(self.control("GET", "health")["caller_address"])
+
     def connect(self, instance_id: str) -> ProcessHost:
         """The host of a running instance. Raises HostRefused while it boots, HostUnreachable once gone."""
         return ProcessHost.connect(instance_id, self.control("GET", f"instances/{instance_id}"))

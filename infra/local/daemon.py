@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from infra.errors import DeadlineExceeded, SetupError, UsageError, last_lines
-from infra.local import control
+from infra.local import control, namespaces
 from infra.local.home import Endpoint, Home
 from infra.local.processes import end_processes_of_home
 
@@ -122,7 +122,9 @@ def _first_line(descriptor: int, timeout_seconds: float) -> str:
 def _is_alive(endpoint: Endpoint) -> bool:
     """True if the process of the state file runs, and is not another one that was given its number."""
     try:
-        return abs(psutil.Process(endpoint.pid).create_time() - endpoint.started) < 2
+        process = psutil.Process(endpoint.pid)
+        is_same = abs(process.create_time() - endpoint.started) < 2
+        return is_same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -141,6 +143,7 @@ def _sweep(home: Home) -> None:
     """Remove what a server that is gone left behind; its log stays."""
     endpoint = home.read_endpoint()
     end_processes_of_home(home.folder)
+    namespaces.clean(home.folder)
     if endpoint is not None and Path(endpoint.runtime).name.startswith("sparknet-"):
         shutil.rmtree(endpoint.runtime, ignore_errors=True)
     for leftover in (home.hosts, home.volumes):

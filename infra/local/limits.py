@@ -25,9 +25,21 @@ PROCESSES = (
     "the host.",
     "There is no GPU unless this machine has one, which all hosts then share.",
 )
+NAMESPACES = (
+    "A host is a set of namespaces of this machine with its own network, files, processes, SSH, sudo, "
+    "metadata, firewall and block devices; kernel, processors, memory, /usr and /etc are this machine's.",
+    "There is no systemd: systemctl and shutdown are stand-ins that run the same ExecStart lines; cloud-init "
+    "carries out scripts, write_files, bootcmd and runcmd.",
+    "Nothing outside the cloud's own network is reached from a host; hosts can only be in the default VPC.",
+    "Disks answer lsblk, blkid and /dev/disk/by-id as on Nitro, but not `nvme id-ctrl`; a volume that is "
+    "detached while it is mounted can be read until it is unmounted; the root disk is not shown.",
+    "A host's root could reach this machine if it tried: run only programs of your own there.",
+    "There is no GPU.",
+)
 NONE = ("Instances are states only: nothing can be run on them.",)
 
 
 def limits(scenario: Scenario) -> list[str]:
     """One sentence each."""
-    return [*(NONE if scenario.hosts == "none" else PROCESSES), *ALWAYS]
+    of_hosts = {"none": NONE, "processes": PROCESSES, "namespaces": NAMESPACES}
+    return [*of_hosts[scenario.hosts], *ALWAYS]

@@ -41,7 +41,12 @@ class Routes:
             return route(argument, body) if argument else route(body)
 
     def get_health(self, _body: None) -> dict[str, Any]:
-        return {"pid": os.getpid(), "folder": str(self._cloud.folder), "hosts": self._cloud.scenario.hosts}
+        return {
+            "pid": os.getpid(),
+            "folder": str(self._cloud.folder),
+            "hosts": self._cloud.scenario.hosts,
+            "caller_address": self._cloud.caller_address,
+        }
 
     def post_stop(self, _body: None) -> dict[str, Any]:
         self._stop()

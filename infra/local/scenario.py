@@ -1,7 +1,7 @@
 """Scenario: how the simulated cloud behaves, as a small YAML, TOML or JSON file or as a body of the control
 path.
 
-hosts: processes            # or none: instances are states only
+hosts: processes            # or namespaces (root on Linux), or none: instances are states only
 speed: 1                    # simulated seconds per second: boot times, notices, prices' history
 boot_seconds: 0             # an instance is pending at least that long
 notice_seconds: 120         # from a spot interruption's notice to its end
@@ -18,9 +18,10 @@ faults:                     # see faults.py
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +29,8 @@ from typing import Any, TypeVar
 from infra.errors import UsageError
 from infra.local.faults import Fault
 
-HOST_KINDS = ("processes", "none")
+HOST_KINDS = ("processes", "namespaces", "none")
+HOSTS_VARIABLE = "SPARKNET_EC2_HOSTS"  # what kind hosts are where the scenario does not say
 PURCHASES = ("*", "spot", "on-demand")
 
 T = TypeVar("T")
@@ -82,7 +84,7 @@ class PriceRule(PoolRule):
 class Scenario:
     """See the module's text."""
 
-    hosts: str = "processes"
+    hosts: str = field(default_factory=lambda: os.environ.get(HOSTS_VARIABLE) or "processes")
     speed: float = 1.0
     boot_seconds: float = 0.0
     notice_seconds: float = 120.0

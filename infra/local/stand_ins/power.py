@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(os.environ["SPARKNET_ROOT"])
+ROOT = Path(os.environ.get("SPARKNET_ROOT") or "/")
 PENDING = ROOT / "run/shutdown.pid"
 
 

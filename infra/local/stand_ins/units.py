@@ -1,16 +1,18 @@
 """systemctl over the unit files below ``$SPARKNET_ROOT/etc/systemd/system``: the same ExecStart lines,
 without systemd.
 
-Known of a unit: ``Environment``, ``EnvironmentFile``, ``WorkingDirectory``, ``ExecStartPre``, ``ExecStart``,
-``Type=oneshot``, ``RemainAfterExit``, ``WantedBy``, and ``Restart=always`` or ``on-failure`` with
-``RestartSec``. A timer with ``OnActiveSec=`` or ``OnBootSec=`` starts its service that much later. Anything
-else is passed over, and so are units that are not there to be masked, stopped or disabled.
+Known of a unit: ``Environment``, ``EnvironmentFile``, ``WorkingDirectory``, ``ExecStartPre``,
+``ExecStart``, ``User`` (for root), ``Type=oneshot``, ``RemainAfterExit``, ``WantedBy``, and
+``Restart=always`` or ``on-failure`` with ``RestartSec``. A timer with ``OnActiveSec=`` or ``OnBootSec=``
+starts its service that much later. Anything else is passed over, and so are units that are not there to be
+masked, stopped or disabled.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import shlex
 import signal
@@ -19,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(os.environ["SPARKNET_ROOT"])
+ROOT = Path(os.environ.get("SPARKNET_ROOT") or "/")
 UNITS = ROOT / "etc/systemd/system"
 STATE = ROOT / "run/units"
 STOP_SECONDS = 5.0
@@ -61,6 +63,8 @@ class Unit:
         try:
             pid = int(self.pid_file.read_text())
             os.kill(pid, 0)
+        except PermissionError:
+            return pid  # root's, and asked about by somebody else
         except (OSError, ValueError):
             return None
         return pid
@@ -225,7 +229,8 @@ def supervise(unit: Unit) -> int:
 
 
 def execute(unit: Unit, line: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **unit.environment()}
+    login = login_of(unit)
+    environment = {**os.environ, **(login[1] if login else {}), **unit.environment()}
     words = [os.path.expandvars(word) for word in shlex.split(expand(line.lstrip("-@:+!"), environment))]
     with log_of(unit).open("ab") as log:
         return subprocess.Popen(
@@ -235,7 +240,18 @@ def execute(unit: Unit, line: str) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            user=login[0] if login else None,
+            group=login[0] if login else None,
+            extra_groups=[login[0]] if login else None,
         )
+
+
+def login_of(unit: Unit) -> tuple[int, dict[str, str]] | None:
+    """Number and environment of the unit's ``User``, where that can be made so: as root."""
+    if os.geteuid() != 0 or not unit.one("User"):
+        return None
+    account = pwd.getpwnam(unit.one("User"))
+    return account.pw_uid, {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
 
 
 def expand(line: str, environment: dict[str, str]) -> str:
