@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 import sparknet
@@ -39,6 +39,7 @@ def session(
 
     ``master`` overrides what spark-submit was told; without either it is ``local[*]``.
     """
+    SparkContext._ensure_initialized()  # before that, a SparkConf does not see what spark-submit was told
     conf = SparkConf()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # or workers run whatever python3 is
     master = master or conf.get("spark.master", None) or "local[*]"
