@@ -13,8 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -25,27 +24,13 @@ from sparknet.caffe.net import Net
 from sparknet.caffe.policies import rate
 from sparknet.caffe.schema import load_net, load_solver
 from sparknet.caffe.schema.caffe_pb2 import NetParameter, SolverParameter
+from sparknet.caffe.scores import Feed, Score, mean_outputs, scores_of
 from sparknet.caffe.signals import Action
 from sparknet.caffe.solver_state import SolverState
 from sparknet.caffe.update_rules import rule_named
 from sparknet.errors import ModelError
 
-Feed = Callable[[], Mapping[str, torch.Tensor]]
-
 log = logging.getLogger("caffe")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """The mean over the test batches of one element of an output blob."""
-
-    output: str
-    value: float
-    loss_weight: float = 0.0
-
-    def __str__(self) -> str:
-        weighted = f" (* {self.loss_weight:g} = {self.loss_weight * self.value:g} loss)"
-        return f"{self.output} = {self.value:g}" + (weighted if self.loss_weight else "")
 
 
 class Solver:
@@ -214,19 +199,14 @@ class Solver:
         Empty if interrupted.
         """
         log.info("Iteration %d, Testing net (#%d)", self.iter, index)
-        net, batches = self.test_nets[index], self.param.test_iter[index]
-        sums: dict[str, torch.Tensor] = {}
-        loss = torch.zeros(())
-        for _ in range(batches):
-            if self._stop_requested_in_test():
-                log.info("Test interrupted.")
-                return []
-            for name, output in net.forward(feed() if feed else None).items():
-                sums[name] = sums.get(name, 0.0) + output.detach()
-            loss = loss + net.loss.detach().cpu()
+        scores, loss = mean_outputs(
+            self.test_nets[index], self.param.test_iter[index], feed, is_stopped=self._stop_requested_in_test
+        )
+        if self.stopped:
+            log.info("Test interrupted.")
+            return []
         if self.param.test_compute_loss:
-            log.info("Test loss: %g", float(loss) / batches)
-        scores = list(_scores(net, {name: total / batches for name, total in sums.items()}))
+            log.info("Test loss: %g", loss)
         for number, score in enumerate(scores):
             log.info("    Test net output #%d: %s", number, score)
         return scores
@@ -311,7 +291,7 @@ class Solver:
         self._clock = (now, self.iter)
         log.info("Iteration %d (%s), loss = %g", self.iter, speed, self.smoothed_loss)
         outputs = {name: self.net.blobs[name].data for name in self.net.outputs}
-        for number, score in enumerate(_scores(self.net, outputs)):
+        for number, score in enumerate(scores_of(self.net, outputs)):
             log.info("    Train net output #%d: %s", number, score)
 
     def _new_descent(self) -> Descent:
@@ -333,13 +313,6 @@ class Solver:
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [tuple(blob.shape) for blob in self.net.learnable]
-
-
-def _scores(net: Net, outputs: Mapping[str, torch.Tensor]) -> Iterator[Score]:
-    weights = {top.name: weight for node in net.nodes for top, weight in node.weighted_tops}
-    for name, values in outputs.items():
-        for value in values.detach().flatten().tolist():
-            yield Score(output=name, value=value, loss_weight=weights.get(name, 0.0))
 
 
 def default_device(param: SolverParameter) -> torch.device:
