@@ -20,8 +20,9 @@
     │   │   ├── CommandFailed       6   a command ended with a status other than 0
     │   │   └── CommandTimedOut     6   a command was still running at its deadline
     │   └── HostsFailed             6   several hosts, each named with its own error
-    ├── JobError                    7   the submitted program failed
-    └── Interrupted               130   Ctrl-C, SIGTERM or SIGHUP
+    └── JobError                    7   the submitted program failed
+
+    Interrupted (BaseException)   130   Ctrl-C, SIGTERM or SIGHUP: nobody who handles errors may swallow it
 
 A message says what is wrong, where, and what to do about it, in one sentence where one is enough.
 ``exit_status`` is what the command leaves with.
@@ -160,8 +161,8 @@ class JobError(InfraError):
     exit_status = 7
 
 
-class Interrupted(InfraError):  # noqa: N818
-    """Ctrl-C, SIGTERM or SIGHUP."""
+class Interrupted(BaseException):  # noqa: N818
+    """Ctrl-C, SIGTERM or SIGHUP; like KeyboardInterrupt no error, so that ``except InfraError`` lets it pass."""
 
     exit_status = 130
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from infra.cli import options, show
 from infra.cli.site import LOCAL, Site
+from infra.interrupts import interrupts_held
+
+if TYPE_CHECKING:
+    from infra.cluster import Cloud
 
 
 @click.command(context_settings={"show_default": False})
@@ -25,9 +29,15 @@ def launch(where: Site, **values: Any) -> None:
 
     wanted = options.spec(where, values)
     screen = show.Screen()
-    cloud = where.open(screen.emit, start=True)
+    with interrupts_held():  # a half-started server would be nobody's
+        cloud = where.open(screen.emit, start=True)
     assert cloud is not None
-    made = cluster.launch(cloud, wanted, screen.emit)
+    try:
+        made = cluster.launch(cloud, wanted, screen.emit)
+    except BaseException:
+        with interrupts_held():
+            _close_if_empty(where, cloud)
+        raise
     click.echo(
         f"{made.name} is ready: a master and {len(made.workers)} workers in "
         f"{time.monotonic() - screen.began:.0f} s."
@@ -94,8 +104,7 @@ def destroy(where: Site, yes: bool) -> None:
             _confirm(where.name, len(left))
         removed = cluster.destroy(cloud, where.name, screen.emit)
         click.echo(f"{where.name} is gone: {len(removed)} resources removed, 0 resources left.")
-    if where.cloud == LOCAL:
-        _close_if_empty(cloud)
+    _close_if_empty(where, cloud)
 
 
 def _confirm(name: str, count: int) -> None:
@@ -112,8 +121,8 @@ def _tell_limits() -> None:
         click.echo(f"note: {sentence}")
 
 
-def _close_if_empty(cloud: Any) -> None:
-    """The embedded cloud ends with the last thing in it, unless it was started by itself."""
-    from infra.cli.local import close_if_empty
+def _close_if_empty(where: Site, cloud: Cloud | None) -> None:
+    if where.cloud == LOCAL:
+        from infra.cli.local import close_if_empty
 
-    close_if_empty(cloud)
+        close_if_empty(cloud)

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from infra.cli.config import default_map
-from infra.errors import InfraError, SetupError
+from infra.errors import InfraError, Interrupted, SetupError
 from infra.interrupts import interrupts_raise
 
 #: verb -> (module, what --help says of it)
@@ -98,7 +98,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:
         return _say("Stopped.", 130)
-    except InfraError as error:
+    except (InfraError, Interrupted) as error:
         return _say(str(error), error.exit_status)
     except BrokenPipeError:  # `sparknet-ec2 logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

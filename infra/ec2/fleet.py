@@ -60,8 +60,8 @@ class Reply:
     errors: tuple[tuple[Pool | None, str, str], ...]
 
 
-def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: float) -> list[str]:
-    """The ids of ``order.count`` new workers.
+def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: float) -> set[str]:
+    """Buy ``order.count`` workers; the zones they are in.
 
     Emits PoolAnswered for every pool that answered. Raises CapacityError with the table of answers if no tier
     had them, QuotaError, CredentialsError or UsageError if EC2 named a reason that another pool would not
@@ -84,13 +84,11 @@ def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: f
                 break
             open_pools = _still_open(open_pools, reply)
         if len(bought) >= order.count:
-            return bought
+            return {answer.zone for answer in answers if answer.launched}
     raise refusal or CapacityError(_no_capacity(order, answers, len(bought)))
 
 
-def buy_master(
-    region: Region, instance_type: str, places: Sequence[Pool], template: str, stamp: Stamp, emit: Emit
-) -> str:
+def buy_master(region: Region, places: Sequence[Pool], template: str, stamp: Stamp, emit: Emit) -> str:
     """The id of the new master, on demand: a lost master is a lost job. ``places``: the best first."""
     failed: list[str] = []
     for place in places:
@@ -99,7 +97,7 @@ def buy_master(
                 "run_instances",
                 MinCount=1,
                 MaxCount=1,
-                InstanceType=instance_type,
+                InstanceType=place.instance_type,
                 SubnetId=place.subnet_id,
                 LaunchTemplate={"LaunchTemplateId": template, "Version": "$Latest"},
                 TagSpecifications=stamp.specification(INSTANCE_KINDS, MASTER),
@@ -114,7 +112,8 @@ def buy_master(
         emit(_answer(ON_DEMAND, place, "launched 1", launched=1))
         return str(answer["Instances"][0]["InstanceId"])
     raise CapacityError(
-        f"No zone has a {instance_type} for the master ({'; '.join(failed)}); try --master-instance-type "
+        f"No zone has a {places[0].instance_type} for the master ({'; '.join(failed)}); try "
+        f"--master-instance-type "
         f"m5.large."
     )
 
@@ -122,7 +121,7 @@ def buy_master(
 def _ask(region: Region, order: Order, tier: str, pools: list[Pool], bought: list[str]) -> Reply:
     missing = order.count - len(bought)
     request = _request(order, tier, pools, missing)
-    token = order.stamp.token(WORKER, tier, missing, sorted((*order.existing, *bought)), *pools)
+    token = order.stamp.token(WORKER, sorted((*order.existing, *bought)), request)
     try:
         answer = region.attempt("create_fleet", ClientToken=token, **request)
     except ApiError as error:

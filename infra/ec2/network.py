@@ -30,6 +30,7 @@ class SecurityGroup:
     id: str
     generation: str
     created: str
+    expires: str
     is_ready: bool  # whether a launch has been brought to its end
 
 
@@ -77,6 +78,7 @@ def find_group(region: Region, cluster: str) -> SecurityGroup | None:
         id=found[0]["GroupId"],
         generation=known.get(tags.GENERATION, ""),
         created=known.get(tags.CREATED, ""),
+        expires=known.get(tags.EXPIRES, ""),
         is_ready=known.get(tags.STATE) == tags.READY,
     )
 

@@ -59,18 +59,29 @@ class Region:
         self.sleep = sleep
         self._keys = keys
         self._clients: dict[str, Any] = {}
+        self._others: list[Region] = []
         self._making = threading.Lock()
 
-    def at(self, name: str) -> Region:
-        """The same cloud, another region."""
-        return Region(
+    def close(self) -> None:
+        """Close the connections of all clients."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+        for other in self._others:
+            other.close()
+
+    def at(self, name: str, *, retry_seconds: float | None = None) -> Region:
+        """The same cloud, another region, perhaps with less patience; closed with this one."""
+        other = Region(
             name,
             endpoint_url=self.endpoint_url,
             keys=self._keys,
-            emit=self.emit,
-            retry_seconds=self.retry_seconds,
+            emit=ignore if retry_seconds else self.emit,
+            retry_seconds=retry_seconds or self.retry_seconds,
             sleep=self.sleep,
         )
+        self._others.append(other)
+        return other
 
     def read(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
         """A call that changes nothing. Raises what ``codes.explain`` says."""

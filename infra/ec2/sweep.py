@@ -26,7 +26,7 @@ _REMOVALS = {
     TEMPLATE: ("delete_launch_template", "LaunchTemplateId"),
     KEY: ("delete_key_pair", "KeyName"),
 }
-_ABSENT = ("*.NotFound", "InvalidLaunchTemplateId.*", "InvalidSpotInstanceRequestID.*")
+_ABSENT = ("*.NotFound", "InvalidLaunchTemplate*", "InvalidSpotInstanceRequestID.*")
 _IN_USE = ("DependencyViolation", "VolumeInUse", "IncorrectState")  # passes; the next listing tells
 
 

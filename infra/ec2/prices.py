@@ -1,0 +1,93 @@
+"""Prices: dollars an hour, from AWS where it answers, otherwise from a dated table, and which of the two."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from infra.ec2.region import ApiError, Region
+from infra.errors import InfraError
+
+HOURS_A_MONTH = 730.0
+API_SECONDS = 4.0  # the table is good enough to wait no longer
+PRICING_REGION = "us-east-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """Dollars an hour and where the number comes from: "AWS", or the table and its date."""
+
+    dollars: float
+    source: str
+
+
+def on_demand(region: Region, names: Iterable[str]) -> dict[str, Price]:
+    """The on-demand price of each of ``names``; one that nobody knows is missing."""
+    prices = {name: _from_api(region, name) or _from_table(name) for name in sorted(set(names))}
+    return {name: price for name, price in prices.items() if price}
+
+
+def spot(region: Region, names: Iterable[str]) -> dict[tuple[str, str], float]:
+    """The spot price now, by type and zone."""
+    found: dict[tuple[str, str], float] = {}
+    for one in region.pages(
+        "describe_spot_price_history",
+        "SpotPriceHistory",
+        InstanceTypes=sorted(set(names)),
+        ProductDescriptions=["Linux/UNIX"],
+        StartTime=datetime.now(UTC) - timedelta(minutes=1),  # each pool's price as of then, and its changes
+    ):
+        found.setdefault((one["InstanceType"], one["AvailabilityZone"]), float(one["SpotPrice"]))
+    return found
+
+
+def storage(volume_type: str, size_gib: int) -> float:
+    """Dollars an hour for a volume."""
+    per_month: float = _table()["storage"].get(volume_type, _table()["storage"]["gp3"])
+    return per_month * size_gib / HOURS_A_MONTH
+
+
+def _from_table(name: str) -> Price | None:
+    dollars = _table()["on_demand"].get(name)
+    return Price(dollars=dollars, source=f"table of {_table()['as_of']}") if dollars else None
+
+
+def _from_api(region: Region, name: str) -> Price | None:
+    filters = {
+        "instanceType": name,
+        "regionCode": region.name,
+        "operatingSystem": "Linux",
+        "preInstalledSw": "NA",
+        "tenancy": "Shared",
+        "capacitystatus": "Used",
+    }
+    try:
+        answer = region.at(PRICING_REGION, retry_seconds=API_SECONDS).attempt(
+            "get_products",
+            service="pricing",
+            ServiceCode="AmazonEC2",
+            Filters=[{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in filters.items()],
+        )
+    except (ApiError, InfraError):
+        return None
+    found = [dollars for product in answer.get("PriceList", []) for dollars in _dollars(json.loads(product))]
+    return Price(dollars=max(found), source="AWS") if found else None
+
+
+def _dollars(product: dict[str, Any]) -> Iterable[float]:
+    for term in product.get("terms", {}).get("OnDemand", {}).values():
+        for dimension in term.get("priceDimensions", {}).values():
+            dollars = float(dimension["pricePerUnit"].get("USD", 0))
+            if dollars > 0:
+                yield dollars
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("prices.toml").read_text(encoding="utf-8"))

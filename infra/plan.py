@@ -1,0 +1,260 @@
+"""Plan: what a launch would make, where, at what price, against which quota. Changes nothing.
+
+``survey`` is what every launch reads first; ``plan`` adds what a person wants to know before paying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from infra.ec2 import catalog, images, keys, network, prices, quotas
+from infra.ec2.catalog import InstanceType
+from infra.ec2.fleet import ON_DEMAND, SPOT, Pool
+from infra.ec2.images import Image
+from infra.ec2.network import Subnet
+from infra.ec2.prices import Price
+from infra.ec2.quotas import Need
+from infra.ec2.region import ApiError, Region
+from infra.errors import CapacityError, InfraError, UsageError
+from infra.spec import ClusterSpec
+
+#: Calls whose permission can be asked for without making them, and the least they need.
+PERMISSIONS: dict[str, dict[str, Any]] = {
+    "create_security_group": {"GroupName": "sparknet-permission", "Description": "never made"},
+    "create_launch_template": {
+        "LaunchTemplateName": "sparknet-permission",
+        "LaunchTemplateData": {"InstanceType": "m6i.large"},
+    },
+    "import_key_pair": {"KeyName": "sparknet-permission", "PublicKeyMaterial": b"ssh-ed25519 AAAA"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What the region has of what the spec asks for."""
+
+    image: Image
+    subnets: tuple[Subnet, ...]
+    pools: tuple[Pool, ...]  # for workers, in order of preference
+    master_places: tuple[Pool, ...]
+    types: dict[str, InstanceType]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolPrice:
+    """What one worker costs in one pool, in dollars an hour; None where nobody knows."""
+
+    pool: Pool
+    spot: float | None
+    on_demand: Price | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaLine:
+    """A quota, what the launch needs of it, and its limit (None: could not be learnt)."""
+
+    need: Need
+    limit: float | None
+
+    @property
+    def is_enough(self) -> bool:
+        return self.limit is None or self.limit >= self.need.vcpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a launch would make."""
+
+    spec: ClusterSpec
+    survey: Survey
+    account: str
+    ssh_from: str
+    pools: tuple[PoolPrice, ...]
+    master: Price | None
+    quotas: tuple[QuotaLine, ...]
+    problems: tuple[str, ...]  # what would make the launch fail, one sentence each
+    spot_now: float | None  # dollars an hour of the whole cluster, in the cheapest pool
+    on_demand: float | None  # the same bought on demand, in the dearest pool: never more than this
+    storage: float  # dollars an hour of the volumes; part of the two above
+
+    @property
+    def worst_case(self) -> float | None:
+        """Dollars until ``--max-hours`` are over; None without that limit."""
+        if self.on_demand is None or not self.spec.max_hours:
+            return None
+        return self.on_demand * self.spec.max_hours
+
+
+def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Survey:
+    """What the region has, with the facts of the types ``also``.
+
+    With ``max_price_per_hour``, types with which the cluster could cost more are left out. Raises UsageError
+    or CapacityError if what the region has is not enough to begin with.
+    """
+    wanted, notes = catalog.today(spec.instance_types)
+    (master,), more = catalog.today([spec.master_instance_type])
+    image = images.find(region, spec.image)
+    subnets = network.subnets(region, spec)
+    offered = catalog.offerings(region, (*wanted, master))
+    catalog.require_offered(region, wanted, offered)
+    catalog.require_offered(region, [master], offered)
+    kept, dear = _affordable(region, spec, wanted, master)
+    pools = _pools(kept, subnets, offered)
+    if not pools:
+        raise CapacityError(
+            f"None of {', '.join(kept)} is offered in {', '.join(one.zone for one in subnets)}; "
+            "leave out --zone and --subnet-id, or name other types."
+        )
+    return Survey(
+        image=image,
+        subnets=subnets,
+        pools=pools,
+        master_places=_pools((master,), subnets, offered),
+        types=catalog.types(region, {*wanted, master, *also}),
+        notes=(*notes, *more, *dear),
+    )
+
+
+def require_quota(region: Region, spec: ClusterSpec, found: Survey, workers: int) -> None:
+    """Raises QuotaError if no way of buying ``workers`` more workers fits the account's limits."""
+    purchases = (SPOT, ON_DEMAND) if spec.purchase.fallback_on_demand else (SPOT,)
+    refusal: InfraError | None = None
+    for need in _needs(found, workers, purchases):
+        try:
+            quotas.require(region, need)
+        except InfraError as error:
+            refusal = error
+        else:
+            return
+    if refusal:
+        raise refusal
+
+
+def plan(
+    region: Region, spec: ClusterSpec, caller_address: Callable[[], str], identity: str | None = None
+) -> Plan:
+    """All that can be known before the first thing is made; what is wrong stands in ``problems``."""
+    account = identity or str(region.read("get_caller_identity", service="sts")["Arn"])
+    problems: list[str] = _permission_problems(region)
+    if spec.access.identity_file:
+        problems += _problem(keys.check_file, spec.access.identity_file)
+    found = survey(region, spec)
+    problems += [
+        f"The subnet {subnet.id} in {subnet.zone} has {subnet.free_addresses} free addresses, "
+        f"and {spec.nodes} are needed."
+        for subnet in found.subnets
+        if subnet.free_addresses < spec.nodes
+    ]
+    problems += _problem(require_quota, region, spec, found, spec.workers)
+    names = {pool.instance_type for pool in found.pools}
+    known = prices.on_demand(region, {*names, found.master_places[0].instance_type})
+    spot = prices.spot(region, names)
+    pools = tuple(
+        PoolPrice(
+            pool=pool,
+            spot=spot.get((pool.instance_type, pool.zone)),
+            on_demand=known.get(pool.instance_type),
+        )
+        for pool in found.pools
+    )
+    master = known.get(found.master_places[0].instance_type)
+    storage = spec.nodes * spec.spill.count * prices.storage(spec.spill.type, spec.spill.size_gib)
+    fixed = storage + master.dollars if master else None
+    cheapest = min((pool.spot for pool in pools if pool.spot is not None), default=None)
+    dearest = max((pool.on_demand.dollars for pool in pools if pool.on_demand), default=None)
+    return Plan(
+        spec=spec,
+        survey=found,
+        account=account,
+        ssh_from=spec.network.authorized_address or caller_address(),
+        pools=pools,
+        master=master,
+        quotas=_quota_lines(region, spec, found),
+        problems=tuple(problems),
+        spot_now=_total(spec.workers, cheapest, fixed),
+        on_demand=_total(spec.workers, dearest, fixed),
+        storage=storage,
+    )
+
+
+def _pools(
+    names: tuple[str, ...], subnets: tuple[Subnet, ...], offered: dict[str, frozenset[str]]
+) -> tuple[Pool, ...]:
+    return tuple(
+        Pool(instance_type=name, zone=subnet.zone, subnet_id=subnet.id)
+        for name in names
+        for subnet in subnets
+        if subnet.zone in offered.get(name, ())
+    )
+
+
+def _affordable(
+    region: Region, spec: ClusterSpec, names: tuple[str, ...], master: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The types with which the cluster cannot cost more than its limit, and a note for each other one."""
+    most = spec.purchase.max_price_per_hour
+    if most is None:
+        return names, ()
+    known = prices.on_demand(region, (*names, master))
+    kept, notes = [], []
+    for name in names:
+        if name not in known or master not in known:
+            notes.append(f"{name} is left out: nobody knows its price, and --max-price-per-hour is given.")
+            continue
+        worker = known[name].dollars
+        if spec.purchase.spot_price is not None and not spec.purchase.fallback_on_demand:
+            worker = min(worker, spec.purchase.spot_price)
+        total = worker * spec.workers + known[master].dollars
+        if total <= most:
+            kept.append(name)
+        else:
+            notes.append(f"{name} is left out: the cluster could cost ${total:.2f} an hour with it.")
+    if not kept:
+        raise UsageError(
+            f"With every type the cluster could cost more than --max-price-per-hour {most:g}: "
+            f"{' '.join(notes)}"
+        )
+    return tuple(kept), tuple(notes)
+
+
+def _needs(found: Survey, workers: int, purchases: tuple[str, ...]) -> list[Need]:
+    """What each way of buying needs of its quota, with the type that needs least of it."""
+    smallest: dict[tuple[str, str], int] = {}
+    for name in {pool.instance_type for pool in found.pools} & found.types.keys():
+        for purchase in purchases:
+            key, vcpus = (quotas.family(name), purchase), found.types[name].vcpus * workers
+            smallest[key] = min(vcpus, smallest.get(key, vcpus))
+    return [
+        Need(family=family, purchase=purchase, vcpus=vcpus) for (family, purchase), vcpus in smallest.items()
+    ]
+
+
+def _quota_lines(region: Region, spec: ClusterSpec, found: Survey) -> tuple[QuotaLine, ...]:
+    needs = _needs(found, spec.workers, (SPOT, ON_DEMAND))
+    return tuple(QuotaLine(need=need, limit=quotas.limit(region, need)) for need in needs)
+
+
+def _permission_problems(region: Region) -> list[str]:
+    problems = []
+    for operation, least in PERMISSIONS.items():
+        try:
+            region.attempt(operation, DryRun=True, **least)
+        except ApiError as error:
+            if error.code in ("UnauthorizedOperation", "AccessDenied"):
+                problems.append(f"These credentials may not call {operation}: {error.message}")
+    return problems
+
+
+def _problem(check: Callable[..., None], *arguments: object) -> list[str]:
+    try:
+        check(*arguments)
+    except InfraError as error:
+        return [str(error)]
+    return []
+
+
+def _total(workers: int, price: float | None, fixed: float | None) -> float | None:
+    return None if price is None or fixed is None else workers * price + fixed

@@ -1,0 +1,155 @@
+"""Provision: from running machines to a ready Spark. Log in, install, mount, configure, start, wait.
+
+All of it works on all nodes at once, and can be done again: what is there already stays as it is.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from shlex import quote
+
+from infra import bootstrap, disks, service
+from infra.ec2.nodes import MASTER, WORKER, Node
+from infra.errors import CommandFailed, HostRefused, HostRejectedLogin, HostUnreachable
+from infra.events import Emit, NodeProgress, PhaseEnded, PhaseStarted
+from infra.remote import Host, on_all
+from infra.spec import ClusterSpec
+
+LOGIN_SECONDS = 300.0
+LOGIN_GRACE_SECONDS = 45.0  # cloud-init puts the key in place a while after sshd answers
+READY_SECONDS = 180.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A node and the connection to it."""
+
+    node: Node
+    host: Host
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+
+@contextmanager
+def phase(emit: Emit, name: str) -> Iterator[None]:
+    """Tell when a step begins, and how long it took when it has succeeded."""
+    began = time.monotonic()
+    emit(PhaseStarted(phase=name))
+    yield
+    emit(PhaseEnded(phase=name, seconds=time.monotonic() - began))
+
+
+def set_up(
+    spec: ClusterSpec,
+    nodes: Sequence[Node],
+    connect: Callable[[Node], Host],
+    gpus: dict[str, int],
+    emit: Emit,
+    *,
+    poll_seconds: float,
+) -> service.Health:
+    """Bring ``nodes`` (the master first) to a Spark with all workers; what its master says then.
+
+    ``gpus`` is how many each instance type has. Raises HostsFailed naming every node that failed, or
+    DeadlineExceeded.
+    """
+    with phase(emit, "connect"):
+        members = on_all(nodes, lambda node: _log_in(node, connect, emit, poll_seconds))
+    with phase(emit, "install"):
+        machines = on_all(members, lambda member: _install(spec, member, gpus, emit))
+    with phase(emit, "disks"):
+        folders = on_all(members, lambda member: disks.prepare(member.host, member.node.volumes))
+    with phase(emit, "spark"):
+        _start_spark(members, _configs(members, machines, folders))
+        master = members[0]
+        return service.wait_ready(
+            master.host, master.node.private_ip, len(members) - 1, deadline_seconds=READY_SECONDS
+        )
+
+
+def _log_in(node: Node, connect: Callable[[Node], Host], emit: Emit, poll_seconds: float) -> Member:
+    """The node's host, once it runs commands. Raises what the last attempt raised."""
+    emit(NodeProgress(node=node.name, phase="connect"))
+    began = time.monotonic()
+    while True:
+        waited = time.monotonic() - began
+        try:
+            host = connect(node)
+            host.run("true", timeout_seconds=30)
+        except (HostRefused, HostUnreachable):
+            if waited > LOGIN_SECONDS:
+                raise
+        except HostRejectedLogin:
+            if waited > LOGIN_GRACE_SECONDS:
+                raise
+        else:
+            return Member(node=node, host=host)
+        time.sleep(poll_seconds)
+
+
+def _install(spec: ClusterSpec, member: Member, gpus: dict[str, int], emit: Emit) -> service.Machine:
+    """Copy ``ami/`` to the node and run its scripts; each is tried twice."""
+    host, folder = member.host, member.host.root / bootstrap.ON_NODE
+    host.run(
+        f'sudo mkdir -p {quote(str(folder))} && sudo chown "$(id -un)" {quote(str(folder.parent))} '
+        f"{quote(str(folder))}",
+        timeout_seconds=60,
+    )
+    host.put(bootstrap.AMI, folder)
+    needs_gpus = spec.require_gpus and member.node.role == WORKER
+    for step in bootstrap.steps(spec, gpus=gpus.get(member.node.instance_type, 0) if needs_gpus else 0):
+        emit(NodeProgress(node=member.name, phase=step.name))
+        command = f"bash {quote(str(folder / step.script))}"
+        first = host.run(command, env=step.env, timeout_seconds=step.timeout_seconds, check=False)
+        if first.exit_status != 0:
+            host.run(command, env=step.env, timeout_seconds=step.timeout_seconds)
+    return service.machine(host)
+
+
+def _configs(
+    members: list[Member],
+    machines: list[service.Machine],
+    folders: list[tuple[PurePosixPath, ...]],
+) -> list[service.NodeConfig]:
+    """Spark's configuration of each node, the master's first."""
+    workers = machines[1:]
+    secret = _secret(members[0])
+    return [
+        service.NodeConfig(
+            address=member.node.private_ip,
+            master_address=members[0].node.private_ip,
+            machine=machine,
+            local_dirs=dirs,
+            secret=secret,
+            executor_memory_mib=min(worker.spark_memory_mib for worker in workers),
+            executor_gpus=min(worker.gpus for worker in workers),
+        )
+        for member, machine, dirs in zip(members, machines, folders, strict=True)
+    ]
+
+
+def _secret(master: Member) -> str:
+    """The cluster's secret: the one its master has, or a new one."""
+    try:
+        return service.secret_of(master.host) or secrets.token_hex(32)
+    except CommandFailed:
+        return secrets.token_hex(32)
+
+
+def _start_spark(members: list[Member], configs: list[service.NodeConfig]) -> None:
+    config_of = dict(zip((member.name for member in members), configs, strict=True))
+
+    def start(member: Member) -> None:
+        unit = service.MASTER_UNIT if member.node.role == MASTER else service.WORKER_UNIT
+        service.configure(member.host, config_of[member.name])
+        service.start(member.host, unit, config_of[member.name])
+
+    start(members[0])
+    on_all(members[1:], start)

@@ -1,0 +1,68 @@
+"""An embedded cloud whose instances are states only, and what launches on it with hosts that run nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.cluster import Cloud
+from infra.ec2.region import Region
+from infra.local import LocalCloud, clean, open_cloud
+from infra.spec import ClusterSpec
+from tests.infra.hosts import node_host
+
+QUOTAS = ("L-3819A6DF", "L-DB2E81BA", "L-34B43A08", "L-1216C47A")
+
+
+@pytest.fixture(scope="session")
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    folder = tmp_path_factory.mktemp("simulation")
+    scenario = folder / "scenario.json"
+    scenario.write_text(json.dumps({"hosts": "none"}))
+    cloud = open_cloud(folder, scenario=scenario)
+    assert cloud is not None
+    yield cloud
+    clean(folder)
+
+
+@pytest.fixture
+def simulated(simulation: LocalCloud, tmp_path: Path) -> Iterator[Cloud]:
+    """A fresh account: no instance, plenty of everything, no fault."""
+    keys = simulation.credentials
+    region = Region(
+        simulation.region,
+        endpoint_url=simulation.endpoint_url,
+        keys=(keys["aws_access_key_id"], keys["aws_secret_access_key"]),
+        retry_seconds=10,
+        sleep=_briefly,
+    )
+    yield Cloud(
+        kind="aws",
+        region=region,
+        connect=node_host,
+        caller_address=lambda: "198.51.100.7/32",
+        home=tmp_path,
+        poll_seconds=0.01,
+    )
+    region.close()
+    simulation.control("DELETE", "faults")
+    simulation.control("DELETE", "calls")
+    simulation.control("POST", "capacity", [])
+    simulation.control("POST", "spot_prices", [])
+    simulation.control("POST", "quotas", dict.fromkeys(QUOTAS, 8192))
+
+
+@pytest.fixture
+def spec(request: pytest.FixtureRequest) -> ClusterSpec:
+    """Three workers, under a name no other test uses."""
+    return ClusterSpec(name="t" + str(abs(hash(request.node.nodeid)) % 10**9), workers=3)
+
+
+def _briefly(_seconds: float) -> None:
+    """Waits in tests are for a server of this machine."""
+    import time
+
+    time.sleep(0.01)
