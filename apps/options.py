@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,8 @@ def training_options(
 def launch(command: click.Command) -> NoReturn:
     """Run ``command`` and leave with its exit status: one sentence on stderr where it fails, no traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # said at every start beside pandas 3, which nothing here uses
+    warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
     sys.exit(status_of(lambda: command.main(standalone_mode=False)))
 
 

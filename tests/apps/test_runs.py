@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyspark
 import pytest
 
 from apps.solvers import load
-from tests.apps.run_app import APPS, environment, run_app
+from tests.apps.run_app import APPS, environment, pack, run_app
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -61,6 +63,28 @@ def check_output(folder: Path, rounds: int) -> None:
     net.copy_from(folder / "model.caffemodel")
     assert np.isfinite(net.weights.numpy()).all()
     assert not np.array_equal(before.numpy(), net.weights.numpy())
+
+
+def test_spark_submit_runs_an_app_on_its_cluster_from_a_zip(tmp_path: Path) -> None:
+    """Three executors in processes of their own, which have the packages from the zip alone."""
+    pack(tmp_path / "trainer.zip")
+    shutil.copytree(APPS, tmp_path / "apps", ignore=shutil.ignore_patterns("__pycache__"))
+    home = Path(pyspark.__file__).parent
+    submit = [str(home / "bin" / "spark-submit"), "--master", "local-cluster[3,1,1024]"]
+    wanted = ("--data", "synthetic", "--tau", "2", "--rounds", "2", "--test-every", "2", "--output", "out")
+    done = subprocess.run(
+        [*submit, "--py-files", "trainer.zip", "apps/MnistApp.py", *wanted],
+        cwd=tmp_path,
+        env=environment(SPARK_HOME=str(home), PYSPARK_PYTHON=sys.executable),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "training LeNet on 3 workers" in done.stdout
+    assert "round 2/2  loss" in done.stdout
+    assert (tmp_path / "out" / "model.caffemodel").exists()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

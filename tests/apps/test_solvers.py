@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from apps.solvers import load, names
 from sparknet.errors import ModelError
-from tests.apps.run_app import ROOT, environment
+from tests.apps.run_app import ROOT, environment, pack
 
 NET = """
 name: "tiny"
@@ -76,11 +75,7 @@ def test_a_net_that_is_nowhere_is_named(tmp_path: Path) -> None:
 def test_nets_are_found_inside_the_zip_that_goes_to_a_cluster(tmp_path: Path) -> None:
     """In a process that has no other copy of the packages than the zip."""
     archive = tmp_path / "trainer.zip"
-    with zipfile.ZipFile(archive, "w") as packed:
-        for package in ("apps", "sparknet"):
-            for file in (ROOT / package).rglob("*"):
-                if file.is_file() and "__pycache__" not in file.parts:
-                    packed.write(file, file.relative_to(ROOT))
+    pack(archive)
     # -I keeps PYTHONPATH out; the finder of an editable installation is taken out by hand
     program = f"""
 import sys
