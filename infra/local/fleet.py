@@ -1,5 +1,4 @@
-"""CreateFleet: instances from the cheapest pools that have them, all or none if asked, and a reason for each
-refusal.
+"""CreateFleet: instances of the cheapest pools that have them, all or none if asked, and every refusal.
 
 A candidate is one override in one zone. Candidates are asked in the order of the allocation strategy; with
 ``SingleInstanceType`` and ``SingleAvailabilityZone`` all instances come from candidates of one type and one

@@ -1,5 +1,4 @@
-"""Front: what every HTTP request meets before moto does: credentials, the call log, faults, the simulation's
-lock.
+"""Front: what every HTTP request meets before moto does: credentials, the call log, faults, the lock.
 
 /_sparknet/imds/INSTANCE/...   the metadata of an instance (imds.py)
 /_sparknet/...                 the control path (routes.py)

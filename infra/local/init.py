@@ -1,5 +1,4 @@
-"""Process 1 of a process host: runs what ``ProcessHost.run`` asks for, and ends everything when the machine
-does.
+"""Process 1 of a process host: runs what ``ProcessHost.run`` asks for, and ends with all of it.
 
 Run by the server as ``python -I -S init.py SPEC.json``; standard library only, because it is paid for once
 per instance. It is a subreaper (Linux): every process started in the host stays below it, daemons included.

@@ -1,5 +1,4 @@
-"""Lifecycle: from pending to terminated, each state reached only when the machine behind the instance is
-there.
+"""Lifecycle: from pending to terminated, each state reached only when the instance's machine is there.
 
     pending --- the machine answers ---> running --- StopInstances ---> stopping ---> stopped
                                             |                                           |

@@ -1,5 +1,4 @@
-"""Addresses: private ones are real loopback addresses of this machine, public ones are reserved for
-documentation.
+"""Addresses: private ones are loopback addresses of this machine, public ones are kept for documentation.
 
 Each region of each cloud takes a block 127.n.0.0/16 for itself, which becomes the default VPC; an instance's
 private address is one of it. So daemons of different nodes can use the same port, and two clouds never meet.

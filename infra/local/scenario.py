@@ -1,5 +1,4 @@
-"""Scenario: how the simulated cloud behaves, as a small YAML, TOML or JSON file or as a body of the control
-path.
+"""Scenario: how the simulated cloud behaves, as a small YAML, TOML or JSON file.
 
 hosts: processes            # or namespaces (root on Linux), or none: instances are states only
 speed: 1                    # simulated seconds per second: boot times, notices, prices' history

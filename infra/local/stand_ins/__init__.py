@@ -1,5 +1,4 @@
-"""Stand-ins: what a process host finds first on its PATH instead of tools that would need a machine of its
-own.
+"""Stand-ins: what a process host finds first on its PATH, for tools that would need a machine of their own.
 
 Each does the equivalent on folders, below ``$SPARKNET_ROOT``, and records its call in
 ``$SPARKNET_ROOT/var/log/stand-ins.log``. They are programs, not modules: standard library only.

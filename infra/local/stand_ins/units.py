@@ -1,5 +1,4 @@
-"""systemctl over the unit files below ``$SPARKNET_ROOT/etc/systemd/system``: the same ExecStart lines,
-without systemd.
+"""systemctl over unit files below ``$SPARKNET_ROOT/etc/systemd/system``: the same ExecStart, no systemd.
 
 Known of a unit: ``Environment``, ``EnvironmentFile``, ``WorkingDirectory``, ``ExecStartPre``,
 ``ExecStart``, ``User`` (for root), ``Type=oneshot``, ``RemainAfterExit``, ``WantedBy``, and
