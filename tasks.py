@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
+
 from invoke import Context, task
 
-CLUSTER = "--name demo"
+CLUSTER = "--cloud local --name demo"
 
 
-@task(help={"slaves": "workers to launch", "rounds": "rounds of averaging to train"})
-def demo(c: Context, slaves: int = 2, rounds: int = 40) -> None:
+@task(
+    help={
+        "slaves": "workers to launch",
+        "rounds": "rounds of averaging to train",
+        "data": "folder of CIFAR-10, 'synthetic', or 'auto': SPARKNET_DATA, a download, or else synthetic",
+    }
+)
+def demo(c: Context, slaves: int = 2, rounds: int = 60, data: str = "auto") -> None:
     """Launch a cluster on the embedded cloud, train CIFAR-10 on it, take everything down."""
+    data = os.environ.get("SPARKNET_DATA", data) if data == "auto" else data
     try:
         c.run(f"sparknet-ec2 launch -s {slaves} {CLUSTER}")
-        c.run(f"sparknet-ec2 status {CLUSTER}")
-        c.run(f"sparknet-ec2 submit CifarApp {CLUSTER} --output output/demo -- --data auto --rounds {rounds}")
+        c.run(
+            f"sparknet-ec2 submit CifarApp {CLUSTER} --output output/demo -- --data {data} --rounds {rounds}"
+        )
     finally:
         c.run(f"sparknet-ec2 destroy {CLUSTER} --yes")
 

@@ -1,0 +1,101 @@
+"""Every command of the README, run: on the embedded cloud where it says EC2, and smaller where it is long."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparknet import caffe
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What each command is run as here: the embedded cloud for EC2, few rounds for many, drawn data for CIFAR-10.
+LAPTOP = {"./run demo": "./run demo --slaves 1 --rounds 2 --data synthetic"}
+EC2 = {
+    "sparknet-ec2 plan -s 5 --cloud aws": "sparknet-ec2 plan -s 2 --cloud local",
+    "sparknet-ec2 launch -s 5 --cloud aws": "sparknet-ec2 launch -s 2 --cloud local",
+    "sparknet-ec2 status --cloud aws": "sparknet-ec2 status --cloud local",
+    "sparknet-ec2 submit CifarApp --cloud aws -- --tau 10 --rounds 250": (
+        "sparknet-ec2 submit CifarApp --cloud local -- --tau 10 --rounds 2 --data synthetic"
+    ),
+    "sparknet-ec2 destroy --yes --cloud aws": "sparknet-ec2 destroy --yes --cloud local",
+}
+DEVELOPER = {
+    "./run test": "./run test --args '--collect-only -q tests/test_run.py'",
+    "./run lint": "./run lint",
+    "./run types": "./run types",
+    "./run bench round_overhead": "./run bench round_overhead --args --help",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment with an embedded cloud of its own, which is stopped at the end."""
+    env = {**os.environ, "SPARKNET_EC2_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
+    env["PATH"] = f"{ROOT / '.venv' / 'bin'}:{env['PATH']}"
+    yield env
+    subprocess.run(["sparknet-ec2", "local", "clean"], env=env, timeout=60, check=True)
+
+
+def run(command: str, env: dict[str, str], folder: Path = ROOT) -> str:
+    ran = subprocess.run(
+        shlex.split(command), cwd=folder, env=env, capture_output=True, text=True, timeout=280
+    )
+    assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
+    return ran.stdout + ran.stderr
+
+
+def test_every_command_of_the_readme_is_run_here() -> None:
+    assert commands() == [*LAPTOP, *EC2, *DEVELOPER]
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_the_demo_trains_and_leaves_nothing(home: dict[str, str]) -> None:
+    said = run(LAPTOP["./run demo"], home)
+    assert "round 2/2  loss " in said
+    assert "(synthetic data)" in said
+    assert "0 resources left" in said
+    left = {path.name for path in (ROOT / "output" / "demo").iterdir()}
+    assert left == {"model.caffemodel", "metrics.jsonl", "report.html", "curve.png"}
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_the_verbs_for_ec2_work_one_after_the_other(home: dict[str, str], tmp_path: Path) -> None:
+    said = [run(command, home, tmp_path) for command in EC2.values()]
+    assert "Spark: ALIVE, 2 workers" in said[2]
+    assert "round 2/2  loss " in said[3]
+    assert "0 resources left" in said[4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", DEVELOPER.values(), ids=list(DEVELOPER))
+def test_the_tasks_for_developers_pass(command: str) -> None:
+    run(command, dict(os.environ))
+
+
+def test_the_example_in_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = "apps/models/lenet_train_test.prototxt"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "apps").symlink_to(ROOT / "apps")
+    caffe.Net(model, caffe.TEST).save("lenet.caffemodel")
+    (example,) = blocks("python")
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert isinstance(names["net"], caffe.Net)
