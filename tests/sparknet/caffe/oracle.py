@@ -11,3 +11,10 @@ def oracle_file(name: str) -> Path | None:
     folder = os.environ.get("SPARKNET_ORACLE", "")
     path = Path(folder) / name
     return path if folder and path.exists() else None
+
+
+def weights_file(name: str) -> Path | None:
+    """A file of published weights in the folder named by ``SPARKNET_WEIGHTS``, or None."""
+    folder = os.environ.get("SPARKNET_WEIGHTS", "")
+    path = Path(folder) / name
+    return path if folder and path.exists() else None
