@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from sparknet.data import Examples
 from sparknet.errors import DataError, WorkersLost
-from sparknet.training import Gathered, Order, Scores
+from sparknet.merge import merge
+from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, mean_of
-from sparknet.worker import Recipe
+from sparknet.worker import Recipe, Worker
 
 
 class LocalWorkers:
@@ -19,7 +21,9 @@ class LocalWorkers:
     def __init__(self, recipe: Recipe, shards: Sequence[Examples], test: Examples | None = None) -> None:
         self.recipe, self.examples = recipe, test
         self.workers = [recipe.worker(number, shard) for number, shard in enumerate(shards)]
-        if not any(len(worker.shard) for worker in self.workers):
+        self._history: Vector | None = None
+        self._rejected: set[int] = set()
+        if not self._busy:
             raise WorkersLost("no worker has records to train on: every shard is empty")
 
     def __enter__(self) -> LocalWorkers:
@@ -33,10 +37,20 @@ class LocalWorkers:
 
     def train(self, weights: Vector, order: Order) -> Gathered:
         started = time.perf_counter()
-        busy = [worker for worker in self.workers if len(worker.shard)]
-        reports = tuple(worker.train(weights, order) for worker in busy)
-        mean = mean_of([worker.vector for worker in busy], [report.steps for report in reports])
-        return Gathered(mean=mean, reports=reports, seconds=time.perf_counter() - started)
+        workers = self._busy
+        reports = [self._train(worker, weights, order) for worker in workers]
+        steps = [report.steps for report in reports]
+        merged = merge(weights, [worker.vector for worker in workers], steps, workers[0].replica.statistics)
+        if order.momentum == "average":
+            histories = [workers[k].replica.history().numpy() for k in merged.kept]
+            self._history = mean_of(histories, [steps[k] for k in merged.kept])
+        self._rejected = {workers[k].number for k in merged.rejected}
+        return Gathered(
+            mean=merged.mean,
+            reports=tuple(reports[k] for k in merged.kept),
+            seconds=time.perf_counter() - started,
+            lost=tuple(f"worker {workers[k].number}: {reason}" for k, reason in merged.rejected.items()),
+        )
 
     def test(self, weights: Vector) -> Scores:
         if self.examples is None:
@@ -45,5 +59,27 @@ class LocalWorkers:
         parts = (worker.test(weights, examples[part]) for part in self.recipe.slices(len(examples)))
         return sum(parts, Scores())
 
+    def states(self) -> dict[int, WorkerState]:
+        states = {worker.number: worker.state for worker in self._busy}
+        if self._history is None:
+            return states
+        return {number: replace(state, history=self._history) for number, state in states.items()}
+
+    def restore(self, states: Mapping[int, WorkerState]) -> None:
+        mean = mean_state(states.values())
+        for worker in self._busy:
+            worker.restore(states.get(worker.number, mean))
+
     def close(self) -> None:
         self.workers.clear()
+
+    @property
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self.workers if len(worker.shard)]
+
+    def _train(self, worker: Worker, weights: Vector, order: Order) -> Report:
+        if order.momentum == "average" and self._history is not None:
+            worker.restore_history(self._history)
+        elif worker.number in self._rejected:  # what spoiled its weights is in its momentum too
+            order = replace(order, momentum="reset")
+        return worker.train(weights, order)

@@ -6,7 +6,7 @@ TorchReplica    any nn.Module, its optimiser and a loss
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,10 +14,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sparknet.caffe.blob import Blob
 from sparknet.caffe.net import Net
 from sparknet.caffe.schema import TEST, TRAIN, NetParameter, SolverParameter
 from sparknet.caffe.solver import Solver
 from sparknet.errors import ModelError
+from sparknet.merge import Statistics, torch_statistics
 from sparknet.weights import Layout
 
 Batch = Mapping[str, torch.Tensor]
@@ -31,12 +33,14 @@ class Replica(Protocol):
     """Anything that can be trained: weights in one flat vector, and a way to take a step.
 
     ``weights`` float32 (P,) is the memory the net computes with: writing to it changes the net.
+    ``statistics`` says where in it running means and variances lie.
     ``batches_per_step`` batches are taken from the iterator in each step.
     ``iteration`` counts the steps made; setting it moves the learning rate's schedule.
     """
 
     layout: Layout
     weights: torch.Tensor
+    statistics: Sequence[Statistics]
     batches_per_step: int
     iteration: int
 
@@ -54,11 +58,11 @@ class Replica(Protocol):
         ...
 
     def history(self) -> torch.Tensor:
-        """The optimiser's memory, momentum and the like: float32 (H,); H may be 0 before the first step."""
+        """A copy of the optimiser's memory, momentum and the like: float32 (H,); H never changes."""
         ...
 
     def restore_history(self, history: torch.Tensor) -> None:
-        """Undo ``history``; one of no elements clears it."""
+        """Go on from ``history``; one of no elements stands for zeros."""
         ...
 
 
@@ -97,6 +101,7 @@ class CaffeReplica:
         quiet.snapshot = quiet.test_interval = quiet.display = 0
         self.solver = Solver(quiet, self.net)
         self.layout, self.weights = self.net.layout, self.net.weights
+        self.statistics: Sequence[Statistics] = _batch_norms(self.net)
         self.batches_per_step = quiet.iter_size
         self.lr = self.solver.lr
 
@@ -133,6 +138,19 @@ class CaffeReplica:
             vector.copy_(saved)
 
 
+def _batch_norms(net: Net) -> tuple[Statistics, ...]:
+    """Caffe's BatchNorm layers keep the mean, the variance, and what both have been multiplied by."""
+
+    def place(blob: Blob) -> slice:
+        start = (blob.data.data_ptr() - net.weights.data_ptr()) // net.weights.element_size()
+        return slice(start, start + blob.count)
+
+    found = [[place(blob) for blob in layer.blobs] for layer in net.layers if layer.type == "BatchNorm"]
+    return tuple(
+        Statistics(mean=mean, variance=variance, scale=scale.start) for mean, variance, scale in found
+    )
+
+
 def _fed(net: Net, batch: Batch) -> dict[str, torch.Tensor]:
     return dict(zip(net.input_names, (batch["data"], batch["label"]), strict=False))
 
@@ -159,7 +177,9 @@ class TorchReplica:
     ) -> None:
         self.module, self.loss = module.to(device), loss
         self.layout, self.weights = flatten(self.module)
+        self.statistics: Sequence[Statistics] = torch_statistics(self.layout)
         self.optimizer = make_optimizer(self.module.parameters())
+        self._make_moments()
         self.schedule = schedule
         self.iteration = 0
         self._base = [group["lr"] for group in self.optimizer.param_groups]
@@ -194,10 +214,7 @@ class TorchReplica:
 
     def restore_history(self, history: torch.Tensor) -> None:
         if not history.numel():
-            self.optimizer.state.clear()
-            return
-        if not self.optimizer.state:
-            self._make_moments()
+            history = torch.zeros(sum(moment.numel() for moment in self._moments()))
         start = 0
         for moment in self._moments():
             moment.copy_(history[start : start + moment.numel()].view_as(moment))
@@ -220,6 +237,7 @@ class TorchReplica:
             parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
         self.weights.copy_(before)
+        self.restore_history(torch.empty(0))
 
 
 def flatten(module: nn.Module) -> tuple[Layout, torch.Tensor]:

@@ -20,7 +20,7 @@ Listing 3 of SparkNet (Moritz, Nishihara, Stoica, Jordan, https://arxiv.org/abs/
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -28,7 +28,7 @@ import numpy as np
 
 from sparknet.errors import UsageError
 from sparknet.outer import Average, Outer, Schedule, constant
-from sparknet.weights import Vector
+from sparknet.weights import Vector, mean_of
 
 Momentum = Literal["keep", "average", "reset"]
 
@@ -40,16 +40,16 @@ def train(
     *,
     weights: Vector | None = None,
     done: int = 0,
+    lr: float | None = None,
 ) -> Iterator[Round]:
     """Train for ``settings.rounds`` rounds and yield what each one brought, its new weights included.
 
     Starts from ``weights``, float32 (P,), or else from the workers' own; ``done`` rounds have been run
-    before. Scores of a round are those of the weights it ended with. Raises TrainingError when the workers
-    cannot go on.
+    before, the last at the rate ``lr``. Scores of a round are those of the weights it ended with. Raises
+    TrainingError when the workers cannot go on.
     """
     outer = outer or Average()
     w = frozen(workers.initial_weights() if weights is None else weights)
-    lr = None
     for number in range(done + 1, settings.rounds + 1):
         started = time.perf_counter()
         order = settings.order(number, lr)
@@ -97,6 +97,14 @@ class Workers(Protocol):
 
     def test(self, weights: Vector) -> Scores:
         """Score ``weights`` on every record of the test set, each exactly once."""
+        ...
+
+    def states(self) -> dict[int, WorkerState]:
+        """What each worker with a shard would need to go on elsewhere, by its number."""
+        ...
+
+    def restore(self, states: Mapping[int, WorkerState]) -> None:
+        """Let workers go on from ``states``; one that is not in it starts from their mean history."""
         ...
 
     def close(self) -> None:
@@ -170,6 +178,29 @@ class Report:
     iteration: int
     position: int
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WorkerState:
+    """All that a worker is besides the weights and its shard.
+
+    ``iteration`` counts the steps its solver has made, ``position`` is its sampler's, and ``history`` float32
+    (H,) its solver's memory; None where it is not known.
+    """
+
+    iteration: int = 0
+    position: int = 0
+    history: Vector | None = None
+
+
+def mean_state(states: Iterable[WorkerState]) -> WorkerState:
+    """What a worker that joins late starts from: the others' steps and mean history, its shard's start."""
+    known = list(states)
+    histories = [state.history for state in known if state.history is not None]
+    return WorkerState(
+        iteration=max((state.iteration for state in known), default=0),
+        history=mean_of(histories, [1] * len(histories)) if histories else None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

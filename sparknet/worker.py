@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from sparknet.data import Examples, Sampler, Transform, sampler
-from sparknet.errors import DataError, UsageError
+from sparknet.errors import DataError, ModelError, UsageError
 from sparknet.replica import Batch, Replica
-from sparknet.training import Momentum, Order, Report, Scores
+from sparknet.training import Order, Report, Scores, WorkerState
 from sparknet.weights import Vector
 
 # Test slices handed out at most: enough to share out evenly, few enough that handing out costs nothing.
@@ -101,7 +101,8 @@ class Worker:
             raise DataError(f"worker {self.number} has no records to train on: use fewer workers")
         started = time.perf_counter()
         self._load(weights)
-        self._prepare_momentum(order.momentum)
+        if order.momentum == "reset":
+            self.replica.restore_history(torch.empty(0))
         with _own_random_numbers():
             losses = list(self._steps(order, started))
         loss = float(torch.stack(losses).mean())
@@ -127,9 +128,27 @@ class Worker:
             )
             return sum(scores, Scores())
 
-    def take_over(self, iteration: int, position: int) -> None:
-        """Go on where another worker of this shard stopped: its steps and its place in the shard."""
-        self.replica.iteration, self.sampler.position = iteration, position
+    @property
+    def state(self) -> WorkerState:
+        """All that another worker of this shard would need to go on, besides the weights."""
+        return WorkerState(
+            iteration=self.replica.iteration,
+            position=self.sampler.position,
+            history=self.replica.history().cpu().numpy(),
+        )
+
+    def restore(self, state: WorkerState) -> None:
+        """Go on where another worker of this shard was."""
+        self.replica.iteration, self.sampler.position = state.iteration, state.position
+        if state.history is not None:
+            self.restore_history(state.history)
+
+    def restore_history(self, history: Vector) -> None:
+        """Give the solver another memory, float32 (H,). Raises ModelError if it is another solver's."""
+        due = self.replica.history().numel()
+        if history.size != due:
+            raise ModelError(f"a history of {history.size:,} numbers is given to a solver that has {due:,}")
+        self.replica.restore_history(torch.from_numpy(history.copy()))
 
     def _steps(self, order: Order, started: float) -> Iterator[torch.Tensor]:
         batches = self._batches(order.tau * self.replica.batches_per_step)
@@ -155,10 +174,6 @@ class Worker:
 
     def _batch(self, data: torch.Tensor, examples: Examples) -> Batch:
         return {"data": data, "label": torch.from_numpy(examples.labels).to(data.device)}
-
-    def _prepare_momentum(self, momentum: Momentum) -> None:
-        if momentum == "reset":
-            self.replica.restore_history(torch.empty(0))
 
     def _load(self, weights: Vector) -> None:
         if weights is not self.vector:

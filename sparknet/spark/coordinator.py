@@ -1,6 +1,6 @@
 """The driver's end of training: what the workers are told, and what is made of their answers.
 
-    caller's thread      Coordinator.train and .test: decides everything, owns all state
+    caller's thread      Coordinator: decides everything, owns all state
           │  ▲
     tasks │  │ events    a queue of tasks for each member, one queue of events from all
           ▼  │
@@ -9,64 +9,53 @@
           ▼  │
        worker in a Spark task (task.py)
 
-A round is done when every member that got its order has answered, was lost, or ran past the deadline. A
-worker that joins meanwhile waits for the next round. Of two attempts of one partition the newer counts and
-the older is dropped.
+A round is done when every member that got its order has answered, was lost, or ran past the deadline; or,
+with a quorum, when the others have had their grace. A worker that joins meanwhile waits for the next round.
 """
 
 from __future__ import annotations
 
-import logging
-import queue
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 
-from sparknet.errors import DataError, TrainingError, WorkersLost
-from sparknet.spark.door import (
-    Answered,
-    Deadlines,
-    Door,
-    Event,
-    Failed,
-    JobEnded,
-    Joined,
-    Lost,
-    Member,
-    Task,
-)
-from sparknet.spark.exchange import ExchangeError, Frame, Identity, Kind, Note, raw
-from sparknet.training import Gathered, Order, Report, Scores
+from sparknet.merge import Merged, Statistics, merge
+from sparknet.spark.door import Answered, Content, Deadlines, Door, JobEnded, Member, Message, Task
+from sparknet.spark.exchange import NOTHING, ExchangeError, Frame, Identity, Kind, raw
+from sparknet.spark.membership import Membership
+from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, mean_of
-
-log = logging.getLogger(__name__)
-
-# Times in a row a worker may raise an error before the run is given up.
-_FAILURES = 3
-# Lost workers that an error names.
-_NAMED = 3
 
 
 class Coordinator:
     """Leads ``workers`` workers, one for each partition, whose weights have ``size`` float32 elements.
 
-    Every method is for the caller's thread, but ``job_ended`` may be called from any.
+    ``statistics`` says where running means and variances lie in them. Every method is for the caller's
+    thread, but ``job_ended`` may be called from any.
     """
 
-    def __init__(self, *, bind: str, workers: int, size: int, token: bytes, deadlines: Deadlines) -> None:
-        self.workers, self.deadlines = workers, deadlines
+    def __init__(
+        self,
+        *,
+        bind: str,
+        workers: int,
+        size: int,
+        token: bytes,
+        deadlines: Deadlines,
+        statistics: Sequence[Statistics] = (),
+    ) -> None:
+        self.deadlines, self._statistics = deadlines, statistics
         self._door = Door(bind=bind, token=token, size=size, deadlines=deadlines)
-        self._members: dict[int, Member] = {}
-        self._assembled = False
+        self._members = Membership(self._door, workers)
         self._weights: Vector = np.empty(0, np.float32)
         self._version = 0
-        self._progress: dict[int, Report] = {}
-        self._failures: dict[int, int] = {}
-        self._losses: list[str] = []
-        self._ended: str | None = None
+        self._states: dict[int, WorkerState] = {}
+        self._history: Vector | None = None
+        self._rejected: set[int] = set()
 
     @property
     def port(self) -> int:
@@ -75,9 +64,9 @@ class Coordinator:
     @property
     def members(self) -> tuple[Identity, ...]:
         """Who is here now."""
-        while self._next(time.monotonic()):
+        while self._members.next(time.monotonic()):
             pass
-        return tuple(member.who for _, member in sorted(self._members.items()))
+        return tuple(member.who for member in self._members.all)
 
     def train(self, weights: Vector, order: Order) -> Gathered:
         """One round. If every worker of it is lost, it begins again with those that come in their place.
@@ -88,19 +77,25 @@ class Coordinator:
         self._publish(weights)
         answers: list[Answered] = []
         while not answers:
-            members = self._assemble()
+            members = self._members.assemble(_can_train)
             started = time.perf_counter()
-            answers = self._ask({member: self._order(member, order) for member in members})
+            answers = self._ask(self._orders(members, order), self.deadlines.quorum)
             seconds = time.perf_counter() - started
-        reports = tuple(answer.content for answer in answers if isinstance(answer.content, Report))
-        self._remember(reports)
+        reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
+        merged = merge(
+            weights,
+            [answer.member.buffer for answer in answers],
+            [report.steps for report in reports],
+            self._statistics,
+        )
+        self._remember(answers, reports, merged, order)
         return Gathered(
-            mean=mean_of([answer.member.buffer for answer in answers], [report.steps for report in reports]),
-            reports=reports,
+            mean=merged.mean,
+            reports=tuple(reports[k] for k in merged.kept),
             seconds=seconds,
             bytes_sent=sum(answer.sent for answer in answers),
             bytes_received=sum(answer.received for answer in answers),
-            lost=self._take_losses(),
+            lost=self._members.take_losses(),
         )
 
     def test(self, weights: Vector, slices: Sequence[slice]) -> Scores:
@@ -114,8 +109,32 @@ class Coordinator:
             if answer and isinstance(answer.content, Scores):
                 _, part = working.pop(answer.member)
                 scores[part.start] = answer.content
-            todo.extend(working.pop(member)[1] for member in list(working) if not self._is_here(member))
+            gone = [member for member in working if not self._members.has(member)]
+            todo.extend(working.pop(member)[1] for member in gone)
         return sum((scores[part.start] for part in slices), Scores())
+
+    def states(self) -> dict[int, WorkerState]:
+        """The state of every worker that has a shard; what is known of those that are not here."""
+        answers = self._ask(
+            {
+                member: self._task(Message(Kind.SAVE, {}), answers=(Kind.STATE,), read=_state)
+                for member in self._members.assemble(_can_train)
+            }
+        )
+        here = {
+            answer.member.who.partition: answer.content
+            for answer in answers
+            if isinstance(answer.content, WorkerState)
+        }
+        if self._history is not None:
+            here = {number: replace(state, history=self._history) for number, state in here.items()}
+        return {**self._states, **here}
+
+    def restore(self, states: Mapping[int, WorkerState]) -> None:
+        """Every worker goes on from its state with its next order."""
+        self._states = dict(states)
+        for member in self._members.all:
+            member.fresh = True
 
     def job_ended(self, reason: str) -> None:
         """The Spark job that carries the workers is over: whoever waits for them is told ``reason``."""
@@ -123,33 +142,41 @@ class Coordinator:
 
     def close(self) -> bool:
         """Tell every worker to stop, and stop listening; whether all were here to hear it."""
-        complete = len(self._members) == self.workers and self._ended is None
+        complete = self._members.complete
         self._door.close()
         self._members.clear()
         return complete
 
     # -- asking and waiting ---------------------------------------------------------------------------------
 
-    def _ask(self, tasks: dict[Member, Task]) -> list[Answered]:
-        """Give each member its task and wait for the answers, in the order of the members."""
+    def _ask(self, tasks: dict[Member, Task], quorum: float = 1.0) -> list[Answered]:
+        """Give each member its task and wait for the answers, in the order of the members.
+
+        Once a share of ``quorum`` has answered, the others have ``deadlines.grace`` left.
+        """
         for member, task in tasks.items():
-            member.tasks.put(task)
+            self._members.give(member, task)
         answers: dict[int, Answered] = {}
-        while tasks:
-            answer = self._next_answer(tasks)
+        enough, grace_ends = math.ceil(quorum * len(tasks)), math.inf
+        while tasks and time.monotonic() < grace_ends:
+            answer = self._next_answer(tasks, grace_ends)
             if answer:
                 answers[answer.member.who.partition] = answer
                 del tasks[answer.member]
-            tasks = {member: task for member, task in tasks.items() if self._is_here(member)}
+                if len(answers) == enough:
+                    grace_ends = time.monotonic() + self.deadlines.grace if tasks else math.inf
+            tasks = {member: task for member, task in tasks.items() if self._members.has(member)}
+        for member in tasks:
+            self._members.lost(member, f"it was more than {self.deadlines.grace:g} s later than the others")
         return [answer for _, answer in sorted(answers.items())]
 
-    def _next_answer(self, tasks: Mapping[Member, Task]) -> Answered | None:
-        """The next answer to one of the tasks, None if something else happened. Drops the late."""
-        event = self._next(min(task.deadline for task in tasks.values()))
+    def _next_answer(self, tasks: Mapping[Member, Task], until: float = math.inf) -> Answered | None:
+        """The next answer to one of the tasks; None if something else happened, and at the time ``until``."""
+        event = self._members.next(min(until, *(task.deadline for task in tasks.values())))
         if event is None:
             for member, task in tasks.items():
                 if task.deadline <= time.monotonic():
-                    self._drop(member, f"it did not answer within {self.deadlines.round:g} s")
+                    self._members.drop(member, f"it did not answer within {self.deadlines.round:g} s")
         elif isinstance(event, Answered) and tasks.get(event.member) is event.task:
             return event
         return None
@@ -157,109 +184,12 @@ class Coordinator:
     def _hand_out(self, todo: deque[slice], working: dict[Member, tuple[Task, slice]]) -> None:
         """Give every idle member a slice while there are any."""
         if not working:
-            self._assemble(to_train=False)
-        for member in self._members.values():
-            if todo and member not in working:
+            self._members.assemble(_is_idle)
+        for member in filter(_is_idle, self._members.all):
+            if todo:
                 part = todo.popleft()
                 working[member] = self._slice(member, part), part
-                member.tasks.put(working[member][0])
-
-    def _assemble(self, *, to_train: bool = True) -> list[Member]:
-        """The members that can do the work: at first wait for all workers, later for one if there is none.
-
-        Raises WorkersLost when there is none at the deadline.
-        """
-        deadline = time.monotonic() + self.deadlines.join
-        while not self._ready(to_train):
-            if self._next(deadline) is None:
-                break
-        able = self._able(to_train)
-        if not able:
-            raise WorkersLost(self._who_is_missing())
-        if not self._assembled and len(self._members) < self.workers:
-            log.warning(
-                "%d of %d workers came within %g s and training goes on with them: are there slots for all?",
-                len(self._members),
-                self.workers,
-                self.deadlines.join,
-            )
-        self._assembled = True
-        return able
-
-    def _ready(self, to_train: bool) -> bool:
-        if self._assembled:
-            return bool(self._able(to_train))
-        if len(self._members) < self.workers:
-            return False
-        if not any(member.records for member in self._members.values()):
-            raise DataError(f"all {self.workers} partitions of the training data are empty")
-        return True
-
-    def _able(self, to_train: bool) -> list[Member]:
-        return [member for member in self._members.values() if member.records or not to_train]
-
-    def _next(self, deadline: float) -> Event | None:
-        """Wait for an event and take note of it; None at the deadline."""
-        if self._ended:
-            raise TrainingError(self._ended)
-        try:
-            event = self._door.events.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            return None
-        self._note(event)
-        return event
-
-    # -- who is here ----------------------------------------------------------------------------------------
-
-    def _note(self, event: Event) -> None:
-        match event:
-            case Joined(member):
-                self._welcome(member)
-            case Lost(member, reason):
-                self._drop(member, reason)
-            case Failed(who, reason, final):
-                self._count_failure(who, reason, final)
-            case JobEnded(reason):
-                self._ended = f"the Spark job that carries the workers ended: {reason}"
-                raise TrainingError(self._ended)
-
-    def _welcome(self, member: Member) -> None:
-        older = self._members.get(member.who.partition)
-        if older:
-            self._drop(older, f"attempt {member.who.attempt} took its place")
-        self._members[member.who.partition] = member
-        log.info("%s joined with %d records", member, member.records)
-
-    def _drop(self, member: Member, reason: str) -> None:
-        """The member is gone, or is sent away: hang up, so that its thread ends too."""
-        if not self._is_here(member):
-            return
-        del self._members[member.who.partition]
-        member.channel.close()
-        self._losses.append(f"{member}: {reason}")
-        log.warning("lost %s: %s", member, reason)
-
-    def _is_here(self, member: Member) -> bool:
-        return self._members.get(member.who.partition) is member
-
-    def _count_failure(self, who: Identity, reason: str, final: bool) -> None:
-        count = self._failures[who.partition] = self._failures.get(who.partition, 0) + 1
-        if final or count >= _FAILURES:
-            times = f" ({count} times in a row)" if count > 1 else ""
-            raise TrainingError(f"{who} failed{times}: {reason}")
-
-    def _take_losses(self) -> tuple[str, ...]:
-        losses, self._losses = tuple(self._losses), []
-        return losses
-
-    def _who_is_missing(self) -> str:
-        missing = [str(number) for number in range(self.workers) if number not in self._members]
-        lost = "; ".join(self._losses[-_NAMED:]) or "none had joined"
-        return (
-            f"no worker that can work joined within {self.deadlines.join:g} s. Waited for partitions "
-            f"{', '.join(missing)} of {self.workers}. Lost last: {lost}. "
-            "Look at the executors' logs and at how many slots are free, or allow more time (Deadlines.join)"
-        )
+                self._members.give(member, working[member][0])
 
     # -- what is said to them -------------------------------------------------------------------------------
 
@@ -268,53 +198,108 @@ class Coordinator:
             self._weights = weights
             self._version += 1
 
-    def _order(self, member: Member, order: Order) -> Task:
-        note = {**asdict(order), "take_over": self._handover(member) if member.fresh else None}
-        task = self._task(member, Kind.TRAIN, note, Kind.REPORT, _report)
-        member.holds, member.fresh = 0, False
+    def _orders(self, members: list[Member], order: Order) -> dict[Member, Task]:
+        newcomers = [member for member in members if member.fresh]
+        states = self._states_for(newcomers, [member for member in members if not member.fresh])
+        for member in newcomers:
+            member.fresh = False
+        return {member: self._order(member, order, states.get(member.who.partition)) for member in members}
+
+    def _states_for(self, newcomers: list[Member], others: list[Member]) -> dict[int, WorkerState]:
+        """What each newcomer goes on from: its shard's last known state, the others' mean history in it."""
+        if not newcomers or not self._states:
+            return {}
+        mean = mean_state(self._states.values())
+        if others and mean.history is None:
+            save = Message(Kind.SAVE, {})
+            asked = {member: self._task(save, answers=(Kind.STATE,), read=_state) for member in others}
+            mean = mean_state(
+                answer.content for answer in self._ask(asked) if isinstance(answer.content, WorkerState)
+            )
+        known = {member.who.partition: self._states.get(member.who.partition, mean) for member in newcomers}
+        return {
+            number: state if state.history is not None else replace(state, history=mean.history)
+            for number, state in known.items()
+        }
+
+    def _order(self, member: Member, order: Order, state: WorkerState | None) -> Task:
+        if order.momentum == "average" and self._history is not None:
+            state = replace(state or self._states[member.who.partition], history=self._history)
+        if member.who.partition in self._rejected:  # what spoiled its weights is in its momentum too
+            order = replace(order, momentum="reset")
+        average = order.momentum == "average"
+        task = self._task(
+            *([_restoring(state)] if state else []),
+            Message(Kind.TRAIN, asdict(order), self._weights_for(member)),
+            answers=(Kind.REPORT, Kind.STATE) if average else (Kind.REPORT,),
+            read=_report,
+        )
+        member.holds = 0
         return task
 
     def _slice(self, member: Member, part: slice) -> Task:
         note = {"start": part.start, "stop": part.stop}
-        task = self._task(member, Kind.TEST, note, Kind.SCORES, _scores)
+        message = Message(Kind.TEST, note, self._weights_for(member))
         member.holds = self._version
-        return task
+        return self._task(message, answers=(Kind.SCORES,), read=_scores)
+
+    def _weights_for(self, member: Member) -> memoryview:
+        return NOTHING if member.holds == self._version else raw(self._weights)
 
     def _task(
-        self, member: Member, kind: Kind, note: Note, answer: Kind, read: Callable[[Frame], Report | Scores]
+        self,
+        *messages: Message,
+        answers: tuple[Kind, ...],
+        read: Callable[[Member, Sequence[Frame]], Content],
     ) -> Task:
-        return Task(
-            kind=kind,
-            note=note,
-            payload=raw(self._weights) if member.holds != self._version else None,
-            answer=answer,
-            read=read,
-            deadline=time.monotonic() + self.deadlines.round,
-        )
+        deadline = time.monotonic() + self.deadlines.round
+        return Task(messages=messages, answers=answers, read=read, deadline=deadline)
 
-    def _handover(self, member: Member) -> tuple[int, int] | None:
-        """Steps and place in the shard of the worker that had it before; if none had, the others' steps."""
-        before = self._progress.get(member.who.partition)
-        if before:
-            return before.iteration, before.position
-        steps = max((report.iteration for report in self._progress.values()), default=0)
-        return (steps, 0) if steps else None
+    # -- what is made of it ---------------------------------------------------------------------------------
 
-    def _remember(self, reports: Iterable[Report]) -> None:
+    def _remember(self, answers: list[Answered], reports: list[Report], merged: Merged, order: Order) -> None:
         for report in reports:
-            self._progress[report.member] = report
-            self._failures.pop(report.member, None)
+            self._states[report.member] = WorkerState(iteration=report.iteration, position=report.position)
+        for k, reason in merged.rejected.items():
+            self._members.lost(answers[k].member, reason)
+        self._rejected = {reports[k].member for k in merged.rejected}
+        if order.momentum == "average":
+            histories = [answers[k].member.history for k in merged.kept]
+            self._history = mean_of(histories, [reports[k].steps for k in merged.kept])
 
 
-def _report(frame: Frame) -> Report:
+def _is_idle(member: Member) -> bool:
+    return member.task is None
+
+
+def _can_train(member: Member) -> bool:
+    return member.records > 0 and _is_idle(member)
+
+
+def _restoring(state: WorkerState) -> Message:
+    note = {"iteration": state.iteration, "position": state.position}
+    return Message(Kind.RESTORE, note, NOTHING if state.history is None else raw(state.history))
+
+
+def _report(_member: Member, frames: Sequence[Frame]) -> Report:
     try:
-        return Report(**frame.note)
+        return Report(**frames[0].note)
     except TypeError as wrong:
         raise ExchangeError(f"a report that cannot be read: {wrong}") from wrong
 
 
-def _scores(frame: Frame) -> Scores:
+def _state(member: Member, frames: Sequence[Frame]) -> WorkerState:
+    note = frames[0].note
     try:
-        return Scores(records=int(frame.note["records"]), sums=dict(frame.note["sums"]))
+        place = int(note["iteration"]), int(note["position"])
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise ExchangeError(f"a state that cannot be read: {wrong}") from wrong
+    return WorkerState(iteration=place[0], position=place[1], history=member.history.copy())
+
+
+def _scores(_member: Member, frames: Sequence[Frame]) -> Scores:
+    note = frames[0].note
+    try:
+        return Scores(records=int(note["records"]), sums=dict(note["sums"]))
     except (KeyError, TypeError, ValueError) as wrong:
         raise ExchangeError(f"scores that cannot be read: {wrong}") from wrong

@@ -11,14 +11,14 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparknet.spark.exchange import Channel, ExchangeError, Frame, Identity, Kind, Note, admit, raw
-from sparknet.training import Report, Scores
+from sparknet.spark.exchange import NOTHING, Channel, ExchangeError, Frame, Identity, Kind, Note, admit, raw
+from sparknet.training import Report, Scores, WorkerState
 from sparknet.weights import Vector
 
 log = logging.getLogger(__name__)
@@ -38,33 +38,49 @@ class Deadlines:
     ``ping``   an idle worker hears from the driver this often, and gives up after six times as long
     ``send``   for the other end to take a frame
     ``stop``   for the workers to leave when all is done
+    ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; those that are later
+               miss the round and are back in the next
     """
 
     join: float = 120.0
     round: float = 3600.0
+    quorum: float = 1.0
+    grace: float = 0.0
     ping: float = 10.0
     send: float = 60.0
     stop: float = 10.0
 
 
+Content = Report | Scores | WorkerState
+"""What answers can say."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A frame to be sent."""
+
+    kind: Kind
+    note: Note
+    payload: memoryview = NOTHING
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """What a member is to do next: a frame to send, and how to read its answer.
+    """What a member is to do next: the frames to send, the kinds of the answers, and how to read them.
 
     ``deadline`` is on the clock of ``time.monotonic``; the coordinator drops a member that misses it.
     """
 
-    kind: Kind
-    note: Note
-    payload: memoryview | None
-    answer: Kind
-    read: Callable[[Frame], Report | Scores]
+    messages: tuple[Message, ...]
+    answers: tuple[Kind, ...]
+    read: Callable[[Member, Sequence[Frame]], Content]
     deadline: float
 
 
 @dataclass(eq=False, kw_only=True)
 class Member:
-    """A worker that has joined. ``buffer`` float32 (P,) takes the weights it sends back.
+    """A worker that has joined. ``buffer`` float32 (P,) takes the weights it sends back,
+    ``history`` (H,) its solver's memory.
 
     ``holds`` is the version of the weights its net has now, 0 for none of ours. ``fresh`` until its first
     order: a worker that has made no steps takes over from the one that had its shard before.
@@ -75,7 +91,9 @@ class Member:
     records: int
     fresh: bool
     buffer: Vector
+    history: Vector
     holds: int = 0
+    task: Task | None = None
     tasks: queue.SimpleQueue[Task | None] = field(default_factory=queue.SimpleQueue)
 
     def __str__(self) -> str:
@@ -93,7 +111,7 @@ class Answered:
 
     member: Member
     task: Task
-    content: Report | Scores
+    content: Content
     sent: int
     received: int
 
@@ -240,7 +258,7 @@ class Conversation(threading.Thread):
             self.door.proved()
 
     def _joined(self, who: Identity) -> Member:
-        frame = self._receive(who, Kind.READY, None, self.door.deadlines.join)
+        frame = self._receive(who, Kind.READY, self.door.deadlines.join)
         records, size = int(frame.note["records"]), int(frame.note["size"])
         if size != self.door.size:
             reason = f"its net has {size:,} weights, the driver's has {self.door.size:,}"
@@ -251,7 +269,8 @@ class Conversation(threading.Thread):
             channel=self.channel,
             records=records,
             fresh=not frame.note["iteration"],
-            buffer=np.empty(self.door.size if records else 0, np.float32),
+            buffer=np.empty(size if records else 0, np.float32),
+            history=np.empty(int(frame.note["history"]), np.float32),
         )
 
     def _serve(self, member: Member) -> None:
@@ -268,20 +287,22 @@ class Conversation(threading.Thread):
 
     def _carry_out(self, member: Member, task: Task) -> Answered:
         sent, received = self.channel.sent, self.channel.received
-        self.channel.send(task.kind, task.note, task.payload, seconds=self.door.deadlines.send)
-        seconds = task.deadline - time.monotonic() + _PATIENCE
-        frame = self._receive(member.who, task.answer, raw(member.buffer), seconds)
-        if task.answer is Kind.REPORT and frame.size != member.buffer.nbytes:
-            raise ExchangeError(
-                f"{member} sent {frame.size:,} bytes of weights, {member.buffer.nbytes:,} are due"
-            )
-        sent, received = self.channel.sent - sent, self.channel.received - received
-        return Answered(member, task, task.read(frame), sent, received)
+        for message in task.messages:
+            self.channel.send(message.kind, message.note, message.payload, seconds=self.door.deadlines.send)
+        into = {Kind.REPORT: raw(member.buffer), Kind.STATE: raw(member.history)}
+        patience = task.deadline + _PATIENCE
+        frames = [self._receive(member.who, kind, patience - time.monotonic(), into) for kind in task.answers]
+        content = task.read(member, frames)
+        return Answered(member, task, content, self.channel.sent - sent, self.channel.received - received)
 
-    def _receive(self, who: Identity, due: Kind, into: memoryview | None, seconds: float) -> Frame:
+    def _receive(
+        self, who: Identity, due: Kind, seconds: float, into: Mapping[Kind, memoryview] | None = None
+    ) -> Frame:
         frame = self.channel.receive(due, Kind.FAILED, into=into, seconds=seconds)
         if frame.kind is Kind.FAILED:
             reason = str(frame.note.get("reason"))
             self.door.events.put(Failed(who, reason, bool(frame.note.get("final"))))
             raise ExchangeError(reason)
+        if into and due in into and frame.size != into[due].nbytes:
+            raise ExchangeError(f"{who} sent {frame.size:,} bytes where {into[due].nbytes:,} were due")
         return frame

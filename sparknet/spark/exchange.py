@@ -39,6 +39,7 @@ _NOTE_LIMIT = 1 << 16
 HANDSHAKE_SECONDS = 10.0
 
 Note = Mapping[str, Any]
+NOTHING = memoryview(b"")
 
 
 class Kind(IntEnum):
@@ -56,6 +57,9 @@ class Kind(IntEnum):
     PING = 10  # d: still here, nothing to do
     STOP = 11  # d: the job is done
     FAILED = 12  # w: an exception
+    SAVE = 13  # d: send your state
+    STATE = 14  # w: its state, the solver's history as payload
+    RESTORE = 15  # d: go on from this state; not answered
 
 
 class ExchangeError(TrainingError):
@@ -68,7 +72,7 @@ class Refused(TrainingError):  # noqa: N818 - what the driver did
 
 def raw(vector: Vector) -> memoryview:
     """The bytes of ``vector``, not a copy of them."""
-    return vector.data.cast("B") if vector.size else memoryview(b"")
+    return vector.data.cast("B") if vector.size else NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +107,18 @@ class Channel:
             return "a closed connection"
         return f"{host}:{port}"
 
-    def send(self, kind: Kind, note: Note, payload: memoryview | None = None, *, seconds: float) -> None:
+    def send(self, kind: Kind, note: Note, payload: memoryview = NOTHING, *, seconds: float) -> None:
         """Send a frame. Raises OSError, TimeoutError past ``seconds``, if the other end does not take it."""
         text = json.dumps(note).encode()
-        size = payload.nbytes if payload is not None else 0
         self._socket.settimeout(seconds)
-        self._socket.sendall(_HEADER.pack(_MAGIC, kind, len(text), size) + text)
-        if payload is not None:
+        self._socket.sendall(_HEADER.pack(_MAGIC, kind, len(text), payload.nbytes) + text)
+        if payload:
             self._socket.sendall(payload)
-        self.sent += _HEADER.size + len(text) + size
+        self.sent += _HEADER.size + len(text) + payload.nbytes
 
-    def receive(self, *due: Kind, into: memoryview | None = None, seconds: float) -> Frame:
-        """Wait for a frame of one of the kinds that are ``due``; its payload goes to the start of ``into``.
+    def receive(self, *due: Kind, into: Mapping[Kind, memoryview] | None = None, seconds: float) -> Frame:
+        """Wait for a frame of one of the kinds that are ``due``; its payload goes to the start of
+        ``into[kind]``.
 
         Raises TimeoutError past ``seconds``, EOFError when the other end hangs up, OSError when the
         connection breaks, ExchangeError for anything that is not such a frame or does not fit.
@@ -123,22 +127,21 @@ class Channel:
         header = bytearray(_HEADER.size)
         self._fill(memoryview(header), deadline)
         magic, kind, note_size, size = _HEADER.unpack(header)
-        room = into.nbytes if into is not None else 0
         if magic != _MAGIC:
             raise ExchangeError(f"{self.peer} sent something that is not a frame of this program")
-        if note_size > _NOTE_LIMIT or size > room:
-            raise ExchangeError(
-                f"{self.peer} announced a note of {note_size:,} and a payload of {size:,} bytes; "
-                f"at most {_NOTE_LIMIT:,} and {room:,} are due"
-            )
         if kind not in due:
             raise ExchangeError(
                 f"{self.peer} sent a frame of kind {kind} where {', '.join(d.name for d in due)} was due"
             )
+        buffer = (into or {}).get(kind, NOTHING)
+        if note_size > _NOTE_LIMIT or size > buffer.nbytes:
+            raise ExchangeError(
+                f"{self.peer} announced a note of {note_size:,} and a payload of {size:,} bytes; "
+                f"at most {_NOTE_LIMIT:,} and {buffer.nbytes:,} are due"
+            )
         text = bytearray(note_size)
         self._fill(memoryview(text), deadline)
-        if into is not None and size:
-            self._fill(into[:size], deadline)
+        self._fill(buffer[:size], deadline)
         self.received += _HEADER.size + note_size + size
         return Frame(kind=Kind(kind), note=_parsed(text, self.peer), size=size)
 

@@ -16,13 +16,14 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pyspark import TaskContext
 
 from sparknet.data import Examples
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
 from sparknet.spark.door import Deadlines
-from sparknet.spark.exchange import Channel, Frame, Identity, Kind, introduce, raw
-from sparknet.training import Order
+from sparknet.spark.exchange import NOTHING, Channel, Frame, Identity, Kind, introduce, raw
+from sparknet.training import Order, WorkerState
 from sparknet.worker import Recipe, Worker
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ _RETRY_SECONDS = 30.0
 _RETRY_PAUSE_SECONDS = 0.2
 # Pings that may be missed before the driver is taken for gone.
 _MISSED_PINGS = 6
+
+_ORDERS = (Kind.TRAIN, Kind.TEST, Kind.SAVE, Kind.RESTORE, Kind.PING, Kind.STOP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,20 +112,29 @@ class Service:
     def _obey(self, channel: Channel) -> None:
         worker = self._worker = self._worker or self._built()
         deadlines = self.assignment.deadlines
+        history = np.empty(worker.replica.history().numel(), np.float32)
         note = {
             "records": len(worker.shard),
             "size": worker.vector.size,
+            "history": history.size,
             "iteration": worker.replica.iteration,
         }
         channel.send(Kind.READY, note, seconds=deadlines.send)
-        answers = {Kind.TRAIN: self._train, Kind.TEST: self._test, Kind.PING: _ignore}
-        weights = raw(worker.vector)
+        into = {Kind.TRAIN: raw(worker.vector), Kind.TEST: raw(worker.vector), Kind.RESTORE: raw(history)}
         while True:
             patience = _MISSED_PINGS * deadlines.ping
-            frame = channel.receive(*answers, Kind.STOP, into=weights, seconds=patience)
-            if frame.kind is Kind.STOP:
-                return
-            answers[frame.kind](channel, worker, frame)
+            frame = channel.receive(*_ORDERS, into=into, seconds=patience)
+            match frame.kind:
+                case Kind.TRAIN:
+                    self._train(channel, worker, frame)
+                case Kind.TEST:
+                    self._test(channel, worker, frame)
+                case Kind.SAVE:
+                    self._send_state(channel, worker)
+                case Kind.RESTORE:
+                    worker.restore(WorkerState(**frame.note, history=history if frame.size else None))
+                case Kind.STOP:
+                    return
 
     def _built(self) -> Worker:
         try:
@@ -132,13 +144,12 @@ class Service:
         return self.assignment.recipe.worker(self.who.partition, examples)
 
     def _train(self, channel: Channel, worker: Worker, frame: Frame) -> None:
-        note = dict(frame.note)
-        handover = note.pop("take_over")
-        if handover:
-            worker.take_over(*handover)
-        report = worker.train(worker.vector, Order(**note))
+        order = Order(**frame.note)
+        report = worker.train(worker.vector, order)
         weights = raw(worker.vector)
         channel.send(Kind.REPORT, asdict(report), weights, seconds=self.assignment.deadlines.send)
+        if order.momentum == "average":
+            self._send_state(channel, worker)
 
     def _test(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         if self.assignment.test is None:
@@ -147,16 +158,18 @@ class Service:
         scores = worker.test(worker.vector, examples)
         channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.deadlines.send)
 
+    def _send_state(self, channel: Channel, worker: Worker) -> None:
+        state = worker.state
+        note = {"iteration": state.iteration, "position": state.position}
+        history = NOTHING if state.history is None else raw(state.history)
+        channel.send(Kind.STATE, note, history, seconds=self.assignment.deadlines.send)
+
     def _confess(self, channel: Channel, error: Exception) -> None:
         """Tell the driver why this worker ends; what is wrong with its input is wrong everywhere: final."""
         final = isinstance(error, UsageError | ModelError | DataError)
         note = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
         with suppress(OSError):
             channel.send(Kind.FAILED, note, seconds=self.assignment.deadlines.send)
-
-
-def _ignore(_channel: Channel, _worker: Worker, _frame: Frame) -> None:
-    """A ping asks for nothing."""
 
 
 def _choose_gpu(context: TaskContext) -> None:

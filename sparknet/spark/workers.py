@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import secrets
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -31,7 +31,7 @@ from sparknet.spark.exchange import Identity
 from sparknet.spark.frames import Shape, drain_batches, drain_blocks, shape_of
 from sparknet.spark.session import check
 from sparknet.spark.task import Assignment, work
-from sparknet.training import Gathered, Order, Scores
+from sparknet.training import Gathered, Order, Scores, WorkerState
 from sparknet.weights import Vector
 from sparknet.worker import Recipe
 
@@ -64,7 +64,8 @@ class SparkWorkers:
     ) -> None:
         check(spark)
         self._spark, self._recipe, self._deadlines = spark, recipe, deadlines or Deadlines()
-        self._initial: Vector = recipe.build().weights.detach().cpu().numpy().copy()
+        replica = recipe.build()
+        self._initial: Vector = replica.weights.detach().cpu().numpy().copy()
         data, count = _partitioned(data, workers)
         conf = spark.sparkContext.getConf()
         host = conf.get("spark.driver.host", "localhost") or "localhost"
@@ -76,6 +77,7 @@ class SparkWorkers:
             size=self._initial.size,
             token=token,
             deadlines=self._deadlines,
+            statistics=replica.statistics,
         )
         self._broadcast = spark.sparkContext.broadcast(test) if test else None
         assignment = Assignment(
@@ -111,6 +113,12 @@ class SparkWorkers:
         if not self._slices:
             raise DataError("there is no test set: give one, or set test_every to 0")
         return self._coordinator.test(weights, self._slices)
+
+    def states(self) -> dict[int, WorkerState]:
+        return self._coordinator.states()
+
+    def restore(self, states: Mapping[int, WorkerState]) -> None:
+        self._coordinator.restore(states)
 
     def close(self) -> None:
         """Send the workers home, end the job, drop the test set; a stopped SparkContext is no hindrance."""

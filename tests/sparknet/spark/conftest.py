@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-import torch
 from pyspark.sql import SparkSession
 
 from sparknet.spark.session import session
@@ -29,12 +28,3 @@ def spark() -> Iterator[SparkSession]:
         running = session("tests", "local-cluster[3,1,512]", OPTIONS)
         yield running
         running.stop()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As many threads as Spark gives a task of one core: sums come out the same."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from sparknet.data import Examples
@@ -11,7 +11,7 @@ from sparknet.spark.coordinator import Coordinator
 from sparknet.spark.door import Deadlines
 from sparknet.spark.exchange import Identity
 from sparknet.spark.task import Assignment, Service
-from sparknet.training import Gathered, Order, Scores
+from sparknet.training import Gathered, Order, Scores, WorkerState
 from sparknet.weights import Vector
 from sparknet.worker import Recipe
 
@@ -88,6 +88,12 @@ class Crew:
     def test(self, weights: Vector) -> Scores:
         assert self.examples is not None
         return self.coordinator.test(weights, self.recipe.slices(len(self.examples)))
+
+    def states(self) -> dict[int, WorkerState]:
+        return self.coordinator.states()
+
+    def restore(self, states: Mapping[int, WorkerState]) -> None:
+        self.coordinator.restore(states)
 
     def close(self) -> None:
         self.coordinator.close()

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from sparknet.local import LocalWorkers
 from sparknet.replica import Batch, TorchReplica
 from sparknet.spark.door import Member
 from sparknet.spark.exchange import Channel, ExchangeError, Identity, Kind, Refused, introduce
-from sparknet.training import Order, Round, Settings, train
+from sparknet.training import Momentum, Order, Round, Settings, train
 from sparknet.weights import Vector
 from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
 from tests.sparknet.spark.crew import QUICK, TOKEN, Crew, crew
@@ -123,7 +124,7 @@ def test_a_cut_connection_is_mended_and_the_worker_keeps_its_momentum() -> None:
     with crew(small_recipe(), shards_of(2)) as workers:
         rounds = train(workers, Settings(rounds=4, tau=5))
         next(rounds)
-        before = set(workers.coordinator._members.values())
+        before = set(workers.coordinator._members.all)
         for member in before:
             member.channel.close()
         wait_until(
@@ -341,13 +342,14 @@ def test_a_member_that_breaks_the_rules_is_dropped() -> None:
         channel = Channel.connect(workers.address, 5)
         introduce(channel, TOKEN, Identity(partition=1, attempt=1, host="there", pid=1))
         size = workers.initial.size
-        channel.send(Kind.READY, {"records": 5, "size": size, "iteration": 0}, seconds=5)
+        channel.send(Kind.READY, {"records": 5, "size": size, "iteration": 0, "history": 0}, seconds=5)
         wait_for(workers, 0, 1)
         huge = np.zeros(2 * size, np.float32)
 
         def misbehave() -> None:
-            channel.receive(Kind.TRAIN, into=memoryview(bytearray(4 * size)), seconds=5)
-            channel.send(Kind.REPORT, {}, huge.data.cast("B"), seconds=5)
+            channel.receive(Kind.TRAIN, into={Kind.TRAIN: memoryview(bytearray(4 * size))}, seconds=5)
+            with suppress(OSError):  # the driver need not hear it to the end
+                channel.send(Kind.REPORT, {}, huge.data.cast("B"), seconds=5)
 
         threading.Thread(target=misbehave, daemon=True).start()
         done = next(train(workers, Settings(rounds=1)))
@@ -368,12 +370,88 @@ def test_the_average_does_not_depend_on_who_comes_first() -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize("momentum", ["average", "reset"])
+def test_every_treatment_of_momentum_is_that_of_one_process_bit_for_bit(momentum: Momentum) -> None:
+    settings = Settings(rounds=5, tau=4, momentum=momentum)
+    expected = reference(3, settings)
+    with crew(small_recipe(), shards_of(3)) as workers:
+        done = list(train(workers, settings))
+    assert digest(done[-1].weights) == digest(expected[-1].weights)
+    kept = reference(3, Settings(rounds=5, tau=4))
+    assert digest(done[-1].weights) != digest(kept[-1].weights)
+
+
+@pytest.mark.parametrize("momentum", ["keep", "average"])
+def test_states_travel_and_come_back(momentum: Momentum) -> None:
+    """Half in one crew, half in another that was given the first one's states: as if in one."""
+    settings = Settings(rounds=6, tau=4, momentum=momentum)
+    expected = reference(3, settings)
+    with crew(small_recipe(), shards_of(3)) as workers:
+        done = list(train(workers, replace(settings, rounds=3)))
+        states = workers.states()
+    with crew(small_recipe(), shards_of(3)) as workers:
+        workers.restore(states)
+        rest = list(train(workers, settings, weights=done[-1].weights, done=3))
+    assert [r.number for r in rest] == [4, 5, 6]
+    assert digest(rest[-1].weights) == digest(expected[-1].weights)
+
+
+def test_a_replacement_starts_from_the_mean_momentum_of_the_others() -> None:
+    with crew(small_recipe(), shards_of(3)) as workers:
+        rounds = train(workers, Settings(rounds=100, tau=5))
+        next(rounds)
+        before = workers.states()
+        newcomer = workers.join(1, shards_of(3)[1], attempt=7, recipe=small_recipe(replica=watched))
+        wait_for(workers, 7)
+        next(rounds)
+    replica = newcomer._worker.replica  # type: ignore[union-attr]
+    mean = np.mean([before[k].history for k in (0, 2)], axis=0)
+    assert np.allclose(replica.first, mean, atol=1e-7)
+    assert replica.begun == 5
+
+
+class Watched(TorchReplica):
+    """Remembers the history and the step it began with."""
+
+    first: np.ndarray | None = None
+    begun = 0
+
+    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        if self.first is None:
+            self.first, self.begun = self.history().numpy(), self.iteration
+        return super().step(batches)
+
+
+def watched() -> TorchReplica:
+    return Watched(small_net(), momentum_sgd)
+
+
+def test_a_quorum_does_not_wait_for_the_slowest_and_has_it_back_later() -> None:
+    deadlines = replace(QUICK, quorum=0.6, grace=0.05)
+    with crew(small_recipe(), shards_of(3)[:2], workers=3, deadlines=deadlines) as workers:
+        slow = workers.join(2, shards_of(3)[2], 2, small_recipe(replica=paused))
+        wait_for(workers, 0, 1, 2)
+        rounds = train(workers, Settings(rounds=100, tau=1))
+        assert next(rounds).members == (0, 1, 2)
+        slow._worker.replica.pause = 0.5  # type: ignore[union-attr]
+        late = next(rounds)
+        assert late.members == (0, 1)
+        assert late.seconds < 0.4
+        assert "later than the others" in late.gathered.lost[0]
+        assert next(rounds).members == (0, 1)  # it is still busy with the round before
+        slow._worker.replica.pause = 0.0  # type: ignore[union-attr]
+        time.sleep(0.6)
+        assert workers.coordinator.members
+        assert next(rounds).members == (0, 1, 2)
+        assert not workers.endings
+
+
 def slowly() -> TorchReplica:
     return paused(0.02)
 
 
 def here(workers: Crew) -> list[Member]:
-    return list(workers.coordinator._members.values())
+    return list(workers.coordinator._members.all)
 
 
 def wait_for(workers: Crew, *attempts: int) -> None:

@@ -1,0 +1,125 @@
+"""From the workers' vectors to one: who may count, how much, and the mean, running statistics included.
+
+A vector is left out if it is not finite, or if it has moved from the round's start more than ten times as far
+as the median worker: one diverging replica must not spoil the others.
+
+The mean of variances is not the variance of the whole: for each pair of a running mean and a running variance
+that the layout names, the spread of the workers' means is added,
+
+    mean = sum p_k mean_k,    variance = sum p_k (variance_k + (mean_k - mean)^2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparknet.errors import TrainingError
+from sparknet.weights import Layout, Vector, mean_of
+
+# A worker that moved this many times as far as the median one is not believed.
+OUTLIER = 10.0
+
+_BLOCK = 1 << 15
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """``mean`` float32 (P,); ``kept`` numbers the vectors in it; ``rejected`` says why the others are not."""
+
+    mean: Vector
+    kept: tuple[int, ...]
+    rejected: Mapping[int, str]
+
+
+def merge(
+    start: Vector, vectors: Sequence[Vector], shares: Sequence[int], statistics: Sequence[Statistics] = ()
+) -> Merged:
+    """The mean of what can be believed of ``vectors``, float32 (P,), counted by ``shares``.
+
+    ``start`` is what all of them began from. Raises TrainingError if none can be believed.
+    """
+    rejected = _rejected([distance(start, vector) for vector in vectors])
+    kept = tuple(k for k in range(len(vectors)) if k not in rejected)
+    if not kept:
+        raise TrainingError(
+            f"training diverged: the weights of all {len(vectors)} workers have overflowed or are not "
+            f"numbers. "
+            "Lower base_lr, or clip gradients"
+        )
+    chosen, counts = [vectors[k] for k in kept], [shares[k] for k in kept]
+    mean = mean_of(chosen, counts)
+    for statistic in statistics:
+        statistic.join(mean, chosen, counts)
+    return Merged(mean, kept, rejected)
+
+
+def distance(start: Vector, vector: Vector) -> float:
+    """The L2 norm of ``vector - start``; not finite if anything in it is not."""
+    total = 0.0
+    for begin in range(0, start.size, _BLOCK):
+        moved = np.subtract(vector[begin : begin + _BLOCK], start[begin : begin + _BLOCK], dtype=np.float64)
+        total += float(moved @ moved)
+    return math.sqrt(total) if math.isfinite(total) else math.inf
+
+
+def _rejected(distances: Sequence[float]) -> dict[int, str]:
+    finite = [moved for moved in distances if np.isfinite(moved)]
+    limit = OUTLIER * float(np.median(finite)) if finite else 0.0
+    reasons = {}
+    for k, moved in enumerate(distances):
+        if not np.isfinite(moved):
+            reasons[k] = "its weights have overflowed or are not numbers"
+        elif moved > limit:
+            reasons[k] = f"it moved {moved:.3g}, more than {OUTLIER:g} times the median"
+    return reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Where a layer's running mean and variance lie in the vector, equally long.
+
+    ``scale`` is the place of the number they have both been multiplied by, in Caffe's BatchNorm; None for
+    none.
+    """
+
+    mean: slice
+    variance: slice
+    scale: int | None = None
+
+    def join(self, merged: Vector, vectors: Sequence[Vector], shares: Sequence[int]) -> None:
+        """Add the spread of the means of ``vectors`` to the variance in ``merged``."""
+        weights = [share * self._scale(vector) for share, vector in zip(shares, vectors, strict=True)]
+        total = sum(weights)
+        if not total:
+            return  # no worker has seen a batch
+        middle = self._mean(merged)
+        spread = np.zeros_like(middle)
+        for weight, vector in zip(weights, vectors, strict=True):
+            if weight:
+                spread += weight / total * (self._mean(vector) - middle) ** 2
+        merged[self.variance] += (spread * self._scale(merged)).astype(np.float32)
+
+    def _scale(self, vector: Vector) -> float:
+        return 1.0 if self.scale is None else float(vector[self.scale])
+
+    def _mean(self, vector: Vector) -> NDArray[np.float64]:
+        return vector[self.mean].astype(np.float64) / self._scale(vector)
+
+
+def torch_statistics(layout: Layout) -> tuple[Statistics, ...]:
+    """The running statistics of torch's BatchNorm layers, found by the names of their buffers."""
+    slots = {slot.name: slot for slot in layout}
+    pairs = [
+        (slots[name], slots[name.removesuffix("running_mean") + "running_var"])
+        for name in slots
+        if name.endswith("running_mean") and name.removesuffix("running_mean") + "running_var" in slots
+    ]
+    return tuple(
+        Statistics(mean=slice(mean.offset, mean.end), variance=slice(variance.offset, variance.end))
+        for mean, variance in pairs
+    )

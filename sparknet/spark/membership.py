@@ -1,0 +1,155 @@
+"""Who is a member now: joins, losses and failures, as the events of the door say.
+
+All state is the caller's thread's; it changes only in ``next``.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+
+from sparknet.errors import DataError, TrainingError, WorkersLost
+from sparknet.spark.door import Answered, Door, Event, Failed, JobEnded, Joined, Lost, Member, Task
+from sparknet.spark.exchange import Identity
+
+log = logging.getLogger(__name__)
+
+# Times in a row a worker may raise an error before the run is given up.
+_FAILURES = 3
+# Lost workers that an error names.
+_NAMED = 3
+
+
+class Membership:
+    """The members among ``workers`` expected ones, by the number of their partition."""
+
+    def __init__(self, door: Door, workers: int) -> None:
+        self._door, self._workers = door, workers
+        self._join_seconds = door.deadlines.join
+        self._members: dict[int, Member] = {}
+        self._assembled = False
+        self._failures: dict[int, int] = {}
+        self._losses: list[str] = []
+        self._ended: str | None = None
+
+    @property
+    def all(self) -> list[Member]:
+        """The members in the order of their partitions."""
+        return [member for _, member in sorted(self._members.items())]
+
+    @property
+    def complete(self) -> bool:
+        return len(self._members) == self._workers and self._ended is None
+
+    def has(self, member: Member) -> bool:
+        return self._members.get(member.who.partition) is member
+
+    def next(self, deadline: float) -> Event | None:
+        """Wait for an event and take note of it; None at the deadline.
+
+        Raises TrainingError if the job has ended or a worker keeps failing.
+        """
+        if self._ended:
+            raise TrainingError(self._ended)
+        try:
+            event = self._door.events.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return None
+        self._note(event)
+        return event
+
+    def assemble(self, able: Callable[[Member], bool]) -> list[Member]:
+        """The members that are ``able``: at first wait for all workers, later for one if there is none.
+
+        Raises WorkersLost when there is none at the deadline.
+        """
+        deadline = time.monotonic() + self._join_seconds
+        while not self._suffice(able):
+            if self.next(deadline) is None:
+                break
+        found = [member for member in self.all if able(member)]
+        if not found:
+            raise WorkersLost(self._who_is_missing())
+        if not self._assembled and len(self._members) < self._workers:
+            log.warning(
+                "%d of %d workers came within %g s and training goes on with them: are there slots for all?",
+                len(self._members),
+                self._workers,
+                self._join_seconds,
+            )
+        self._assembled = True
+        return found
+
+    def give(self, member: Member, task: Task) -> None:
+        member.task = task
+        member.tasks.put(task)
+
+    def drop(self, member: Member, reason: str) -> None:
+        """The member is gone, or is sent away: hang up, so that its thread ends too."""
+        if not self.has(member):
+            return
+        del self._members[member.who.partition]
+        member.channel.close()
+        self.lost(member, reason)
+
+    def lost(self, member: Member, reason: str) -> None:
+        """What the member did does not count, and that will be told."""
+        self._losses.append(f"{member}: {reason}")
+        log.warning("lost %s: %s", member, reason)
+
+    def take_losses(self) -> tuple[str, ...]:
+        """The losses since the last call."""
+        losses, self._losses = tuple(self._losses), []
+        return losses
+
+    def clear(self) -> None:
+        self._members.clear()
+
+    def _suffice(self, able: Callable[[Member], bool]) -> bool:
+        if self._assembled:
+            return any(able(member) for member in self.all)
+        if len(self._members) < self._workers:
+            return False
+        if not any(member.records for member in self.all):
+            raise DataError(f"all {self._workers} partitions of the training data are empty")
+        return True
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case Joined(member):
+                self._welcome(member)
+            case Answered(member=member, task=task):
+                self._failures.pop(member.who.partition, None)
+                if member.task is task:
+                    member.task = None
+            case Lost(member, reason):
+                self.drop(member, reason)
+            case Failed(who, reason, final):
+                self._count_failure(who, reason, final)
+            case JobEnded(reason):
+                self._ended = f"the Spark job that carries the workers ended: {reason}"
+                raise TrainingError(self._ended)
+
+    def _welcome(self, member: Member) -> None:
+        older = self._members.get(member.who.partition)
+        if older:
+            self.drop(older, f"attempt {member.who.attempt} took its place")
+        self._members[member.who.partition] = member
+        log.info("%s joined with %d records", member, member.records)
+
+    def _count_failure(self, who: Identity, reason: str, final: bool) -> None:
+        count = self._failures[who.partition] = self._failures.get(who.partition, 0) + 1
+        if final or count >= _FAILURES:
+            times = f" ({count} times in a row)" if count > 1 else ""
+            raise TrainingError(f"{who} failed{times}: {reason}")
+
+    def _who_is_missing(self) -> str:
+        missing = [str(number) for number in range(self._workers) if number not in self._members]
+        lost = "; ".join(self._losses[-_NAMED:]) or "none had joined"
+        return (
+            f"no worker that can work joined within {self._join_seconds:g} s. Waited for partitions "
+            f"{', '.join(missing)} of {self._workers}. Lost last: {lost}. "
+            "Look at the executors' logs and at how many slots are free, or allow more time (Deadlines.join)"
+        )
