@@ -99,7 +99,7 @@ def make_layer(param: LayerParameter, device: torch.device) -> Layer:
     belong to another type.
     """
     layer = _layer_class(param)(param, phase=param.phase, device=device)
-    _check_messages(layer)
+    _check_settings(layer)
     _check_arity(layer)
     return layer
 
@@ -114,9 +114,11 @@ def _layer_class(param: LayerParameter) -> type[Layer]:
         raise ModelError(f'layer "{param.name}": there is no type "{param.type}"{hint}') from None
 
 
-def _check_messages(layer: Layer) -> None:
-    """Name settings that belong to another type."""
+def _check_settings(layer: Layer) -> None:
+    """Refuse settings that would have to be ignored, and name those that belong to another type."""
     for descriptor, _ in layer.param.ListFields():
+        if descriptor.name in layer.refused:
+            raise layer.error(f"{descriptor.name} is not possible here; {layer.refused[descriptor.name]}")
         if descriptor.name.endswith("_param") and descriptor.name not in layer.messages:
             warnings.warn(
                 f'layer "{layer.name}" ({layer.type}) does not read {descriptor.name}',

@@ -16,6 +16,8 @@ from sparknet.caffe.blob import Blob
 from sparknet.caffe.fillers import fill
 from sparknet.caffe.layers.layer import Declaration, Layer
 from sparknet.caffe.schema.caffe_pb2 import ParamSpec
+from sparknet.caffe.schema.weights_pb2 import Blob as BlobMessage
+from sparknet.caffe.weight_file import decode_blob
 from sparknet.errors import ModelError
 from sparknet.weights import Layout
 
@@ -70,11 +72,21 @@ def allocate(layers: Sequence[Layer], device: torch.device) -> Parameters:
             layer.blobs.append(blob)
             if owned.layer is layer and owned.index == index:
                 found.learnable.append(blob)
-                _fill(layer, blob, declaration)
+                _fill(layer, index, blob, declaration)
     return found
 
 
-def _fill(layer: Layer, blob: Blob, declaration: Declaration) -> None:
+def _fill(layer: Layer, index: int, blob: Blob, declaration: Declaration) -> None:
+    """The values in the net's own description, else the layer's, else the filler's."""
+    if index < len(layer.param.blobs):
+        message = BlobMessage.FromString(layer.param.blobs[index].SerializeToString())
+        stored = decode_blob(message, f"{layer}: blobs")
+        if not stored.fits(blob.shape):
+            raise layer.error(
+                f"blobs {index} has shape {tuple(stored.data.shape)}, and the parameter {blob.shape}"
+            )
+        blob.data.copy_(stored.data.reshape(blob.shape))
+        return
     if declaration.values is not None:
         blob.data.copy_(declaration.values)
         return

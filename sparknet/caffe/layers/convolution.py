@@ -6,7 +6,8 @@ the kernel is not flipped. Source: ``base_conv_layer.cpp`` and ``im2col_layer.cp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -135,7 +136,10 @@ class Im2col(TapeLayer):
 
     type = "Im2col"
     messages = ("convolution_param",)
-    hints = _HINTS
+    hints: ClassVar[Mapping[str, str]] = {
+        **_HINTS,
+        "num_output, bias_term, group, weight_filler, bias_filler": "it has no weights",
+    }
 
     def configure(self, bottoms: Shapes) -> None:
         p = self.param.convolution_param

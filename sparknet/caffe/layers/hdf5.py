@@ -5,8 +5,9 @@ Source: ``hdf5_data_layer.cpp`` and ``hdf5_output_layer.cpp`` of BVLC Caffe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,12 +27,13 @@ class HDF5Data(SourceLayer):
     """
 
     type = "HDF5Data"
-    messages = ("hdf5_data_param", "transform_param")
+    messages = ("hdf5_data_param",)
+    refused: ClassVar[Mapping[str, str]] = {
+        "transform_param": "its data are not transformed: transform the files"
+    }
 
     def configure(self, bottoms: Shapes) -> None:
         p = self.param.hdf5_data_param
-        if self.param.HasField("transform_param"):
-            raise self.error("does not transform its data: remove transform_param, and transform the files")
         if p.batch_size < 1:
             raise self.error("batch_size must be given and positive")
         try:

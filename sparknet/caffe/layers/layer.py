@@ -68,6 +68,8 @@ class Layer:
     """Fields of LayerParameter that this type reads its settings from, its own first."""
     hints: ClassVar[Mapping[str, str]] = {}
     """Settings without influence on any number, and why."""
+    refused: ClassVar[Mapping[str, str]] = {}
+    """Fields of LayerParameter that are an error in this type, and what to do instead."""
     bottom_arity: ClassVar[Arity] = ONE
     top_arity: ClassVar[Arity] = ONE
     same_count: ClassVar[bool] = False

@@ -5,7 +5,7 @@ Source: the ``*_layer.cpp`` of the same names in BVLC Caffe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -50,7 +50,8 @@ class MemoryData(SourceLayer):
     """Images (batch_size, channels, height, width) and labels (batch_size), from arrays given beforehand."""
 
     type = "MemoryData"
-    messages = ("memory_data_param", "transform_param")
+    messages = ("memory_data_param",)
+    refused: ClassVar[Mapping[str, str]] = {"transform_param": "its arrays are not transformed: do it before"}
     top_arity = Arity(least=2, most=2)
 
     def configure(self, bottoms: Shapes) -> None:
@@ -75,7 +76,7 @@ class MemoryData(SourceLayer):
             )
         if len(images) == 0 or len(images) % p.batch_size:
             raise self.error(f"{len(images)} images are no multiple of batch_size {p.batch_size}")
-        self.images, self.labels, self.position = self._transformed(images), labels.flatten().float(), 0
+        self.images, self.labels, self.position = images.float(), labels.flatten().float(), 0
 
     def forward(self, bottoms: Tensors) -> list[Tensor]:
         if not len(self.images):
@@ -84,11 +85,6 @@ class MemoryData(SourceLayer):
         rows = slice(self.position, self.position + size)
         self.position = (self.position + size) % len(self.images)
         return [self.images[rows].to(self.device), self.labels[rows].to(self.device)]
-
-    def _transformed(self, images: Tensor) -> Tensor:
-        if self.param.HasField("transform_param"):
-            raise self.error("transform_param is for images added one by one; transform the arrays before")
-        return images.float()
 
 
 class DummyData(SourceLayer):

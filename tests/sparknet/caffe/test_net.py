@@ -263,7 +263,7 @@ def test_debug_info_is_logged(caplog: pytest.LogCaptureFixture) -> None:
                                                                              " parameter blobs"),
         (INPUT + IP.replace("inner", "loss_weight: 1 loss_weight: 2 inner"), "loss_weight is given 2"
                                                                              " times for 1 tops"),
-        (INPUT + IP.replace("inner", "propagate_down: true propagate_down: true inner"), "propagate_down is given 2"),
+        (INPUT + IP.replace("inner", "propagate_down: [1, 1] inner"), "propagate_down is given 2"),
         (INPUT + IP.replace("{ num", '{ weight_filler { type: "xaver" } num'), 'unknown filler "xaver"'),
         (INPUT + 'layer { name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param {'
                  ' num_output: 1'
@@ -277,7 +277,8 @@ def test_debug_info_is_logged(caplog: pytest.LogCaptureFixture) -> None:
                                                                                     " not both"),
         ('input: "x" input_shape { dim: 1 dim: 3 dim: 9 dim: 9 } layer { name: "c" type:'
          ' "Convolution" bottom: "x"'
-         ' top: "y" convolution_param { num_output: 4 kernel_size: 3 kernel_h: 2 kernel_w: 2 } }', "keep one"),
+         ' top: "y" convolution_param { num_output: 4 kernel_size: 3 kernel_h: 2 kernel_w: 2 } }',
+         "keep one"),
         ('input: "x" input_shape { dim: 1 dim: 3 dim: 9 dim: 9 } layer { name: "p" type: "Pooling"'
          ' bottom: "x"'
          ' top: "y" pooling_param { kernel_size: 3 pad: 3 } }', "must be smaller than the window"),
@@ -328,7 +329,7 @@ def test_a_gradient_for_labels_is_refused() -> None:
         ' layer { name: "loss" type: "SoftmaxWithLoss" bottom: "s" bottom: "y" top: "loss" }'
     )
     net.forward({"x": torch.zeros(4, 3), "s": torch.zeros(4, 2)})
-    with pytest.raises(ModelError, match='layer "loss" .* no gradient is possible for bottom 1'):
+    with pytest.raises(ModelError, match=r'layer "loss" .* no gradient is possible for bottom 1'):
         net.backward()
 
 

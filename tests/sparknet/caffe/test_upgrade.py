@@ -35,9 +35,11 @@ def test_a_net_of_2013_becomes_a_net_of_today() -> None:
         layers { layer { name: "data" type: "data" source: "db" meanfile: "m.binaryproto" batchsize: 16
                          cropsize: 27 mirror: true scale: 0.5 rand_skip: 3 } top: "data" top: "label" }
         layers { layer { name: "pad1" type: "padding" pad: 2 } bottom: "data" top: "pad1" }
-        layers { layer { name: "conv1" type: "conv" num_output: 4 kernelsize: 5 stride: 2 group: 2 biasterm: false
-                         weight_filler { type: "xavier" } blobs_lr: 1 weight_decay: 3 } bottom: "pad1" top: "conv1" }
-        layers { layer { name: "pool1" type: "pool" pool: AVE kernelsize: 3 stride: 2 } bottom: "conv1" top: "p" }
+        layers { layer { name: "conv1" type: "conv" num_output: 4 kernelsize: 5 stride: 2 group: 2
+                         biasterm: false weight_filler { type: "xavier" } blobs_lr: 1 weight_decay: 3 }
+                 bottom: "pad1" top: "conv1" }
+        layers { layer { name: "pool1" type: "pool" pool: AVE kernelsize: 3 stride: 2 }
+                 bottom: "conv1" top: "p" }
         layers { layer { name: "norm" type: "lrn" local_size: 3 alpha: 0.1 beta: 0.5 } bottom: "p" top: "n" }
         layers { layer { name: "drop" type: "dropout" dropout_ratio: 0.2 } bottom: "n" top: "n" }
         layers { layer { name: "ip" type: "innerproduct" num_output: 10 } bottom: "n" top: "ip" }
@@ -50,12 +52,14 @@ def test_a_net_of_2013_becomes_a_net_of_today() -> None:
         layer { name: "data" type: "Data" top: "data" top: "label"
                 transform_param { mean_file: "m.binaryproto" crop_size: 27 mirror: true scale: 0.5 }
                 data_param { source: "db" batch_size: 16 rand_skip: 3 } }
-        layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1" param { lr_mult: 1 decay_mult: 3 }
+        layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+                param { lr_mult: 1 decay_mult: 3 }
                 convolution_param { num_output: 4 pad: 2 kernel_size: 5 stride: 2 group: 2 bias_term: false
                                     weight_filler { type: "xavier" } } }
         layer { name: "pool1" type: "Pooling" bottom: "conv1" top: "p"
                 pooling_param { pool: AVE kernel_size: 3 stride: 2 } }
-        layer { name: "norm" type: "LRN" bottom: "p" top: "n" lrn_param { local_size: 3 alpha: 0.1 beta: 0.5 } }
+        layer { name: "norm" type: "LRN" bottom: "p" top: "n"
+                lrn_param { local_size: 3 alpha: 0.1 beta: 0.5 } }
         layer { name: "drop" type: "Dropout" bottom: "n" top: "n" dropout_param { dropout_ratio: 0.2 } }
         layer { name: "ip" type: "InnerProduct" bottom: "n" top: "ip" inner_product_param { num_output: 10 } }
         layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" }

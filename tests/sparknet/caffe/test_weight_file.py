@@ -185,3 +185,14 @@ def test_a_mean_picture_comes_back(tmp_path: Path) -> None:
     mean = torch.randn(1, 3, 4, 5)
     weight_file.write_blob(mean, tmp_path / "mean.binaryproto")
     assert torch.equal(weight_file.read_blob(tmp_path / "mean.binaryproto"), mean)
+
+
+def test_blobs_in_the_description_of_a_net_are_its_weights() -> None:
+    text = (
+        'input: "x" input_shape { dim: 1 dim: 2 } layer { name: "ip" type: "InnerProduct"'
+        ' bottom: "x" top: "y" inner_product_param { num_output: 1 } blobs { %s data: [3, 4] } }'
+    )
+    assert _net(text % "shape { dim: 1 dim: 2 }").weights.tolist() == [3, 4, 0]
+    assert _net(text % "num: 1 channels: 1 height: 1 width: 2").weights.tolist() == [3, 4, 0]
+    with pytest.raises(ModelError, match=r"blobs 0 has shape \(2, 1\), and the parameter \(1, 2\)"):
+        _net(text % "shape { dim: 2 dim: 1 }")
