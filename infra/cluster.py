@@ -85,6 +85,13 @@ def names(cloud: Cloud) -> list[str]:
     return sorted({node.cluster for node in nodes.alive(nodes.describe(cloud.region, None))})
 
 
+def in_all_regions(cloud: Cloud) -> list[Cloud]:
+    """The same cloud in every region the account can use; its own first."""
+    found = {one["RegionName"] for one in cloud.region.read("describe_regions")["Regions"]}
+    others = sorted(found - {cloud.region.name})
+    return [cloud, *(replace(cloud, region=cloud.region.at(name)) for name in others)]
+
+
 def status(cloud: Cloud, name: str) -> Status:
     """What is there, and what Spark says."""
     cluster = find(cloud, name)

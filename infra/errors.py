@@ -161,8 +161,8 @@ class JobError(InfraError):
     exit_status = 7
 
 
-class Interrupted(BaseException):  # noqa: N818
-    """Ctrl-C, SIGTERM or SIGHUP; like KeyboardInterrupt no error, so that ``except InfraError`` lets it pass."""
+class Interrupted(BaseException):
+    """Ctrl-C, SIGTERM or SIGHUP; like KeyboardInterrupt it is no error."""
 
     exit_status = 130
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from infra.ec2 import catalog, images, keys, network, prices, quotas
 from infra.ec2.catalog import InstanceType
+from infra.ec2.codes import explain
 from infra.ec2.fleet import ON_DEMAND, SPOT, Pool
 from infra.ec2.images import Image
 from infra.ec2.network import Subnet
@@ -75,7 +76,7 @@ class Plan:
     pools: tuple[PoolPrice, ...]
     master: Price | None
     quotas: tuple[QuotaLine, ...]
-    problems: tuple[str, ...]  # what would make the launch fail, one sentence each
+    problems: tuple[InfraError, ...]  # what would make the launch fail
     spot_now: float | None  # dollars an hour of the whole cluster, in the cheapest pool
     on_demand: float | None  # the same bought on demand, in the dearest pool: never more than this
     storage: float  # dollars an hour of the volumes; part of the two above
@@ -133,18 +134,18 @@ def require_quota(region: Region, spec: ClusterSpec, found: Survey, workers: int
         raise refusal
 
 
-def plan(
-    region: Region, spec: ClusterSpec, caller_address: Callable[[], str], identity: str | None = None
-) -> Plan:
+def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -> Plan:
     """All that can be known before the first thing is made; what is wrong stands in ``problems``."""
-    account = identity or str(region.read("get_caller_identity", service="sts")["Arn"])
-    problems: list[str] = _permission_problems(region)
+    account = str(region.read("get_caller_identity", service="sts")["Arn"])
+    problems = _permission_problems(region)
     if spec.access.identity_file:
         problems += _problem(keys.check_file, spec.access.identity_file)
     found = survey(region, spec)
     problems += [
-        f"The subnet {subnet.id} in {subnet.zone} has {subnet.free_addresses} free addresses, "
-        f"and {spec.nodes} are needed."
+        UsageError(
+            f"The subnet {subnet.id} in {subnet.zone} has {subnet.free_addresses} free addresses, "
+            f"and {spec.nodes} are needed."
+        )
         for subnet in found.subnets
         if subnet.free_addresses < spec.nodes
     ]
@@ -237,22 +238,22 @@ def _quota_lines(region: Region, spec: ClusterSpec, found: Survey) -> tuple[Quot
     return tuple(QuotaLine(need=need, limit=quotas.limit(region, need)) for need in needs)
 
 
-def _permission_problems(region: Region) -> list[str]:
-    problems = []
+def _permission_problems(region: Region) -> list[InfraError]:
+    problems: list[InfraError] = []
     for operation, least in PERMISSIONS.items():
         try:
             region.attempt(operation, DryRun=True, **least)
         except ApiError as error:
             if error.code in ("UnauthorizedOperation", "AccessDenied"):
-                problems.append(f"These credentials may not call {operation}: {error.message}")
+                problems.append(explain(error.code, error.message, operation))
     return problems
 
 
-def _problem(check: Callable[..., None], *arguments: object) -> list[str]:
+def _problem(check: Callable[..., None], *arguments: object) -> list[InfraError]:
     try:
         check(*arguments)
     except InfraError as error:
-        return [str(error)]
+        return [error]
     return []
 
 

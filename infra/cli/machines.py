@@ -1,4 +1,4 @@
-"""The verbs about machines: launch, status, destroy."""
+"""The verbs about machines: launch, plan, status, destroy, gc, cost."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.cli import options, show
+from infra.cli.options import option
 from infra.cli.site import LOCAL, Site
 from infra.interrupts import interrupts_held
 
 if TYPE_CHECKING:
     from infra.cluster import Cloud
+    from infra.costs import Cost
+    from infra.spec import ClusterSpec
+
+ALL_REGIONS = option("--all-regions", is_flag=True, help="In every region the account can use.")
+YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
-@click.command(context_settings={"show_default": False})
+@click.command()
+@options.names_a_cluster
 @options.reaches_a_cluster
 @options.decorate(options.CLUSTER)
-def launch(where: Site, **values: Any) -> None:
+@options.decorate(options.OF_SPARK_EC2)
+@click.option("--dry-run", is_flag=True, help="Only show what would be made, as `plan` does.")
+def launch(where: Site, dry_run: bool, **values: Any) -> int:
     """Make a cluster: a master and -s workers, with Spark running on them.
 
     Run again, it goes on where it was interrupted, and brings a ready cluster to another -s. What a failed or
@@ -27,7 +36,9 @@ def launch(where: Site, **values: Any) -> None:
     """
     from infra import cluster
 
-    wanted = options.spec(where, values)
+    if dry_run:
+        return _plan(where, values, as_json=False)
+    wanted = _wanted(where, values)
     screen = show.Screen()
     with interrupts_held():  # a half-started server would be nobody's
         cloud = where.open(screen.emit, start=True)
@@ -38,79 +49,178 @@ def launch(where: Site, **values: Any) -> None:
         with interrupts_held():
             _close_if_empty(where, cloud)
         raise
-    click.echo(
-        f"{made.name} is ready: a master and {len(made.workers)} workers in "
-        f"{time.monotonic() - screen.began:.0f} s."
-    )
+    seconds = time.monotonic() - screen.began
+    click.echo(f"{made.name} is ready: a master and {len(made.workers)} workers in {seconds:.0f} s.")
     click.echo(f"next:  sparknet-ec2 submit CifarApp --name {made.name}")
     click.echo(f"       sparknet-ec2 destroy --name {made.name}")
+    return 0
 
 
 @click.command()
+@options.names_a_cluster
 @options.reaches_a_cluster
+@options.decorate(options.CLUSTER)
+@options.decorate(options.OF_SPARK_EC2)
 @options.JSON
-def status(where: Site, as_json: bool) -> None:
-    """Show the nodes of a cluster, and what Spark says of them."""
-    from infra import cluster
+def plan(where: Site, as_json: bool, **values: Any) -> int:
+    """Show what launch would make, where, and at what price. Changes nothing."""
+    return _plan(where, values, as_json=as_json)
 
-    found = cluster.status(where.require(), where.name)
+
+def _plan(where: Site, values: dict[str, Any], *, as_json: bool) -> int:
+    from infra import plan as planning
+
+    wanted = _wanted(where, values)
+    with interrupts_held():
+        cloud = where.open(show.Screen().emit, start=True)
+    assert cloud is not None
+    try:
+        found = planning.plan(cloud.region, wanted, cloud.caller_address)
+    finally:
+        with interrupts_held():
+            _close_if_empty(where, cloud)
     if as_json:
         show.print_json(found)
-        return
-    health = found.health
-    click.echo(f"{found.cluster.name} in {where.region} of --cloud {where.cloud}")
-    rows = [
-        (
-            node.name,
-            node.id,
-            node.state,
-            node.instance_type,
-            node.purchase,
-            node.zone,
-            node.private_ip,
-            node.public_ip,
-        )
-        for node in found.cluster.nodes
-    ]
-    click.echo(show.table(("node", "id", "state", "type", "bought", "zone", "private", "public"), rows))
-    if health is None or health.status == "DOWN":
-        click.echo("Spark: not running")
     else:
-        click.echo(
-            f"Spark: {health.status}, {health.workers} workers, {health.cores} cores, {health.memory_mib:,} "
-            f"MiB"
-            + (f", {health.gpus} GPUs" if health.gpus else "")
-            + (f"; running {', '.join(health.applications)}" if health.applications else "")
-        )
+        click.echo(show.plan(found))
+    return found.problems[0].exit_status if found.problems else 0
+
+
+def _wanted(where: Site, values: dict[str, Any]) -> ClusterSpec:
+    """The spec, after a word on options that something else has replaced."""
+    for name, sentence in options.REPLACED.items():
+        if values.pop(name):
+            click.echo(sentence, err=True)
+    return options.spec(where, values)
+
+
+@click.command()
+@options.names_a_cluster
+@options.reaches_a_cluster
+@option("--all", "every", is_flag=True, help="All clusters of the region.")
+@options.JSON
+def status(where: Site, every: bool, as_json: bool) -> None:
+    """Show the nodes of a cluster, what Spark says of them, and what they cost."""
+    from infra import cluster, costs
+    from infra.ec2 import sweep
+
+    cloud = where.require()
+    names = cluster.names(cloud) if every else [where.name]
+    found = [cluster.status(cloud, name) for name in names]
+    cost = [
+        costs.of_cluster(cloud.region, one.cluster.nodes, sweep.remaining(cloud.region, one.cluster.name))
+        for one in found
+    ]
+    if as_json:
+        both = [{"status": one, "cost": dollars} for one, dollars in zip(found, cost, strict=True)]
+        show.print_json(both if every else both[0])
+        return
+    for one, dollars in zip(found, cost, strict=True):
+        click.echo(show.status(one, dollars, f"{where.region} of --cloud {where.cloud}"))
+    if not found:
+        click.echo(f"There is no cluster in {where.region} of --cloud {where.cloud}.")
     if where.cloud == LOCAL:
         _tell_limits()
 
 
 @click.command()
+@options.names_a_cluster
 @options.reaches_a_cluster
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def destroy(where: Site, yes: bool) -> None:
+@ALL_REGIONS
+@YES
+def destroy(where: Site, all_regions: bool, yes: bool) -> None:
     """Remove a cluster, in whatever state it is: machines, volumes, groups, template, key, spot requests."""
-    from infra import cluster
-    from infra.ec2 import sweep
-
     screen = show.Screen()
     cloud = where.open(screen.emit)
-    left = sweep.remaining(cloud.region, where.name) if cloud else []
-    if cloud is None or not left:
+    for here in _everywhere(cloud, all_regions):
+        _destroy(here, where.name, screen, yes=yes)
+    if cloud is None:
         click.echo(f"There is no cluster {where.name}; 0 resources left.")
-    else:
-        if not yes:
-            _confirm(where.name, len(left))
-        removed = cluster.destroy(cloud, where.name, screen.emit)
-        click.echo(f"{where.name} is gone: {len(removed)} resources removed, 0 resources left.")
     _close_if_empty(where, cloud)
 
 
-def _confirm(name: str, count: int) -> None:
+def _destroy(cloud: Cloud, name: str, screen: show.Screen, *, yes: bool) -> None:
+    from infra import cluster, costs
+    from infra.ec2 import nodes, sweep
+
+    left = sweep.remaining(cloud.region, name)
+    place = f"in {cloud.region.name}"
+    if not left:
+        click.echo(f"There is no cluster {name} {place}; 0 resources left.")
+        return
+    if not yes:
+        _confirm(f"{name} {place} and its {len(left)} resources")
+    spent = costs.of_cluster(cloud.region, nodes.alive(nodes.describe(cloud.region, name)), left)
+    removed = cluster.destroy(cloud, name, screen.emit)
+    click.echo(f"{name} {place} is gone: {len(removed)} resources removed, 0 resources left.")
+    click.echo(_spent(cloud, spent))
+
+
+@click.command()
+@options.reaches_a_cluster
+@ALL_REGIONS
+@options.JSON
+@YES
+def gc(where: Site, all_regions: bool, as_json: bool, yes: bool) -> None:
+    """Find what costs money and belongs to no usable cluster, and with --yes remove it."""
+    from infra import cluster, orphans
+
+    screen = show.Screen()
+    cloud = where.open(screen.emit)
+    places = _everywhere(cloud, all_regions)
+    found = [(here, orphan) for here in places for orphan in orphans.find(here.region)]
+    if as_json:
+        show.print_json([orphan for _, orphan in found])
+    elif not found:
+        click.echo("No orphans.")
+    else:
+        click.echo(show.orphans([orphan for _, orphan in found]))
+    for here, orphan in found if yes else ():
+        removed = cluster.destroy(here, orphan.cluster, screen.emit)
+        click.echo(
+            f"{orphan.cluster} is gone: {len(removed)} resources removed, 0 resources left.", err=as_json
+        )
+    if found and not yes and not as_json:
+        click.echo("Remove them with sparknet-ec2 gc --yes" + (" --all-regions." if all_regions else "."))
+    _close_if_empty(where, cloud)
+
+
+@click.command()
+@options.names_a_cluster
+@options.reaches_a_cluster
+@options.JSON
+def cost(where: Site, as_json: bool) -> None:
+    """Show what a cluster costs an hour, and what it has cost so far."""
+    from infra import cluster, costs
+    from infra.ec2 import sweep
+
+    cloud = where.require()
+    found = cluster.find(cloud, where.name)
+    dollars = costs.of_cluster(cloud.region, found.nodes, sweep.remaining(cloud.region, where.name))
+    if as_json:
+        show.print_json(dollars)
+    else:
+        click.echo(_spent(cloud, dollars))
+
+
+def _everywhere(cloud: Cloud | None, all_regions: bool) -> list[Cloud]:
+    if cloud is None:
+        return []
+    from infra import cluster
+
+    return cluster.in_all_regions(cloud) if all_regions else [cloud]
+
+
+def _spent(cloud: Cloud, spent: Cost) -> str:
+    billed = "" if cloud.kind != LOCAL else " (simulated: nobody is billed)"
+    unknown = f"; without {', '.join(spent.unknown)}, whose price is unknown" if spent.unknown else ""
+    return f"cost: about ${spent.so_far:.2f} so far at ${spent.per_hour:.2f} an hour{unknown}{billed}"
+
+
+def _confirm(what: str) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError(f"Removing {name} ({count} resources) needs --yes where nobody can be asked.")
-    click.confirm(f"Remove {name} and its {count} resources?", abort=True)
+        raise click.UsageError(f"Removing {what} needs --yes where nobody can be asked.")
+    click.confirm(f"Remove {what}?", abort=True)
 
 
 def _tell_limits() -> None:

@@ -19,12 +19,16 @@ from infra.interrupts import interrupts_raise
 #: verb -> (module, what --help says of it)
 VERBS = {
     "launch": ("machines", "Make a cluster, or bring it to another size."),
+    "plan": ("machines", "Show what launch would make, and at what price."),
     "status": ("machines", "Show a cluster, or all of them."),
     "destroy": ("machines", "Remove a cluster and all that belongs to it."),
     "submit": ("work", "Run an app, or a program of your own, on a cluster."),
     "jobs": ("work", "List the jobs of a cluster."),
     "logs": ("work", "Show what a job says."),
     "cancel": ("work", "End a job."),
+    "cost": ("machines", "Show what a cluster costs."),
+    "gc": ("machines", "Find what costs money and belongs to no usable cluster."),
+    "configure": ("settings", "Write the file of options, with all of them in it."),
     "local": ("local", "The embedded cloud: status, start, stop, clean."),
 }
 

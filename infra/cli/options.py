@@ -98,19 +98,37 @@ CLUSTER = [
     ),
 ]
 
+#: Options of spark-ec2 that something else has replaced.
+REPLACED = {
+    "copy_aws_credentials": "--copy-aws-credentials does nothing: no key belongs on a node. Give the nodes a "
+    "role "
+    "with --instance-profile-name.",
+    "no_ganglia": "--no-ganglia does nothing: there is no Ganglia. Spark's own pages are on the master.",
+}
+OF_SPARK_EC2 = [
+    click.option("--copy-aws-credentials", is_flag=True, hidden=True),
+    click.option("--no-ganglia", is_flag=True, hidden=True),
+]
+
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def site(values: dict[str, Any]) -> Site:
-    """The Site of the options in ``values``, which are taken out of it."""
+    """The Site of the options in ``values``, which are taken out. A name given as a word goes first."""
+    name, word = values.pop("name"), values.pop("cluster", None)
     return Site(
         cloud=values.pop("cloud"),
         region=values.pop("region"),
-        name=values.pop("name"),
+        name=word or name,
         identity_file=values.pop("identity_file"),
         user=values.pop("user"),
         private_ips=values.pop("private_ips"),
     )
+
+
+def names_a_cluster(command: F) -> F:
+    """Let the cluster's name be given as a word as well: ``destroy sparknet``."""
+    return click.argument("cluster", required=False)(command)
 
 
 def reaches_a_cluster(command: Callable[..., Any]) -> Callable[..., Any]:

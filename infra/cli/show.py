@@ -12,9 +12,10 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, is_dataclass
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +30,13 @@ from infra.events import (
     Retrying,
 )
 
+if TYPE_CHECKING:
+    from infra.cluster import Status
+    from infra.costs import Cost
+    from infra.orphans import Orphan
+    from infra.plan import Plan
+
+EXPIRES = "sparknet:expires"  # the tag; infra.ec2 is not imported for a name
 NOISE = re.compile(
     r"WARNING: Using incubator modules: jdk.incubator.vector$"
 )  # of every Java that Spark starts
@@ -121,6 +129,105 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def status(found: Status, cost: Cost, place: str) -> str:
+    """A cluster: its nodes, Spark, and its price."""
+    health = found.health
+    headings = ("node", "id", "state", "type", "bought", "zone", "private", "public")
+    rows = [
+        (
+            node.name,
+            node.id,
+            node.state,
+            node.instance_type,
+            node.purchase,
+            node.zone,
+            node.private_ip,
+            node.public_ip,
+        )
+        for node in found.cluster.nodes
+    ]
+    spark = "not running"
+    if health and health.status != "DOWN":
+        spark = f"{health.status}, {health.workers} workers, {health.cores} cores, {health.memory_mib:,} MiB"
+        spark += f", {health.gpus} GPUs" if health.gpus else ""
+        spark += f"; running {', '.join(health.applications)}" if health.applications else ""
+    expires = next((node.tags[EXPIRES] for node in found.cluster.nodes if EXPIRES in node.tags), "never")
+    return "\n".join(
+        (
+            f"{found.cluster.name} in {place}",
+            table(headings, rows),
+            f"Spark: {spark}",
+            f"cost: about ${cost.so_far:.2f} so far at ${cost.per_hour:.2f} an hour; ends itself: {expires}",
+        )
+    )
+
+
+def plan(found: Plan) -> str:
+    """What a launch would make, and what is wrong with it."""
+    spec, survey = found.spec, found.survey
+    rows = [
+        (
+            price.pool.instance_type,
+            price.pool.zone,
+            dollars(price.spot),
+            dollars(price.on_demand.dollars if price.on_demand else None),
+            price.on_demand.source if price.on_demand else "",
+        )
+        for price in found.pools
+    ]
+    quotas = [
+        f"quota  {line.need.code}  {line.need.family} {line.need.purchase}: {line.need.vcpus} vCPUs needed, "
+        f"{'limit unknown' if line.limit is None else f'limit {line.limit:g}'}"
+        f"{'' if line.is_enough else '  TOO SMALL'}"
+        for line in found.quotas
+    ]
+    disk = spec.spill
+    return "\n".join(
+        (
+            f"{spec.name} in {spec.region}, as {found.account}",
+            f"  master   1 {survey.master_places[0].instance_type}, on demand, "
+            f"{dollars(found.master.dollars if found.master else None)} an hour",
+            f"  workers  {spec.workers} of one of these pools, spot"
+            + (", otherwise on demand" if spec.purchase.fallback_on_demand else ""),
+            f"  volumes  {spec.nodes * disk.count} {disk.type} of {disk.size_gib} GiB, encrypted, gone with "
+            f"their nodes, {dollars(found.storage)} an hour",
+            f"  image    {survey.image.id}  {survey.image.name}",
+            f"  network  {survey.subnets[0].vpc_id}; ssh from {found.ssh_from}",
+            *(f"  note     {note}" for note in survey.notes),
+            "",
+            table(("type", "zone", "spot now", "on demand", "from"), rows),
+            "",
+            *quotas,
+            f"the cluster: {dollars(found.spot_now)} an hour now, at most {dollars(found.on_demand)}"
+            + (
+                f"; at most {dollars(found.worst_case)} until it ends itself after {spec.max_hours:g} hours"
+                if found.worst_case is not None
+                else "; it does not end itself"
+            ),
+            *(f"PROBLEM: {problem}" for problem in found.problems),
+        )
+    )
+
+
+def orphans(found: Sequence[Orphan]) -> str:
+    """A table of what nobody can use."""
+    rows = [
+        (
+            one.cluster,
+            one.region,
+            one.reason,
+            ", ".join(f"{count} {kind}" for kind, count in Counter(r.kind for r in one.resources).items()),
+            dollars(one.dollars_per_hour),
+        )
+        for one in found
+    ]
+    return table(("cluster", "region", "why", "left of it", "an hour"), rows)
+
+
+def dollars(amount: float | None) -> str:
+    return "unknown" if amount is None else f"${amount:.3f}"
+
+
 def print_json(value: object) -> None:
     """``value`` as JSON, dataclasses as objects."""
     click.echo(json.dumps(value, indent=2, default=_plain))
@@ -128,5 +235,5 @@ def print_json(value: object) -> None:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {one.name: getattr(value, one.name) for one in fields(value)}
     return str(value)

@@ -40,6 +40,7 @@ class Resource:
     name: str = ""
     created: str = ""
     size_gib: int = 0  # of a volume
+    volume_type: str = ""
     instance_type: str = ""  # of an instance
 
 
@@ -143,7 +144,14 @@ def _spot_requests(region: Region, cluster: str | None) -> list[Resource]:
 
 def _volumes(region: Region, cluster: str | None) -> list[Resource]:
     return [
-        _resource(VOLUME, one["VolumeId"], one, size_gib=one["Size"], created=str(one["CreateTime"]))
+        _resource(
+            VOLUME,
+            one["VolumeId"],
+            one,
+            size_gib=one["Size"],
+            volume_type=one["VolumeType"],
+            created=one["CreateTime"].isoformat(),
+        )
         for one in region.pages("describe_volumes", "Volumes", Filters=tags.of_cluster(cluster))
         if one["State"] not in ("deleting", "deleted")
     ]

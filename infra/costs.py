@@ -1,0 +1,54 @@
+"""Costs: what a cluster costs an hour, and what it has cost so far, as well as can be known from outside.
+
+Spot prices move; what is said here is the price now, for all the time. The bill is AWS's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from infra.ec2 import prices
+from infra.ec2.nodes import Node
+from infra.ec2.region import Region
+from infra.ec2.sweep import VOLUME, Resource
+
+SECONDS_AN_HOUR = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Dollars; ``unknown`` are the instance types whose price nobody knows, counted as 0."""
+
+    per_hour: float
+    so_far: float
+    unknown: tuple[str, ...]
+
+
+def of_cluster(
+    region: Region, nodes: Sequence[Node], resources: Sequence[Resource], *, now: datetime | None = None
+) -> Cost:
+    """What living ``nodes`` and the volumes among ``resources`` cost."""
+    now = now or datetime.now(UTC)
+    dearest = prices.on_demand(region, {node.instance_type for node in nodes}) if nodes else {}
+    spot = prices.spot(region, {node.instance_type for node in nodes if node.purchase == "spot"})
+    per_hour = so_far = 0.0
+    unknown = set()
+    for node in nodes:
+        known = dearest.get(node.instance_type)
+        price = spot.get((node.instance_type, node.zone)) if node.purchase == "spot" else None
+        if price is None and known is None:
+            unknown.add(node.instance_type)
+        hourly = price if price is not None else known.dollars if known else 0.0
+        per_hour += hourly
+        so_far += hourly * _hours(node.launched, now)
+    for volume in (one for one in resources if one.kind == VOLUME):
+        hourly = prices.storage(volume.volume_type, volume.size_gib)
+        per_hour += hourly
+        so_far += hourly * _hours(volume.created, now)
+    return Cost(per_hour=per_hour, so_far=so_far, unknown=tuple(sorted(unknown)))
+
+
+def _hours(since: str, now: datetime) -> float:
+    return max(0.0, (now - datetime.fromisoformat(since)).total_seconds() / SECONDS_AN_HOUR)
