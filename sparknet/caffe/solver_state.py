@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 
-from sparknet.caffe.schema import caffe_pb2
+from sparknet.caffe.schema import caffe_pb2, weights_pb2
+from sparknet.caffe.weight_file import decode_blob, encode_blob
 from sparknet.errors import ModelError
 
 Shape = tuple[int, ...]
@@ -90,11 +91,13 @@ def _repeated(shapes: Sequence[Shape], count: int) -> Iterator[Shape]:
 
 
 def _read_binary(path: Path) -> SolverState:
-    message = caffe_pb2.SolverState()
+    message, weights = caffe_pb2.SolverState(), weights_pb2.State()
     try:
-        message.ParseFromString(path.read_bytes())
-        history = tuple(_tensor(blob) for blob in message.history)
-    except (DecodeError, RuntimeError) as error:
+        weights.ParseFromString(path.read_bytes())
+        history = tuple(decode_blob(blob, str(path)).data for blob in weights.history)
+        weights.ClearField("history")
+        message.ParseFromString(weights.SerializeToString())  # what it does not know it has kept
+    except (DecodeError, ModelError) as error:
         raise ModelError(f"{path}: this is not a solver state, or it is cut short: {error}") from error
     return SolverState(
         iter=message.iter,
@@ -104,22 +107,13 @@ def _read_binary(path: Path) -> SolverState:
     )
 
 
-def _tensor(blob: caffe_pb2.BlobProto) -> torch.Tensor:
-    legacy = (blob.num, blob.channels, blob.height, blob.width)
-    shape = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
-    values = blob.double_data if len(blob.double_data) else blob.data
-    return torch.from_numpy(np.array(values, dtype=np.float32)).view(shape)
-
-
 def _binary(state: SolverState) -> bytes:
+    """The bytes of two messages, one after the other, are those of their union."""
     message = caffe_pb2.SolverState(
         iter=state.iter, current_step=state.current_step, learned_net=state.learned_net
     )
-    for tensor in state.history:
-        blob = message.history.add()
-        blob.shape.dim.extend(tensor.shape)
-        blob.data.extend(tensor.numpy().ravel())
-    return message.SerializeToString()
+    weights = weights_pb2.State(history=[encode_blob(blob) for blob in state.history])
+    return message.SerializeToString() + weights.SerializeToString()
 
 
 def _read_hdf5(path: Path) -> SolverState:

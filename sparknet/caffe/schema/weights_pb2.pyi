@@ -75,3 +75,9 @@ class SerializedNet(_message.Message):
     name: str
     layer: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, name: _Optional[str] = ..., layer: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class State(_message.Message):
+    __slots__ = ("history",)
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    history: _containers.RepeatedCompositeFieldContainer[Blob]
+    def __init__(self, history: _Optional[_Iterable[_Union[Blob, _Mapping[str, object]]]] = ...) -> None: ...
