@@ -28,6 +28,7 @@ from infra.local.pools import ON_DEMAND, SPOT, Pool, check_type, zones_with
 ROOT_DISK = {"VolumeSize": 15, "VolumeType": "gp3", "DeleteOnTermination": True}
 SSM_PREFIX = "resolve:ssm:"
 DEFAULT_TYPE = "m1.small"  # EC2's own, for calls that name none
+RESERVED_ADDRESSES = range(5)  # of each subnet, by AWS
 NO_STORE: dict[str, Any] = {"Disks": []}
 
 
@@ -106,6 +107,17 @@ def resolve(backend: Any, parameters: Mapping[str, Any]) -> LaunchSpec:
     return spec
 
 
+def check_addresses(spec: LaunchSpec, count: int) -> None:
+    """Raises InsufficientFreeAddressesInSubnet."""
+    free = spec.subnet.cidr.num_addresses - len(RESERVED_ADDRESSES) - len(spec.subnet._subnet_ips)
+    if count > free:
+        raise EC2ClientError(
+            "InsufficientFreeAddressesInSubnet",
+            f"There are not enough free addresses in subnet '{spec.subnet.id}' to satisfy the requested "
+            "number of instances.",
+        )
+
+
 def make(backend: Any, spec: LaunchSpec, count: int, *, fleet_id: str | None = None) -> Any:
     """A reservation of ``count`` new instances, booting. The pool was asked before."""
     reservation = _reserve(backend, spec, count)
@@ -144,6 +156,7 @@ def run_instances(_original: Original, response: Any) -> ActionResult:
         pools = patch.cloud.pools
         pools.check_price(spec.pool, spec.max_price)
         count = pools.available(spec.pool, most, at_least=least)
+        check_addresses(spec, count)
         response.error_on_dryrun()
         return ActionResult(make(backend, spec, count))
 

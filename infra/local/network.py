@@ -19,6 +19,8 @@ import moto.ec2.models.elastic_ip_addresses
 import moto.ec2.models.elastic_network_interfaces
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend
+from moto.ec2.models.elastic_network_interfaces import NetworkInterfaceBackend
+from moto.ec2.models.instances import InstanceBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
 
 from infra.errors import SetupError
@@ -92,6 +94,26 @@ def random_public_ip(_original: Original) -> str:
 @patch(moto.ec2.models.elastic_ip_addresses, "random_ip", why="no address that looks like a real one")
 def random_ip(_original: Original) -> str:
     return str(patch.cloud.public_addresses.next())
+
+
+@patch(InstanceBackend, "modify_instance_security_groups", why="the interface obeys the instance's new groups")
+def modify_instance_security_groups(
+    original: Original, backend: Any, instance_id: str, new_group_id_list: list[str]
+) -> Any:
+    instance = original(backend, instance_id, new_group_id_list)
+    for interface in instance.nics.values():
+        interface._group_set = list(instance.security_groups)
+    return instance
+
+
+@patch(NetworkInterfaceBackend, "modify_network_interface_attribute", why="and the instance the interface's")
+def modify_network_interface_attribute(
+    original: Original, backend: Any, eni_id: str, group_ids: list[str], *others: Any, **named: Any
+) -> None:
+    original(backend, eni_id, group_ids, *others, **named)
+    interface = backend.get_network_interface(eni_id)
+    if group_ids and interface.instance is not None:
+        interface.instance.security_groups = list(interface._group_set)
 
 
 @patch(

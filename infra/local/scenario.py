@@ -4,6 +4,7 @@ hosts: processes            # or namespaces (root on Linux), or none: instances 
 speed: 1                    # simulated seconds per second: boot times, notices, prices' history
 boot_seconds: 0             # an instance is pending at least that long
 notice_seconds: 120         # from a spot interruption's notice to its end
+pools_per_fleet: 0          # how many pools one CreateFleet tries before it gives up; 0: all of them
 capacity:                   # the last rule that fits a pool decides; without one there is no end of machines
   - {instance_type: "g6.*", machines: 0}
   - {instance_type: g6.xlarge, zone: us-east-1b, purchase: spot, machines: 3}
@@ -87,6 +88,7 @@ class Scenario:
     speed: float = 1.0
     boot_seconds: float = 0.0
     notice_seconds: float = 120.0
+    pools_per_fleet: int = 0
     capacity: tuple[CapacityRule, ...] = ()
     spot_prices: tuple[PriceRule, ...] = ()
     quotas: Mapping[str, float] | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.local import LocalCloud
-from tests.infra.local.orders import ZONE, code_of, describe, errors, fleet, ids, name, template
+from infra.local import LocalCloud, clean, open_cloud
+from tests.infra.local.conftest import client
+from tests.infra.local.orders import ZONE, code_of, describe, errors, fleet, ids, machine, name, template
 
 ALL_IN_ONE = {"SingleInstanceType": True, "SingleAvailabilityZone": True}
 SPOT_BEST = "price-capacity-optimized"
@@ -177,3 +180,33 @@ def test_a_dry_run_launches_nothing(ec2: Any) -> None:
     }
     assert code_of(lambda: ec2.create_fleet(**call)) == "DryRunOperation"
     assert len(ec2.describe_fleets()["Fleets"]) == before
+
+
+def test_a_fleet_can_be_made_to_try_one_pool_only(tmp_path: Path) -> None:
+    scenario = {"hosts": "none", "pools_per_fleet": 1, "capacity": [{"zone": "us-east-1a", "machines": 0}]}
+    (tmp_path / "s.json").write_text(json.dumps(scenario))
+    cloud = open_cloud(tmp_path, scenario=tmp_path / "s.json")
+    assert cloud is not None
+    one = client(cloud)
+    prices = [{"zone": "us-east-1a", "price": 0.1}, {"zone": ZONE, "price": 0.2}]
+    cloud.control("POST", "spot_prices", prices)
+    first = fleet(one, zones("a", "b"), 2, **ALL_IN_ONE, MinTargetCapacity=2)
+    assert (ids(first), errors(first)) == ([], [("us-east-1a", "InsufficientInstanceCapacity")])
+    assert len(ids(fleet(one, zones("b"), 2, **ALL_IN_ONE, MinTargetCapacity=2))) == 2
+    one.close()
+    clean(tmp_path)
+
+
+def test_a_subnet_without_free_addresses_is_an_error_of_its_pool(ec2: Any) -> None:
+    vpc = ec2.describe_vpcs()["Vpcs"][0]
+    block = vpc["CidrBlock"].replace(".0.0/16", ".255.240/28")
+    subnet = ec2.create_subnet(VpcId=vpc["VpcId"], CidrBlock=block, AvailabilityZone=ZONE)["Subnet"][
+        "SubnetId"
+    ]
+    small, large = {"InstanceType": "g6.xlarge", "SubnetId": subnet}, zones("b", instance_type="g5.xlarge")[0]
+    answer = fleet(ec2, [small, large], 12, **ALL_IN_ONE, MinTargetCapacity=12)
+    assert [error["ErrorCode"] for error in answer["Errors"]] == ["InsufficientFreeAddressesInSubnet"]
+    assert {describe(ec2, one)["InstanceType"] for one in ids(answer)} == {"g5.xlarge"}
+    assert len(ids(fleet(ec2, [small], 11))) == 11
+    refused = code_of(lambda: machine(ec2, SubnetId=subnet))
+    assert refused == "InsufficientFreeAddressesInSubnet"

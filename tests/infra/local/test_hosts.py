@@ -231,3 +231,12 @@ def test_cloud_config_is_handed_over_as_it_is(hosts_cloud: LocalCloud, hosts_ec2
         "Value"
     ]
     assert base64.b64decode(attribute).decode() == config
+
+
+def test_the_console_shows_what_the_first_boot_said(hosts_cloud: LocalCloud, hosts_ec2: Any) -> None:
+    made = machine(hosts_ec2, UserData="#!/bin/sh\necho said at boot\n")["InstanceId"]
+    wait_for(hosts_ec2, made, "running")
+    until(
+        lambda: "said at boot" in hosts_ec2.get_console_output(InstanceId=made).get("Output", ""),
+        "the console",
+    )

@@ -38,6 +38,7 @@ replaces ElasticBlockStore.create_volume
 replaces ElasticBlockStore.modify_volume
 replaces Fleets.create_fleet
 replaces Fleets.delete_fleets
+replaces General.get_console_output
 replaces Instance.reboot
 replaces Instance.start
 replaces Instance.stop

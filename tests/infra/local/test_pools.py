@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -96,3 +97,27 @@ def test_service_quotas_tells_what_is_enforced(cloud: LocalCloud, ec2: Any) -> N
     with pytest.raises(ClientError, match="NoSuchResourceException"):
         quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-00000000")
     quotas.close()
+
+
+def test_pricing_knows_the_prices_that_spot_prices_follow(cloud: LocalCloud) -> None:
+    pricing = client(cloud, "pricing")
+
+    def dollars(instance_type: str, **more: str) -> list[float]:
+        wanted = {
+            "instanceType": instance_type,
+            "operatingSystem": "Linux",
+            "regionCode": "us-east-1",
+            **more,
+        }
+        filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in wanted.items()]
+        found = pricing.get_products(ServiceCode="AmazonEC2", Filters=filters)["PriceList"]
+        terms = [term for one in found for term in json.loads(one)["terms"]["OnDemand"].values()]
+        dimensions = [one for term in terms for one in term["priceDimensions"].values()]
+        return [float(one["pricePerUnit"]["USD"]) for one in dimensions]
+
+    assert dollars("g6.xlarge") == [0.8048]
+    assert dollars("g6.xlarge", operatingSystem="Windows") == []
+    assert dollars("g2.8xlarge") == []
+    paginator = pricing.get_paginator("get_products")
+    assert len(list(paginator.paginate(ServiceCode="AmazonEC2", PaginationConfig={"PageSize": 100}))) > 5
+    pricing.close()

@@ -47,7 +47,8 @@ def test_the_commands_in_the_readme_work(tmp_path: Path) -> None:
     }
     with_cli, with_control = (commands(block) for block in blocks("console"))
     instance = "aws ec2 run-instances --image-id ami-0d1a51a51a51a2204 --instance-type g6.xlarge"
-    spot = f"{instance} --instance-market-options MarketType=spot --query 'Instances[0].InstanceId' --output text"
+    as_spot = "--instance-market-options MarketType=spot"
+    spot = f"{instance} {as_spot} --query 'Instances[0].InstanceId' --output text"
     start, stop = with_cli.split("\n")[:-1], with_cli.split("\n")[-1]
     script = "\n".join(
         [
