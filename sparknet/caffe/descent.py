@@ -130,8 +130,12 @@ class Descent:
         return limit / norm if norm > limit else 1.0
 
     def _cut(self) -> list[_Part]:
-        if self.weights.device.type == "cpu":
-            return [self._part([block]) for span in self.spans for block in blocks(span, BLOCK)]
+        return self._in_blocks() if self.weights.device.type == "cpu" else self._in_lists()
+
+    def _in_blocks(self) -> list[_Part]:
+        return [self._part([block]) for span in self.spans for block in blocks(span, BLOCK)]
+
+    def _in_lists(self) -> list[_Part]:
         by_multipliers = sorted(self.spans, key=_multipliers)
         return [self._part(list(group)) for _, group in groupby(by_multipliers, key=_multipliers)]
 

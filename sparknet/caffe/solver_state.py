@@ -48,12 +48,19 @@ def read(path: str | Path) -> SolverState:
 
 
 def write(path: str | Path, state: SolverState) -> None:
-    """Write ``state`` to ``path``, as HDF5 if its name ends in ``.h5``. Raises ModelError if it cannot."""
+    """Write ``state`` to ``path``, as HDF5 if its name ends in ``.h5``.
+
+    The file is there wholly or not at all. Raises ModelError if it cannot be written.
+    """
     path = Path(path)
+    partial = path.with_name(path.name + ".partial")
     try:
-        _write_hdf5(path, state) if path.suffix == ".h5" else path.write_bytes(_binary(state))
+        _write_hdf5(partial, state) if path.suffix == ".h5" else partial.write_bytes(_binary(state))
+        partial.replace(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot write the solver state: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def flattened(history: Sequence[torch.Tensor], shapes: Sequence[Shape]) -> list[torch.Tensor]:

@@ -140,6 +140,20 @@ def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(whole.weights, cut.weights)
 
 
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_lists_of_spans_as_on_a_gpu_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(momentum=0.5 if RULES[name].takes_momentum else 0.0, weight_decay=0.1)
+    spans = [Span(start=i, stop=i + 3, lr_mult=1.0 + i % 2) for i in range(0, SIZE, 3)]
+    blockwise = descent_of(name, settings, *spans)
+    monkeypatch.setattr(Descent, "_cut", Descent._in_lists)
+    in_lists = descent_of(name, settings, *spans)
+    assert len(in_lists._parts) == 2
+    for one in (blockwise, in_lists):
+        one.apply(0.1, 0)
+        one.apply(0.1, 1)
+    torch.testing.assert_close(blockwise.weights, in_lists.weights)
+
+
 def test_a_descent_goes_on_in_other_vectors() -> None:
     moved, stayed = (descent_of("SGD", Settings(momentum=0.9)) for _ in range(2))
     for one in (moved, stayed):
