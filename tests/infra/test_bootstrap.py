@@ -1,0 +1,149 @@
+"""What a node is given: readable without AWS, whole, and accepted by the tools that will read it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+
+from infra import bootstrap, service
+from infra.errors import UsageError
+from infra.service import Machine, NodeConfig
+from infra.spec import ClusterSpec
+from tests.infra.hosts import ScriptedHost
+
+SPEC = ClusterSpec()
+CONFIG = NodeConfig(
+    address="10.0.0.5",
+    master_address="10.0.0.4",
+    machine=Machine(user="ubuntu", cores=4, memory_mib=15900, gpus=1),
+    local_dirs=(PurePosixPath("/mnt/sparknet/store0/spark"), PurePosixPath("/mnt/sparknet/spill0/spark")),
+    secret="s" * 64,
+    executor_memory_mib=7000,
+    executor_gpus=1,
+)
+SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+SCRIPTS = sorted([*bootstrap.AMI.glob("*.sh"), *bootstrap.AMI.glob("*/*.sh")])
+
+
+def test_the_nodes_end_after_their_hours() -> None:
+    text = bootstrap.user_data(replace(SPEC, max_hours=2.5))
+    files = {file["path"]: file["content"] for file in yaml.safe_load(text)["write_files"]}
+    assert "OnActiveSec=2.5h" in files["/etc/systemd/system/sparknet-deadline.timer"]
+    assert "shutdown -h now" in files["/etc/systemd/system/sparknet-deadline.service"]
+    assert ["systemctl", "enable", "--now", "sparknet-deadline.timer"] in yaml.safe_load(text)["runcmd"]
+
+
+def test_without_a_limit_there_is_no_timer() -> None:
+    text = bootstrap.user_data(replace(SPEC, max_hours=0))
+    assert text.startswith("#cloud-config")
+    assert "deadline" not in str(yaml.safe_load(text))
+
+
+def test_user_data_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "mine.sh"
+    file.write_text("#!/bin/sh\necho $HOME @HERE@\n")
+    assert bootstrap.user_data(replace(SPEC, user_data=file)) == file.read_text()
+
+
+def test_missing_user_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.txt"):
+        bootstrap.user_data(replace(SPEC, user_data=tmp_path / "nowhere.txt"))
+
+
+def test_a_placeholder_without_a_value_is_a_defect() -> None:
+    with pytest.raises(KeyError, match="NAME"):
+        bootstrap.render("hello @NAME@", {})
+
+
+def test_the_wanted_version_of_spark_reaches_the_script() -> None:
+    steps = {step.name: step for step in bootstrap.steps(replace(SPEC, spark_version="4.0.1"), gpus=0)}
+    assert "pyspark==4.0.1" in steps["python"].env["PACKAGES"].split()
+
+
+def test_every_script_of_a_step_exists() -> None:
+    for step in bootstrap.steps(SPEC, gpus=1):
+        assert (bootstrap.AMI / step.script).is_file()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_says_what_it_does_and_stops_at_the_first_failure(script: Path) -> None:
+    lines = script.read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert lines[1].startswith("# ")
+    assert "set -euo pipefail" in lines
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.skipif(not SHELLCHECK, reason="shellcheck is not installed")
+def test_the_scripts_are_clean() -> None:
+    ran = subprocess.run([str(SHELLCHECK), *map(str, SCRIPTS)], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stdout
+
+
+def written(host: ScriptedHost, name: str) -> str:
+    return next(text for command, text in host.stdin.items() if f"/{name}.new" in command)
+
+
+def test_spark_listens_on_the_private_address_and_asks_for_the_secret() -> None:
+    host = ScriptedHost()
+    service.configure(host, CONFIG)
+    conf = dict(
+        line.split(None, 1)
+        for line in written(host, "spark-defaults.conf").splitlines()
+        if line and not line.startswith("#")
+    )
+    assert conf["spark.authenticate"] == "true"
+    assert conf["spark.authenticate.secret"] == "s" * 64
+    assert conf["spark.master.rest.enabled"] == "false"
+    assert conf["spark.decommission.enabled"] == "true"
+    assert conf["spark.executor.memory"] == "7000m"
+    assert conf["spark.worker.resource.gpu.amount"] == "1"
+    environment = written(host, "spark-env.sh")
+    assert "SPARK_LOCAL_IP='10.0.0.5'" in environment
+    assert "SPARK_LOCAL_DIRS='/mnt/sparknet/store0/spark,/mnt/sparknet/spill0/spark'" in environment
+    assert "SPARK_WORKER_CORES='4'" in environment
+
+
+def test_the_secret_is_on_no_command_line_and_in_files_of_mode_600() -> None:
+    host = ScriptedHost()
+    service.configure(host, CONFIG)
+    assert not any(CONFIG.secret in command for command in host.ran)
+    holders = [command for command, text in host.stdin.items() if CONFIG.secret in text]
+    assert len(holders) == 2
+    assert all("chmod 600" in command and "umask 077" in command for command in holders)
+
+
+def test_a_node_without_a_gpu_still_asks_its_executors_for_the_workers() -> None:
+    host = ScriptedHost()
+    master = replace(CONFIG, machine=replace(CONFIG.machine, gpus=0))
+    service.configure(host, master)
+    text = written(host, "spark-defaults.conf")
+    assert "spark.executor.resource.gpu.amount" in text
+    assert "spark.worker.resource.gpu.amount" not in text
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
+@pytest.mark.parametrize("unit", [service.MASTER_UNIT, service.WORKER_UNIT])
+def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
+    host = ScriptedHost()
+    service.start(host, unit, CONFIG)
+    text = written(host, f"{unit}.service").replace(
+        "/opt/sparknet/spark/bin/spark-class", shutil.which("true") or ""
+    )
+    file = tmp_path / f"{unit}.service"
+    file.write_text(text)
+    ran = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, timeout=60)
+    complaints = [line for line in ran.stderr.splitlines() if unit in line]
+    assert complaints == []
+
+
+def test_half_of_the_memory_is_for_spark_and_never_too_little() -> None:
+    assert Machine(user="u", cores=4, memory_mib=16512, gpus=0).spark_memory_mib == 8000
+    assert Machine(user="u", cores=1, memory_mib=900, gpus=0).spark_memory_mib == 512

@@ -1,0 +1,58 @@
+"""A cluster that cannot be is refused in one sentence, before anything is made."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import UsageError
+from infra.spec import Access, ClusterSpec, Network, Purchase, Spill
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "sentence"),
+    [
+        (ClusterSpec, {"workers": 0}, "-s 0: a cluster needs at least one worker."),
+        (ClusterSpec, {"workers": -3}, "-s -3: a cluster needs at least one worker."),
+        (ClusterSpec, {"workers": 1001}, "-s 1001: EC2 launches at most 1000 workers"),
+        (ClusterSpec, {"name": "9lives"}, "--name '9lives' cannot be a cluster's name"),
+        (ClusterSpec, {"name": "a b"}, "--name 'a b' cannot be a cluster's name"),
+        (ClusterSpec, {"region": "mars"}, "--region mars is not a region"),
+        (ClusterSpec, {"zones": ("eu-west-1a",)}, "--zone eu-west-1a is not in the region us-east-1"),
+        (ClusterSpec, {"zones": ("us-east-1",)}, "its zones are named like us-east-1a"),
+        (ClusterSpec, {"instance_types": ()}, "--instance-type names no type."),
+        (ClusterSpec, {"instance_types": ("g6",)}, "'g6' is not an instance type like g6.xlarge."),
+        (ClusterSpec, {"max_hours": -1}, "--max-hours -1 is not between"),
+        (Purchase, {"spot_price": 0.0}, "--spot-price 0 is too low"),
+        (Purchase, {"max_price_per_hour": 0.0}, "must be more than 0"),
+        (Spill, {"count": 12}, "--ebs-vol-num 12 is not between 0 and 11."),
+        (Spill, {"size_gib": 0}, "--ebs-vol-size 0 is not between"),
+        (Spill, {"type": "floppy"}, "--ebs-vol-type floppy is not a volume type; choose one of gp3"),
+        (Network, {"authorized_address": "home"}, "--authorized-address home is not an address or a range"),
+        (Network, {"authorized_address": "0.0.0.0/0"}, "lets the whole internet try the ssh port"),
+        (Network, {"authorized_address": "::/0"}, "lets the whole internet try the ssh port"),
+        (Access, {"key_pair": "me"}, "--key-pair me needs --identity-file"),
+        (Access, {"identity_file": Path("me.pem")}, "--identity-file needs --key-pair"),
+    ],
+)
+def test_what_cannot_be_is_refused(kind: Any, values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(sentence)) as refused:
+        kind(**values)
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_status == 2
+
+
+def test_the_world_is_let_in_only_by_a_flag_that_says_so() -> None:
+    network = Network(authorized_address="0.0.0.0/0", open_to_the_world=True)
+    assert network.authorized_address == "0.0.0.0/0"
+
+
+def test_a_cluster_without_any_option_is_sensible() -> None:
+    spec = ClusterSpec()
+    assert spec.nodes == spec.workers + 1
+    assert spec.max_hours == 12
+    assert spec.spill.type == "gp3"
+    assert len(spec.instance_types) >= 6
