@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import logging
 import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,10 +15,14 @@ from sparknet.caffe.blob import Blob
 from sparknet.caffe.gradient_flow import Flow
 from sparknet.caffe.layers import TYPES
 from sparknet.caffe.layers.layer import Layer
+from sparknet.caffe.layers.python import Python
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter
 from sparknet.errors import ModelError
 from sparknet.weights import Shape
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger("sparknet.caffe")
 
@@ -42,7 +48,7 @@ class Node:
         data = [blob.data for blob in self.bottoms]
         if [tensor.shape for tensor in data] != self.shapes:
             self.reshape([tuple(tensor.shape) for tensor in data])
-        for blob, tensor in zip(self.tops, self.layer.forward(data), strict=True):
+        for blob, tensor in zip(self.tops, self._computed(self.layer.forward, data), strict=True):
             blob.data = tensor
         for top, weight in self.weighted_tops:
             top.default_diff = weight
@@ -61,10 +67,21 @@ class Node:
             raise self.layer.error(
                 f"no gradient is possible for bottom {self.impossible[0]} (labels or indices)"
             )
-        gradients = self.layer.backward([top.diff for top in self.tops], self.flow.bottoms)
+        diffs = [top.diff for top in self.tops]
+        gradients = self._computed(self.layer.backward, diffs, self.flow.bottoms)
         for blob, want, gradient in zip(self.bottoms, self.flow.bottoms, gradients, strict=True):
             if want:
                 blob.diff = torch.zeros_like(blob.data) if gradient is None else gradient
+
+    def _computed(self, run: Callable[P, list[T]], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        """What ``run`` gives; what torch refuses is said with the layer's name. A user's own errors pass."""
+        try:
+            return run(*args, **kwargs)
+        except (RuntimeError, IndexError) as error:
+            if isinstance(self.layer, Python):
+                raise
+            shapes = ", ".join(f'"{blob.name}" {blob.shape}' for blob in self.bottoms)
+            raise self.layer.error(f"cannot be computed for bottoms {shapes}: {error}") from error
 
     def set_flow(self, flow: Flow) -> None:
         self.flow = flow

@@ -111,8 +111,7 @@ class Power(TapeLayer):
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
         p = self.param.power_param
         if p.power * p.scale == 0:  # a constant, even where x is infinite; its gradient is 0
-            constant = 1.0 if p.power == 0 else p.shift**p.power
-            return [torch.full_like(bottoms[0], constant)]
+            return [torch.full_like(bottoms[0], p.shift if p.power else 1.0).pow(p.power)]
         inner = bottoms[0] * p.scale + p.shift
         return [inner if p.power == 1 else inner.pow(p.power)]
 

@@ -83,8 +83,8 @@ class Convolution(Layer):
         wants = [want, self.wants_gradient[0], has_bias and self.wants_gradient[1]]
         if not any(wants):
             return None
-        shape = x.shape
-        diff = diff.reshape(-1, *diff.shape[self.channel_axis :]) if self.channel_axis != 1 else diff
+        leading = diff.shape[: self.channel_axis]
+        diff = diff if self.channel_axis == 1 else diff.reshape(-1, *diff.shape[self.channel_axis :])
         grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
             _fast_layout(diff), x, self.blobs[0].data, [self.outputs] if has_bias else None,
             self.kernel.stride, self.kernel.pad, self.kernel.dilation,
@@ -95,13 +95,11 @@ class Convolution(Layer):
                 self.gradient(i, grad)
         if not want or self.channel_axis == 1:
             return grad_x  # type: ignore[no-any-return]
-        leading = self._leading if shape[0] else ()
-        return grad_x.reshape(*leading, *shape[1:])  # type: ignore[no-any-return]
+        return grad_x.reshape(*leading, *x.shape[1:])  # type: ignore[no-any-return]
 
     def _batched(self, bottom: Tensor) -> Tensor:
         """All axes before the channels as one."""
         if self.channel_axis != 1:
-            self._leading = tuple(bottom.shape[: self.channel_axis])
             bottom = bottom.reshape(-1, *bottom.shape[self.channel_axis :])
         return _fast_layout(bottom)
 

@@ -126,7 +126,7 @@ class ContrastiveLoss(Layer):
         rows = bottoms[0].shape[0]
         difference = (bottoms[0] - bottoms[1]).reshape(rows, -1)
         squared = difference.square().sum(1)
-        similar = bottoms[2].reshape(-1) != 0
+        similar = bottoms[2].reshape(-1).long() != 0
         if p.legacy_version:
             apart = (p.margin - squared).clamp(min=0)
         else:

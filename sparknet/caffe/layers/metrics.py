@@ -70,9 +70,7 @@ class Accuracy(Layer):
             if p.HasField("ignore_label")
             else torch.ones_like(labels, dtype=torch.bool)
         )
-        if labels.device.type == "cpu" and bool(
-            ((labels < 0) | (labels >= classes)).logical_and_(valid).any()
-        ):
+        if bool(((labels < 0) | (labels >= classes)).logical_and_(valid).any()):
             raise self.error(
                 f"labels run from {int(labels.min())} to {int(labels.max())}, and there are {classes} classes"
             )

@@ -90,7 +90,7 @@ class Recurrent(TapeLayer):
 
     def _check_shapes(self, bottoms: Shapes) -> tuple[int, int]:
         x, cont = tuple(bottoms[0]), tuple(bottoms[1])
-        if len(x) < 2 or cont != x[:2]:
+        if len(x) < 3 or cont != x[:2]:
             raise self.error(f"x is (T, N, ...) and cont (T, N), and they have shapes {x} and {cont}")
         if math.prod(x[2:]) != self.declarations[0].shape[1]:
             raise self.error(

@@ -95,8 +95,8 @@ class ClassLoss(Layer):
         return indices, valid
 
     def _check(self, indices: Tensor, classes: int) -> None:
-        if indices.device.type != "cpu" or not indices.numel():
-            return  # elsewhere the look would wait for the device; gather then reports the error itself
+        if not indices.numel():
+            return
         least, most = (int(bound) for bound in indices.aminmax())
         if least < 0 or most >= classes:
             raise self.error(

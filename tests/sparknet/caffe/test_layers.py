@@ -127,3 +127,43 @@ def _net(layer: str, setting: str, shape: tuple[int, ...], phase: int) -> Net:
         ),
         phase,
     )
+
+
+def test_of_equal_maxima_the_first_gets_the_gradient_whatever_the_memory_layout() -> None:
+    x = torch.ones(2, 16, 5, 5)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        net = _net(
+            "Pooling", "pooling_param { pool: MAX kernel_size: 3 stride: 2 }", (2, 16, 5, 5), schema.TEST
+        )
+        net.forward({"x": x.contiguous(memory_format=layout)})
+        net.blobs["y"].diff = torch.ones(2, 16, 2, 2)
+        net.backward()
+        expected = torch.zeros(2, 16, 5, 5)
+        expected[:, :, 0:3:2, 0:3:2] = 1
+        assert torch.equal(net.blobs["x"].diff, expected)
+
+
+def test_axes_before_the_channels_are_all_a_batch() -> None:
+    setting = "convolution_param { num_output: 2 kernel_size: 2 axis: 2 weight_filler { type: 'xavier' } }"
+    net = _net("Convolution", setting, (2, 3, 4, 5, 5), schema.TEST)
+    x = torch.randn(2, 3, 4, 5, 5)
+    y = net.forward({"x": x})["y"]
+    weight, bias = (blob.data for blob in net.params["L"])
+    expected = torch.nn.functional.conv2d(x.flatten(0, 1), weight, bias).view(2, 3, 2, 4, 4)
+    torch.testing.assert_close(y, expected)
+    net.blobs["y"].diff = torch.ones_like(y)
+    net.backward()
+    assert net.blobs["x"].diff.shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("power", "scale", "shift", "expected"),
+    [(0, 2, 3, 1.0), (2, 0, -3, 9.0), (-1, 0, 0, float("inf"))],
+)
+def test_a_power_that_does_not_depend_on_its_bottom_is_constant(
+    power: float, scale: float, shift: float, expected: float
+) -> None:
+    net = _net("Power", f"power_param {{ power: {power} scale: {scale} shift: {shift} }}", (2,), schema.TEST)
+    assert net.forward({"x": torch.tensor([float("inf"), 1.0])})["y"].tolist() == [expected] * 2
+    net.backward()
+    assert net.blobs["x"].diff.tolist() == [0, 0]

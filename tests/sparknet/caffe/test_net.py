@@ -316,6 +316,17 @@ def test_labels_out_of_range_are_an_error_when_they_come() -> None:
         net.forward({"x": torch.zeros(2, 3), "l": torch.tensor([0, 3])})
 
 
+def test_what_torch_refuses_is_said_with_the_layers_name_and_shapes() -> None:
+    net = _net(
+        'input: "x" input_shape { dim: 2 dim: 3 } input: "l" input_shape { dim: 2 }'
+        ' layer { name: "h" type: "HingeLoss" bottom: "x" bottom: "l" top: "loss" }'
+    )
+    with pytest.raises(
+        ModelError, match=r'layer "h" \(HingeLoss\): cannot be computed .* "l" \(2,\): index 3'
+    ):
+        net.forward({"x": torch.zeros(2, 3), "l": torch.tensor([0, 3])})
+
+
 def test_a_bottom_of_another_width_is_an_error_when_it_comes() -> None:
     with pytest.raises(
         ModelError, match=r"the weights are for 3 inputs, and a bottom of shape \(4, 5\) has 5"
