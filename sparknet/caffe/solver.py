@@ -136,6 +136,7 @@ class Solver:
         name. Ends early, with ``stopped`` set, when the requested action is to stop.
         """
         self._losses.clear()
+        self.stopped = False
         total = torch.zeros((), device=self.net.weights.device)
         first, last = self.iter, self.iter + iterations
         while self.iter < last and self._test_if_due():
@@ -149,22 +150,21 @@ class Solver:
                 break
         return total / max(1, self.iter - first)
 
-    def solve(self, resume_file: str | Path | None = None) -> None:
+    def solve(self, resume_file: str | Path | None = None, feed: Feed | None = None) -> None:
         """Train to ``max_iter``, then snapshot, display and test as the solver says."""
         log.info("Solving %s", self.net.name)
         log.info("Learning Rate Policy: %s", self.param.lr_policy)
-        self.stopped = False
         if resume_file:
             log.info("Restoring previous solver status from %s", resume_file)
             self.restore(resume_file)
-        self.step(self.param.max_iter - self.iter)
+        self.step(self.param.max_iter - self.iter, feed)
         if self.param.snapshot_after_train and not _divides(self.param.snapshot, self.iter):
             self.snapshot()
         if self.stopped:
             log.info("Optimization stopped early.")
             return
         if _divides(self.param.display, self.iter):
-            self.net.forward()
+            self.net.forward(feed() if feed else None)
             self._losses.append(self.net.loss)
             log.info("Iteration %d, loss = %g", self.iter, self.smoothed_loss)
         if _divides(self.param.test_interval, self.iter):
@@ -249,6 +249,8 @@ class Solver:
     def _forward_backward(self, feed: Feed | None) -> torch.Tensor:
         """One iteration's gradient, summed into the diffs; gives the mean loss of its forward passes."""
         self.net.clear_diffs()
+        if self.param.debug_info:
+            self.net.debug_info = _divides(self.param.display, self.iter)
         for on_start, _ in self.callbacks:
             on_start()
         loss = torch.zeros((), device=self.net.weights.device)

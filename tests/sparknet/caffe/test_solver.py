@@ -71,6 +71,22 @@ def test_the_loss_is_smoothed_over_a_window_that_each_step_begins_anew() -> None
     assert len(small._losses) == 1
 
 
+def test_solving_runs_to_max_iter_on_what_it_is_fed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="caffe")
+    small, calls = solver("max_iter: 4 display: 2 snapshot_after_train: false"), count()
+    small.solve(feed=lambda: batch(next(calls)))
+    assert small.iter == 4
+    assert next(calls) == 5  # one more pass shows the loss at the end
+    assert "Iteration 4, loss = " in caplog.text
+
+
+def test_debug_info_is_shown_where_the_loss_is(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    solver("display: 3 debug_info: true").step(4, feed=lambda: batch())
+    shown = [line for line in caplog.messages if line.startswith("[Forward] Layer ip, top blob y data:")]
+    assert len(shown) == 2
+
+
 def test_no_steps_cost_nothing() -> None:
     small = solver()
     assert float(small.step(0)) == 0
