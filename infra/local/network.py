@@ -96,7 +96,7 @@ def random_ip(_original: Original) -> str:
     return str(patch.cloud.public_addresses.next())
 
 
-@patch(InstanceBackend, "modify_instance_security_groups", why="the interface obeys the instance's new groups")
+@patch(InstanceBackend, "modify_instance_security_groups", why="the interface gets the instance's groups")
 def modify_instance_security_groups(
     original: Original, backend: Any, instance_id: str, new_group_id_list: list[str]
 ) -> Any:

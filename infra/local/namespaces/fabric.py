@@ -173,7 +173,7 @@ class Fabric:
             network_of=self.holder,
         )
         run("nft", "-f", "-", text=ROUTER, network_of=self.holder)
-        ip(f"link set {self.link} up\n")
+        ip(f"link set {self.link} addrgenmode none up\n")
         self._uplink = claims.claim(
             claims.uplink_candidates(self._first),
             lambda network: ip(f"route add {network} dev {self.link}\n"),

@@ -23,7 +23,10 @@ pytestmark = pytest.mark.rig
 
 KINDS = ("net", "mnt", "pid", "uts", "ipc")
 DISK = {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1, "DeleteOnTermination": True}}
-USE = "sudo mkfs.ext4 -q /dev/nvme1n1 && sudo mount /dev/nvme1n1 /mnt && sudo touch /mnt/x && nohup sleep 600 >&- 2>&- &"
+USE = (
+    "sudo mkfs.ext4 -q /dev/nvme1n1 && sudo mount /dev/nvme1n1 /mnt && sudo touch /mnt/x && "
+    "nohup sleep 600 >&- 2>&- &"
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Traces:
 
 
 def traces(home: Path) -> Traces:
-    """Of the network all of this machine's; of the rest what is the cloud's, since others work here as well."""
+    """Of the network all of this machine's; of the rest only the cloud's, since others work here too."""
     own = [process.pid for process in marked(HOME_MARK, str(home))]
     inside = {pid for one in own for pid in (one, *children(one))}
     return Traces(
@@ -63,10 +66,10 @@ def namespaces_of(pid: int) -> list[str]:
     found = []
     for kind in KINDS:
         try:
-            link = os.readlink(f"/proc/{pid}/ns/{kind}")
+            link = str(Path(f"/proc/{pid}/ns/{kind}").readlink())
         except OSError:
             continue
-        if link != os.readlink(f"/proc/self/ns/{kind}"):
+        if link != str(Path(f"/proc/self/ns/{kind}").readlink()):
             found.append(link)
     return found
 
