@@ -21,7 +21,7 @@ def main(options: Options) -> None:
     """
     located = locate("cifar10", options.data, seed=options.seed, progress=Downloading())
     mean = located.dataset.train.mean_image()
-    run(Task(located=located, transform=Transform(mean=mean)), options)
+    run(Task.of(located, Transform(mean=mean)), options)
 
 
 if __name__ == "__main__":

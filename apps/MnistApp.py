@@ -23,7 +23,7 @@ def main(options: Options) -> None:
     Pixels are fed as 0 to 1, in steps of 1/256.
     """
     located = locate("mnist", options.data, seed=options.seed, progress=Downloading())
-    run(Task(located=located, transform=Transform(scale=SCALE)), options)
+    run(Task.of(located, Transform(scale=SCALE)), options)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,11 @@ _POSITIVE = click.IntRange(min=1)
 
 def training_options(
     *, tau: int, rounds: int, batch_size: int, solver: str, test_every: int = 10
-) -> Callable[[Callable[[Options], None]], click.Command]:
-    """Make a command of a function of ``Options``, with these defaults."""
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command of a function of ``Options``, with these defaults.
+
+    Further ``click.option``s of the function's own reach it as keyword arguments.
+    """
     options = [
         click.option("--tau", type=_POSITIVE, default=tau, help="Steps of SGD between two averagings."),
         click.option("--rounds", type=_POSITIVE, default=rounds, help="Averagings in all."),
@@ -102,10 +105,13 @@ def training_options(
         ),
     ]
 
-    def make(function: Callable[[Options], None]) -> click.Command:
+    def make(function: Callable[..., None]) -> click.Command:
         def command(**values: Any) -> None:
-            function(Options(**values))
+            ours = {name: values.pop(name) for name in Options.__annotations__}
+            function(Options(**ours), **values)
 
+        # the function's own options come first in its help
+        command.__dict__.update(function.__dict__)
         for option in reversed(options):
             command = option(command)
         context = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}

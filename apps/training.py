@@ -14,13 +14,14 @@ from pathlib import Path
 
 import click
 import numpy as np
+from pyspark import RDD
 from pyspark.sql import SparkSession
 
 from apps.options import Options
 from apps.solvers import Threaded, load
 from sparknet import report
 from sparknet.caffe import weight_file
-from sparknet.data import Transform
+from sparknet.data import Examples, Transform
 from sparknet.data.locate import Located
 from sparknet.errors import TrainingError, UsageError
 from sparknet.metrics import Log, Record
@@ -43,17 +44,36 @@ MOMENTA = {"average": "keep", "slowmo": "reset"}
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What an app trains on, and how pictures become the net's input."""
+    """What an app trains on, and how pictures become the net's input.
 
-    located: Located
+    ``shards`` gives the training set in so many partitions; ``origin`` is the sentence that says where it is
+    from.
+    """
+
+    shards: Callable[[SparkSession, int], RDD[Examples]]
+    test: Examples
+    origin: str
     transform: Transform
     test_transform: Transform | None = None
     test_batch_size: int = 100
+    synthetic: bool = False
+
+    @classmethod
+    def of(cls, located: Located, transform: Transform) -> Task:
+        """The task of a data set that lies in the driver's memory."""
+        dataset = located.dataset
+        return cls(
+            shards=lambda spark, count: from_examples(spark, dataset.train, count),
+            test=dataset.test,
+            origin=located.origin,
+            transform=transform,
+            synthetic=dataset.synthetic,
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(c, h, w) of what the net sees."""
-        channels, height, width = self.located.dataset.train.shape
+        channels, height, width = self.test.shape
         crop = self.transform.crop
         return (channels, crop, crop) if crop else (channels, height, width)
 
@@ -78,7 +98,7 @@ def run(task: Task, options: Options) -> None:
     An interrupted or failed run leaves those of its last whole round. Raises TrainingError when the loss is
     no longer a number, and what data, net and cluster raise.
     """
-    click.echo(f"data: {task.located.origin}")
+    click.echo(f"data: {task.origin}")
     sizes = {"batch_size": options.batch_size, "test_batch_size": task.test_batch_size}
     model = load(options.solver, task.shape, **sizes)
     _make(options.output)
@@ -88,11 +108,10 @@ def run(task: Task, options: Options) -> None:
         progress = Progress(model.net.name, _settings(task, options, model, count, threads))
         click.echo(f"training {progress.title} on {progress.settings['workers']}")
         recipe = _recipe(task, options, Threaded(model=model, threads=threads))
-        dataset = task.located.dataset
-        shards = from_examples(spark, dataset.train, count)
-        with SparkWorkers(spark, recipe, shards, dataset.test, shape=dataset.train.shape) as workers:
+        shards = task.shards(spark, count)
+        with SparkWorkers(spark, recipe, shards, task.test, shape=task.test.shape) as workers:
             try:
-                _rounds(workers, options, progress, synthetic=dataset.synthetic)
+                _rounds(workers, options, progress, synthetic=task.synthetic)
             finally:
                 _leave(progress, model, options.output)
 
@@ -147,7 +166,7 @@ def _settings(task: Task, options: Options, model: CaffeModel, workers: int, thr
     """The table of settings in the report."""
     solver = model.solver
     return {
-        "data": task.located.origin,
+        "data": task.origin,
         "net and solver": f"{model.net.name}, {options.solver}",
         "learning rate": f"{solver.base_lr:g}, {solver.lr_policy}",
         "momentum, weight decay": f"{solver.momentum:g}, {solver.weight_decay:g}",

@@ -17,6 +17,7 @@ import pytest
 
 from apps.solvers import load
 from tests.apps.run_app import APPS, environment, pack, run_app
+from tests.sparknet.data import photographs
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -24,6 +25,16 @@ LINE = re.compile(
     r"round (\d+)/(\d+)  loss \d+\.\d{4}(  accuracy \d+\.\d % \(synthetic data\))?"
     r"  [\d,]+ images/s  \d\d:\d\d"
 )
+COLOUR_NET = """
+name: "Colours"
+layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "db" batch_size: 3 } }
+layer { name: "pool" type: "Pooling" bottom: "data" top: "pool"
+        pooling_param { pool: AVE global_pooling: true } }
+layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip" inner_product_param { num_output: 3 } }
+layer { name: "score" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy" include { phase: TEST } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
 SMALL = ("--data", "synthetic", "--tau", "2", "--batch-size", "20", "--workers", "2")
 
 
@@ -63,6 +74,22 @@ def check_output(folder: Path, rounds: int) -> None:
     net.copy_from(folder / "model.caffemodel")
     assert np.isfinite(net.weights.numpy()).all()
     assert not np.array_equal(before.numpy(), net.weights.numpy())
+
+
+def test_photographs_are_read_by_the_workers_themselves(tmp_path: Path) -> None:
+    photographs.put_zip(tmp_path / "pictures.zip", photographs.named(12))
+    photographs.put_labels(tmp_path)
+    (tmp_path / "solver.prototxt").write_text(
+        f'net_param {{ {COLOUR_NET} }} base_lr: 0.001 lr_policy: "fixed"'
+    )
+    data = ("--data", "pictures.zip", "--labels", "labels.txt", "--solver", "solver.prototxt")
+    wanted = ("--tau", "3", "--batch-size", "6", "--workers", "2", "--rounds", "3", "--test-every", "3")
+    done = run_app("ImageNetApp", *data, *wanted, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "data: photographs in 1 archives or folders of pictures.zip, 4 to test on" in done.stdout
+    # three plain colours: nothing else in the pictures tells the classes apart
+    assert "accuracy 100.0 % after 3 rounds" in done.stdout
+    assert "synthetic" not in done.stdout
 
 
 def test_spark_submit_runs_an_app_on_its_cluster_from_a_zip(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def slow(
     return out
 
 
-@pytest.mark.parametrize("mean", [None, MEAN_IMAGE, np.float32([3, 100, 7]), np.float32([128])])
+@pytest.mark.parametrize(
+    "mean", [None, MEAN_IMAGE, np.array([3, 100, 7], np.float32), np.array([128], np.float32)]
+)
 @pytest.mark.parametrize("crop", [0, 7])
 @pytest.mark.parametrize("scale", [1.0, 0.00390625])
 def test_testing_agrees_with_caffes_loops(mean: NDArray[np.float32] | None, crop: int, scale: float) -> None:
@@ -54,7 +56,7 @@ def test_testing_agrees_with_caffes_loops(mean: NDArray[np.float32] | None, crop
     np.testing.assert_allclose(out.numpy(), expected, rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("mean", [None, MEAN_IMAGE, np.float32([3, 100, 7])])
+@pytest.mark.parametrize("mean", [None, MEAN_IMAGE, np.array([3, 100, 7], np.float32)])
 def test_given_places_and_flips_agree_with_caffes_loops(mean: NDArray[np.float32] | None) -> None:
     rows, columns = RNG.integers(6, size=9), RNG.integers(4, size=9)
     flips = RNG.random(9) < 0.5
@@ -125,7 +127,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
 TEST_CASES = {
     "plain": Transform(),
     "scale": Transform(scale=0.00390625),
-    "meanvalue": Transform(mean=np.float32([104, 117, 123]), crop=24),
+    "meanvalue": Transform(mean=np.array([104, 117, 123], np.float32), crop=24),
 }
 
 
@@ -148,7 +150,7 @@ def test_a_mean_file_is_subtracted_as_by_real_caffe() -> None:
 
 def test_every_training_picture_of_real_caffe_is_one_of_our_crops_and_flips() -> None:
     data = np.load(oracle() / "data_layer" / "train_mirror_crop.npz")["data"].reshape(-1, 3, 28, 28)
-    make = Transform(mean=np.float32([100]), crop=28, mirror=True)
+    make = Transform(mean=np.array([100], np.float32), crop=28, mirror=True)
     for index, picture in enumerate(data):
         record = torch.from_numpy(raw()[index % 23][None])
         possible = [

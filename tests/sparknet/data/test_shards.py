@@ -164,4 +164,5 @@ def chi_square(counts: Indices) -> float:
 def chi_square_limit(freedom: int) -> float:
     """The value passed once in a thousand by chance (Wilson and Hilferty's approximation, z = 3.09)."""
     spread = 2 / (9 * freedom)
-    return freedom * (1 - spread + 3.09 * spread**0.5) ** 3
+    limit: float = freedom * (1 - spread + 3.09 * spread**0.5) ** 3
+    return limit
