@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
 from sparknet.data import Examples
+from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, WorkersLost
 from sparknet.merge import merge
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
@@ -51,6 +52,14 @@ class LocalWorkers:
             seconds=time.perf_counter() - started,
             lost=tuple(f"worker {workers[k].number}: {reason}" for k, reason in merged.rejected.items()),
         )
+
+    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+        """In turn, which is one of the orders that workers at their own pace could come in."""
+        while True:
+            for worker in self._busy:
+                report = worker.train(exchanger.start_of(worker.number), order())
+                exchanger.exchange(worker.number, worker.vector, len(self._busy))
+                yield report
 
     def test(self, weights: Vector) -> Scores:
         if self.examples is None:

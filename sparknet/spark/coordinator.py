@@ -18,11 +18,12 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
 
+from sparknet.easgd import Exchanger
 from sparknet.merge import Merged, Statistics, merge
 from sparknet.spark.door import Answered, Content, Deadlines, Door, JobEnded, Member, Message, Task
 from sparknet.spark.exchange import NOTHING, ExchangeError, Frame, Identity, Kind, raw
@@ -112,6 +113,44 @@ class Coordinator:
             gone = [member for member in working if not self._members.has(member)]
             todo.extend(working.pop(member)[1] for member in gone)
         return sum((scores[part.start] for part in slices), Scores())
+
+    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+        """Every member trains at its own pace, from what ``exchanger`` gives it; a report for each time."""
+        working: dict[Member, Task] = {}
+        try:
+            while True:
+                if not working:
+                    self._members.assemble(_can_train)
+                for member in filter(_can_train, self._members.all):
+                    start = exchanger.start_of(member.who.partition)
+                    working[member] = self._order_from(start, member, order())
+                    self._members.give(member, working[member])
+                report = self._exchanged(working, exchanger)
+                if report:
+                    yield report
+        finally:
+            while working:
+                self._exchanged(working, exchanger)
+
+    def _exchanged(self, working: dict[Member, Task], exchanger: Exchanger) -> Report | None:
+        """Wait for one of those at work and exchange what it brings; None if something else happened."""
+        answer = self._next_answer(working)
+        members = len(working)
+        for member in [member for member in working if not self._members.has(member)]:
+            del working[member]
+        if answer is None or not isinstance(answer.content, Report):
+            return None
+        del working[answer.member]
+        exchanger.exchange(answer.member.who.partition, answer.member.buffer, members)
+        self._note_progress([answer.content])
+        return answer.content
+
+    def _order_from(self, start: Vector, member: Member, order: Order) -> Task:
+        """An order to one member, from weights of its own."""
+        self._publish(start)
+        state = self._states_for([member] if member.fresh else [], []).get(member.who.partition)
+        member.fresh = False
+        return self._order(member, order, state)
 
     def states(self) -> dict[int, WorkerState]:
         """The state of every worker that has a shard; what is known of those that are not here."""
@@ -258,14 +297,17 @@ class Coordinator:
     # -- what is made of it ---------------------------------------------------------------------------------
 
     def _remember(self, answers: list[Answered], reports: list[Report], merged: Merged, order: Order) -> None:
-        for report in reports:
-            self._states[report.member] = WorkerState(iteration=report.iteration, position=report.position)
+        self._note_progress(reports)
         for k, reason in merged.rejected.items():
             self._members.lost(answers[k].member, reason)
         self._rejected = {reports[k].member for k in merged.rejected}
         if order.momentum == "average":
             histories = [answers[k].member.history for k in merged.kept]
             self._history = mean_of(histories, [reports[k].steps for k in merged.kept])
+
+    def _note_progress(self, reports: Iterable[Report]) -> None:
+        for report in reports:
+            self._states[report.member] = WorkerState(iteration=report.iteration, position=report.position)
 
 
 def _is_idle(member: Member) -> bool:

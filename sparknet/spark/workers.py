@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import secrets
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparknet.data import Examples
+from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, UsageError
 from sparknet.spark.coordinator import Coordinator
 from sparknet.spark.door import Deadlines
@@ -31,7 +32,7 @@ from sparknet.spark.exchange import Identity
 from sparknet.spark.frames import Shape, drain_batches, drain_blocks, shape_of
 from sparknet.spark.session import check
 from sparknet.spark.task import Assignment, work
-from sparknet.training import Gathered, Order, Scores, WorkerState
+from sparknet.training import Gathered, Order, Report, Scores, WorkerState
 from sparknet.weights import Vector
 from sparknet.worker import Recipe
 
@@ -108,6 +109,9 @@ class SparkWorkers:
 
     def train(self, weights: Vector, order: Order) -> Gathered:
         return self._coordinator.train(weights, order)
+
+    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+        return self._coordinator.exchanges(exchanger, order)
 
     def test(self, weights: Vector) -> Scores:
         if not self._slices:

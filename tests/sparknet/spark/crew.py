@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 
 from sparknet.data import Examples
+from sparknet.easgd import Exchanger
 from sparknet.spark.coordinator import Coordinator
 from sparknet.spark.door import Deadlines
 from sparknet.spark.exchange import Identity
 from sparknet.spark.task import Assignment, Service
-from sparknet.training import Gathered, Order, Scores, WorkerState
+from sparknet.training import Gathered, Order, Report, Scores, WorkerState
 from sparknet.weights import Vector
 from sparknet.worker import Recipe
 
@@ -84,6 +85,9 @@ class Crew:
 
     def train(self, weights: Vector, order: Order) -> Gathered:
         return self.coordinator.train(weights, order)
+
+    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+        return self.coordinator.exchanges(exchanger, order)
 
     def test(self, weights: Vector) -> Scores:
         assert self.examples is not None

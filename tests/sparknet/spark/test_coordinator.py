@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparknet import easgd
 from sparknet.data import Examples, contiguous
 from sparknet.errors import DataError, TrainingError, WorkersLost
 from sparknet.local import LocalWorkers
@@ -368,6 +369,27 @@ def test_the_average_does_not_depend_on_who_comes_first() -> None:
                 )
             digests.add(digest(list(train(workers, Settings(rounds=3, tau=3)))[-1].weights))
     assert len(digests) == 1
+
+
+def test_nobody_waits_for_anybody_in_elastic_averaging() -> None:
+    with crew(small_recipe(), shards_of(3)[:2], TEST, workers=3) as workers:
+        workers.join(2, shards_of(3)[2], 2, small_recipe(replica=slowly))
+        elastic = easgd.Elastic(workers.initial_weights())
+        done = list(easgd.train(workers, Settings(rounds=30, tau=5, test_every=15), elastic))
+    counts = [sum(report.member == k for r in done for report in r.reports) for k in range(3)]
+    assert counts[2] < min(counts[:2]) / 2
+    assert done[-1].accuracy is not None
+    assert done[-1].accuracy > 0.7
+
+
+def test_elastic_averaging_outlives_its_workers() -> None:
+    with crew(small_recipe(), shards_of(2), TEST) as workers:
+        elastic = easgd.Elastic(workers.initial_weights())
+        for done in easgd.train(workers, Settings(rounds=12, tau=5), elastic):
+            if done.number == 4:
+                workers.join(0, shards_of(2)[0], attempt=9)
+                wait_for(workers, 9)
+    assert {report.member for report in done.reports} == {0, 1}
 
 
 @pytest.mark.parametrize("momentum", ["average", "reset"])
