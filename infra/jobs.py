@@ -30,6 +30,7 @@ from infra.errors import (
     HostError,
     HostRefused,
     HostUnreachable,
+    Interrupted,
     JobError,
     SetupError,
     UsageError,
@@ -45,7 +46,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 #: Exit statuses that are no decision of the program: an uncaught exception, and death by a signal.
-UNDECIDED = {1, *range(129, 256)}
+UNDECIDED = {1, *range(129, 256)} - {Interrupted.exit_status}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """``sparknet-ec2``: the only part of ``infra`` that talks to a person.
 
-    main.py      the command, its verbs by name, how it ends
+    command.py   the command, its verbs by name, how it ends
     options.py   every option once, and the ClusterSpec made of them
     site.py      which cloud is meant, and how to reach it
     show.py      how events, tables and progress look
@@ -10,6 +10,6 @@
 Nothing here is imported before it is needed: ``--help`` answers at once.
 """
 
-from infra.cli.main import main
+from infra.cli.command import main
 
 __all__ = ["main"]

@@ -113,6 +113,16 @@ OF_SPARK_EC2 = [
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def every() -> list[click.Option]:
+    """The options of clusters, in their order."""
+
+    @decorate([*SITE, *CLUSTER])
+    def bearer() -> None:
+        """Carries all of them."""
+
+    return list(reversed(bearer.__click_params__))  # type: ignore[attr-defined]
+
+
 def site(values: dict[str, Any]) -> Site:
     """The Site of the options in ``values``, which are taken out. A name given as a word goes first."""
     name, word = values.pop("name"), values.pop("cluster", None)

@@ -35,12 +35,7 @@ def configure(force: bool, to_stdout: bool) -> None:
 def text() -> str:
     """The file: one paragraph an option."""
 
-    @options.decorate([*options.SITE, *options.CLUSTER])
-    def every() -> None:
-        """A bearer of all options."""
-
-    parameters: list[click.Option] = list(reversed(every.__click_params__))  # type: ignore[attr-defined]
-    return OPENING + "".join(f"\n{paragraph(one)}" for one in parameters)
+    return OPENING + "".join(f"\n{paragraph(one)}" for one in options.every())
 
 
 def paragraph(parameter: click.Option) -> str:

@@ -1,0 +1,287 @@
+"""The command: fast to answer, one sentence for each mistake, and the exit status that --help promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from infra import cluster
+from infra.cli import command, settings, show
+from infra.cli.command import VERBS
+from infra.cli.site import Site
+from infra.cluster import Cloud
+from infra.errors import InfraError
+from infra.events import NodeProgress, Note, PhaseEnded, PhaseStarted, PoolAnswered, Removed, Retrying, ignore
+from infra.spec import ClusterSpec
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    simulated: Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Run:
+    """The command against the simulation, with hosts that run nothing."""
+    monkeypatch.setenv("SPARKNET_EC2_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(Site, "open", lambda _site, *_emit, start=False: simulated)
+    monkeypatch.setattr("infra.cli.machines._close_if_empty", lambda _where, _cloud: None)
+    monkeypatch.setattr("infra.cli.machines._tell_limits", lambda: None)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        status = command.run(list(words))
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return call
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """The command where no embedded cloud runs, and none is to be started."""
+    monkeypatch.setenv("SPARKNET_EC2_HOME", str(tmp_path / "home"))
+
+    def call(*words: str) -> tuple[int, str, str]:
+        status = command.run(list(words))
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return call
+
+
+def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom infra.cli.command import run\nstatus = run(['--help'])\n"
+        "print(sorted(m for m in sys.modules if m.partition('.')[0] in "
+        "('boto3', 'botocore', 'fabric', 'paramiko', 'moto', 'torch', 'pyspark', 'yaml')), file=sys.stderr)"
+    )
+    began = time.monotonic()
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    seconds = time.monotonic() - began
+    assert ran.stderr.strip() == "[]"
+    assert all(f"  {verb} " in ran.stdout for verb in VERBS)
+    assert "Exit status: 0 done; 2 wrong usage; 3 credentials; 4 quota; 5 no capacity" in ran.stdout
+    assert seconds < 2.0  # 0.2 on a quiet machine; the limit of half a second is for that
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, alone: Run) -> None:
+    status, out, _ = alone(verb, "--help")
+    assert status == 0
+    assert out.startswith(f"Usage: sparknet-ec2 {verb}")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["lunch"], "There is no verb lunch. Did you mean launch?"),
+        (["launch", "-s", "0"], "-s 0: a cluster needs at least one worker."),
+        (["launch", "-s", "two"], "'two' is not a valid integer"),
+        (["launch", "--bogus"], "No such option"),
+        (["launch", "--cloud", "moon"], "'moon' is not one of 'local', 'aws'"),
+        (["launch", "-p", "0"], "--spot-price 0 is too low"),
+        (["launch", "--additional-tags", "a"], "--additional-tags 'a' is not of the form key:value."),
+        (["status"], "There is no cluster sparknet"),
+        (["submit", "CifarApp"], "make it with sparknet-ec2 launch --name sparknet"),
+        (["submit", "CifraApp"], "did you mean CifarApp?"),
+        (["logs"], "There is no cluster sparknet"),
+        (["--config", "nowhere.yaml", "status"], "The options of nowhere.yaml cannot be read"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(words: list[str], sentence: str, alone: Run) -> None:
+    status, out, err = alone(*words)
+    assert status == 2
+    assert sentence in err
+    assert "Traceback" not in err + out
+
+
+def test_destroying_nothing_says_so_and_is_no_failure(alone: Run) -> None:
+    status, out, _ = alone("destroy", "--yes")
+    assert status == 0
+    assert out == "There is no cluster sparknet; 0 resources left.\n"
+
+
+def test_a_cluster_from_launch_to_destroy(run: Run, spec: ClusterSpec) -> None:
+    status, out, err = run("launch", "-s", "2", "--name", spec.name)
+    assert (status, "is ready: a master and 2 workers" in out) == (0, True), err
+    assert "launched 2" in err
+    status, out, _ = run("status", spec.name)
+    assert status == 0
+    assert "worker-2" in out
+    assert "Spark: ALIVE" in out
+    assert "ends itself: 20" in out
+    status, out, _ = run("status", "--json", "--name", spec.name)
+    assert json.loads(out)["status"]["cluster"]["workers"][1]["name"] == "worker-2"
+    status, out, _ = run("cost", spec.name)
+    assert out.startswith("cost: about $0.0")
+    status, out, err = run("destroy", spec.name)
+    assert status == 2
+    assert "needs --yes" in err
+    status, out, _ = run("destroy", spec.name, "-y")
+    assert status == 0
+    assert "0 resources left." in out
+    assert "cost: about" in out
+
+
+def test_a_plan_shows_prices_and_quotas_and_makes_nothing(
+    run: Run, simulation: Any, spec: ClusterSpec
+) -> None:
+    simulation.control("DELETE", "calls")
+    status, out, _ = run("plan", "-s", "5", "-t", "g2.8xlarge,g6.xlarge", "--name", spec.name)
+    assert status == 0
+    assert "g2.8xlarge is retired; g4dn.12xlarge takes its place." in out
+    assert "L-3819A6DF  G and VT spot: 20 vCPUs needed" in out
+    assert "ssh from 198.51.100.7/32" in out
+    assert "until it ends itself after 12 hours" in out
+    calls = [call["action"] for call in simulation.control("GET", "calls") if not call.get("dry_run")]
+    made = [one for one in calls if one.startswith(("Create", "Run", "Import", "Authorize"))]
+    assert set(made) <= {"CreateSecurityGroup", "CreateLaunchTemplate", "ImportKeyPair"}  # their DryRun
+    assert run("destroy", spec.name)[1].startswith(f"There is no cluster {spec.name}")
+
+
+def test_a_plan_that_cannot_be_carried_out_says_why_and_leaves_with_its_status(
+    run: Run, simulation: Any, spec: ClusterSpec
+) -> None:
+    simulation.control("POST", "quotas", {"L-3819A6DF": 8})
+    status, out, _ = run("launch", "--dry-run", "-s", "5", "--name", spec.name)
+    assert status == 4
+    assert "TOO SMALL" in out
+    assert "PROBLEM: The quota L-3819A6DF" in out
+
+
+def test_options_of_spark_ec2_are_answered_with_what_replaces_them(run: Run, spec: ClusterSpec) -> None:
+    _, _, err = run("plan", "--copy-aws-credentials", "--no-ganglia", spec.name)
+    assert "--instance-profile-name" in err
+    assert "there is no Ganglia" in err
+
+
+def test_orphans_are_found_priced_and_removed(run: Run, simulated: Cloud, spec: ClusterSpec) -> None:
+    made = cluster.launch(simulated, spec, ignore)
+    assert "No orphans." in run("gc")[1]
+    tags = [{"Key": "sparknet:expires", "Value": "2020-01-01T00:00:00+00:00"}]
+    simulated.region.change("create_tags", Resources=[node.id for node in made.nodes], Tags=tags)
+    _, out, _ = run("gc")
+    assert spec.name in out
+    assert "its --max-hours are over" in out
+    assert json.loads(run("gc", "--json")[1])[0]["dollars_per_hour"] > 0
+    assert "0 resources left." in run("gc", "--yes")[1]
+    assert "No orphans." in run("gc")[1]
+
+
+def test_the_flag_goes_before_the_environment_and_that_before_the_file(
+    alone: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/config.yaml").write_text("name: from-file\n")
+    assert "no cluster from-file" in alone("status")[2]
+    monkeypatch.setenv("SPARKNET_NAME", "from-environment")
+    assert "no cluster from-environment" in alone("status")[2]
+    assert "no cluster from-flag" in alone("status", "--name", "from-flag")[2]
+    assert "no cluster a-word" in alone("status", "a-word")[2]
+
+
+def test_an_option_nobody_knows_in_the_file_is_named(alone: Run, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/config.yaml").write_text("spot-prize: 1\n")
+    status, _, err = alone("status")
+    assert status == 2
+    assert "spot-prize" in err
+    assert "spot-price" in err
+
+
+def test_configure_writes_every_option_commented_out(alone: Run, tmp_path: Path) -> None:
+    assert alone("configure")[0] == 0
+    text = (tmp_path / "home/config.yaml").read_text()
+    assert yaml.safe_load(text) is None
+    awake = yaml.safe_load(
+        "\n".join(
+            line[2:]
+            for line in text.splitlines()
+            if line.startswith("# ")
+            and ": " in line
+            and line[2:].partition(":")[0].replace("-", "").isalnum()
+        )
+    )
+    assert {"slaves", "spot-price", "max-hours", "region"} <= set(awake)
+    assert alone("configure")[0] == 2
+    assert alone("status")[0] == 2
+
+
+def test_a_full_disk_is_one_sentence(alone: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> str:
+        raise OSError(28, "No space left on device", "/somewhere/config.yaml")
+
+    monkeypatch.setattr(settings, "text", full)
+    status, _, err = alone("configure", "--print")
+    assert status == 6
+    assert err == (
+        "sparknet-ec2: The disk is full (/somewhere/config.yaml); make room and run the same command again.\n"
+    )
+
+
+def test_a_defect_shows_no_traceback_and_keeps_it(
+    alone: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken() -> str:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(settings, "text", broken)
+    status, _, err = alone("configure", "--print")
+    assert status == 6
+    assert "ZeroDivisionError: oops" in err
+    assert "Traceback" not in err
+    assert "Traceback" in (tmp_path / "home/crash.log").read_text()
+
+
+def test_events_are_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = show.Screen(is_terminal=False)
+    for event in (
+        PhaseStarted(phase="buy"),
+        NodeProgress(node="worker-1", phase="python"),
+        PoolAnswered(purchase="spot", instance_type="g6.xlarge", zone="us-east-1a", answer="launched 2"),
+        Retrying(operation="create_fleet", code="Throttling", attempt=1, wait_seconds=1.0),
+        PhaseEnded(phase="buy", seconds=1.25),
+        Removed(kind="volume", id="vol-1"),
+        Note(text="A word."),
+    ):
+        screen.emit(event)
+    assert capsys.readouterr().err.splitlines() == [
+        "    spot       g6.xlarge      us-east-1a   launched 2",
+        "    create_fleet answers Throttling; attempt 2 in 1.0 s",
+        "  buy           1.2 s",
+        "    removed volume vol-1",
+        "  A word.",
+    ]
+
+
+def test_rounds_become_a_bar_on_a_terminal_and_stay_lines_elsewhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for is_terminal in (False, True):
+        progress = show.Progress(is_terminal=is_terminal)
+        for line in ("hello", "round 3/6  loss 1.5", "bye"):
+            progress.line(line)
+    plain, _, drawn = capsys.readouterr().out.partition("bye\n")
+    assert plain == "hello\nround 3/6  loss 1.5\n"
+    assert "████████████░░░░░░░░░░░░  round 3/6  loss 1.5\nbye" in drawn
+
+
+def test_every_error_has_a_status_that_help_names() -> None:
+    def below(kind: type[InfraError]) -> set[int]:
+        return {kind.exit_status}.union(*(below(one) for one in kind.__subclasses__()))
+
+    assert below(InfraError) == {2, 3, 4, 5, 6, 7}
+    assert isinstance(command.sparknet_ec2, click.Group)
+    assert os.environ.get("AWS_PROFILE") is None

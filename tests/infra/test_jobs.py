@@ -1,0 +1,218 @@
+"""Jobs: what is run, how it ends, and that it is found again. The scripts are run for real, in a folder."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from infra import bootstrap, cluster, jobs
+from infra.cluster import Cloud
+from infra.errors import CommandFailed, JobError, UsageError
+from infra.events import ignore
+from infra.remote import Result
+from infra.spec import ClusterSpec
+
+START, FOLLOW, LIST, CANCEL = (
+    bootstrap.AMI / f"job/{name}.sh" for name in ("start", "follow", "list", "cancel")
+)
+
+
+class FolderHost:
+    """A host that is a folder of this machine; its Spark only says what it was given."""
+
+    def __init__(self, root: Path) -> None:
+        self.name, self.root = "master", PurePosixPath(root)
+        for folder in ("opt/sparknet/spark/bin", "opt/sparknet/venv/bin", "var/lib/sparknet/jobs"):
+            (root / folder).mkdir(parents=True)
+        (root / bootstrap.ON_NODE).symlink_to(bootstrap.AMI)
+        spark = root / "opt/sparknet/spark/bin/spark-submit"
+        spark.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\necho to stderr >&2\nexit "${WANTED_STATUS:-0}"\n')
+        spark.chmod(0o755)
+        python = root / "opt/sparknet/venv/bin/python"
+        python.write_text('#!/bin/sh\nexec python3 "$@"\n')
+        python.chmod(0o755)
+
+    def run(
+        self,
+        command: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout_seconds: float,
+        on_line: Callable[[str], None] | None = None,
+        check: bool = True,
+    ) -> Result:
+        ran = subprocess.run(
+            ["bash", "-c", command], input=stdin or "", capture_output=True, text=True, timeout=30
+        )
+        for line in ran.stdout.splitlines() if on_line else ():
+            on_line(line)  # type: ignore[misc]
+        if check and ran.returncode:
+            raise CommandFailed(self.name, command, ran.returncode, ran.stderr)
+        return Result(exit_status=ran.returncode, stdout=ran.stdout, stderr=ran.stderr)
+
+    def put(self, source: Path, target: PurePosixPath) -> None:
+        subprocess.run(["cp", "-r", str(source), str(target)], check=True)
+
+    def get(self, source: PurePosixPath, target: Path) -> None:
+        subprocess.run(["cp", "-rT", str(source), str(target)], check=True)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def running(simulated: Cloud, spec: ClusterSpec, tmp_path: Path) -> tuple[Cloud, str, Path]:
+    """A launched cluster whose master is a folder."""
+    cluster.launch(simulated, replace(spec, workers=1), ignore)
+    host = FolderHost(tmp_path / "master")
+    return replace(simulated, connect=lambda _node: host), spec.name, tmp_path / "master"
+
+
+def own_program(tmp_path: Path) -> jobs.Program:
+    file = tmp_path / "mine.py"
+    file.write_text("print('mine')\n")
+    return jobs.program(str(file))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in 20 s"
+        time.sleep(0.02)
+
+
+def started(folder: Path, command: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "command").write_text(command)
+    subprocess.run(["bash", str(START), str(folder)], check=True, timeout=20)
+    return folder
+
+
+def test_a_job_runs_to_its_end_and_its_lines_and_status_come_back(
+    running: tuple[Cloud, str, Path], tmp_path: Path
+) -> None:
+    cloud, name, _ = running
+    job = jobs.submit(cloud, name, own_program(tmp_path), ["--tau", "a b"], env={"WANTED_STATUS": "5"})
+    lines: list[str] = []
+    assert jobs.follow(cloud, name, job, lines.append) == 5
+    assert lines[:2] == ["--master", f"spark://{cluster.find(cloud, name).nodes[0].private_ip}:7077"]
+    assert lines[-2:] == ["a b", "to stderr"] or "a b" in lines
+    (known,) = jobs.jobs(cloud, name)
+    assert (known.id, known.state, known.exit_code) == (job, "failed", 5)
+    assert jobs.latest(cloud, name) == job
+    assert jobs.log(cloud, name, job, lines=100).splitlines() == lines
+
+
+def test_the_packages_go_with_the_job_as_a_zip_and_as_files(
+    running: tuple[Cloud, str, Path], tmp_path: Path
+) -> None:
+    cloud, name, root = running
+    job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
+    folder = root / "var/lib/sparknet/jobs" / job
+    with zipfile.ZipFile(folder / "trainer.zip") as archive:
+        held = archive.namelist()
+    assert {"sparknet/weights.py", "sparknet/errors.py"} <= set(held)
+    assert not any("__pycache__" in entry for entry in held)
+    assert (folder / "sparknet/weights.py").is_file()
+    assert (folder / "mine.py").read_text() == "print('mine')\n"
+
+
+def test_the_same_sources_make_the_same_zip(tmp_path: Path) -> None:
+    jobs.pack_trainer(tmp_path / "a.zip")
+    jobs.pack_trainer(tmp_path / "b.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_what_a_job_leaves_is_fetched(running: tuple[Cloud, str, Path], tmp_path: Path) -> None:
+    cloud, name, root = running
+    job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
+    (root / "var/lib/sparknet/jobs" / job / "output/model.caffemodel").write_bytes(b"weights")
+    (fetched,) = jobs.fetch(cloud, name, job, tmp_path / "results")
+    assert fetched.read_bytes() == b"weights"
+
+
+def test_a_job_nobody_knows_is_refused(running: tuple[Cloud, str, Path]) -> None:
+    cloud, name, _ = running
+    for word in ("nix", "../../etc", "a b"):
+        with pytest.raises(JobError, match="There is no job"):
+            jobs.follow(cloud, name, word, print)
+    with pytest.raises(JobError, match="No job was given"):
+        jobs.latest(cloud, name)
+
+
+def test_a_variable_that_cannot_be_is_refused(running: tuple[Cloud, str, Path], tmp_path: Path) -> None:
+    cloud, name, _ = running
+    with pytest.raises(UsageError, match="cannot be the name"):
+        jobs.submit(cloud, name, own_program(tmp_path), [], env={"A B": "1"})
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("CifraApp", "did you mean CifarApp"),
+        ("Nonsense", "there are: CifarApp"),
+        ("nowhere.py", "There is no file nowhere.py"),
+    ],
+)
+def test_a_program_that_is_not_there_is_named(word: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        jobs.program(word)
+
+
+def test_an_app_is_known_by_its_name() -> None:
+    what = jobs.program("CifarApp")
+    assert (what.name, what.file.name, what.is_app) == ("CifarApp", "CifarApp.py", True)
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, 0), (2, 2), (5, 5), (7, 7), (130, 130), (1, 7), (137, 7)])
+def test_the_status_of_a_program_is_the_status_of_submit(code: int, status: int) -> None:
+    assert jobs.status_of(code) == status
+
+
+def test_following_tells_what_is_said_until_the_end_and_starts_where_it_is_told(tmp_path: Path) -> None:
+    folder = started(
+        tmp_path / "job", "for i in 1 2 3; do echo line $i; sleep 0.1; done; printf last; exit 3"
+    )
+    told = subprocess.run(["bash", str(FOLLOW), str(folder), "2"], capture_output=True, text=True, timeout=20)
+    assert told.stdout.splitlines() == ["line 2", "line 3", "last"]
+    wait_for((folder / "exit_code").exists)
+    assert (folder / "exit_code").read_text() == "3\n"
+
+
+def test_a_cancelled_job_does_not_run_and_says_130(tmp_path: Path) -> None:
+    folder = started(tmp_path / "jobs/a", "sleep 300 & sleep 300")
+    group = int((folder / "pid").read_text())
+    subprocess.run(["bash", str(CANCEL), str(folder)], check=True, timeout=20)
+    assert (folder / "exit_code").read_text() == "130\n"
+    alive = subprocess.run(["pgrep", "-g", str(group)], capture_output=True, text=True)
+    assert alive.stdout == ""
+    subprocess.run(["bash", str(CANCEL), str(folder)], check=True, timeout=20)
+
+
+def test_the_list_knows_running_ended_and_lost_jobs(tmp_path: Path) -> None:
+    home = tmp_path / "jobs"
+    ended, running_job, lost = (started(home / name, command) for name, command in (
+        ("ended", "exit 0"), ("running", "sleep 300"), ("lost", "sleep 300"),
+    ))  # fmt: skip
+    wait_for((ended / "exit_code").exists)
+    subprocess.run(["pkill", "-KILL", "-g", (lost / "pid").read_text().strip()], check=True)
+
+    def states() -> dict[str, str]:
+        told = subprocess.run(["bash", str(LIST), str(home)], capture_output=True, text=True, timeout=20)
+        return {line.split("\t")[0]: line.split("\t")[2] for line in told.stdout.splitlines()}
+
+    wait_for(lambda: states() == {"ended": "0", "running": "running", "lost": "lost"})
+    subprocess.run(["bash", str(CANCEL), str(running_job)], check=True, timeout=20)
+
+
+def test_a_job_is_started_once(tmp_path: Path) -> None:
+    folder = started(tmp_path / "job", "exit 0")
+    again = subprocess.run(["bash", str(START), str(folder)], capture_output=True, text=True, timeout=20)
+    assert again.returncode == 1
+    assert "was started before" in again.stderr
