@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-KEPT = 200_000  # calls; a launch of 1,000 nodes makes a few hundred
+KEPT = 20_000  # calls; a launch of 1,000 nodes makes a few hundred
 READING = ("Describe", "Get", "List", "Head", "Search")
 
 

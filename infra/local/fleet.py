@@ -257,7 +257,8 @@ def _parameters(
 def _allocate(target: Target, candidates: list[Candidate], errors: list[dict[str, Any]]) -> Outcome:
     """Which candidates give how many: of one group of them that is enough, or, without Single..., of all."""
     outcome = Outcome(errors=list(errors))
-    for group in _groups(target, candidates):
+    tried = patch.cloud.scenario.pools_per_fleet or None
+    for group in _groups(target, candidates)[:tried]:
         allocation, refusals = _fill(target, group)
         outcome.errors += refusals
         got = sum(count * candidate.weight for candidate, count in allocation)
@@ -299,6 +300,7 @@ def _fill(target: Target, group: list[Candidate]) -> tuple[list[tuple[Candidate,
         try:
             patch.cloud.pools.check_price(candidate.spec.pool, candidate.spec.max_price)
             count = patch.cloud.pools.available(candidate.spec.pool, int(share), at_least=1)
+            launch.check_addresses(candidate.spec, count)
         except EC2ClientError as error:
             errors.append(
                 _error(candidate.reference, candidate.described["Overrides"], target.purchase, error)

@@ -28,11 +28,12 @@ from infra.errors import UsageError
 from infra.local.calls import Call
 from infra.local.control import CONTROL_PATH
 from infra.local.faults import SERVER_CODES, Fault
+from infra.local.pricing import get_products
 from infra.local.routes import Routes
 from infra.local.simulation import Simulation
 
 IMDS_PATH = CONTROL_PATH + "imds/"
-LOGGED_BODY = 1 << 20  # characters of a call's parameters that are kept
+LOGGED_BODY = 1 << 16  # characters of a call's parameters that are kept
 CREDENTIAL = re.compile(r"Credential=([^/]+)/(?:[^/]+)/([^/]+)/([^/]+)/")
 CODE = re.compile(rb"<Code>([\w.]+)</Code>")
 
@@ -137,6 +138,8 @@ class Front:
         return answer
 
     def _work(self, environ: dict[str, Any], body: bytes, call: Call) -> Answer:
+        if (call.service, call.action) == ("pricing", "GetProducts"):
+            return _json(200, get_products(call.parameters), "application/x-amz-json-1.1")
         environ["wsgi.input"] = io.BytesIO(body)
         started: list[Any] = []
 

@@ -57,6 +57,7 @@ class Entry:
     instance: Any
     machine: Machine
     pool: Pool
+    is_started: bool = False  # the machine's exit status is of this life, not of the one before
 
 
 class Lifecycle:
@@ -175,6 +176,7 @@ class Lifecycle:
         began = self._cloud.clock.now()
         try:
             entry.machine.start()
+            entry.is_started = True
             self._wait_until_it_answers(entry)
         except OSError as error:
             with self._cloud.lock:
@@ -219,6 +221,7 @@ class Lifecycle:
         self._cloud.clock.after(KEPT_SECONDS, lambda: self._forget(instance))
 
     def _halt(self, entry: Entry) -> None:
+        entry.is_started = False
         entry.machine.stop(orderly=True)
         with self._cloud.lock:
             for interface in entry.instance.nics.values():
@@ -257,11 +260,7 @@ class Lifecycle:
     def _watch(self) -> None:
         """Notice machines that ended by themselves."""
         while not self._ended.wait(WATCH_SECONDS):
-            ended = [
-                entry for entry in list(self.entries.values())
-                if entry.instance.state in ("pending", "running") and entry.machine.exit_status is not None
-            ]  # fmt: skip
-            for entry in ended:
+            for entry in filter(_has_ended, list(self.entries.values())):
                 with self._cloud.lock:
                     self._on_end(entry)
 
@@ -278,6 +277,12 @@ class Lifecycle:
             self.stop(instance, INSIDE)
         else:
             self.terminate(instance, INSIDE if shut_down else DIED)
+
+
+def _has_ended(entry: Entry) -> bool:
+    """True if the machine ended and nobody asked for it."""
+    is_alive = entry.instance.state in ("pending", "running")
+    return is_alive and entry.is_started and entry.machine.exit_status is not None
 
 
 def _set_state(instance: Any, name: str) -> None:
