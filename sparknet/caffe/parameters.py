@@ -100,7 +100,11 @@ def _owners(layers: Sequence[Layer]) -> tuple[list[_Owned], dict[tuple[int, int]
     owners: list[_Owned] = []
     by_name: dict[str, _Owned] = {}
     owner_of: dict[tuple[int, int], _Owned] = {}
+    names: set[str] = set()
     for layer in layers:
+        if layer.declarations and layer.name in names:
+            raise layer.error("another layer with parameters has this name: rename one of the two")
+        names |= {layer.name} if layer.declarations else set()
         if len(layer.param.param) > len(layer.declarations):
             raise layer.error(
                 f"has {len(layer.param.param)} param and {len(layer.declarations)} parameter blobs"

@@ -261,6 +261,7 @@ def test_debug_info_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         (INPUT + IP + IP.replace('"ip"', '"again"'), 'top "y" is the top of a layer before it as well'),
         (INPUT + IP.replace("inner", "param { } param { } param { } inner"), "has 3 param and 2"
                                                                              " parameter blobs"),
+        (INPUT + IP + IP.replace('top: "y"', 'top: "z"'), "another layer with parameters has this name"),
         (INPUT + IP.replace("inner", "loss_weight: 1 loss_weight: 2 inner"), "loss_weight is given 2"
                                                                              " times for 1 tops"),
         (INPUT + IP.replace("inner", "propagate_down: [1, 1] inner"), "propagate_down is given 2"),
