@@ -49,7 +49,7 @@ LAYERS = {
         ("sparknet.training",),
         ("sparknet.outer", "sparknet.merge"),
         ("sparknet.caffe", "sparknet.data"),
-        ("sparknet.weights",),
+        ("sparknet.weights", "sparknet.wire"),
         ("sparknet.errors",),
     ),
 }

@@ -26,17 +26,18 @@ import numpy as np
 from sparknet.easgd import Exchanger
 from sparknet.merge import Merged, Statistics, merge
 from sparknet.spark.door import Answered, Content, Deadlines, Door, JobEnded, Member, Message, Task
-from sparknet.spark.exchange import NOTHING, ExchangeError, Frame, Identity, Kind, raw
+from sparknet.spark.exchange import NOTHING, ExchangeError, Frame, Identity, Kind, Note, raw
 from sparknet.spark.membership import Membership
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, mean_of
+from sparknet.wire import Followed, codec
 
 
 class Coordinator:
     """Leads ``workers`` workers, one for each partition, whose weights have ``size`` float32 elements.
 
-    ``statistics`` says where running means and variances lie in them. Every method is for the caller's
-    thread, but ``job_ended`` may be called from any.
+    ``statistics`` says where running means and variances lie in them, ``wire`` how they travel. Every method
+    is for the caller's thread, but ``job_ended`` may be called from any.
     """
 
     def __init__(
@@ -48,9 +49,12 @@ class Coordinator:
         token: bytes,
         deadlines: Deadlines,
         statistics: Sequence[Statistics] = (),
+        wire: str = "float32",
     ) -> None:
         self.deadlines, self._statistics = deadlines, statistics
-        self._door = Door(bind=bind, token=token, size=size, deadlines=deadlines)
+        self._codec = codec(wire)
+        self._followed = None if wire == "float32" else Followed(self._codec)
+        self._door = Door(bind=bind, token=token, size=size, codec=self._codec, deadlines=deadlines)
         self._members = Membership(self._door, workers)
         self._weights: Vector = np.empty(0, np.float32)
         self._version = 0
@@ -76,16 +80,17 @@ class Coordinator:
         failing.
         """
         self._publish(weights)
+        start = self._moved(weights)
         answers: list[Answered] = []
         while not answers:
             members = self._members.assemble(_can_train)
             started = time.perf_counter()
-            answers = self._ask(self._orders(members, order), self.deadlines.quorum)
+            answers = self._ask(self._orders(members, order, start), self.deadlines.quorum)
             seconds = time.perf_counter() - started
         reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
         merged = merge(
-            weights,
-            [answer.member.buffer for answer in answers],
+            start,
+            [self._vector(answer.member) for answer in answers],
             [report.steps for report in reports],
             self._statistics,
         )
@@ -141,7 +146,7 @@ class Coordinator:
         if answer is None or not isinstance(answer.content, Report):
             return None
         del working[answer.member]
-        exchanger.exchange(answer.member.who.partition, answer.member.buffer, members)
+        exchanger.exchange(answer.member.who.partition, self._vector(answer.member), members)
         self._note_progress([answer.content])
         return answer.content
 
@@ -150,7 +155,7 @@ class Coordinator:
         self._publish(start)
         state = self._states_for([member] if member.fresh else [], []).get(member.who.partition)
         member.fresh = False
-        return self._order(member, order, state)
+        return self._order(member, order, start, state)
 
     def states(self) -> dict[int, WorkerState]:
         """The state of every worker that has a shard; what is known of those that are not here."""
@@ -237,12 +242,26 @@ class Coordinator:
             self._weights = weights
             self._version += 1
 
-    def _orders(self, members: list[Member], order: Order) -> dict[Member, Task]:
+    def _moved(self, weights: Vector) -> Vector:
+        """What the workers start from: the weights, or what of them can be said in a change."""
+        if self._followed is None:
+            return weights
+        self._followed.move(weights)
+        return self._followed.known
+
+    def _vector(self, member: Member) -> Vector:
+        """The weights that the member sent back, float32 (P,)."""
+        sent = self._codec.decode(member.buffer, member.base.size)
+        return sent if self._followed is None else member.base + sent
+
+    def _orders(self, members: list[Member], order: Order, start: Vector) -> dict[Member, Task]:
         newcomers = [member for member in members if member.fresh]
         states = self._states_for(newcomers, [member for member in members if not member.fresh])
         for member in newcomers:
             member.fresh = False
-        return {member: self._order(member, order, states.get(member.who.partition)) for member in members}
+        return {
+            member: self._order(member, order, start, states.get(member.who.partition)) for member in members
+        }
 
     def _states_for(self, newcomers: list[Member], others: list[Member]) -> dict[int, WorkerState]:
         """What each newcomer goes on from: its shard's last known state, the others' mean history in it."""
@@ -261,7 +280,7 @@ class Coordinator:
             for number, state in known.items()
         }
 
-    def _order(self, member: Member, order: Order, state: WorkerState | None) -> Task:
+    def _order(self, member: Member, order: Order, start: Vector, state: WorkerState | None) -> Task:
         if order.momentum == "average" and self._history is not None:
             state = replace(state or self._states[member.who.partition], history=self._history)
         if member.who.partition in self._rejected:  # what spoiled its weights is in its momentum too
@@ -269,12 +288,26 @@ class Coordinator:
         average = order.momentum == "average"
         task = self._task(
             *([_restoring(state)] if state else []),
-            Message(Kind.TRAIN, asdict(order), self._weights_for(member)),
+            *self._train_messages(member, asdict(order), start),
             answers=(Kind.REPORT, Kind.STATE) if average else (Kind.REPORT,),
             read=_report,
         )
-        member.holds = 0
+        member.holds, member.base = 0, start
         return task
+
+    def _train_messages(self, member: Member, note: Note, start: Vector) -> list[Message]:
+        """The order, with the weights, a change of them, or neither if the worker has them."""
+        followed = self._followed
+        if followed is None:
+            return [Message(Kind.TRAIN, note, self._weights_for(member))]
+        if start is not followed.known:
+            member.follows = 0
+            return [Message(Kind.TRAIN, note, raw(start))]
+        knew, member.follows = member.follows, followed.version
+        if not knew or followed.version - knew > 1:
+            return [Message(Kind.TRAIN, note, raw(start))]
+        change = [Message(Kind.CHANGE, {}, raw(followed.change))] if followed.version > knew else []
+        return [*change, Message(Kind.TRAIN, note)]
 
     def _slice(self, member: Member, part: slice) -> Task:
         note = {"start": part.start, "stop": part.stop}

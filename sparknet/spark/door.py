@@ -20,6 +20,7 @@ import numpy as np
 from sparknet.spark.exchange import NOTHING, Channel, ExchangeError, Frame, Identity, Kind, Note, admit, raw
 from sparknet.training import Report, Scores, WorkerState
 from sparknet.weights import Vector
+from sparknet.wire import Bytes, Codec
 
 log = logging.getLogger(__name__)
 
@@ -79,20 +80,23 @@ class Task:
 
 @dataclass(eq=False, kw_only=True)
 class Member:
-    """A worker that has joined. ``buffer`` float32 (P,) takes the weights it sends back,
-    ``history`` (H,) its solver's memory.
+    """A worker that has joined. ``buffer`` takes the weights it sends back as they are on the wire,
+    ``history`` float32 (H,) its solver's memory.
 
     ``holds`` is the version of the weights its net has now, 0 for none of ours. ``fresh`` until its first
-    order: a worker that has made no steps takes over from the one that had its shard before.
+    order: a worker that has made no steps takes over from the one that had its shard before. ``base`` is
+    what its round began from, ``follows`` the version of them if it hears of changes only.
     """
 
     who: Identity
     channel: Channel
     records: int
     fresh: bool
-    buffer: Vector
+    buffer: Bytes
     history: Vector
+    base: Vector
     holds: int = 0
+    follows: int = 0
     task: Task | None = None
     tasks: queue.SimpleQueue[Task | None] = field(default_factory=queue.SimpleQueue)
 
@@ -141,13 +145,13 @@ Event = Joined | Answered | Lost | Failed | JobEnded
 
 class Door:
     """Listens on a free port of ``bind`` for workers that hold ``token``; ``size`` is the length P of their
-    weights.
+    weights, which come back as ``codec`` writes them.
 
     Of two attempts of one partition only the newer is let in.
     """
 
-    def __init__(self, *, bind: str, token: bytes, size: int, deadlines: Deadlines) -> None:
-        self.token, self.size, self.deadlines = token, size, deadlines
+    def __init__(self, *, bind: str, token: bytes, size: int, codec: Codec, deadlines: Deadlines) -> None:
+        self.token, self.size, self.codec, self.deadlines = token, size, codec, deadlines
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._listener = socket.create_server((bind, 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
@@ -269,7 +273,8 @@ class Conversation(threading.Thread):
             channel=self.channel,
             records=records,
             fresh=not frame.note["iteration"],
-            buffer=np.empty(size if records else 0, np.float32),
+            buffer=np.empty(self.door.codec.size(size) if records else 0, np.uint8),
+            base=np.empty(0, np.float32),
             history=np.empty(int(frame.note["history"]), np.float32),
         )
 

@@ -31,6 +31,7 @@ from typing import Any, Self
 
 from sparknet.errors import TrainingError
 from sparknet.weights import Vector
+from sparknet.wire import Bytes
 
 _HEADER = struct.Struct("!4sB3xIQ")
 _MAGIC = b"SPKN"
@@ -60,6 +61,7 @@ class Kind(IntEnum):
     SAVE = 13  # d: send your state
     STATE = 14  # w: its state, the solver's history as payload
     RESTORE = 15  # d: go on from this state; not answered
+    CHANGE = 16  # d: how the weights differ from the last ones, encoded; not answered
 
 
 class ExchangeError(TrainingError):
@@ -70,7 +72,7 @@ class Refused(TrainingError):  # noqa: N818 - what the driver did
     """The driver will not have this worker: another attempt took its place, or the token is wrong."""
 
 
-def raw(vector: Vector) -> memoryview:
+def raw(vector: Vector | Bytes) -> memoryview:
     """The bytes of ``vector``, not a copy of them."""
     return vector.data.cast("B") if vector.size else NOTHING
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -30,6 +30,8 @@ SETTINGS: Mapping[str, str] = {
     "spark.python.daemon.module": "sparknet.spark.daemon",
     "spark.ui.showConsoleProgress": "false",
 }
+
+ARCHIVES = (".zip", ".egg", ".whl")
 
 
 def session(
@@ -62,16 +64,18 @@ def import_path(conf: SparkConf) -> dict[str, str]:
     """What makes this package importable where the Python daemon starts, before any task has run there.
 
     Spark adds ``--py-files`` to a worker's path only inside a task, too late for the daemon's module; but
-    the files lie in the executor's working folder by then, so their names are enough. A source tree is
-    named in full.
+    the files lie in the executor's working folder by then, so their names are enough, and they come first. A
+    source tree is named in full, for workers of this machine.
     """
-    package = Path(sparknet.__file__).parent
-    archive = package.parent
-    if "site-packages" in archive.parts:
-        return {}
-    entry = archive.name if archive.suffix in (".zip", ".egg", ".whl") else str(archive)
-    present = conf.get("spark.executorEnv.PYTHONPATH", "") or ""
-    return {"spark.executorEnv.PYTHONPATH": ":".join(filter(None, [entry, present]))}
+    names = [PurePath(name).name for name in (conf.get("spark.submit.pyFiles", "") or "").split(",")]
+    archive = Path(sparknet.__file__).parent.parent
+    if archive.suffix in ARCHIVES:
+        names.append(archive.name)
+    elif "site-packages" not in archive.parts:
+        names.append(str(archive))
+    entries = [*names, conf.get("spark.executorEnv.PYTHONPATH", "") or ""]
+    path = ":".join(dict.fromkeys(filter(None, entries)))
+    return {"spark.executorEnv.PYTHONPATH": path} if path else {}
 
 
 def _patient(master: str) -> str:

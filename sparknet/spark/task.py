@@ -23,6 +23,7 @@ from sparknet.data import Examples
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
 from sparknet.spark.door import Deadlines
 from sparknet.spark.exchange import NOTHING, Channel, Frame, Identity, Kind, introduce, raw
+from sparknet.spark.uplink import Uplink
 from sparknet.training import Order, WorkerState
 from sparknet.worker import Recipe, Worker
 
@@ -37,7 +38,7 @@ _RETRY_PAUSE_SECONDS = 0.2
 # Pings that may be missed before the driver is taken for gone.
 _MISSED_PINGS = 6
 
-_ORDERS = (Kind.TRAIN, Kind.TEST, Kind.SAVE, Kind.RESTORE, Kind.PING, Kind.STOP)
+_ORDERS = (Kind.TRAIN, Kind.TEST, Kind.SAVE, Kind.RESTORE, Kind.CHANGE, Kind.PING, Kind.STOP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class Assignment:
     recipe: Recipe
     test: Broadcast[Examples] | None
     deadlines: Deadlines
+    wire: str = "float32"
 
 
 def work(assignment: Assignment, drain: Callable[[], Examples]) -> None:
@@ -72,6 +74,7 @@ class Service:
     def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Examples]) -> None:
         self.assignment, self.who, self._drain = assignment, who, drain
         self._worker: Worker | None = None
+        self._uplink: Uplink | None = None
 
     def run(self) -> None:
         while True:
@@ -120,13 +123,22 @@ class Service:
             "iteration": worker.replica.iteration,
         }
         channel.send(Kind.READY, note, seconds=deadlines.send)
-        into = {Kind.TRAIN: raw(worker.vector), Kind.TEST: raw(worker.vector), Kind.RESTORE: raw(history)}
+        uplink = self._uplink = self._uplink or Uplink(worker.vector, self.assignment.wire)
+        into = {
+            Kind.TRAIN: raw(worker.vector),
+            Kind.TEST: raw(worker.vector),
+            Kind.RESTORE: raw(history),
+            Kind.CHANGE: raw(uplink.change),
+        }
         while True:
             patience = _MISSED_PINGS * deadlines.ping
             frame = channel.receive(*_ORDERS, into=into, seconds=patience)
             match frame.kind:
                 case Kind.TRAIN:
-                    self._train(channel, worker, frame)
+                    uplink.begin(arrived=frame.size > 0)
+                    self._train(channel, worker, uplink, frame)
+                case Kind.CHANGE:
+                    uplink.apply_change()
                 case Kind.TEST:
                     self._test(channel, worker, frame)
                 case Kind.SAVE:
@@ -143,11 +155,11 @@ class Service:
             raise TrainingError(f"partition {self.who.partition} could not be read: {error}") from error
         return self.assignment.recipe.worker(self.who.partition, examples)
 
-    def _train(self, channel: Channel, worker: Worker, frame: Frame) -> None:
+    def _train(self, channel: Channel, worker: Worker, uplink: Uplink, frame: Frame) -> None:
         order = Order(**frame.note)
         report = worker.train(worker.vector, order)
-        weights = raw(worker.vector)
-        channel.send(Kind.REPORT, asdict(report), weights, seconds=self.assignment.deadlines.send)
+        seconds = self.assignment.deadlines.send
+        channel.send(Kind.REPORT, asdict(report), uplink.result(), seconds=seconds)
         if order.momentum == "average":
             self._send_state(channel, worker)
 

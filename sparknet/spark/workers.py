@@ -46,8 +46,9 @@ class SparkWorkers:
     """One worker for each partition of ``data``; leave it with ``close``, or use it in a ``with``.
 
     ``data`` is a DataFrame of ``image`` (binary, c * h * w bytes) and ``label``, or an RDD of ``Examples``
-    (``frames.from_examples``). ``workers`` repartitions it first. ``test`` goes to every executor as a
-    broadcast.
+    (``frames.from_examples``). ``workers`` repartitions it first. ``wire``
+    is how weights travel: float32, or their changes as bfloat16 or int8 (``sparknet.wire``). ``test`` goes
+    to every executor as a broadcast.
 
     Raises UsageError for a session whose settings break training (make it with ``session.session``).
     """
@@ -62,6 +63,7 @@ class SparkWorkers:
         workers: int | None = None,
         shape: Shape | None = None,
         deadlines: Deadlines | None = None,
+        wire: str = "float32",
     ) -> None:
         check(spark)
         self._spark, self._recipe, self._deadlines = spark, recipe, deadlines or Deadlines()
@@ -79,6 +81,7 @@ class SparkWorkers:
             token=token,
             deadlines=self._deadlines,
             statistics=replica.statistics,
+            wire=wire,
         )
         self._broadcast = spark.sparkContext.broadcast(test) if test else None
         assignment = Assignment(
@@ -87,6 +90,7 @@ class SparkWorkers:
             recipe=recipe,
             test=self._broadcast,
             deadlines=self._deadlines,
+            wire=wire,
         )
         self._group = f"sparknet-{uuid.uuid4()}"
         self._closed = False

@@ -31,13 +31,25 @@ class Crew:
     """Implements ``Workers`` over real sockets."""
 
     def __init__(
-        self, recipe: Recipe, workers: int, test: Examples | None = None, deadlines: Deadlines = QUICK
+        self,
+        recipe: Recipe,
+        workers: int,
+        test: Examples | None = None,
+        deadlines: Deadlines = QUICK,
+        wire: str = "float32",
     ) -> None:
+        self.wire = wire
         self.recipe, self.examples, self.deadlines = recipe, test, deadlines
         self.initial = recipe.build().weights.numpy().copy()
         self.coordinator = Coordinator(
-            bind="127.0.0.1", workers=workers, size=self.initial.size, token=TOKEN, deadlines=deadlines
+            bind="127.0.0.1",
+            workers=workers,
+            size=self.initial.size,
+            token=TOKEN,
+            deadlines=deadlines,
+            wire=wire,
         )
+        self.services: dict[int, Service] = {}
         self.endings: dict[int, BaseException | None] = {}
         self.threads: list[threading.Thread] = []
 
@@ -54,6 +66,7 @@ class Crew:
             recipe=recipe or self.recipe,
             test=Broadcasted(self.examples) if self.examples else None,  # type: ignore[arg-type]
             deadlines=self.deadlines,
+            wire=self.wire,
         )
         who = Identity(partition=partition, attempt=attempt, host="here", pid=0)
         return Service(assignment, who, lambda: shard)
@@ -76,7 +89,7 @@ class Crew:
     def join(
         self, partition: int, shard: Examples, attempt: int = 0, recipe: Recipe | None = None
     ) -> Service:
-        service = self.service(partition, shard, attempt, recipe)
+        service = self.services[attempt] = self.service(partition, shard, attempt, recipe)
         self.start(service)
         return service
 
@@ -114,10 +127,11 @@ def crew(
     *,
     workers: int | None = None,
     deadlines: Deadlines = QUICK,
+    wire: str = "float32",
 ) -> Iterator[Crew]:
     """A crew with one worker for each shard, of ``workers`` that are waited for; no thread outlives it."""
     before = set(threading.enumerate())
-    made = Crew(recipe, workers or len(shards), test, deadlines)
+    made = Crew(recipe, workers or len(shards), test, deadlines, wire)
     try:
         for number, shard in enumerate(shards):
             made.join(number, shard, attempt=number)

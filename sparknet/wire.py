@@ -1,0 +1,150 @@
+"""How vectors are written on the wire: float32, or their changes in fewer bits.
+
+    float32   4 bytes a number      the vector itself, exact
+    bfloat16  2                     its change, rounded to 8 bits of mantissa
+    int8      1 + 4 / 256           its change, in 255 steps of the largest of each block of 256
+
+Fewer bits carry changes, not weights, and what rounding took away is added to the next change (error
+feedback), so that nothing is lost for good. Sums are always float32 or wider: only what travels is short.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparknet.errors import UsageError
+from sparknet.weights import Vector
+
+Bytes = NDArray[np.uint8]
+
+_BLOCK = 256
+
+
+class Codec(Protocol):
+    """Writes a vector, float32 (n,), in ``size(n)`` bytes, and reads it back about as it was."""
+
+    name: str
+
+    def size(self, length: int) -> int: ...
+
+    def encode(self, vector: Vector) -> Bytes: ...
+
+    def decode(self, data: Bytes, length: int) -> Vector: ...
+
+
+class Float32:
+    """The bytes of the vector, not a copy of them."""
+
+    name = "float32"
+
+    def size(self, length: int) -> int:
+        return 4 * length
+
+    def encode(self, vector: Vector) -> Bytes:
+        return vector.view(np.uint8)
+
+    def decode(self, data: Bytes, length: int) -> Vector:
+        return data[: 4 * length].view(np.float32)
+
+
+class BFloat16:
+    """The upper half of each float32, rounded to nearest even."""
+
+    name = "bfloat16"
+
+    def size(self, length: int) -> int:
+        return 2 * length
+
+    def encode(self, vector: Vector) -> Bytes:
+        data: Bytes = torch.from_numpy(vector).bfloat16().view(torch.int16).numpy().view(np.uint8)
+        return data
+
+    def decode(self, data: Bytes, length: int) -> Vector:
+        halves = torch.from_numpy(data[: 2 * length].view(np.int16))
+        vector: Vector = halves.view(torch.bfloat16).float().numpy()
+        return vector
+
+
+class Int8:
+    """A float32 scale for each block of 256, its largest / 127; then all numbers in units of theirs."""
+
+    name = "int8"
+
+    def size(self, length: int) -> int:
+        return length + 4 * self._blocks(length)
+
+    def encode(self, vector: Vector) -> Bytes:
+        blocks = self._blocks(vector.size)
+        padded = np.zeros(blocks * _BLOCK, np.float32)
+        padded[: vector.size] = vector
+        values = torch.from_numpy(padded).view(blocks, _BLOCK)
+        scales = values.abs().amax(1) / 127
+        steps = (values / torch.where(scales > 0, scales, 1.0)[:, None]).round_().to(torch.int8)
+        flat = steps.view(torch.uint8).flatten()[: vector.size]
+        data: Bytes = np.concatenate([scales.numpy().view(np.uint8), flat.numpy()])
+        return data
+
+    def decode(self, data: Bytes, length: int) -> Vector:
+        blocks = self._blocks(length)
+        scales = torch.from_numpy(data[: 4 * blocks].view(np.float32))
+        steps = np.zeros(blocks * _BLOCK, np.int8)
+        steps[:length] = data[4 * blocks : 4 * blocks + length].view(np.int8)
+        values = torch.from_numpy(steps).view(blocks, _BLOCK) * scales[:, None]
+        vector: Vector = values.flatten()[:length].numpy()
+        return vector
+
+    def _blocks(self, length: int) -> int:
+        return -(-length // _BLOCK)
+
+
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8())}
+
+
+def codec(name: str) -> Codec:
+    """The codec called ``name``. Raises UsageError if there is none."""
+    if name not in CODECS:
+        raise UsageError(f"the wire format {name!r} is not one of {', '.join(CODECS)}")
+    return CODECS[name]
+
+
+class Changes:
+    """Encodes changes one after the other; what rounding takes from one is added to the next."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._residue: Vector | None = None
+
+    def encode(self, change: Vector) -> Bytes:
+        """``change`` float32 (n,), which is not changed."""
+        whole = change if self._residue is None else change + self._residue
+        data = self._codec.encode(whole)
+        residue = whole - self._codec.decode(data, whole.size)
+        # a change that is not a number is told as it is, and not told again
+        self._residue = residue if np.isfinite(residue).all() else None
+        return data
+
+
+class Followed:
+    """The weights as those know them who only hear of changes; ``version`` counts the changes.
+
+    What rounding keeps from them is part of the next change: it is reckoned from what they know.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self.version = 0
+        self.change: Bytes = np.empty(0, np.uint8)
+        self.known: Vector = np.empty(0, np.float32)
+
+    def move(self, weights: Vector) -> None:
+        """Go to ``weights``; afterwards ``known`` is ``change`` away from the ``known`` before."""
+        self.version += 1
+        if not self.known.size:
+            self.known = weights.copy()
+            return
+        self.change = self._codec.encode(weights - self.known)
+        self.known = self.known + self._codec.decode(self.change, weights.size)
