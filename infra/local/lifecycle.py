@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from moto.core.utils import utcnow
@@ -58,6 +58,8 @@ class Entry:
     machine: Machine
     pool: Pool
     is_started: bool = False  # the machine's exit status is of this life, not of the one before
+    holds_capacity: bool = False
+    changing: threading.Lock = field(default_factory=threading.Lock)  # held while the machine boots or ends
 
 
 class Lifecycle:
@@ -88,7 +90,7 @@ class Lifecycle:
     def begin(self, instance: Any, machine: Machine, pool: Pool) -> None:
         """Boot a new instance."""
         self.entries[instance.id] = entry = Entry(instance, machine, pool)
-        self._cloud.pools.take(pool, 1)
+        self._take(entry)
         _set_state(instance, "pending")
         self._do(self._boot, entry)
 
@@ -97,11 +99,10 @@ class Lifecycle:
         previous = copy(instance._state)
         if instance.state in ALIVE:
             entry = self.find(instance.id)
-            was_running = instance.state != "stopped"
             _set_state(instance, "shutting-down")
             _explain(instance, reason)
             self._close_spot_request(instance, reason)
-            self._do(self._finish, entry, was_running)
+            self._do(self._finish, entry)
         return previous
 
     def stop(self, instance: Any, reason: StateReason = USER) -> Any:
@@ -127,7 +128,7 @@ class Lifecycle:
         if instance.state == "stopped":
             entry = self.find(instance.id)
             self._cloud.pools.available(entry.pool, 1, at_least=1)
-            self._cloud.pools.take(entry.pool, 1)
+            self._take(entry)
             for interface in instance.nics.values():
                 interface.start()  # a new public address
             _set_state(instance, "pending")
@@ -175,21 +176,25 @@ class Lifecycle:
     def _boot(self, entry: Entry) -> None:
         began = self._cloud.clock.now()
         try:
-            entry.machine.start()
-            entry.is_started = True
-            self._wait_until_it_answers(entry)
+            with entry.changing:
+                if entry.instance.state != "pending":
+                    return  # terminated or stopped before its turn came
+                entry.machine.start()
+                entry.is_started = True
+                self._wait_until_it_answers(entry)
         except OSError as error:
-            with self._cloud.lock:
-                self.terminate(
-                    entry.instance,
-                    StateReason(f"Server.InternalError: cannot start: {error}", "Server.InternalError"),
-                )
+            self._give_up(entry, error)
             return
         left = self._cloud.scenario.boot_seconds - (self._cloud.clock.now() - began)
         if left > 0:
             self._cloud.clock.after(left, lambda: self._run(entry))
         else:
             self._run(entry)
+
+    def _give_up(self, entry: Entry, error: OSError) -> None:
+        why = f"Server.InternalError: Internal error on launch: {error}"
+        with self._cloud.lock:
+            self.terminate(entry.instance, StateReason(why, "Server.InternalError"))
 
     def _wait_until_it_answers(self, entry: Entry) -> None:
         deadline = time.monotonic() + BOOT_DEADLINE_SECONDS
@@ -205,30 +210,40 @@ class Lifecycle:
             if entry.instance.state == "pending":
                 _set_state(entry.instance, "running")
 
-    def _finish(self, entry: Entry, was_running: bool) -> None:
-        entry.machine.stop(orderly=entry.instance.state_reason is not DIED)
-        entry.machine.remove()
+    def _finish(self, entry: Entry) -> None:
         instance = entry.instance
+        with entry.changing:
+            entry.machine.stop(orderly=instance.state_reason is not DIED)
+            entry.machine.remove()
         with self._cloud.lock:
             volumes.release(instance.ec2_backend, instance)
             for interface in list(instance.nics.values()):
                 interface.stop()
                 interface.delete()  # the address is free again, now that nothing listens on it
             instance.ec2_backend.iam_instance_profile_associations.pop(instance.id, None)
-            if was_running:
-                self._cloud.pools.give_back(entry.pool)
+            self._give_back(entry)
             _set_state(instance, "terminated")
         self._cloud.clock.after(KEPT_SECONDS, lambda: self._forget(instance))
 
     def _halt(self, entry: Entry) -> None:
-        entry.is_started = False
-        entry.machine.stop(orderly=True)
+        with entry.changing:
+            entry.is_started = False
+            entry.machine.stop(orderly=True)
         with self._cloud.lock:
             for interface in entry.instance.nics.values():
                 interface.stop()  # the public address goes, the private one stays
-            self._cloud.pools.give_back(entry.pool)
+            self._give_back(entry)
             if entry.instance.state == "stopping":
                 _set_state(entry.instance, "stopped")
+
+    def _take(self, entry: Entry) -> None:
+        self._cloud.pools.take(entry.pool, 1)
+        entry.holds_capacity = True
+
+    def _give_back(self, entry: Entry) -> None:
+        if entry.holds_capacity:
+            self._cloud.pools.give_back(entry.pool)
+        entry.holds_capacity = False
 
     def _forget(self, instance: Any) -> None:
         with self._cloud.lock:

@@ -13,7 +13,7 @@ import psutil
 from infra.errors import HostUnreachable
 from infra.local import LocalCloud
 from infra.local.processes import INSTANCE_MARK, marked
-from tests.infra.local.orders import code_of, describe, machine, state, until, wait_for
+from tests.infra.local.orders import code_of, describe, machine, machines, state, until, wait_for
 
 SPILL = {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 8, "DeleteOnTermination": True}}
 
@@ -166,3 +166,35 @@ def test_terminated_instances_are_forgotten_after_an_hour_of_simulated_time(
         return code_of(lambda: state(ec2, instance_id)) == "InvalidInstanceID.NotFound"
 
     until(forgotten, "the instance to be forgotten")
+
+
+def test_what_is_terminated_while_it_boots_leaves_nothing(hosts_cloud: LocalCloud, hosts_ec2: Any) -> None:
+    made = [str(one["InstanceId"]) for one in machines(hosts_ec2, 6)]
+    hosts_ec2.terminate_instances(InstanceIds=made)
+    for instance_id in made:
+        wait_for(hosts_ec2, instance_id, "terminated")
+        assert marked(INSTANCE_MARK, instance_id) == []
+        assert not (hosts_cloud.folder / "hosts" / instance_id).exists()
+
+
+def test_capacity_is_given_back_once_however_an_instance_ends(cloud: LocalCloud, ec2: Any) -> None:
+    zone = {"Placement": {"AvailabilityZone": "us-east-1a"}}
+    cloud.control("POST", "capacity", [{"instance_type": "m6i.large", "machines": 2}])
+    both = [str(one["InstanceId"]) for one in machines(ec2, 2, **zone)]
+    ec2.stop_instances(InstanceIds=both[:1])
+    ec2.terminate_instances(InstanceIds=both[:1])
+    wait_for(ec2, both[0], "terminated")
+    machine(ec2, **zone)
+    assert code_of(lambda: machine(ec2, **zone)) == "InsufficientInstanceCapacity"
+
+
+def test_a_stopped_instance_needs_capacity_to_start(cloud: LocalCloud, ec2: Any) -> None:
+    instance_id = str(machine(ec2)["InstanceId"])
+    ec2.stop_instances(InstanceIds=[instance_id])
+    wait_for(ec2, instance_id, "stopped")
+    cloud.control("POST", "capacity", [{"machines": 0}])
+    start = lambda: ec2.start_instances(InstanceIds=[instance_id])  # noqa: E731
+    assert code_of(start) == "InsufficientInstanceCapacity"
+    cloud.control("POST", "capacity", [])
+    assert code_of(start) == ""
+    wait_for(ec2, instance_id, "running")
