@@ -26,7 +26,8 @@ def default_map(file: Path | None, verbs: Iterable[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(key, parameters, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise UsageError(f"{chosen} has {key}, which is no option of sparknet-ec2.{hint}")
-    return dict.fromkeys(verbs, {parameters[key]: value for key, value in values.items()})
+    chosen_values = {parameters[key]: value for key, value in values.items()}
+    return dict.fromkeys(verbs, chosen_values)
 
 
 def known() -> dict[str, str]:
