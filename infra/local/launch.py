@@ -26,6 +26,7 @@ from infra.local.patches import Original, patch
 from infra.local.pools import ON_DEMAND, SPOT, Pool, check_type, zones_with
 
 ROOT_DISK = {"VolumeSize": 15, "VolumeType": "gp3", "DeleteOnTermination": True}
+VOLUME_TYPES = ("gp3", "gp2", "io1", "io2", "st1", "sc1", "standard")
 SSM_PREFIX = "resolve:ssm:"
 DEFAULT_TYPE = "m1.small"  # EC2's own, for calls that name none
 RESERVED_ADDRESSES = range(5)  # of each subnet, by AWS
@@ -104,6 +105,7 @@ def resolve(backend: Any, parameters: Mapping[str, Any]) -> LaunchSpec:
     )
     patch.cloud.pools.check_offered(spec.pool)
     _check_group(spec)
+    _check_disks(backend, spec)
     return spec
 
 
@@ -214,20 +216,35 @@ def _reserve(backend: Any, spec: LaunchSpec, count: int) -> Any:
 
 def _give_disks(backend: Any, instance: Any, spec: LaunchSpec) -> None:
     for device, ebs in spec.disks.items():
-        volume = backend.create_volume(
-            size=ebs.get("VolumeSize"),
-            zone_name=spec.subnet.availability_zone,
-            snapshot_id=ebs.get("SnapshotId"),
-            encrypted=bool(ebs.get("Encrypted")),
-            kms_key_id=ebs.get("KmsKeyId"),
-            volume_type=ebs.get("VolumeType"),
-            iops=ebs.get("Iops"),
-            throughput=ebs.get("Throughput"),
-        )
+        volume = _new_volume(backend, ebs, spec.subnet.availability_zone)
         volume.add_tags(dict(spec.tags.get("volume", {})))
         patch.cloud.disks.make(volume)
         keep = ebs.get("DeleteOnTermination") is False
         volumes.attach_at_launch(instance, device, volume, delete_on_termination=not keep)
+
+
+def _new_volume(backend: Any, ebs: Mapping[str, Any], zone: str) -> Any:
+    return backend.create_volume(
+        size=ebs.get("VolumeSize"),
+        zone_name=zone,
+        snapshot_id=ebs.get("SnapshotId"),
+        encrypted=bool(ebs.get("Encrypted")),
+        kms_key_id=ebs.get("KmsKeyId"),
+        volume_type=ebs.get("VolumeType"),
+        iops=ebs.get("Iops"),
+        throughput=ebs.get("Throughput"),
+    )
+
+
+def _check_disks(backend: Any, spec: LaunchSpec) -> None:
+    """Raises what EC2 says to a volume that cannot be, before any instance is made."""
+    for ebs in spec.disks.values():
+        if ebs.get("VolumeType", "gp2") not in VOLUME_TYPES:
+            raise EC2ClientError(
+                "InvalidParameterValue", f"Invalid value '{ebs['VolumeType']}' for VolumeType."
+            )
+        volume = _new_volume(backend, ebs, spec.subnet.availability_zone)
+        del backend.volumes[volume.id]
 
 
 def _show_disks(instance: Any, machine: Machine) -> None:

@@ -12,6 +12,10 @@ from tests.infra.local.orders import IMAGE, code_of, describe, machine, name, te
 DISK = {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 100, "VolumeType": "gp3", "Encrypted": True}}
 
 
+def disk(**ebs: Any) -> dict[str, Any]:
+    return {"BlockDeviceMappings": [{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 8, **ebs}}]}
+
+
 def volumes_of(ec2: Any, instance_id: str) -> dict[str, dict[str, Any]]:
     """Device -> volume."""
     filters = [{"Name": "attachment.instance-id", "Values": [instance_id]}]
@@ -126,6 +130,9 @@ def test_without_a_zone_the_instance_goes_where_the_type_is_offered(ec2: Any) ->
         ({"Placement": {"GroupName": "none"}}, "InvalidPlacementGroup.Unknown"),
         ({"Placement": {"AvailabilityZone": "us-east-1z"}}, "InvalidParameterValue"),
         ({"InstanceType": "g7e.2xlarge", "Placement": {"AvailabilityZone": "us-east-1b"}}, "Unsupported"),
+        (disk(VolumeType="gp9"), "InvalidParameterValue"),
+        (disk(VolumeType="gp2", Throughput=250), "InvalidParameterDependency"),
+        (disk(SnapshotId="snap-0123456789abcdef0"), "InvalidSnapshot.NotFound"),
         ({"DryRun": True}, "DryRunOperation"),
     ],
 )
