@@ -110,6 +110,7 @@ def train(
         param.weights.append(weights)
     with _no_hints():
         running = Solver.for_param(param, file=solver, device=None if gpu is None else _gpu(gpu))
+    _must_have_data(running.net, solver)
     with SignalRequests(sigint=Action(sigint_effect), sighup=Action(sighup_effect)) as requests:
         running.requested_action = requests
         running.solve(snapshot)
@@ -239,10 +240,13 @@ def _no_hints() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
-def _must_have_data(net: Any, model: Path) -> None:
+def _must_have_data(net: Any, file: Path) -> None:
     if net.input_names:
-        names = ", ".join(net.input_names)
-        raise UsageError(f"{model}: {names} must be fed by a program; give a net with data layers")
+        names = " and ".join(net.input_names)
+        raise UsageError(
+            f"{file}: {names} of the net must be fed by a program, such as those in apps/; "
+            "this command runs nets with data layers"
+        )
 
 
 def _upgrade_weights(source: Path, target: Path | None) -> None:

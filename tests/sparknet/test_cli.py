@@ -164,6 +164,7 @@ def test_old_weights_are_brought_up_to_date(folder: Path) -> None:
         (("upgrade", "no.caffemodel", "x"), "no file no.caffemodel"),
         (("time", "--model", "net.prototxt", "--gpu", "99"), "there is no GPU 99"),
         (("test", "--model", "input.prototxt", "--weights", "x"), "must be fed by a program"),
+        (("train", "--solver", "input_solver.prototxt"), "x of the net must be fed by a program"),
         (("train", "--solver", "x", "--weights", "a", "--snapshot", "b"), "not both"),
         (("summary", "broken.prototxt"), "broken.prototxt:1:"),
         (("upgrade", "broken.caffemodel", "x"), "not a .caffemodel"),
@@ -178,6 +179,7 @@ def test_input_that_cannot_be_used_leaves_with_2_and_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "input.prototxt").write_text('input: "x" input_shape { dim: 1 }')
+    (folder / "input_solver.prototxt").write_text('net: "input.prototxt" base_lr: 1 lr_policy: "fixed"')
     (folder / "broken.prototxt").write_text("layer { nmae: 1 }")
     (folder / "broken.caffemodel").write_bytes(b"\xff\xff")
     monkeypatch.chdir(folder)

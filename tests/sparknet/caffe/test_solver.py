@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -298,6 +299,22 @@ def test_a_published_state_is_gone_on_from() -> None:
     assert solver.iter == 4000
     assert solver.net.weights.abs().max() > 0
     assert solver.history[0].any()
+
+
+WITHOUT_EFFECT = {
+    "layer_wise_reduce": "a solver here runs on one device",
+    "solver_type": "became type when the file was read",
+}
+
+
+def test_every_setting_of_a_solver_is_read_or_known_to_have_no_effect() -> None:
+    folder = Path(solver_nets.__file__).parent
+    files = ("solver", "solver_nets", "descent", "policies")
+    source = "".join((folder / f"{name}.py").read_text() for name in files)
+    read = set(re.findall(r"(?:param|solver|settings|schedule)\.(\w+)", source)) | set(
+        solver_nets.TRAIN_FIELDS
+    )
+    assert {field.name for field in SolverParameter.DESCRIPTOR.fields} - read == set(WITHOUT_EFFECT)
 
 
 def test_the_parameters_that_a_solver_reads_are_caffes_defaults() -> None:
