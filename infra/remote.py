@@ -231,6 +231,8 @@ class SSHHost:
             self._open = None
 
     def _follow(self, command: str, stdin: str, out: Lines, error: Lines, seconds: float) -> int:
+        from paramiko.ssh_exception import SSHException
+
         end = time.monotonic() + seconds
         transport = self._connection().transport
         try:
@@ -250,11 +252,14 @@ class SSHHost:
             out.end()
             error.end()
             status: int = channel.recv_exit_status()
-        except (OSError, EOFError) as failure:
+        except (OSError, EOFError, SSHException) as failure:
             if isinstance(failure, TimeoutError) and time.monotonic() > end:
                 raise
             self.close()
             raise HostUnreachable(self.name, f"the connection was lost ({failure})") from None
+        if status < 0:  # the channel was closed without one
+            self.close()
+            raise HostUnreachable(self.name, "the connection was lost while a command was running")
         return status
 
     def _upload(self, stream: BinaryIO, target: PurePosixPath, mode: int) -> None:
