@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import click
 
 from sparknet.errors import Interrupted, SparkNetError, UsageError
+from sparknet.training import Momentum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,9 @@ class Options:
     output: Path
     sampling: str
     outer: str
-    momentum: str | None
+    momentum: Momentum | None
+    checkpoint: str | None
+    checkpoint_every: int
 
 
 _POSITIVE = click.IntRange(min=1)
@@ -100,8 +103,16 @@ def training_options(
         ),
         click.option(
             "--momentum",
-            type=click.Choice(["keep", "reset"]),
+            type=click.Choice(["keep", "average", "reset"]),
             help="What becomes of a worker's momentum at an averaging.  [default: keep; reset with slowmo]",
+        ),
+        click.option(
+            "--checkpoint",
+            metavar="DIR|URL",
+            help="Where to save the run's state, and to go on from if there is one: a shared folder, s3://...",
+        ),
+        click.option(
+            "--checkpoint-every", type=_POSITIVE, default=10, help="Rounds between two checkpoints."
         ),
     ]
 

@@ -6,40 +6,34 @@ Task + Options ──> SparkWorkers ──> train() ──> one line a round, me
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import click
-import numpy as np
 from pyspark import RDD
 from pyspark.sql import SparkSession
 
+from apps.journal import Journal, make_folder
 from apps.options import Options
 from apps.solvers import Threaded, load
-from sparknet import report
-from sparknet.caffe import weight_file
+from sparknet.checkpoint import Checkpoints, resumed
 from sparknet.data import Examples, Transform
 from sparknet.data.locate import Located
 from sparknet.errors import TrainingError, UsageError
-from sparknet.metrics import Log, Record
+from sparknet.metrics import Record
 from sparknet.outer import Average, Outer, SlowMo
 from sparknet.replica import CaffeModel
-from sparknet.report import Run
-from sparknet.spark.frames import from_examples
-from sparknet.spark.session import session
+from sparknet.spark import SparkWorkers, from_examples, session
 from sparknet.spark.slots import threads_each, workers_for
-from sparknet.spark.workers import SparkWorkers
-from sparknet.training import Round, Settings, train
-from sparknet.weights import Vector
+from sparknet.training import Momentum, Settings, train
 from sparknet.worker import Recipe
 
 OUTERS: dict[str, Callable[[], Outer]] = {"average": Average, "slowmo": SlowMo}
 
 # SlowMo's momentum takes the place of the workers' own
-MOMENTA = {"average": "keep", "slowmo": "reset"}
+MOMENTA: dict[str, Momentum] = {"average": "keep", "slowmo": "reset"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +72,6 @@ class Task:
         return (channels, crop, crop) if crop else (channels, height, width)
 
 
-@dataclass
-class Progress:
-    """The rounds done so far and the weights of the last; what is kept if the run ends here."""
-
-    title: str
-    settings: dict[str, str]
-    records: list[Record] = field(default_factory=list)
-    weights: Vector | None = None
-
-    def take(self, done: Round, record: Record) -> None:
-        self.records.append(record)
-        self.weights = done.weights
-
-
 def run(task: Task, options: Options) -> None:
     """Train as ``options`` say, print a line a round, and leave model and report in ``options.output``.
 
@@ -101,53 +81,60 @@ def run(task: Task, options: Options) -> None:
     click.echo(f"data: {task.origin}")
     sizes = {"batch_size": options.batch_size, "test_batch_size": task.test_batch_size}
     model = load(options.solver, task.shape, **sizes)
-    _make(options.output)
+    make_folder(options.output)
     with _spark(f"SparkNet {model.net.name}") as spark:
         count = workers_for(spark, options.workers)
         threads = threads_each(spark, count)
-        progress = Progress(model.net.name, _settings(task, options, model, count, threads))
-        click.echo(f"training {progress.title} on {progress.settings['workers']}")
         recipe = _recipe(task, options, Threaded(model=model, threads=threads))
+        table = _table(task, options, model, count, threads)
+        click.echo(f"training {model.net.name} on {table['workers']}")
         shards = task.shards(spark, count)
         with SparkWorkers(spark, recipe, shards, task.test, shape=task.test.shape) as workers:
-            try:
-                _rounds(workers, options, progress, synthetic=task.synthetic)
-            finally:
-                _leave(progress, model, options.output)
+            outer = OUTERS[options.outer]()
+            checkpoints = _checkpoints(options)
+            start = _start(checkpoints, workers, outer, options)
+            done = int(start.get("done", 0))
+            with Journal(options.output, model, table, synthetic=task.synthetic, done=done) as journal:
+                for round_ in train(workers, _settings(options), outer, **start):
+                    _tell(journal.take(round_))
+                    if checkpoints:
+                        checkpoints.after(round_, workers, outer)
 
 
-def _rounds(workers: SparkWorkers, options: Options, progress: Progress, *, synthetic: bool) -> None:
-    started = time.monotonic()
-    settings = Settings(
+def _tell(record: Record) -> None:
+    click.echo(record.line)
+    if record.loss is None:
+        raise TrainingError(
+            f"the loss is no longer a number after round {record.round}: lower base_lr in the solver"
+        )
+
+
+def _checkpoints(options: Options) -> Checkpoints | None:
+    if options.checkpoint is None:
+        return None
+    return Checkpoints(options.checkpoint, every=options.checkpoint_every)
+
+
+def _start(
+    checkpoints: Checkpoints | None, workers: SparkWorkers, outer: Outer, options: Options
+) -> dict[str, Any]:
+    """Where ``train`` begins: after the last checkpoint, if there is one."""
+    start = resumed(checkpoints.latest() if checkpoints else None, workers, outer)
+    if start:
+        click.echo(f"going on after round {start['done']}, from {options.checkpoint}")
+    if start.get("done", 0) >= options.rounds:
+        raise UsageError(f"{start['done']} rounds are done already: ask for more with --rounds")
+    return start
+
+
+def _settings(options: Options) -> Settings:
+    return Settings(
         rounds=options.rounds,
         tau=options.tau,
         time_cap_seconds=options.time_cap,
         test_every=options.test_every,
-        momentum=options.momentum or MOMENTA[options.outer],  # type: ignore[arg-type]
+        momentum=options.momentum or MOMENTA[options.outer],
     )
-    with Log(options.output / "metrics.jsonl") as log:
-        for done in train(workers, settings, OUTERS[options.outer]()):
-            record = Record.of(done, elapsed_seconds=time.monotonic() - started, synthetic=synthetic)
-            log.write(record)
-            click.echo(record.line)
-            if record.loss is None:
-                raise TrainingError(
-                    f"the loss is no longer a number after round {record.round}: lower base_lr in the solver"
-                )
-            progress.take(done, record)
-
-
-def _leave(progress: Progress, model: CaffeModel, output: Path) -> None:
-    """Write what there is, and say so."""
-    if progress.weights is None:
-        return
-    replica = CaffeModel(net=model.net, solver=model.solver, device="cpu")()
-    np.copyto(replica.weights.numpy(), progress.weights)
-    weight_file.save(replica.net, output / "model.caffemodel")
-    done = Run(title=progress.title, settings=progress.settings, records=progress.records)
-    report.write(output, done)
-    click.echo(done.headline)
-    click.echo(f"model.caffemodel, metrics.jsonl, report.html and curve.png are in {output.resolve()}")
 
 
 def _recipe(task: Task, options: Options, replica: Threaded) -> Recipe:
@@ -162,7 +149,7 @@ def _recipe(task: Task, options: Options, replica: Threaded) -> Recipe:
     )
 
 
-def _settings(task: Task, options: Options, model: CaffeModel, workers: int, threads: int) -> dict[str, str]:
+def _table(task: Task, options: Options, model: CaffeModel, workers: int, threads: int) -> dict[str, str]:
     """The table of settings in the report."""
     solver = model.solver
     return {
@@ -193,10 +180,3 @@ def _spark(name: str) -> Iterator[SparkSession]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {folder} cannot be made: {error.strerror}") from error

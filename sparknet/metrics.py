@@ -100,13 +100,13 @@ class Record:
 class Log:
     """Appends records to a file, one line of JSON each, flushed: a run that is killed keeps what it wrote.
 
-    A new run begins the file anew, one that is ``resumed`` writes on. Raises UsageError if that cannot be.
+    It begins the file anew. Raises UsageError if that cannot be.
     """
 
-    def __init__(self, file: Path, *, resumed: bool = False) -> None:
+    def __init__(self, file: Path) -> None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._file = file.open("a" if resumed else "w", encoding="utf-8")
+            self._file = file.open("w", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{file} cannot be written ({error.strerror}): give another folder") from error
 
@@ -114,6 +114,9 @@ class Log:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
     def write(self, record: Record) -> None:

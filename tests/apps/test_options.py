@@ -39,6 +39,7 @@ def test_every_option_arrives() -> None:
         *("--tau", "5", "--rounds", "6", "--batch-size", "7", "--workers", "8", "--time-cap", "1.5"),
         *("--solver", "s.prototxt", "--data", "synthetic", "--seed", "9", "--test-every", "0"),
         *("--output", "out", "--sampling", "epoch", "--outer", "slowmo", "--momentum", "keep"),
+        *("--checkpoint", "s3://bucket/run", "--checkpoint-every", "7"),
     )
     assert options == Options(
         tau=5,
@@ -54,6 +55,8 @@ def test_every_option_arrives() -> None:
         sampling="epoch",
         outer="slowmo",
         momentum="keep",
+        checkpoint="s3://bucket/run",
+        checkpoint_every=7,
     )
 
 

@@ -92,6 +92,21 @@ def test_photographs_are_read_by_the_workers_themselves(tmp_path: Path) -> None:
     assert "synthetic" not in done.stdout
 
 
+def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(tmp_path: Path) -> None:
+    common = (*SMALL, "--checkpoint", "saved", "--checkpoint-every", "1", "--output", "parts")
+    first = run_app("MnistApp", *common, "--rounds", "2", folder=tmp_path)
+    second = run_app("MnistApp", *common, "--rounds", "4", folder=tmp_path)
+    third = run_app("MnistApp", *common, "--rounds", "4", folder=tmp_path)
+    whole = run_app("MnistApp", *SMALL, "--rounds", "4", "--output", "whole", folder=tmp_path)
+    assert [first.returncode, second.returncode, whole.returncode] == [0, 0, 0], second.stderr
+    assert "going on after round 2, from saved" in second.stdout
+    assert (third.returncode, "4 rounds are done already" in third.stderr) == (2, True)
+    models = [(tmp_path / part / "model.caffemodel").read_bytes() for part in ("parts", "whole")]
+    assert models[0] == models[1]
+    records = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in records] == [1, 2, 3, 4]
+
+
 def test_spark_submit_runs_an_app_on_its_cluster_from_a_zip(tmp_path: Path) -> None:
     """Three executors in processes of their own, which have the packages from the zip alone."""
     pack(tmp_path / "trainer.zip")

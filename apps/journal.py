@@ -1,0 +1,84 @@
+"""What a run leaves behind: its records as they come, and model and report when it ends, however it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import click
+import numpy as np
+
+from sparknet import metrics, report
+from sparknet.caffe import weight_file
+from sparknet.errors import UsageError
+from sparknet.metrics import Log, Record
+from sparknet.replica import CaffeModel
+from sparknet.report import Run
+from sparknet.training import Round
+from sparknet.weights import Vector
+
+
+class Journal:
+    """Writes ``metrics.jsonl`` into ``output`` round by round; the rest when it is left.
+
+    ``model`` is the net whose weights are written, ``settings`` the table of the report. A run that goes on
+    after round ``done`` keeps the records up to there. Raises UsageError if ``output`` cannot be written.
+    """
+
+    def __init__(
+        self, output: Path, model: CaffeModel, settings: Mapping[str, str], *, synthetic: bool, done: int = 0
+    ) -> None:
+        self.output, self.model, self.settings, self.synthetic = output, model, settings, synthetic
+        self._weights: Vector | None = None
+        self._records = _before(output / "metrics.jsonl", done)
+        self._log = Log(output / "metrics.jsonl")
+        for record in self._records:
+            self._log.write(record)
+        elapsed = self._records[-1].elapsed_seconds if self._records else 0.0
+        self._started = time.monotonic() - elapsed
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._log.close()
+        if self._weights is not None:
+            self._leave(self._weights)
+
+    def take(self, done: Round) -> Record:
+        """Keep a round; the record of it, which is on disk by then."""
+        elapsed = time.monotonic() - self._started
+        record = Record.of(done, elapsed_seconds=elapsed, synthetic=self.synthetic)
+        self._log.write(record)
+        self._records.append(record)
+        if record.loss is not None:
+            self._weights = done.weights
+        return record
+
+    def _leave(self, weights: Vector) -> None:
+        replica = CaffeModel(net=self.model.net, solver=self.model.solver, device="cpu")()
+        np.copyto(replica.weights.numpy(), weights)
+        weight_file.save(replica.net, self.output / "model.caffemodel")
+        run = Run(title=self.model.net.name, settings=self.settings, records=self._records)
+        report.write(self.output, run)
+        click.echo(run.headline)
+        click.echo(
+            f"model.caffemodel, metrics.jsonl, report.html and curve.png are in {self.output.resolve()}"
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Raises UsageError if there can be no such folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {folder} cannot be made: {error.strerror}") from error
+
+
+def _before(file: Path, done: int) -> list[Record]:
+    """The records of the rounds up to ``done``, where they are still there."""
+    if not done or not file.exists():
+        return []
+    return [record for record in metrics.read(file) if record.round <= done]
