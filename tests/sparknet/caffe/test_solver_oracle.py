@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
+from sparknet.caffe.solver import Solver
 from tests.sparknet.caffe.oracle import oracle_file
 from tests.sparknet.caffe.training import batches, distance, losses_of, moments, set_weights, solver_of
 
@@ -42,3 +45,18 @@ def test_the_displayed_loss_is_averaged_over_a_window(caplog: pytest.LogCaptureF
     solver.step(50, batches(FOLDER / "data.npz"))
     shown = [float(line.rsplit(" = ", 1)[1]) for line in caplog.messages if ", loss = " in line]
     np.testing.assert_allclose(shown, caffe["displayed_loss"], rtol=2e-5)
+
+
+def test_the_files_of_caffes_run_train_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Adam_clip_itersize2.solver.prototxt", "net_conv.prototxt"):
+        shutil.copy(FOLDER / name, tmp_path)
+    with np.load(FOLDER / "data.npz") as rows, h5py.File(tmp_path / "data.h5", "w") as file:
+        file["data"], file["label"] = rows["data"], rows["label"]
+    (tmp_path / "data_list.txt").write_text("data.h5\n")
+    monkeypatch.chdir(tmp_path)
+    solver = Solver.for_file("Adam_clip_itersize2.solver.prototxt")
+    caffe = dict(np.load(FOLDER / "Adam_clip_itersize2.npz"))
+    set_weights(solver, caffe, "init")
+    solver.solve()
+    assert distance(solver, caffe, "final") <= 1e-5
+    assert (tmp_path / "snap_iter_50.caffemodel").exists()
