@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from infra.errors import SetupError
 from infra.local import control, daemon
-from infra.local.home import Endpoint, Home
+from infra.local.home import HOME_VARIABLE, Endpoint, Home
 from infra.local.host import ProcessHost
 
 
@@ -22,7 +23,13 @@ def open_cloud(
     Raises SetupError if the server does not come up, UsageError for a port that is taken or a bad scenario.
     """
     place = Home.find(home)
-    endpoint = daemon.find_or_start(place, scenario=scenario, port=port) if start else daemon.find(place)
+    try:
+        endpoint = daemon.find_or_start(place, scenario=scenario, port=port) if start else daemon.find(place)
+    except OSError as error:
+        raise SetupError(
+            f"the embedded cloud cannot keep its files in {place.folder}: {error.strerror or error}; "
+            f"make room there, or name another folder with {HOME_VARIABLE}"
+        ) from error
     return LocalCloud(place, endpoint) if endpoint else None
 
 

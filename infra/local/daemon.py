@@ -39,13 +39,19 @@ def find(home: Home) -> Endpoint | None:
 def find_or_start(home: Home, *, scenario: Path | None = None, port: int = 0) -> Endpoint:
     """The running server of ``home``, started first if there is none.
 
-    Raises SetupError with the end of its log if it does not come up, UsageError if ``port`` is taken.
+    Raises SetupError with the end of its log if it does not come up, UsageError if ``port`` is taken, or if a
+    server that runs already was to get a scenario or another port.
     """
     with home.locked(timeout_seconds=START_SECONDS + STOP_SECONDS):
         endpoint = find(home)
         if endpoint is None:
             _sweep(home)  # whatever a dead server left: its instances died with it
-            endpoint = _start(home, scenario, port)
+            return _start(home, scenario, port)
+        if scenario or port not in (0, endpoint.port):
+            raise UsageError(
+                f"the embedded cloud in {home.folder} runs already, on port {endpoint.port}; end it with "
+                "`sparknet-ec2 local stop` before giving it another scenario or port"
+            )
         return endpoint
 
 

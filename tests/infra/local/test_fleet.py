@@ -153,6 +153,11 @@ def test_options_that_cannot_be_are_refused(ec2: Any, options: dict[str, Any], c
     assert code_of(lambda: fleet(ec2, zones("b"), 2, **options)) == code
 
 
+def test_requirements_instead_of_types_are_refused(ec2: Any) -> None:
+    needs = {"VCpuCount": {"Min": 4}, "MemoryMiB": {"Min": 1024}}
+    assert code_of(lambda: fleet(ec2, [{"InstanceRequirements": needs}], 1)) == "UnsupportedOperation"
+
+
 def test_a_template_that_is_gone_is_not_found(ec2: Any) -> None:
     of = template(ec2)
     ec2.delete_launch_template(LaunchTemplateId=of)

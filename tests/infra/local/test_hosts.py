@@ -125,6 +125,8 @@ def test_paths_outside_the_host_are_refused(host: ProcessHost, tmp_path: Path) -
         host.put(tmp_path / "file", PurePosixPath("/etc/sparknet-test"))
     with pytest.raises(HostError, match="outside the host"):
         host.get(host.root / "../../../endpoint.json", tmp_path / "stolen")
+    with pytest.raises(HostError, match=r"cannot copy .*: No such file"):
+        host.put(tmp_path / "none", host.root / "none")
     with pytest.raises(HostError, match="there is no"):
         host.get(host.root / "missing", tmp_path / "missing")
 

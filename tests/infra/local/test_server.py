@@ -155,3 +155,18 @@ def scenario(home: Path, data: dict[str, object]) -> Path:
     path = home / "scenario.json"
     path.write_text(json.dumps(data))
     return path
+
+
+def test_a_home_that_cannot_be_written_is_said(home: Path) -> None:
+    (home / "file").touch()
+    with pytest.raises(SetupError, match=r"cannot keep its files in .*file/local: Not a directory"):
+        open_cloud(home / "file")
+
+
+def test_a_running_server_takes_no_other_scenario_or_port(home: Path) -> None:
+    first = opened(home, scenario=scenario(home, {"hosts": "none"}))
+    assert opened(home).pid == first.pid
+    with pytest.raises(UsageError, match="runs already"):
+        opened(home, scenario=home / "scenario.json")
+    with pytest.raises(UsageError, match="before giving it another scenario or port"):
+        opened(home, port=1)
