@@ -203,6 +203,11 @@ def _candidates(
             "Version": stamp["aws:ec2launchtemplate:version"],
         }
         for override in config.get("Overrides") or [{}]:
+            if override.get("InstanceRequirements"):
+                raise EC2ClientError(
+                    "UnsupportedOperation",
+                    "This simulated cloud knows instance types, not InstanceRequirements.",
+                )
             for placed in _placed(backend, template, override):
                 try:
                     spec = launch.resolve(backend, _parameters(template, placed, request, purchase))

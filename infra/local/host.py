@@ -88,14 +88,14 @@ class ProcessHost:
 
     def put(self, source: Path, target: PurePosixPath) -> None:
         """See ``infra.remote.Host.put``; file modes are kept."""
-        _copy(source, self._inside(target))
+        self._copy(source, self._inside(target))
 
     def get(self, source: PurePosixPath, target: Path) -> None:
         """See ``infra.remote.Host.get``; file modes are kept."""
         origin = self._inside(source)
         if not origin.exists():
             raise HostError(self.name, f"there is no {source} to copy")
-        _copy(origin, target)
+        self._copy(origin, target)
 
     def close(self) -> None:
         """Nothing to close: each command has a connection of its own."""
@@ -124,6 +124,17 @@ class ProcessHost:
             _send(connection, b"K", b"")
             self._follow(connection, output, time.monotonic() + _KILL_SECONDS)
         output.end()
+
+    def _copy(self, source: Path, target: Path) -> None:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copy2(source, target)
+        except OSError as error:
+            reason = error.strerror or error
+            raise HostError(self.name, f"cannot copy {source} to {target}: {reason}") from error
 
     def _inside(self, path: PurePosixPath) -> Path:
         if not Path(os.path.normpath(path)).is_relative_to(self._root):
@@ -205,14 +216,6 @@ def _send_text(connection: socket.socket, text: str) -> None:
         for start in range(0, len(data), _STDIN_CHUNK):
             _send(connection, b"I", data[start : start + _STDIN_CHUNK])
         _send(connection, b"I", b"")
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    else:
-        shutil.copy2(source, target)
 
 
 def _decode(data: bytes) -> str:
