@@ -66,7 +66,7 @@ def write(path: str | Path, state: SolverState) -> None:
 def flattened(history: Sequence[torch.Tensor], shapes: Sequence[Shape]) -> list[torch.Tensor]:
     """The blobs of a history as flat vectors, one for every ``len(shapes)`` blobs.
 
-    Raises ModelError unless the blobs have these shapes, over and over.
+    Raises ModelError unless the blobs have these shapes, over and over; or four axes, the first ones 1.
     """
     if len(history) % max(len(shapes), 1):
         raise ModelError(
@@ -74,7 +74,7 @@ def flattened(history: Sequence[torch.Tensor], shapes: Sequence[Shape]) -> list[
             f"which is no multiple of the net's {len(shapes)}"
         )
     for number, (blob, shape) in enumerate(zip(history, _repeated(shapes, len(history)), strict=True)):
-        if tuple(blob.shape) != shape:
+        if tuple(blob.shape) not in (shape, (1,) * (4 - len(shape)) + shape):  # the latter before 2015
             raise ModelError(
                 f"history blob {number} of the solver state is {tuple(blob.shape)}, the net's is {shape}: "
                 "it belongs to another net"

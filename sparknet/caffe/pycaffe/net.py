@@ -81,6 +81,10 @@ class Net:
         learned = [blob for layer in core.layers for blob in layer.blobs]
         fed = [top for node in core.nodes if node.is_fed for top in node.tops]
         self._held = HeldArrays(plain=[*learned, *fed], plain_diffs=learned)
+        self._blobs = OrderedDict((name, Blob(blob, self._held)) for name, blob in core.blobs.items())
+        self._params = OrderedDict(
+            (name, BlobVec(Blob(blob, self._held) for blob in blobs)) for name, blobs in core.params.items()
+        )
         self._before_forward: list[Callback] = []
         self._after_forward: list[Callback] = []
         self._before_backward: list[Callback] = []
@@ -104,7 +108,7 @@ class Net:
     @property
     def blobs(self) -> OrderedDict[str, Blob]:
         """The blobs between layers by name, input to output."""
-        return OrderedDict((name, Blob(blob, self._held)) for name, blob in self._core.blobs.items())
+        return self._blobs
 
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
@@ -115,8 +119,7 @@ class Net:
     @property
     def params(self) -> OrderedDict[str, BlobVec]:
         """The learned blobs by layer name."""
-        named = self._core.params.items()
-        return OrderedDict((name, BlobVec(Blob(blob, self._held) for blob in blobs)) for name, blobs in named)
+        return self._params
 
     @property
     def inputs(self) -> list[str]:
@@ -184,8 +187,7 @@ class Net:
         if inputs:
             self._fill(inputs, self.inputs, "data", "Input blob arguments do not match net inputs.")
         self._forward(first, last)
-        all_blobs = self.blobs
-        return {name: all_blobs[name].data for name in names}
+        return {name: self._blobs[name].data for name in names}
 
     def backward(
         self,
@@ -204,8 +206,7 @@ class Net:
         if top_diffs:
             self._fill(top_diffs, self.outputs, "diff", "Top diff arguments do not match net outputs.")
         self._backward(first, last)
-        all_blobs = self.blobs
-        return {name: all_blobs[name].diff for name in names}
+        return {name: self._blobs[name].diff for name in names}
 
     def forward_all(self, blobs: Iterable[str] | None = None, **inputs: Array) -> dict[str, Floats]:
         """As ``forward``, for any number of records: in batches, the last one filled up with zeros."""

@@ -130,6 +130,12 @@ def test_a_history_is_flattened_and_shaped_back() -> None:
     assert all(torch.equal(a, b) for a, b in zip(back, [*STATE.history] * 2, strict=True))
 
 
+def test_a_history_from_before_2015_has_four_axes() -> None:
+    old = [STATE.history[0].view(1, 1, 2, 3), STATE.history[1].view(1, 1, 1, 1)]
+    (vector,) = solver_state.flattened(old, [(2, 3), (1,)])
+    assert vector.tolist() == [0, 1, 2, 3, 4, 5, 1.5]
+
+
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [([(2, 3)], r"blob 1 .* is \(1,\), the net's is \(2, 3\)"), ([(6,), (1,)], "another net")],
