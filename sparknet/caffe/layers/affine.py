@@ -80,15 +80,34 @@ class Scale(_Aligned):
 
     def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
         x, scale, bottoms = self.saved
-        diff = top_diffs[0]
-        if self.param.scale_param.bias_term and self.wants_gradient[-1]:
-            self.gradient(len(self.blobs) - 1, self._reduced(diff, scale.shape))
-        gradients: Gradients = [diff * self._spread(scale, x) if propagate_down[0] else None]
-        if bottoms == 1:
-            if self.wants_gradient[0]:
-                self.gradient(0, self._reduced(diff * x, scale.shape))
-            return gradients
-        return [*gradients, self._reduced(diff * x, scale.shape) if propagate_down[1] else None]
+        wants_bias = self.param.scale_param.bias_term and self.wants_gradient[-1]
+        wants = [propagate_down[0], self.wants_gradient[0] if bottoms == 1 else propagate_down[1], wants_bias]
+        grad_x, grad_scale, grad_bias = self._gradients(top_diffs[0], x, scale, wants)
+        if grad_bias is not None:
+            self.gradient(len(self.blobs) - 1, grad_bias)
+        if bottoms > 1:
+            return [grad_x, grad_scale]
+        if grad_scale is not None:
+            self.gradient(0, grad_scale)
+        return [grad_x]
+
+    def _gradients(self, diff: Tensor, x: Tensor, scale: Tensor, wants: list[bool]) -> list[Tensor | None]:
+        """Of x, scale and bias, those wanted."""
+        if self.first == scale.dim() == 1 and x.dim() > 1:
+            return self._by_channel(diff, x, scale, wants)
+        return [
+            diff * self._spread(scale, x) if wants[0] else None,
+            self._reduced(diff * x, scale.shape) if wants[1] else None,
+            self._reduced(diff, scale.shape) if wants[2] else None,
+        ]
+
+    def _by_channel(self, diff: Tensor, x: Tensor, scale: Tensor, wants: list[bool]) -> list[Tensor | None]:
+        """The same in one pass: a scale per channel is a batch normalisation with mean 0 and variance 1."""
+        mean, variance = torch.zeros_like(scale), torch.ones_like(scale)
+        found = torch.ops.aten.native_batch_norm_backward(
+            diff, x, scale, mean, variance, mean, variance, False, 0.0, wants
+        )
+        return [gradient if want else None for gradient, want in zip(found, wants, strict=True)]
 
 
 class Bias(_Aligned):

@@ -29,6 +29,7 @@ class Eltwise(Layer):
             raise self.error(f"coeff is given {len(p.coeff)} times for {len(bottoms)} bottoms")
         if p.coeff and p.operation != EltwiseParameter.SUM:
             raise self.error("coeff is for operation: SUM")
+        self.fresh_tops = p.operation == EltwiseParameter.SUM  # type: ignore[misc]  # the others read their top
 
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
         if any(tuple(shape) != tuple(bottoms[0]) for shape in bottoms):
@@ -63,8 +64,10 @@ class Eltwise(Layer):
         return diff
 
     def _sum(self, bottoms: Tensors) -> Tensor:
-        total = bottoms[0] * self.coefficients[0]
-        for bottom, coefficient in zip(bottoms[1:], self.coefficients[1:], strict=True):
+        first, second, *rest = self.coefficients
+        start = bottoms[0] if first == 1 else bottoms[0] * first
+        total = torch.add(start, bottoms[1], alpha=second)
+        for bottom, coefficient in zip(bottoms[2:], rest, strict=True):
             total.add_(bottom, alpha=coefficient)
         return total
 

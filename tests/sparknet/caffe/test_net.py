@@ -101,7 +101,9 @@ def test_backward_may_run_twice_after_one_forward() -> None:
 @pytest.mark.parametrize(
     "second", ["ReLU", "Dropout", "Sigmoid", "PReLU", "ELU", "BatchNorm", "Scale", "TanH"]
 )
-@pytest.mark.parametrize("first", ["InnerProduct", "Sigmoid", "Split", "Reshape"])
+@pytest.mark.parametrize(
+    "first", ["InnerProduct", "Sigmoid", "Split", "Reshape", "Power", "Scale", "BatchNorm"]
+)
 def test_an_in_place_layer_computes_what_it_computes_elsewhere(first: str, second: str) -> None:
     setting = {
         "InnerProduct": 'inner_product_param { num_output: 3 weight_filler { type: "xavier" } }',
