@@ -1,8 +1,10 @@
 """Nets and solvers run with named numpy arrays: SparkNet's ``CaffeNet`` and ``CaffeSolver``.
 
-net = CaffeNet(load_net_prototxt("cifar10_quick_train_test.prototxt"))
-outputs = net.forward({"data": images, "label": labels}, ["ip2"])
-net.set_weights(average([net.get_weights() for net in nets]))
+    net = CaffeNet(load_net_prototxt("cifar10_quick_train_test.prototxt"))
+    outputs = net.forward({"data": images, "label": labels}, ["ip2"])
+    net.set_weights(average([net.get_weights() for net in nets]))
+
+What these run is made by ``definition``, or read from prototxt.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from sparknet.caffe.schema import load_net, load_solver
 from sparknet.caffe.schema.caffe_pb2 import NetParameter, SolverParameter
 from sparknet.caffe.scores import Feed, Score, mean_outputs, scores_of
 from sparknet.caffe.signals import Action
+from sparknet.caffe.solver_files import found, snapshot_path
 from sparknet.caffe.solver_state import SolverState
 from sparknet.caffe.update_rules import rule_named
 from sparknet.errors import ModelError
@@ -71,7 +72,7 @@ class Solver:
             torch.manual_seed(param.random_seed)
 
         def read(path: str) -> NetParameter:
-            return load_net(_found(path, folder))
+            return load_net(found(path, folder))
 
         device = device or default_device(param)
         net, *tests = (
@@ -80,7 +81,7 @@ class Solver:
         )
         solver = cls(param, net, tests, file=file)
         for name in (name.strip() for names in param.weights for name in names.split(",")):
-            weight_file.load(net, _found(name, folder))
+            weight_file.load(net, found(name, folder))
         return solver
 
     @classmethod
@@ -216,7 +217,10 @@ class Solver:
     def snapshot(self) -> Path:
         """Write the weights and the state as ``snapshot_format`` says; returns the path of the state."""
         suffix = ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else ""
-        model, state = (self._snapshot_path(kind + suffix) for kind in (".caffemodel", ".solverstate"))
+        model, state = (
+            snapshot_path(self.param.snapshot_prefix, self.file, self.iter, ending + suffix)
+            for ending in (".caffemodel", ".solverstate")
+        )
         kind = "HDF5" if suffix else "binary proto"
         log.info("Snapshotting to %s file %s", kind, model)
         weight_file.save(self.net, model, with_diffs=self.param.snapshot_diff)
@@ -232,17 +236,8 @@ class Solver:
         """
         state = solver_state.read(path)
         if state.learned_net:
-            weight_file.load(self.net, _found(state.learned_net, Path(path).parent, by_name=True))
+            weight_file.load(self.net, found(state.learned_net, Path(path).parent, by_name=True))
         self.load_state(state)
-
-    def _snapshot_path(self, ending: str) -> Path:
-        """Caffe's naming; without a prefix, or with a folder for one, the name of the solver file is used."""
-        prefix = self.param.snapshot_prefix or str(
-            self.file.with_suffix("") if self.file.name else "snapshot"
-        )
-        if Path(prefix).is_dir():
-            prefix = str(Path(prefix) / (self.file.stem or "snapshot"))
-        return Path(f"{prefix}_iter_{self.iter}{ending}")
 
     # -- the parts of an iteration
 
@@ -326,12 +321,6 @@ def default_device(param: SolverParameter) -> torch.device:
 
 def _divides(interval: int, iteration: int) -> bool:
     return interval > 0 and iteration % interval == 0
-
-
-def _found(path: str, folder: Path, *, by_name: bool = False) -> Path:
-    """``path`` itself if it exists, else the same path (or only its name) in ``folder``."""
-    beside = folder / (Path(path).name if by_name else path)
-    return beside if not Path(path).exists() and beside.exists() else Path(path)
 
 
 def _at_least_one(value: int, name: str) -> int:

@@ -1,10 +1,12 @@
 """The base of layers written in Python (``type: "Python"``), as ``caffe.Layer``.
 
-class Double(caffe.Layer):
-    def setup(self, bottom, top): pass
-    def reshape(self, bottom, top): top[0].reshape(*bottom[0].data.shape)
-    def forward(self, bottom, top): top[0].data[...] = 2 * bottom[0].data
-    def backward(self, top, propagate_down, bottom): bottom[0].diff[...] = 2 * top[0].diff
+    class Double(caffe.Layer):
+        def setup(self, bottom, top): pass
+        def reshape(self, bottom, top): top[0].reshape(*bottom[0].data.shape)
+        def forward(self, bottom, top): top[0].data[...] = 2 * bottom[0].data
+        def backward(self, top, propagate_down, bottom): bottom[0].diff[...] = 2 * top[0].diff
+
+A net calls it by ``python_param { module: "file" layer: "Double" }``; the module's folder is on PYTHONPATH.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """pycaffe's solvers: ``get_solver(file)``, ``SGDSolver(file)`` and their kin.
 
-solver = caffe.get_solver("solver.prototxt")
-solver.step(100)
-print(solver.net.blobs["loss"].data, solver.test_nets[0].forward())
+    solver = caffe.get_solver("solver.prototxt")
+    solver.step(100)
+    print(solver.net.blobs["loss"].data, solver.test_nets[0].forward())
+
+Source: ``python/caffe/_caffe.cpp`` of BVLC Caffe, whose interface this is.
 """
 
 from __future__ import annotations
