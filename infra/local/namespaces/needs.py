@@ -62,7 +62,11 @@ def _tools() -> list[str]:
 
 
 def _devices() -> list[str]:
-    found = [] if Path("/dev/loop-control").exists() else ["there is no /dev/loop-control (modprobe loop)"]
+    found = []
+    try:
+        os.close(os.open("/dev/loop-control", os.O_RDWR))
+    except OSError as error:
+        found.append(f"/dev/loop-control cannot be opened ({error.strerror}): modprobe loop")
     if Path("/usr").stat().st_dev != Path("/").stat().st_dev:
         found.append("/usr is a file system of its own, and hosts would not see it")
     return found
