@@ -70,7 +70,10 @@ def set_up(
         _start_spark(members, _configs(members, machines, folders))
         master = members[0]
         return service.wait_ready(
-            master.host, master.node.private_ip, len(members) - 1, deadline_seconds=READY_SECONDS
+            master.host,
+            master.node.private_ip,
+            [member.node.private_ip for member in members[1:]],
+            deadline_seconds=READY_SECONDS,
         )
 
 

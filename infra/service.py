@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from shlex import quote
@@ -63,11 +63,16 @@ class Health:
     """What the master says of the cluster."""
 
     status: str  # "ALIVE", "STANDBY", or "DOWN" if it does not answer
-    workers: int  # those alive
+    addresses: tuple[str, ...]  # of the workers that are alive
     cores: int
     memory_mib: int
     gpus: int
     applications: tuple[str, ...]  # names of those running
+
+    @property
+    def workers(self) -> int:
+        """How many are alive."""
+        return len(self.addresses)
 
 
 def machine(host: Host) -> Machine:
@@ -101,15 +106,21 @@ def configure(host: Host, config: NodeConfig) -> None:
 
 
 def start(host: Host, unit: str, config: NodeConfig) -> None:
-    """Install and start ``unit``; it starts again at each boot. One that runs goes on."""
+    """Install and start ``unit``; it starts again at each boot.
+
+    One that runs goes on, with all that runs on it, unless it would have to be started differently now: with
+    another master, after the first was lost.
+    """
     text = bootstrap.render(
         (bootstrap.AMI / f"systemd/{unit}.service.template").read_text(), _values(host, config)
     )
     draft, file = host.root / CONF / f"{unit}.service", host.root / f"etc/systemd/system/{unit}.service"
     write_text(host, draft, text)
+    new, old = quote(str(draft)), quote(str(file))
     host.run(
-        f"sudo install -m 644 {quote(str(draft))} {quote(str(file))} && sudo systemctl daemon-reload"
-        f" && sudo systemctl enable --now {unit}",
+        f"if cmp -s {new} {old}; then sudo systemctl enable --now {unit}; else"
+        f" sudo install -m 644 {new} {old} && sudo systemctl daemon-reload"
+        f" && sudo systemctl enable {unit} && sudo systemctl restart {unit}; fi",
         timeout_seconds=60,
     )
 
@@ -131,31 +142,34 @@ def health(host: Host, address: str) -> Health:
     try:
         return _health(json.loads(answer.stdout))
     except (ValueError, KeyError, TypeError):
-        return Health(status="DOWN", workers=0, cores=0, memory_mib=0, gpus=0, applications=())
+        return Health(status="DOWN", addresses=(), cores=0, memory_mib=0, gpus=0, applications=())
 
 
 def wait_ready(
     host: Host,
     address: str,
-    workers: int,
+    workers: Iterable[str],
     *,
     deadline_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Health:
-    """Wait until the master is ALIVE with at least ``workers`` workers.
+    """Wait until the master is ALIVE, and so are the workers at the addresses ``workers``.
 
-    The page answers two seconds before the master is of any use, so an answer alone proves nothing. Raises
-    DeadlineExceeded, with the end of the master's log.
+    The page answers two seconds before the master is of any use, and shows a lost worker as alive for a
+    minute: neither an answer nor a number proves anything. Raises DeadlineExceeded, with the end of the
+    master's log.
     """
-    end = time.monotonic() + deadline_seconds
+    end, wanted = time.monotonic() + deadline_seconds, set(workers)
     while True:
         seen = health(host, address)
-        if seen.status == "ALIVE" and seen.workers >= workers:
+        missing = wanted - set(seen.addresses)
+        if seen.status == "ALIVE" and not missing:
             return seen
         if time.monotonic() > end:
             raise DeadlineExceeded(
-                f"Spark's master is {seen.status} with {seen.workers} of {workers} workers after "
-                f"{deadline_seconds:g} s; the end of its log:\n{last_lines(log(host, MASTER_UNIT))}"
+                f"Spark's master is {seen.status} after {deadline_seconds:g} s, without its workers at "
+                f"{', '.join(sorted(missing)) or 'nowhere'}; the end of its log:\n"
+                f"{last_lines(log(host, MASTER_UNIT))}"
             )
         sleep(POLL_SECONDS)
 
@@ -213,7 +227,7 @@ def _health(page: dict[str, Any]) -> Health:
     living = [worker for worker in page["workers"] if worker["state"] == "ALIVE"]
     return Health(
         status=page["status"],
-        workers=len(living),
+        addresses=tuple(worker["host"] for worker in living),
         cores=sum(worker["cores"] for worker in living),
         memory_mib=sum(worker["memory"] for worker in living),
         gpus=sum(len(w.get("resources", {}).get("gpu", {}).get("addresses", [])) for w in living),

@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from infra.ec2.codes import explain, is_retryable
@@ -166,15 +167,11 @@ class Region:
             return self._clients[service]
 
     def _make_client(self, service: str) -> Any:
-        import boto3
         from botocore.config import Config
 
-        key_id, secret = self._keys or (None, None)
-        session = boto3.session.Session(
-            region_name=self.name, aws_access_key_id=key_id, aws_secret_access_key=secret
-        )
-        return session.client(
+        return _session(self._keys).client(
             service,
+            region_name=self.name,
             endpoint_url=self.endpoint_url,
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -184,6 +181,15 @@ class Region:
                 max_pool_connections=32,
             ),
         )
+
+
+@cache
+def _session(keys: tuple[str, str] | None) -> Any:
+    """One for all regions: to read botocore's model of EC2 takes half a second each time."""
+    import boto3
+
+    key_id, secret = keys or (None, None)
+    return boto3.session.Session(aws_access_key_id=key_id, aws_secret_access_key=secret)
 
 
 def _matches(code: str, patterns: tuple[str, ...]) -> bool:

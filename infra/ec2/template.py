@@ -43,7 +43,7 @@ def data(recipe: Recipe, stamp: Stamp) -> dict[str, Any]:
             "HttpEndpoint": "enabled",
             "InstanceMetadataTags": "disabled",  # EC2 refuses it for tag keys with a colon
         },
-        "BlockDeviceMappings": spill_mappings(recipe.spill),
+        "BlockDeviceMappings": [_root_mapping(recipe.root_device), *spill_mappings(recipe.spill)],
         "TagSpecifications": stamp.specification(INSTANCE_KINDS),
     }
     if recipe.instance_profile:
@@ -67,6 +67,14 @@ def spill_mappings(spill: Spill) -> list[dict[str, Any]]:
         }
         for index in range(spill.count)
     ]
+
+
+def _root_mapping(device: str) -> dict[str, Any]:
+    """The image's own root volume, as large as it says, but encrypted: the secret is on it."""
+    return {
+        "DeviceName": device,
+        "Ebs": {"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True},
+    }
 
 
 def find(region: Region, cluster: str) -> str | None:

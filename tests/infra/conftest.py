@@ -12,7 +12,7 @@ from infra.cluster import Cloud
 from infra.ec2.region import Region
 from infra.local import LocalCloud, clean, open_cloud
 from infra.spec import ClusterSpec
-from tests.infra.hosts import node_host
+from tests.infra.hosts import ScriptedCluster
 
 QUOTAS = ("L-3819A6DF", "L-DB2E81BA", "L-34B43A08", "L-1216C47A")
 
@@ -42,7 +42,7 @@ def simulated(simulation: LocalCloud, tmp_path: Path) -> Iterator[Cloud]:
     yield Cloud(
         kind="aws",
         region=region,
-        connect=node_host,
+        connect=ScriptedCluster().connect,
         caller_address=lambda: "198.51.100.7/32",
         home=tmp_path,
         poll_seconds=0.01,

@@ -10,6 +10,7 @@ from infra.ec2.nodes import Node
 from infra.errors import CommandFailed
 from infra.remote import Result
 
+Answer = Result | str | Callable[[], str | None]
 LINK = "nvme-Amazon_Elastic_Block_Store_"
 
 
@@ -19,7 +20,7 @@ class ScriptedHost:
     def __init__(
         self,
         name: str = "worker-1",
-        answers: Mapping[str, Result | str] | None = None,
+        answers: Mapping[str, Answer] | None = None,
         root: PurePosixPath = PurePosixPath("/"),  # noqa: B008 - immutable
     ) -> None:
         self.name, self.root = name, root
@@ -43,6 +44,7 @@ class ScriptedHost:
         if stdin is not None:
             self.stdin[command] = stdin
         found = next((answer for key, answer in self.answers.items() if key in command), "")
+        found = (found() or "") if callable(found) else found
         result = Result(exit_status=0, stdout=found, stderr="") if isinstance(found, str) else found
         for line in result.stdout.splitlines() if on_line else ():
             on_line(line)  # type: ignore[misc]
@@ -60,18 +62,29 @@ class ScriptedHost:
         self.is_closed = True
 
 
-def node_host(node: Node, workers: int = 1000) -> ScriptedHost:
-    """A host of ``node`` on which everything goes well, with its volumes blank and a ready Spark."""
-    links = "".join(
-        f"{LINK}{volume.replace('-', '')}\tnvme{number}n1\t\t\n"
-        for number, volume in enumerate(node.volumes, 1)
-    )
-    worker = {"state": "ALIVE", "cores": 4, "memory": 7000}
-    return ScriptedHost(
-        node.name,
-        {
-            "disk-facts.sh": f'== links\n{links}== lsblk\n{{"blockdevices": []}}\n== mounts\n',
-            "machine-facts.sh": "user=ubuntu\ncores=4\nmemory_mib=16000\ngpus=0\n",
-            "curl": json.dumps({"status": "ALIVE", "workers": [worker] * workers}),
-        },
-    )
+class ScriptedCluster:
+    """Hosts on which everything goes well: volumes are blank, and a worker that was started is alive."""
+
+    def __init__(self) -> None:
+        self.started: set[str] = set()  # addresses of workers
+        self.hosts: dict[str, ScriptedHost] = {}
+
+    def connect(self, node: Node) -> ScriptedHost:
+        links = "".join(
+            f"{LINK}{volume.replace('-', '')}\tnvme{number}n1\t\t\n"
+            for number, volume in enumerate(node.volumes, 1)
+        )
+        host = self.hosts[node.name] = ScriptedHost(
+            node.name,
+            {
+                "disk-facts.sh": f'== links\n{links}== lsblk\n{{"blockdevices": []}}\n== mounts\n',
+                "machine-facts.sh": "user=ubuntu\ncores=4\nmemory_mib=16000\ngpus=0\n",
+                "enable --now sparknet-worker": lambda: self.started.add(node.private_ip),
+                "curl": self.page,
+            },
+        )
+        return host
+
+    def page(self) -> str:
+        workers = [{"state": "ALIVE", "host": one, "cores": 4, "memory": 7000} for one in self.started]
+        return json.dumps({"status": "ALIVE", "workers": workers})
