@@ -43,14 +43,8 @@ def merge(
 
     ``start`` is what all of them began from. Raises TrainingError if none can be believed.
     """
-    rejected = _rejected([distance(start, vector) for vector in vectors])
+    rejected = rejections([distance(start, vector) for vector in vectors])
     kept = tuple(k for k in range(len(vectors)) if k not in rejected)
-    if not kept:
-        raise TrainingError(
-            f"training diverged: the weights of all {len(vectors)} workers have overflowed or are not "
-            f"numbers. "
-            "Lower base_lr, or clip gradients"
-        )
     chosen, counts = [vectors[k] for k in kept], [shares[k] for k in kept]
     mean = mean_of(chosen, counts)
     for statistic in statistics:
@@ -67,7 +61,11 @@ def distance(start: Vector, vector: Vector) -> float:
     return math.sqrt(total) if math.isfinite(total) else math.inf
 
 
-def _rejected(distances: Sequence[float]) -> dict[int, str]:
+def rejections(distances: Sequence[float]) -> dict[int, str]:
+    """Which of the workers that moved by these L2 norms are not believed, and why.
+
+    Raises TrainingError if none can be believed.
+    """
     finite = [moved for moved in distances if np.isfinite(moved)]
     limit = OUTLIER * float(np.median(finite)) if finite else 0.0
     reasons = {}
@@ -76,6 +74,11 @@ def _rejected(distances: Sequence[float]) -> dict[int, str]:
             reasons[k] = "its weights have overflowed or are not numbers"
         elif moved > limit:
             reasons[k] = f"it moved {moved:.3g}, more than {OUTLIER:g} times the median"
+    if len(reasons) == len(distances):
+        raise TrainingError(
+            f"training diverged: the weights of all {len(reasons)} workers have overflowed or are not "
+            "numbers. Lower base_lr, or clip gradients"
+        )
     return reasons
 
 
@@ -93,22 +96,25 @@ class Statistics:
 
     def join(self, merged: Vector, vectors: Sequence[Vector], shares: Sequence[int]) -> None:
         """Add the spread of the means of ``vectors`` to the variance in ``merged``."""
-        weights = [share * self._scale(vector) for share, vector in zip(shares, vectors, strict=True)]
-        total = sum(weights)
-        if not total:
-            return  # no worker has seen a batch
-        middle = self._mean(merged)
-        spread = np.zeros_like(middle)
-        for weight, vector in zip(weights, vectors, strict=True):
-            if weight:
-                spread += weight / total * (self._mean(vector) - middle) ** 2
-        merged[self.variance] += (spread * self._scale(merged)).astype(np.float32)
+        parts = [self.spread(merged, vector, share) for vector, share in zip(vectors, shares, strict=True)]
+        spread = sum((weight * part for weight, part in parts), np.zeros(()))
+        self.widen(merged, spread, sum(weight for weight, _ in parts))
+
+    def spread(self, merged: Vector, vector: Vector, share: float) -> tuple[float, NDArray[np.float64]]:
+        """How much one worker's statistics count, and its means' squared distances from the merged ones."""
+        scale = self._scale(vector)
+        if not scale:
+            return 0.0, np.zeros(self.mean.stop - self.mean.start)  # it has seen no batch
+        means, middle = vector[self.mean].astype(np.float64), merged[self.mean].astype(np.float64)
+        return share * scale, (means / scale - middle / self._scale(merged)) ** 2
+
+    def widen(self, merged: Vector, spread: NDArray[np.float64], total: float) -> None:
+        """Add the sum ``spread`` of all workers' squares, ``total`` in all, to the merged variance."""
+        if total:
+            merged[self.variance] += (spread / total * self._scale(merged)).astype(np.float32)
 
     def _scale(self, vector: Vector) -> float:
         return 1.0 if self.scale is None else float(vector[self.scale])
-
-    def _mean(self, vector: Vector) -> NDArray[np.float64]:
-        return vector[self.mean].astype(np.float64) / self._scale(vector)
 
 
 def torch_statistics(layout: Layout) -> tuple[Statistics, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -136,9 +137,11 @@ class SparkWorkers:
         complete = self._coordinator.close()
         # a partition without its worker would be tried again and again, and find the door shut
         self._job.join(self._deadlines.stop if complete else 0)
-        if self._job.is_alive():
+        deadline = time.monotonic() + self._deadlines.stop
+        while self._job.is_alive() and time.monotonic() < deadline:
+            # again and again: a job that was on its way to Spark is not there to be cancelled
             self._on_spark(lambda: self._spark.sparkContext.cancelJobGroup(self._group))
-            self._job.join(self._deadlines.stop)
+            self._job.join(0.5)
         if self._broadcast is not None:
             self._on_spark(self._broadcast.unpersist)
 

@@ -108,16 +108,18 @@ def test_a_killed_worker_costs_its_round_and_is_replaced(spark: SparkSession, vi
                 pid = crew.members[1].pid
                 target = pid if victim == "python" else executor_of(pid)
                 threading.Timer(0.05, os.kill, (target, signal.SIGKILL)).start()
-            if done.number > 5 and done.members == (0, 1, 2):
+            if (0, 2) in members and done.members == (0, 1, 2):
                 break
         scores = crew.test(done.weights)
-    assert members[3] == (0, 2)
-    assert members[4] == (0, 2)
+    alone = members.index((0, 2))
+    assert alone >= 3
+    assert set(members[:alone]) == {(0, 1, 2)}
+    assert set(members[alone:-1]) == {(0, 2)}
     assert longest < 5
     assert scores.records == len(TEST)
     # the replacement goes on from the steps and the place in the shard of the worker it replaces
-    assert done.reports[1].iteration == 5 * (3 + 1)
-    assert done.reports[1].position == 10 * 5 * (3 + 1)
+    assert done.reports[1].iteration == 5 * (alone + 1)
+    assert done.reports[1].position == 10 * 5 * (alone + 1)
 
 
 def test_all_workers_killed_at_once_are_waited_for(spark: SparkSession) -> None:
