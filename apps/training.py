@@ -82,7 +82,7 @@ def run(task: Task, options: Options) -> None:
     sizes = {"batch_size": options.batch_size, "test_batch_size": task.test_batch_size}
     model = load(options.solver, task.shape, **sizes)
     make_folder(options.output)
-    with _spark(f"SparkNet {model.net.name}") as spark:
+    with open_session(f"SparkNet {model.net.name}") as spark:
         count = workers_for(spark, options.workers)
         threads = threads_each(spark, count)
         recipe = _recipe(task, options, Threaded(model=model, threads=threads))
@@ -169,7 +169,8 @@ def _table(task: Task, options: Options, model: CaffeModel, workers: int, thread
 
 
 @contextmanager
-def _spark(name: str) -> Iterator[SparkSession]:
+def open_session(name: str) -> Iterator[SparkSession]:
+    """A session that says only what went wrong, and is stopped in the end."""
     spark = session(name)
     spark.sparkContext.setLogLevel("ERROR")
     try:

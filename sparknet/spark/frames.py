@@ -86,12 +86,12 @@ def drain_batches(batches: Iterator[pa.RecordBatch], shape: Shape) -> Examples:
     """
     images, labels = [], []
     for batch in batches:
-        images.append(_pixels(batch.column("image"), shape))
+        images.append(pixels_of(batch.column("image"), shape))
         labels.append(_labels(batch.column("label")))
     return _joined(images, labels, shape)
 
 
-def _pixels(column: pa.Array, shape: Shape) -> NDArray[np.uint8]:
+def pixels_of(column: pa.Array, shape: Shape) -> NDArray[np.uint8]:
     """uint8 (n, c, h, w), without a copy."""
     if column.null_count:
         raise DataError(f"{column.null_count} of {len(column)} records have no image")
