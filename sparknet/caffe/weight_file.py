@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from sparknet.caffe.blob import Blob
 from sparknet.caffe.schema import caffe_pb2, weights_pb2
+from sparknet.caffe.wire import Piece, field, floats
 from sparknet.errors import ModelError
 from sparknet.weights import Shape
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from sparknet.caffe.net import Net
 
 Weights = dict[str, "list[Stored]"]
+
+_LAYER = caffe_pb2.NetParameter.LAYER_FIELD_NUMBER
+_BLOBS = caffe_pb2.LayerParameter.BLOBS_FIELD_NUMBER
+_DATA, _DIFF = caffe_pb2.BlobProto.DATA_FIELD_NUMBER, caffe_pb2.BlobProto.DIFF_FIELD_NUMBER
 
 
 @dataclass(frozen=True)
@@ -94,18 +99,13 @@ def save(net: Net, path: str | Path, *, with_diffs: bool = False, hdf5: bool = F
         if hdf5 or path.suffix == ".h5":
             _write_hdf5(net, partial, with_diffs)
         else:
-            partial.write_bytes(serialize(net, with_diffs=with_diffs))
+            with partial.open("wb") as file:
+                file.writelines(_pieces(net, with_diffs))
         partial.replace(path)
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         partial.unlink(missing_ok=True)
-
-
-def serialize(net: Net, *, with_diffs: bool = False) -> bytes:
-    """The net as Caffe's binary NetParameter."""
-    layers = [_serialized_layer(node.layer.param, node.layer.blobs, with_diffs) for node in net.nodes]
-    return weights_pb2.SerializedNet(name=net.name, layer=layers).SerializeToString()
 
 
 # ---- single blobs: mean images and the like
@@ -194,15 +194,32 @@ def _bytes(tensor: Tensor) -> bytes:
     return (array if sys.byteorder == "little" else array.astype("<f4")).tobytes()
 
 
-def _serialized_layer(param: caffe_pb2.LayerParameter, blobs: Sequence[Blob], with_diffs: bool) -> bytes:
-    """A LayerParameter with blobs: the bytes of two messages in a row are those of their union."""
-    weights = weights_pb2.Layer(blobs=[encode_blob(b.data, b.diff if with_diffs else None) for b in blobs])
-    bare: Message = param
-    if param.blobs:
-        bare = caffe_pb2.LayerParameter()
-        bare.CopyFrom(param)
-        bare.ClearField("blobs")
-    return bare.SerializeToString() + weights.SerializeToString()
+def _pieces(net: Net, with_diffs: bool) -> Iterator[Piece]:
+    """The net as Caffe's binary NetParameter: a name and layers, each a LayerParameter with its blobs."""
+    yield caffe_pb2.NetParameter(name=net.name).SerializeToString()
+    for layer in net.layers:
+        blobs = [
+            piece for blob in layer.blobs for piece in field(_BLOBS, list(_blob_pieces(blob, with_diffs)))
+        ]
+        yield from field(_LAYER, [_without_blobs(layer.param), *blobs])
+
+
+def _blob_pieces(blob: Blob, with_diffs: bool) -> Iterator[Piece]:
+    message = weights_pb2.Blob()
+    message.shape.dim.extend(blob.shape)
+    yield message.SerializeToString()
+    yield from floats(_DATA, blob.data)
+    if with_diffs:
+        yield from floats(_DIFF, blob.diff)
+
+
+def _without_blobs(param: caffe_pb2.LayerParameter) -> bytes:
+    if not param.blobs:
+        return param.SerializeToString()
+    bare = caffe_pb2.LayerParameter()
+    bare.CopyFrom(param)
+    bare.ClearField("blobs")
+    return bare.SerializeToString()
 
 
 # ---- HDF5

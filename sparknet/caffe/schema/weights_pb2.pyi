@@ -68,14 +68,6 @@ class Net(_message.Message):
     layers: _containers.RepeatedCompositeFieldContainer[V1Layer]
     def __init__(self, layer: _Optional[_Iterable[_Union[Layer, _Mapping[str, object]]]] = ..., layers: _Optional[_Iterable[_Union[V1Layer, _Mapping[str, object]]]] = ...) -> None: ...
 
-class SerializedNet(_message.Message):
-    __slots__ = ("name", "layer")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    LAYER_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    layer: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, name: _Optional[str] = ..., layer: _Optional[_Iterable[bytes]] = ...) -> None: ...
-
 class State(_message.Message):
     __slots__ = ("history",)
     HISTORY_FIELD_NUMBER: _ClassVar[int]
