@@ -1,14 +1,11 @@
 """CreateFleet: instances of the cheapest pools that have them, all or none if asked, and every refusal.
 
-A candidate is one override in one zone. Candidates are asked in the order of the allocation strategy; with
-``SingleInstanceType`` and ``SingleAvailabilityZone`` all instances come from candidates of one type and one
-zone. https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateFleet.html
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateFleet.html
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from moto.core.responses import ActionResult
@@ -17,8 +14,8 @@ from moto.ec2.models.fleets import Fleet
 from moto.ec2.responses.fleets import Fleets
 from moto.ec2.utils import random_fleet_id
 
-from infra.local import launch, spot
-from infra.local.launch import LaunchSpec
+from infra.local import launch, specification, spot
+from infra.local.allocation import Candidate, Target, allocate, described_error
 from infra.local.patches import Original, patch
 from infra.local.pools import ON_DEMAND, SPOT, zones_with
 
@@ -30,54 +27,6 @@ STRATEGIES = {
     ON_DEMAND: ("lowest-price", "prioritized"),
 }  # fmt: skip
 MOST_INSTANT = 1000  # instances of one instant fleet
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One override in one zone, resolved."""
-
-    spec: LaunchSpec
-    reference: Mapping[str, Any]  # LaunchTemplateSpecification, as it is answered
-    override: Mapping[str, Any]
-    position: int
-
-    @property
-    def price(self) -> float:
-        return patch.cloud.pools.price(self.spec.pool)
-
-    @property
-    def weight(self) -> float:
-        return float(self.override.get("WeightedCapacity") or 1)
-
-    @property
-    def priority(self) -> float:
-        given = self.override.get("Priority")
-        return float("inf") if given is None else float(given)
-
-    @property
-    def described(self) -> dict[str, Any]:
-        shown = {"AvailabilityZone": self.spec.pool.zone, "SubnetId": self.spec.subnet.id, **self.override}
-        return {"LaunchTemplateSpecification": dict(self.reference), "Overrides": shown}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What one purchase (spot or on-demand) of a fleet is to bring."""
-
-    purchase: str
-    capacity: int
-    strategy: str
-    minimum: int
-    single_type: bool
-    single_zone: bool
-
-
-@dataclass
-class Outcome:
-    """What it brought: how many from which candidate, and the refusals."""
-
-    allocation: list[tuple[Candidate, int]] = field(default_factory=list)
-    errors: list[dict[str, Any]] = field(default_factory=list)
 
 
 @patch(Fleets, "create_fleet", why="overrides, templates, capacity, MinTargetCapacity, Errors, tokens, hosts")
@@ -111,7 +60,7 @@ def _create(response: Any, request: dict[str, Any]) -> ActionResult:
     kind = request.get("Type") or "maintain"
     targets = _targets(request, kind)
     candidates = {target.purchase: _candidates(backend, request, target.purchase) for target in targets}
-    outcomes = {target.purchase: _allocate(target, *candidates[target.purchase]) for target in targets}
+    outcomes = {target.purchase: allocate(target, *candidates[target.purchase]) for target in targets}
     response.error_on_dryrun()
     fleet = _record(backend, request, kind)
     instances = []
@@ -196,8 +145,8 @@ def _candidates(
     errors: list[dict[str, Any]] = []
     for config in request.get("LaunchTemplateConfigs") or []:
         reference = dict(config.get("LaunchTemplateSpecification") or {})
-        template = launch.template_data(backend, reference)
-        stamp = launch._tags(template["TagSpecifications"])["instance"]
+        template = specification.template_data(backend, reference)
+        stamp = specification.tags_by_kind(template["TagSpecifications"])["instance"]
         answered = {
             "LaunchTemplateId": stamp["aws:ec2launchtemplate:id"],
             "Version": stamp["aws:ec2launchtemplate:version"],
@@ -210,9 +159,9 @@ def _candidates(
                 )
             for placed in _placed(backend, template, override):
                 try:
-                    spec = launch.resolve(backend, _parameters(template, placed, request, purchase))
+                    spec = specification.resolve(backend, _parameters(template, placed, request, purchase))
                 except EC2ClientError as error:
-                    errors.append(_error(answered, override, purchase, error))
+                    errors.append(described_error(answered, override, purchase, error))
                     continue
                 candidates.append(
                     Candidate(
@@ -224,13 +173,13 @@ def _candidates(
 
 def _placed(backend: Any, template: Mapping[str, Any], override: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The override once for each zone it may go to: one, if it or the template names a subnet or a zone."""
-    merged = launch.merged(template, override)
-    in_template = launch._first_interface(merged).get("SubnetId") or (merged.get("Placement") or {}).get(
-        "AvailabilityZone"
-    )
+    merged = specification.merged(template, override)
+    in_template = specification.first_interface(merged).get("SubnetId") or (
+        merged.get("Placement") or {}
+    ).get("AvailabilityZone")
     if merged.get("SubnetId") or override.get("AvailabilityZone") or in_template:
         return [dict(override)]
-    zones = zones_with(merged.get("InstanceType") or launch.DEFAULT_TYPE, backend.region_name)
+    zones = zones_with(merged.get("InstanceType") or specification.DEFAULT_TYPE, backend.region_name)
     return [{**override, "AvailabilityZone": zone} for zone in zones] or [dict(override)]
 
 
@@ -254,103 +203,9 @@ def _parameters(
         base["NetworkInterfaces"] = [
             {**one, "SubnetId": override["SubnetId"]} for one in base["NetworkInterfaces"]
         ]
-    return launch.merged(
+    return specification.merged(
         base, own, {"Placement": placement, "InstanceMarketOptions": market, "TagSpecifications": fleet_tags}
     )
-
-
-def _allocate(target: Target, candidates: list[Candidate], errors: list[dict[str, Any]]) -> Outcome:
-    """Which candidates give how many: of one group of them that is enough, or, without Single..., of all."""
-    outcome = Outcome(errors=list(errors))
-    tried = patch.cloud.scenario.pools_per_fleet or None
-    for group in _groups(target, candidates)[:tried]:
-        allocation, refusals = _fill(target, group)
-        outcome.errors += refusals
-        got = sum(count * candidate.weight for candidate, count in allocation)
-        if allocation and got >= target.minimum:
-            outcome.allocation = allocation
-            break
-        outcome.errors += [_shortfall(candidate, target.purchase) for candidate, _ in allocation]
-    return outcome
-
-
-def _groups(target: Target, candidates: list[Candidate]) -> list[list[Candidate]]:
-    """Candidates that may serve together, the best group first."""
-    ordered = sorted(candidates, key=lambda one: _rank(target, one))
-    groups: dict[tuple[str, str], list[Candidate]] = {}
-    for candidate in ordered:
-        pool = candidate.spec.pool
-        key = (pool.instance_type if target.single_type else "", pool.zone if target.single_zone else "")
-        groups.setdefault(key, []).append(candidate)
-    return list(groups.values())
-
-
-def _rank(target: Target, candidate: Candidate) -> tuple[float, float, int]:
-    if target.strategy in ("prioritized", "capacity-optimized-prioritized"):
-        return candidate.priority, candidate.price, candidate.position
-    return candidate.price / candidate.weight, candidate.priority, candidate.position
-
-
-def _fill(target: Target, group: list[Candidate]) -> tuple[list[tuple[Candidate, int]], list[dict[str, Any]]]:
-    """As many as the group has, the best first, or evenly if ``diversified``; and who refused."""
-    wanted = float(target.capacity)
-    shares = len(group) if target.strategy == "diversified" else 1
-    taken: dict[int, int] = {}
-    errors: list[dict[str, Any]] = []
-    for candidate in group:
-        if wanted <= 0:
-            break
-        share = -(-wanted // candidate.weight) if shares <= 1 else -(-wanted // (candidate.weight * shares))
-        shares -= 1
-        try:
-            patch.cloud.pools.check_price(candidate.spec.pool, candidate.spec.max_price)
-            count = patch.cloud.pools.available(candidate.spec.pool, int(share), at_least=1)
-            launch.check_addresses(candidate.spec, count)
-        except EC2ClientError as error:
-            errors.append(
-                _error(candidate.reference, candidate.described["Overrides"], target.purchase, error)
-            )
-            continue
-        taken[candidate.position] = count
-        wanted -= count * candidate.weight
-    allocation = [
-        (candidate, taken[candidate.position]) for candidate in group if candidate.position in taken
-    ]
-    if allocation and wanted > 0 and not target.minimum:
-        errors += [_shortfall(candidate, target.purchase) for candidate, _ in allocation]
-    return allocation, errors
-
-
-def _shortfall(candidate: Candidate, purchase: str) -> dict[str, Any]:
-    """The pool has some, but not enough."""
-    code, message = (
-        "InsufficientInstanceCapacity",
-        "There is no Spot capacity available that matches your request.",
-    )
-    if purchase == ON_DEMAND:
-        message = (
-            f"We currently do not have sufficient {candidate.spec.instance_type} capacity in the "
-            f"Availability Zone you "
-            f"requested ({candidate.spec.pool.zone})."
-        )
-    return _error(
-        candidate.reference, candidate.described["Overrides"], purchase, EC2ClientError(code, message)
-    )
-
-
-def _error(
-    reference: Mapping[str, Any], override: Mapping[str, Any], purchase: str, error: EC2ClientError
-) -> dict[str, Any]:
-    code = "InvalidFleetConfiguration" if error.code == "Unsupported" else error.code
-    return {
-        "LaunchTemplateAndOverrides": {
-            "LaunchTemplateSpecification": dict(reference),
-            "Overrides": dict(override),
-        },
-        "Lifecycle": purchase,
-        "ErrorCode": code,
-        "ErrorMessage": error.message,
-    }
 
 
 def _record(backend: Any, request: Mapping[str, Any], kind: str) -> Any:

@@ -91,9 +91,8 @@ class Home:
             while not _try_lock(file.fileno()):
                 if time.monotonic() > deadline:
                     raise DeadlineExceeded(
-                        f"another process has been starting or stopping the embedded cloud in "
-                        f"{self.folder} for "
-                        f"{timeout_seconds:g} s; end it, or use another home ({HOME_VARIABLE})"
+                        f"another process has been starting or stopping the embedded cloud in {self.folder} "
+                        f"for {timeout_seconds:g} s; end it, or use another home ({HOME_VARIABLE})"
                     )
                 time.sleep(0.02)
             yield  # closing the file releases the lock, and so does the end of this process

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError, InvalidInstanceIdError
-from moto.ec2.models.instances import Instance, InstanceBackend, StateReason
+from moto.ec2.models.instances import StateReason
 
 from infra.local import volumes
 from infra.local.machines import Machine
-from infra.local.patches import Original, patch
 from infra.local.pools import Pool
 from infra.local.spot import request_of
 
@@ -111,9 +110,8 @@ class Lifecycle:
         if instance.lifecycle == "spot":
             raise EC2ClientError(
                 "UnsupportedOperation",
-                f"You can't stop the Spot Instance '{instance.id}' because it is associated with a "
-                f"one-time Spot "
-                "Instance request. You can only stop Spot Instances associated with persistent Spot "
+                f"You can't stop the Spot Instance '{instance.id}' because it is associated with a one-time "
+                "Spot Instance request. You can only stop Spot Instances associated with persistent Spot "
                 "Instance requests.",
             )
         if instance.state in ("pending", "running"):
@@ -317,31 +315,3 @@ def _refuse_unless(instance: Any, *states: str) -> None:
             f"The instance '{instance.id}' is not in a state from which it can be changed so: it is "
             f"{instance.state}.",
         )
-
-
-@patch(Instance, "terminate", why="terminated only once the machine is gone")
-def terminate(_original: Original, instance: Any) -> Any:
-    return patch.cloud.lifecycle.terminate(instance)
-
-
-@patch(Instance, "stop", why="stopped only once the machine is")
-def stop(_original: Original, instance: Any) -> Any:
-    return patch.cloud.lifecycle.stop(instance)
-
-
-@patch(Instance, "start", why="running only once the machine answers")
-def start(_original: Original, instance: Any) -> Any:
-    return patch.cloud.lifecycle.start(instance)
-
-
-@patch(Instance, "reboot", why="the machine reboots")
-def reboot(_original: Original, instance: Any) -> None:
-    patch.cloud.lifecycle.reboot(instance)
-
-
-@patch(InstanceBackend, "get_instance", why="one look-up instead of a walk over all instances")
-def get_instance(_original: Original, backend: Any, instance_id: str) -> Any:
-    instance = patch.cloud.lifecycle.find(instance_id).instance
-    if instance.ec2_backend is not backend:
-        raise InvalidInstanceIdError(instance_id)
-    return instance

@@ -13,14 +13,11 @@ ALWAYS = (
 )
 PROCESSES = (
     "A host is a folder and processes of this machine: there is no SSH, no user of its own, no root, no "
-    "systemd, and "
-    "no isolation of files, memory or processors from this machine or from other hosts.",
+    "systemd, and no isolation of files, memory or processors from this machine or from other hosts.",
     "sudo, mkfs, mount, systemctl and shutdown are stand-ins that do the equivalent on folders; the size "
-    "of a volume "
-    "is not enforced.",
+    "of a volume is not enforced.",
     "Security groups are kept and checked, but no packet is ever refused; all hosts share this machine's "
-    "network, each "
-    "with a loopback address of its own. Public addresses lead nowhere.",
+    "network, each with a loopback address of its own. Public addresses lead nowhere.",
     "User data that is a script (#!) runs at the first boot as this user; cloud-config is only handed to "
     "the host.",
     "There is no GPU unless this machine has one, which all hosts then share.",

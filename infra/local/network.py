@@ -53,9 +53,8 @@ class LoopbackBlocks:
             return f"127.{number}.0.0/16"
         raise SetupError(
             "no block of loopback addresses is free: end other embedded clouds (`sparknet-ec2 local "
-            "stop`); on macOS "
-            "addresses other than 127.0.0.1 must first be added, for example `sudo ifconfig lo0 alias "
-            "127.16.0.1`"
+            "stop`); on macOS addresses other than 127.0.0.1 must first be added, for example `sudo "
+            "ifconfig lo0 alias 127.16.0.1`"
         )
 
 

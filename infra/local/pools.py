@@ -65,10 +65,8 @@ class Pools:
             raise EC2ClientError(
                 "Unsupported",
                 f"Your requested instance type ({pool.instance_type}) is not supported in your requested "
-                f"Availability "
-                f"Zone ({pool.zone}). Please retry your request by not specifying an Availability Zone or "
-                f"choosing "
-                f"{', '.join(zones)}.",
+                f"Availability Zone ({pool.zone}). Please retry your request by not specifying an "
+                f"Availability Zone or choosing {', '.join(zones)}.",
             )
 
     def check_price(self, pool: Pool, max_price: float | None) -> None:
@@ -78,8 +76,7 @@ class Pools:
             raise EC2ClientError(
                 "SpotMaxPriceTooLow",
                 f"Your Spot request price of {max_price:g} is lower than the minimum required Spot request "
-                f"fulfillment "
-                f"price of {price:g}.",
+                f"fulfillment price of {price:g}.",
             )
 
     def available(self, pool: Pool, wanted: int, *, at_least: int) -> int:
@@ -88,7 +85,7 @@ class Pools:
         free = self.free(pool)
         count = wanted if free is None else min(wanted, free)
         if count < at_least or count == 0:
-            raise EC2ClientError("InsufficientInstanceCapacity", _no_capacity(pool))
+            raise EC2ClientError("InsufficientInstanceCapacity", no_capacity(pool))
         return min(count, self.quotas.room(pool.instance_type, pool.purchase, self._running(pool.region)))
 
     def take(self, pool: Pool, count: int) -> None:
@@ -117,6 +114,18 @@ def check_type(instance_type: str) -> None:
         raise EC2ClientError("InvalidParameterValue", f"Invalid value '{instance_type}' for InstanceType.")
 
 
+def no_capacity(pool: Pool) -> str:
+    """What EC2 says when a pool is empty."""
+    if pool.purchase == SPOT:
+        return "There is no Spot capacity available that matches your request."
+    return (
+        f"We currently do not have sufficient {pool.instance_type} capacity in the Availability Zone you "
+        f"requested ({pool.zone}). Our system will be working on provisioning additional capacity. You can "
+        f"currently get {pool.instance_type} capacity by not specifying an Availability Zone in your "
+        "request or choosing another one."
+    )
+
+
 def _offerings(region: str) -> dict[str, list[str]]:
     if region not in _OFFERINGS:
         found: dict[str, list[str]] = {}
@@ -127,16 +136,3 @@ def _offerings(region: str) -> dict[str, list[str]]:
 
 
 _OFFERINGS: dict[str, dict[str, list[str]]] = {}  # region -> type -> zones; moto keeps it as one long list
-
-
-def _no_capacity(pool: Pool) -> str:
-    if pool.purchase == SPOT:
-        return "There is no Spot capacity available that matches your request."
-    return (
-        f"We currently do not have sufficient {pool.instance_type} capacity in the Availability Zone you "
-        f"requested "
-        f"({pool.zone}). Our system will be working on provisioning additional capacity. You can currently "
-        f"get "
-        f"{pool.instance_type} capacity by not specifying an Availability Zone in your request or choosing "
-        f"another one."
-    )

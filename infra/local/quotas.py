@@ -78,8 +78,7 @@ class Quotas:
         raise EC2ClientError(
             "VcpuLimitExceeded",
             f"You have requested more vCPU capacity than your current vCPU limit of {limit:g} allows for "
-            f"the instance "
-            "bucket that the specified instance type belongs to. Please visit "
+            "the instance bucket that the specified instance type belongs to. Please visit "
             "http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
         )
 
