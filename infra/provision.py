@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from shlex import quote
 
-from infra import bootstrap, disks, service
+from infra import bootstrap, disks, gate, service
 from infra.ec2.nodes import MASTER, WORKER, Node
 from infra.errors import CommandFailed, HostRefused, HostRejectedLogin, HostUnreachable
 from infra.events import Emit, NodeProgress, PhaseEnded, PhaseStarted
@@ -66,6 +66,16 @@ def set_up(
         machines = on_all(members, lambda member: _install(spec, member, gpus, emit))
     with phase(emit, "disks"):
         folders = on_all(members, lambda member: disks.prepare(member.host, member.node.volumes))
+    with phase(emit, "gate"):
+        folders_of = dict(zip((member.name for member in members), folders, strict=True))
+        gate.check(
+            on_all(
+                members,
+                lambda member: gate.show(
+                    member.host, member.name, folders_of[member.name], gpus=_gpus(spec, member, gpus)
+                ),
+            )
+        )
     with phase(emit, "spark"):
         _start_spark(members, _configs(members, machines, folders))
         master = members[0]
@@ -106,14 +116,19 @@ def _install(spec: ClusterSpec, member: Member, gpus: dict[str, int], emit: Emit
         timeout_seconds=60,
     )
     host.put(bootstrap.AMI, folder)
-    needs_gpus = spec.require_gpus and member.node.role == WORKER
-    for step in bootstrap.steps(spec, gpus=gpus.get(member.node.instance_type, 0) if needs_gpus else 0):
+    for step in bootstrap.steps(spec, gpus=_gpus(spec, member, gpus)):
         emit(NodeProgress(node=member.name, phase=step.name))
         command = f"bash {quote(str(folder / step.script))}"
         first = host.run(command, env=step.env, timeout_seconds=step.timeout_seconds, check=False)
         if first.exit_status != 0:
             host.run(command, env=step.env, timeout_seconds=step.timeout_seconds)
     return service.machine(host)
+
+
+def _gpus(spec: ClusterSpec, member: Member, gpus: dict[str, int]) -> int:
+    """How many GPUs the node has to show: the master computes nothing."""
+    is_asked = spec.require_gpus and member.node.role == WORKER
+    return gpus.get(member.node.instance_type, 0) if is_asked else 0
 
 
 def _configs(

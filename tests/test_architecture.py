@@ -33,7 +33,7 @@ LAYERS = {
         ("infra.image",),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
         ("infra.plan", "infra.provision", "infra.costs"),
-        ("infra.service", "infra.bootstrap", "infra.disks", "infra.ec2"),
+        ("infra.service", "infra.bootstrap", "infra.disks", "infra.gate", "infra.ec2"),
         ("infra.remote",),
         ("infra.spec",),
         ("infra.interrupts",),

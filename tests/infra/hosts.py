@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from infra.ec2.nodes import Node
@@ -88,3 +89,38 @@ class ScriptedCluster:
     def page(self) -> str:
         workers = [{"state": "ALIVE", "host": one, "cores": 4, "memory": 7000} for one in self.started]
         return json.dumps({"status": "ALIVE", "workers": workers})
+
+
+def made_up_nodes(workers: int) -> list[Node]:
+    """A master and ``workers`` workers that are only names."""
+    master = Node(
+        name="master",
+        id="i-0",
+        cluster="made-up",
+        role="master",
+        state="running",
+        reason="",
+        instance_type="m6i.large",
+        zone="us-east-1a",
+        purchase="on-demand",
+        private_ip="10.0.0.1",
+        public_ip="203.0.113.1",
+        launched="2026-11-01T00:00:00+00:00",
+        image="ami-0",
+        key_pair="",
+        volumes=(),
+        tags={},
+    )
+    others = [
+        replace(
+            master,
+            name=f"worker-{number}",
+            id=f"i-{number}",
+            role="worker",
+            instance_type="g6.xlarge",
+            purchase="spot",
+            private_ip=f"10.0.0.{number + 1}",
+        )
+        for number in range(1, workers + 1)
+    ]
+    return [master, *others]
