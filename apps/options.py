@@ -149,6 +149,9 @@ def status_of(run: Callable[[], object]) -> int:
     except SparkNetError as error:
         click.echo(f"Error: {error}", err=True)
         return error.exit_status
+    except OSError as error:  # a full disk, most likely
+        click.echo(f"Error: {error}", err=True)
+        return SparkNetError.exit_status
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         return Interrupted.exit_status

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+from py4j.protocol import Py4JError
 from pyspark import RDD
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from apps.journal import Journal, make_folder
@@ -171,7 +173,13 @@ def _table(task: Task, options: Options, model: CaffeModel, workers: int, thread
 @contextmanager
 def open_session(name: str) -> Iterator[SparkSession]:
     """A session that says only what went wrong, and is stopped in the end."""
-    spark = session(name)
+    try:
+        spark = session(name)
+    except (Py4JError, PySparkException) as error:
+        raise TrainingError(
+            f"Spark does not start ({str(error).strip().splitlines()[0]}): is there a Java 17 or newer, and "
+            "does the master of --master answer?"
+        ) from error
     spark.sparkContext.setLogLevel("ERROR")
     try:
         yield spark

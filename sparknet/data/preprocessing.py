@@ -63,14 +63,14 @@ class Transform:
         self, batch: torch.Tensor, rows: Places, columns: Places, flips: NDArray[np.bool_] | None = None
     ) -> torch.Tensor:
         """As a call, with each crop's upper left corner given, (n,) or one for all, and the flips, (n,)."""
-        out = _cut(batch, rows, columns, self.crop).to(torch.float32)
+        out = _cut(batch, rows, columns, self.crop).to(torch.float32, copy=True)
         if self.mean is not None:
             out -= self._mean_at(batch, rows, columns)
         if self.scale != 1.0:
             out *= self.scale
         if flips is not None:
-            which = torch.as_tensor(flips, device=out.device)[:, None, None, None]
-            out = torch.where(which, out.flip(-1), out)
+            which = torch.as_tensor(np.flatnonzero(flips), device=out.device)
+            out[which] = out[which].flip(-1)
         return out.contiguous()
 
     def _check(self, shape: tuple[int, ...]) -> None:

@@ -90,6 +90,7 @@ def test_an_option_that_cannot_be_is_named(arguments: list[str], says: str) -> N
         (TrainingError("the run"), 7, "Error: the run"),
         (WorkersLost("the workers"), 7, "Error: the workers"),
         (SparkNetError("something"), 7, "Error: something"),
+        (OSError(28, "No space left on device"), 7, "No space left on device"),
         (KeyboardInterrupt(), 130, "Interrupted."),
         (click.Abort(), 130, "Interrupted."),
         (click.UsageError("the call"), 2, "Error: the call"),

@@ -76,6 +76,13 @@ def check_output(folder: Path, rounds: int) -> None:
     assert not np.array_equal(before.numpy(), net.weights.numpy())
 
 
+def test_a_spark_that_does_not_start_is_reported(tmp_path: Path) -> None:
+    done = run_app("MnistApp", *SMALL, folder=tmp_path, JAVA_HOME=str(tmp_path))
+    assert done.returncode == 7
+    assert "Error: Spark does not start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_photographs_are_read_by_the_workers_themselves(tmp_path: Path) -> None:
     photographs.put_zip(tmp_path / "pictures.zip", photographs.named(12))
     photographs.put_labels(tmp_path)
