@@ -231,6 +231,8 @@ class Net:
             names += [ANONYMOUS] * (len(shapes) - len(names))
         tops = []
         for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+            if min(shape, default=0) < 0:
+                raise layer.error(f'top "{name}" cannot have shape {shape}: a dim is negative')
             in_place = i < len(layer.param.bottom) and name == layer.param.bottom[i]
             if name in self.blobs and not in_place:
                 raise layer.error(f'top "{name}" is the top of a layer before it as well')

@@ -240,7 +240,7 @@ def _read_hdf5(path: Path) -> Weights:
             if "data" not in file:
                 raise ModelError(f"{path} has no group /data: it is not a Caffe weight file")
             return dict(_hdf5_layers(file["data"], ""))
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py raises for damaged files
         raise ModelError(f"cannot read {path} as HDF5: {error}") from None
 
 
@@ -249,6 +249,8 @@ def _hdf5_layers(group: Any, prefix: str) -> Iterator[tuple[str, list[Stored]]]:
     import h5py
 
     for name, member in group.items():
+        if not isinstance(member, h5py.Group):
+            raise ValueError(f"/data/{prefix}{name} is no group")
         datasets = {int(i): d for i, d in member.items() if isinstance(d, h5py.Dataset) and i.isdigit()}
         blobs = [
             Stored(torch.from_numpy(np.asarray(d[()], np.float32)), index=i)

@@ -93,7 +93,7 @@ class Scale(_Aligned):
 
     def _gradients(self, diff: Tensor, x: Tensor, scale: Tensor, wants: list[bool]) -> list[Tensor | None]:
         """Of x, scale and bias, those wanted."""
-        if self.first == scale.dim() == 1 and x.dim() > 1:
+        if self.first == scale.dim() == 1 and x.dim() > 1 and x.numel():
             return self._by_channel(diff, x, scale, wants)
         return [
             diff * self._spread(scale, x) if wants[0] else None,

@@ -98,6 +98,10 @@ class Recurrent(TapeLayer):
             )
         if self.has_static and bottoms[2][0] != x[1]:
             raise self.error(f"x_static has one row per sequence ({x[1]}), not shape {tuple(bottoms[2])}")
+        if self.param.recurrent_param.expose_hidden:
+            states = [tuple(shape) for shape in bottoms[-self.states :]]
+            if any(shape != (1, x[1], self.hidden) for shape in states):
+                raise self.error(f"initial states have shape {(1, x[1], self.hidden)}, not {states}")
         return x[0], x[1]
 
 

@@ -167,3 +167,22 @@ def test_a_power_that_does_not_depend_on_its_bottom_is_constant(
     assert net.forward({"x": torch.tensor([float("inf"), 1.0])})["y"].tolist() == [expected] * 2
     net.backward()
     assert net.blobs["x"].diff.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "layer", ["Scale", "Bias", "PReLU", "ReLU", "Pooling", "Convolution", "Softmax", "Eltwise"]
+)
+def test_an_empty_batch_passes_forward_and_back(layer: str) -> None:
+    setting = {
+        "Scale": "scale_param { bias_term: true }",
+        "Pooling": "pooling_param { kernel_size: 2 stride: 2 }",
+        "Convolution": "convolution_param { num_output: 3 kernel_size: 2 stride: 2 }",
+    }.get(layer, "")
+    bottom = 'bottom: "x"' if layer == "Eltwise" else ""
+    net = _net(layer, bottom + setting, (2, 3, 4, 4), schema.TRAIN)
+    y = net.forward({"x": torch.zeros(0, 3, 4, 4)})["y"]
+    assert y.shape[:2] == (0, 3)
+    net.blobs["y"].diff = torch.zeros_like(y)
+    net.backward()
+    assert net.blobs["x"].diff.shape == (0, 3, 4, 4)
+    assert not net.diffs.any()
