@@ -68,8 +68,8 @@ class Registry:
             original = getattr(one.owner, one.name, None)
             if (original is None) != one.is_new:
                 raise SetupError(
-                    f"this version of moto does not fit the embedded cloud, which {one}; install the "
-                    f"pinned version"
+                    f"this version of moto does not fit the embedded cloud, which {one}; "
+                    "install the pinned version"
                 )
             setattr(one.owner, one.name, _bound(one, original))
         for table, entries in self._tables:

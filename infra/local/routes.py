@@ -6,6 +6,7 @@ GET    limits                      what is not real, in sentences
 GET    instances/ID                how to connect to the host
 GET    calls                       the call log;           DELETE calls      empty it, count from 1 again
 GET    faults   POST faults [...]  faults still to come;   DELETE faults     none
+POST   scenario {"boot_seconds": 30}  change boot_seconds, notice_seconds or pools_per_fleet
 POST   capacity [...]              replace the rules;      POST spot_prices [...], POST quotas {...}
 POST   interrupt/ID {"notice_seconds": 5}                  reclaim a spot instance
 POST   clock {"speed": 60} or {"advance_seconds": 3600}
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from infra.errors import UsageError
@@ -23,6 +25,8 @@ from infra.local.faults import Fault
 from infra.local.limits import limits
 from infra.local.scenario import CapacityRule, PriceRule
 from infra.local.simulation import Simulation
+
+CHANGEABLE = ("boot_seconds", "notice_seconds", "pools_per_fleet")  # the rest has a route of its own
 
 
 class Routes:
@@ -78,6 +82,13 @@ class Routes:
 
     def delete_faults(self, _body: None) -> dict[str, Any]:
         self._cloud.faults.clear()
+        return {}
+
+    def post_scenario(self, body: Any) -> dict[str, Any]:
+        wrong = [name for name in body if name not in CHANGEABLE]
+        if wrong:
+            raise UsageError(f"{wrong[0]!r} cannot be changed here, only {', '.join(CHANGEABLE)}")
+        self._cloud.scenario = replace(self._cloud.scenario, **body)
         return {}
 
     def post_capacity(self, body: Any) -> dict[str, Any]:

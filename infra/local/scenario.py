@@ -1,7 +1,7 @@
 """Scenario: how the simulated cloud behaves, as a small YAML, TOML or JSON file.
 
 hosts: processes            # or namespaces (root on Linux), or none: instances are states only
-speed: 1                    # simulated seconds per second: boot times, notices, prices' history
+speed: 1                    # simulated seconds per second, for boots, notices and forgetting
 boot_seconds: 0             # an instance is pending at least that long
 notice_seconds: 120         # from a spot interruption's notice to its end
 pools_per_fleet: 0          # how many pools one CreateFleet tries before it gives up; 0: all of them

@@ -158,7 +158,7 @@ def _spot_pools(region: str, types: set[str], zones: set[str]) -> list[Pool]:
 
 def _history(pool: Pool, start: datetime | None, end: datetime | None) -> list[dict[str, Any]]:
     """The price at each change between two moments, newest first, with the one in force at ``start``."""
-    now = datetime.fromtimestamp(patch.cloud.clock.now(), UTC)
+    now = datetime.now(UTC)  # not the simulation's: who asks names moments of the real time
     last = min(_aware(end), now) if end else now
     first = max(_aware(start), now - HISTORY_LENGTH) if start else now
     moments = []

@@ -149,6 +149,7 @@ def test_the_log_tells_reading_from_changing_and_has_the_parameters(
         ("capacity", {"machines": 1}, "a list of CapacityRule"),
         ("spot_prices", [{"price": -1}], "more than 0"),
         ("quotas", {"L-1": 4}, "no quota 'L-1'"),
+        ("scenario", {"hosts": "none"}, "'hosts' cannot be changed here"),
         ("nonsense", None, "there is no POST nonsense"),
     ],
 )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.local import LocalCloud, clean, open_cloud
-from tests.infra.local.conftest import client
+from infra.local import LocalCloud
 from tests.infra.local.orders import ZONE, code_of, describe, errors, fleet, ids, machine, name, template
 
 ALL_IN_ONE = {"SingleInstanceType": True, "SingleAvailabilityZone": True}
@@ -187,19 +184,13 @@ def test_a_dry_run_launches_nothing(ec2: Any) -> None:
     assert len(ec2.describe_fleets()["Fleets"]) == before
 
 
-def test_a_fleet_can_be_made_to_try_one_pool_only(tmp_path: Path) -> None:
-    scenario = {"hosts": "none", "pools_per_fleet": 1, "capacity": [{"zone": "us-east-1a", "machines": 0}]}
-    (tmp_path / "s.json").write_text(json.dumps(scenario))
-    cloud = open_cloud(tmp_path, scenario=tmp_path / "s.json")
-    assert cloud is not None
-    one = client(cloud)
-    prices = [{"zone": "us-east-1a", "price": 0.1}, {"zone": ZONE, "price": 0.2}]
-    cloud.control("POST", "spot_prices", prices)
-    first = fleet(one, zones("a", "b"), 2, **ALL_IN_ONE, MinTargetCapacity=2)
+def test_a_fleet_can_be_made_to_try_one_pool_only(cloud: LocalCloud, ec2: Any) -> None:
+    cloud.control("POST", "scenario", {"pools_per_fleet": 1})
+    cloud.control("POST", "capacity", [{"zone": "us-east-1a", "machines": 0}])
+    cloud.control("POST", "spot_prices", [{"zone": "us-east-1a", "price": 0.1}, {"zone": ZONE, "price": 0.2}])
+    first = fleet(ec2, zones("a", "b"), 2, **ALL_IN_ONE, MinTargetCapacity=2)
     assert (ids(first), errors(first)) == ([], [("us-east-1a", "InsufficientInstanceCapacity")])
-    assert len(ids(fleet(one, zones("b"), 2, **ALL_IN_ONE, MinTargetCapacity=2))) == 2
-    one.close()
-    clean(tmp_path)
+    assert len(ids(fleet(ec2, zones("b"), 2, **ALL_IN_ONE, MinTargetCapacity=2))) == 2
 
 
 def test_a_subnet_without_free_addresses_is_an_error_of_its_pool(ec2: Any) -> None:

@@ -154,6 +154,15 @@ def test_time_can_jump_over_the_notice(cloud: LocalCloud, ec2: Any) -> None:
     wait_for(ec2, instance_id, "terminated")
 
 
+def test_booting_takes_as_long_as_the_scenario_says(cloud: LocalCloud, ec2: Any) -> None:
+    cloud.control("POST", "scenario", {"boot_seconds": 600})
+    instance_id = str(machine(ec2)["InstanceId"])
+    cloud.control("POST", "clock", {"advance_seconds": 500})
+    assert state(ec2, instance_id) == "pending"
+    cloud.control("POST", "clock", {"advance_seconds": 100})
+    wait_for(ec2, instance_id, "running")
+
+
 def test_terminated_instances_are_forgotten_after_an_hour_of_simulated_time(
     cloud: LocalCloud, ec2: Any
 ) -> None:

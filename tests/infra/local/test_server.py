@@ -61,6 +61,7 @@ def test_the_next_command_finds_the_server_that_an_earlier_process_started(home:
     assert mode == 0o600
 
 
+@pytest.mark.slow
 def test_two_that_start_at_once_get_one_server_and_a_dead_one_leaves_nothing(home: Path) -> None:
     found: list[LocalCloud] = []
     starters = [threading.Thread(target=lambda: found.append(opened(home))) for _ in range(3)]

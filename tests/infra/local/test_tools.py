@@ -144,6 +144,7 @@ def test_a_shutdown_can_be_planned_and_taken_back(hosts_ec2: Any, host: ProcessH
     say(host, f"kill -0 {pending}", status=1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("aws") is None, reason="the AWS CLI is not installed")
 def test_the_aws_cli_works_with_the_environment_of_the_cloud(cloud: LocalCloud, ec2: Any) -> None:
     environment = {**{k: v for k, v in os.environ.items() if not k.startswith("AWS_")}, **cloud.environment}
