@@ -323,11 +323,11 @@ class SSHHost:
                 f"and "
                 "that the image's user is that one",
             ) from None
-        except (ssh.NoValidConnectionsError, ConnectionError):
-            raise HostRefused(
-                self.name, f"{where} refuses the connection; its sshd is not up (yet)"
-            ) from None
         except (TimeoutError, OSError) as failure:
+            if _is_refusal(failure):
+                raise HostRefused(
+                    self.name, f"{where} refuses the connection; its sshd is not up (yet)"
+                ) from None
             raise HostUnreachable(
                 self.name,
                 f"{where} does not answer ({failure}); is this machine's address the one the security group "
@@ -338,6 +338,12 @@ class SSHHost:
             raise HostRefused(self.name, f"{where} does not speak ssh (yet): {failure}") from None
         connection.transport.set_keepalive(KEEPALIVE_SECONDS)
         return connection
+
+
+def _is_refusal(failure: OSError) -> bool:
+    """True if the machine itself said no. paramiko keeps what each address answered in ``errors``."""
+    answers = getattr(failure, "errors", {"": failure}).values()
+    return all(isinstance(answer, ConnectionError) for answer in answers)
 
 
 class Lines:

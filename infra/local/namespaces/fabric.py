@@ -3,7 +3,8 @@
 All that this machine sees of it is one link, ``sn<hash of the home>``, and the routes through that link.
 Hosts may answer what comes from this machine but begin nothing towards it; between them everything may pass,
 since refusing is the business of their own firewalls. The router translates public addresses to private ones,
-as EC2's gateway does: a host that talks to another's public address is seen under its own public one.
+as EC2's gateway does: a host that talks to another's public address is seen under its own public one. Who is
+not there is silent.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ table ip fabric {{
   chain outbound {{
     type nat hook postrouting priority srcnat
     iifname "{BRIDGE}" oifname "{BRIDGE}" ct status dnat snat to ip saddr map @public_of
+  }}
+  chain silence {{
+    type filter hook output priority filter
+    icmp type destination-unreachable icmp code host-unreachable drop
   }}
   chain forward {{
     type filter hook forward priority filter; policy drop
