@@ -123,7 +123,7 @@ class Front:
 
     def _with_fault(self, fault: Fault | None, environ: dict[str, Any], body: bytes, call: Call) -> Answer:
         if fault is None:
-            return self._work(environ, body, call)
+            return self._consistent_work(environ, body, call)
         if fault.kind == "reset":
             _reset(environ)
         if fault.kind in ("error", "throttle"):
@@ -131,10 +131,20 @@ class Front:
             return _error(*fault.answer, call)
         if fault.kind == "delay":
             time.sleep(fault.seconds)
-        answer = self._work(environ, body, call)
+        answer = self._consistent_work(environ, body, call)
         if fault.kind == "lost":
             call.status, call.code = answer.status, _code_of(answer)
             _reset(environ)
+        return answer
+
+    def _consistent_work(self, environ: dict[str, Any], body: bytes, call: Call) -> Answer:
+        """As soon as what the call names can be found."""
+        refusal = self._cloud.consistency.refusal(call.parameters)
+        if refusal is not None:
+            return _error(400, *refusal, call)
+        answer = self._work(environ, body, call)
+        if answer.status == 200:
+            self._cloud.consistency.created(call.action, answer.body, self._cloud.scenario.lag_seconds)
         return answer
 
     def _work(self, environ: dict[str, Any], body: bytes, call: Call) -> Answer:

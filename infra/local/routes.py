@@ -6,7 +6,7 @@ GET    limits                      what is not real, in sentences
 GET    instances/ID                how to connect to the host
 GET    calls                       the call log;           DELETE calls      empty it, count from 1 again
 GET    faults   POST faults [...]  faults still to come;   DELETE faults     none
-POST   scenario {"boot_seconds": 30}  change boot_seconds, notice_seconds or pools_per_fleet
+POST   scenario {"boot_seconds": 30}  change boot_, lag_, notice_seconds, pools_per_fleet
 POST   capacity [...]              replace the rules;      POST spot_prices [...], POST quotas {...}
 POST   interrupt/ID {"notice_seconds": 5}                  reclaim a spot instance
 POST   clock {"speed": 60} or {"advance_seconds": 3600}
@@ -26,7 +26,12 @@ from infra.local.limits import limits
 from infra.local.scenario import CapacityRule, PriceRule
 from infra.local.simulation import Simulation
 
-CHANGEABLE = ("boot_seconds", "notice_seconds", "pools_per_fleet")  # the rest has a route of its own
+CHANGEABLE = (
+    "boot_seconds",
+    "lag_seconds",
+    "notice_seconds",
+    "pools_per_fleet",
+)  # the rest has a route of its own
 
 
 class Routes:

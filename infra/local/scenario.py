@@ -3,6 +3,7 @@
 hosts: processes            # or namespaces (root on Linux), or none: instances are states only
 speed: 1                    # simulated seconds per second, for boots, notices and forgetting
 boot_seconds: 0             # an instance is pending at least that long
+lag_seconds: 0              # what was just created is not found yet, for so long
 notice_seconds: 120         # from a spot interruption's notice to its end
 pools_per_fleet: 0          # how many pools one CreateFleet tries before it gives up; 0: all of them
 capacity:                   # the last rule that fits a pool decides; without one there is no end of machines
@@ -87,6 +88,7 @@ class Scenario:
     hosts: str = field(default_factory=lambda: os.environ.get(HOSTS_VARIABLE) or "processes")
     speed: float = 1.0
     boot_seconds: float = 0.0
+    lag_seconds: float = 0.0
     notice_seconds: float = 120.0
     pools_per_fleet: int = 0
     capacity: tuple[CapacityRule, ...] = ()

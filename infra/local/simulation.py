@@ -15,6 +15,7 @@ from moto.ec2.models import EC2Backend
 from infra.local import fleet, instances, lookups, placement, tokens, volumes  # noqa: F401 - each registers its patches
 from infra.local.calls import Calls
 from infra.local.clock import Clock
+from infra.local.consistency import Consistency
 from infra.local.faults import Faults
 from infra.local.imds import Metadata
 from infra.local.lifecycle import Lifecycle
@@ -49,6 +50,7 @@ class Simulation:
         self.lock = threading.RLock()
         self.clock = Clock(scenario.speed)
         self.calls = Calls()
+        self.consistency = Consistency(self.clock.now)
         self.faults = Faults(scenario.faults)
         self.pools = Pools(scenario.capacity, scenario.spot_prices, Quotas(scenario.quotas))
         self.tokens = Tokens()

@@ -68,7 +68,7 @@ def cloud(states_cloud: LocalCloud) -> Iterator[LocalCloud]:
     """A cloud without hosts, plenty of everything, no fault."""
     yield states_cloud
     states_cloud.control("DELETE", "faults")
-    states_cloud.control("POST", "scenario", {"pools_per_fleet": 0, "boot_seconds": 0})
+    states_cloud.control("POST", "scenario", {"pools_per_fleet": 0, "boot_seconds": 0, "lag_seconds": 0})
     states_cloud.control("POST", "clock", {"advance_seconds": 7200})  # forget what was terminated
     states_cloud.control("POST", "capacity", [])
     states_cloud.control("POST", "spot_prices", [])
