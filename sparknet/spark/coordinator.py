@@ -24,10 +24,11 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from sparknet.easgd import Exchanger
-from sparknet.merge import Merged, Statistics, merge
+from sparknet.merge import Merged, Statistics, merge, rejections
 from sparknet.spark.door import Answered, Content, Deadlines, Door, JobEnded, Member, Message, Task
 from sparknet.spark.exchange import NOTHING, ExchangeError, Frame, Identity, Kind, Note, raw
 from sparknet.spark.membership import Membership
+from sparknet.spark.ring import Ring
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, mean_of
 from sparknet.wire import Followed, codec
@@ -36,7 +37,8 @@ from sparknet.wire import Followed, codec
 class Coordinator:
     """Leads ``workers`` workers, one for each partition, whose weights have ``size`` float32 elements.
 
-    ``statistics`` says where running means and variances lie in them, ``wire`` how they travel. Every method
+    ``statistics`` says where running means and variances lie in them, ``wire`` how they travel; with
+    ``ring_host`` they average among themselves, and it is where they find each other. Every method
     is for the caller's thread, but ``job_ended`` may be called from any.
     """
 
@@ -50,12 +52,14 @@ class Coordinator:
         deadlines: Deadlines,
         statistics: Sequence[Statistics] = (),
         wire: str = "float32",
+        ring_host: str | None = None,
     ) -> None:
         self.deadlines, self._statistics = deadlines, statistics
         self._codec = codec(wire)
         self._followed = None if wire == "float32" else Followed(self._codec)
         self._door = Door(bind=bind, token=token, size=size, codec=self._codec, deadlines=deadlines)
         self._members = Membership(self._door, workers)
+        self._ring = Ring(ring_host, self._members, deadlines) if ring_host else None
         self._weights: Vector = np.empty(0, np.float32)
         self._version = 0
         self._states: dict[int, WorkerState] = {}
@@ -65,6 +69,11 @@ class Coordinator:
     @property
     def port(self) -> int:
         return self._door.port
+
+    @property
+    def ring_port(self) -> int | None:
+        """Where workers that average among themselves find each other."""
+        return self._ring.port if self._ring else None
 
     @property
     def members(self) -> tuple[Identity, ...]:
@@ -81,26 +90,22 @@ class Coordinator:
         """
         self._publish(weights)
         start = self._moved(weights)
-        answers: list[Answered] = []
-        while not answers:
+        merged: Merged | None = None
+        while merged is None:
             members = self._members.assemble(_can_train)
             started = time.perf_counter()
-            answers = self._ask(self._orders(members, order, start), self.deadlines.quorum)
+            answers = self._members.ask(self._orders(members, order, start), self.deadlines.quorum)
             seconds = time.perf_counter() - started
-        reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
-        merged = merge(
-            start,
-            [self._vector(answer.member) for answer in answers],
-            [report.steps for report in reports],
-            self._statistics,
-        )
+            reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
+            if answers:
+                merged = self._merge(start, answers, reports, order)
         self._remember(answers, reports, merged, order)
         return Gathered(
             mean=merged.mean,
             reports=tuple(reports[k] for k in merged.kept),
             seconds=seconds,
             bytes_sent=sum(answer.sent for answer in answers),
-            bytes_received=sum(answer.received for answer in answers),
+            bytes_received=sum(answer.received for answer in answers) + self._fetched(),
             lost=self._members.take_losses(),
         )
 
@@ -111,7 +116,7 @@ class Coordinator:
         scores: dict[int, Scores] = {}
         while len(scores) < len(slices):
             self._hand_out(todo, working)
-            answer = self._next_answer({member: task for member, (task, _) in working.items()})
+            answer = self._members.next_answer({member: task for member, (task, _) in working.items()})
             if answer and isinstance(answer.content, Scores):
                 _, part = working.pop(answer.member)
                 scores[part.start] = answer.content
@@ -139,7 +144,7 @@ class Coordinator:
 
     def _exchanged(self, working: dict[Member, Task], exchanger: Exchanger) -> Report | None:
         """Wait for one of those at work and exchange what it brings; None if something else happened."""
-        answer = self._next_answer(working)
+        answer = self._members.next_answer(working)
         members = len(working)
         for member in [member for member in working if not self._members.has(member)]:
             del working[member]
@@ -159,7 +164,7 @@ class Coordinator:
 
     def states(self) -> dict[int, WorkerState]:
         """The state of every worker that has a shard; what is known of those that are not here."""
-        answers = self._ask(
+        answers = self._members.ask(
             {
                 member: self._task(Message(Kind.SAVE, {}), answers=(Kind.STATE,), read=_state)
                 for member in self._members.assemble(_can_train)
@@ -189,41 +194,11 @@ class Coordinator:
         complete = self._members.complete
         self._door.close()
         self._members.clear()
+        if self._ring:
+            self._ring.close()
         return complete
 
-    # -- asking and waiting ---------------------------------------------------------------------------------
-
-    def _ask(self, tasks: dict[Member, Task], quorum: float = 1.0) -> list[Answered]:
-        """Give each member its task and wait for the answers, in the order of the members.
-
-        Once a share of ``quorum`` has answered, the others have ``deadlines.grace`` left.
-        """
-        for member, task in tasks.items():
-            self._members.give(member, task)
-        answers: dict[int, Answered] = {}
-        enough, grace_ends = math.ceil(quorum * len(tasks)), math.inf
-        while tasks and time.monotonic() < grace_ends:
-            answer = self._next_answer(tasks, grace_ends)
-            if answer:
-                answers[answer.member.who.partition] = answer
-                del tasks[answer.member]
-                if len(answers) == enough:
-                    grace_ends = time.monotonic() + self.deadlines.grace if tasks else math.inf
-            tasks = {member: task for member, task in tasks.items() if self._members.has(member)}
-        for member in tasks:
-            self._members.lost(member, f"it was more than {self.deadlines.grace:g} s later than the others")
-        return [answer for _, answer in sorted(answers.items())]
-
-    def _next_answer(self, tasks: Mapping[Member, Task], until: float = math.inf) -> Answered | None:
-        """The next answer to one of the tasks; None if something else happened, and at the time ``until``."""
-        event = self._members.next(min(until, *(task.deadline for task in tasks.values())))
-        if event is None:
-            for member, task in tasks.items():
-                if task.deadline <= time.monotonic():
-                    self._members.drop(member, f"it did not answer within {self.deadlines.round:g} s")
-        elif isinstance(event, Answered) and tasks.get(event.member) is event.task:
-            return event
-        return None
+    # -- what is said to them -------------------------------------------------------------------------------
 
     def _hand_out(self, todo: deque[slice], working: dict[Member, tuple[Task, slice]]) -> None:
         """Give every idle member a slice while there are any."""
@@ -235,12 +210,13 @@ class Coordinator:
                 working[member] = self._slice(member, part), part
                 self._members.give(member, working[member][0])
 
-    # -- what is said to them -------------------------------------------------------------------------------
-
     def _publish(self, weights: Vector) -> None:
         if weights is not self._weights:
             self._weights = weights
             self._version += 1
+            if self._ring and self._ring.made(weights):
+                for member in self._ring.holders:
+                    member.holds = self._version
 
     def _moved(self, weights: Vector) -> Vector:
         """What the workers start from: the weights, or what of them can be said in a change."""
@@ -272,7 +248,9 @@ class Coordinator:
             save = Message(Kind.SAVE, {})
             asked = {member: self._task(save, answers=(Kind.STATE,), read=_state) for member in others}
             mean = mean_state(
-                answer.content for answer in self._ask(asked) if isinstance(answer.content, WorkerState)
+                answer.content
+                for answer in self._members.ask(asked)
+                if isinstance(answer.content, WorkerState)
             )
         known = {member.who.partition: self._states.get(member.who.partition, mean) for member in newcomers}
         return {
@@ -288,9 +266,9 @@ class Coordinator:
         average = order.momentum == "average"
         task = self._task(
             *([_restoring(state)] if state else []),
-            *self._train_messages(member, asdict(order), start),
-            answers=(Kind.REPORT, Kind.STATE) if average else (Kind.REPORT,),
-            read=_report,
+            *self._train_messages(member, {**asdict(order), "ring": self._ring is not None}, start),
+            answers=(Kind.REPORT, Kind.STATE) if average and not self._ring else (Kind.REPORT,),
+            read=_moved_report if self._ring else _report,
         )
         member.holds, member.base = 0, start
         return task
@@ -324,17 +302,35 @@ class Coordinator:
         answers: tuple[Kind, ...],
         read: Callable[[Member, Sequence[Frame]], Content],
     ) -> Task:
-        deadline = time.monotonic() + self.deadlines.round
-        return Task(messages=messages, answers=answers, read=read, deadline=deadline)
+        return Task(messages=messages, answers=answers, read=read, seconds=self.deadlines.round)
 
     # -- what is made of it ---------------------------------------------------------------------------------
+
+    def _merge(
+        self, start: Vector, answers: list[Answered], reports: list[Report], order: Order
+    ) -> Merged | None:
+        """The mean of what can be believed; None if all that had it were lost while they averaged it."""
+        if self._ring is None:
+            vectors = [self._vector(answer.member) for answer in answers]
+            return merge(start, vectors, [report.steps for report in reports], self._statistics)
+        rejected = rejections([answer.member.moved for answer in answers])
+        believed = {answers[k].member: report.steps for k, report in enumerate(reports) if k not in rejected}
+        mean = self._ring.mean(believed, history=order.momentum == "average")
+        if mean is None:
+            return None
+        kept = [k for k, answer in enumerate(answers) if answer.member in self._ring.holders]
+        return Merged(mean, tuple(kept), rejected)
+
+    def _fetched(self) -> int:
+        """Bytes that the driver received of a mean that the workers made."""
+        return self._ring.mean_bytes if self._ring else 0
 
     def _remember(self, answers: list[Answered], reports: list[Report], merged: Merged, order: Order) -> None:
         self._note_progress(reports)
         for k, reason in merged.rejected.items():
             self._members.lost(answers[k].member, reason)
         self._rejected = {reports[k].member for k in merged.rejected}
-        if order.momentum == "average":
+        if order.momentum == "average" and self._ring is None:
             histories = [answers[k].member.history for k in merged.kept]
             self._history = mean_of(histories, [reports[k].steps for k in merged.kept])
 
@@ -356,9 +352,22 @@ def _restoring(state: WorkerState) -> Message:
     return Message(Kind.RESTORE, note, NOTHING if state.history is None else raw(state.history))
 
 
-def _report(_member: Member, frames: Sequence[Frame]) -> Report:
+def _report(member: Member, frames: Sequence[Frame]) -> Report:
+    if frames[0].size != member.buffer.nbytes:
+        raise ExchangeError(f"{member} sent {frames[0].size:,} of the {member.buffer.nbytes:,} bytes due")
+    return _read_report(frames[0].note)
+
+
+def _moved_report(member: Member, frames: Sequence[Frame]) -> Report:
+    """A report without weights, but with how far they have moved."""
+    note = dict(frames[0].note)
+    member.moved = float(note.pop("moved", math.nan))
+    return _read_report(note)
+
+
+def _read_report(note: Note) -> Report:
     try:
-        return Report(**frames[0].note)
+        return Report(**note)
     except TypeError as wrong:
         raise ExchangeError(f"a report that cannot be read: {wrong}") from wrong
 

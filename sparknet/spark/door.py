@@ -52,7 +52,14 @@ class Deadlines:
     stop: float = 10.0
 
 
-Content = Report | Scores | WorkerState
+@dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """A worker has averaged with the others, or could not because of a ``failure``."""
+
+    failure: str = ""
+
+
+Content = Report | Scores | WorkerState | Reduced
 """What answers can say."""
 
 
@@ -69,13 +76,17 @@ class Message:
 class Task:
     """What a member is to do next: the frames to send, the kinds of the answers, and how to read them.
 
-    ``deadline`` is on the clock of ``time.monotonic``; the coordinator drops a member that misses it.
+    A member that has not answered within ``seconds`` of the task's making is dropped by the coordinator.
     """
 
     messages: tuple[Message, ...]
     answers: tuple[Kind, ...]
     read: Callable[[Member, Sequence[Frame]], Content]
-    deadline: float
+    seconds: float
+    deadline: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deadline", time.monotonic() + self.seconds)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -85,7 +96,9 @@ class Member:
 
     ``holds`` is the version of the weights its net has now, 0 for none of ours. ``fresh`` until its first
     order: a worker that has made no steps takes over from the one that had its shard before. ``base`` is
-    what its round began from, ``follows`` the version of them if it hears of changes only.
+    what its round began from, ``follows`` the version of them if it hears of changes only, ``moved`` how
+    far it went.
+    ``prelude`` is sent before its next task.
     """
 
     who: Identity
@@ -97,6 +110,8 @@ class Member:
     base: Vector
     holds: int = 0
     follows: int = 0
+    moved: float = 0.0
+    prelude: list[Message] = field(default_factory=list)
     task: Task | None = None
     tasks: queue.SimpleQueue[Task | None] = field(default_factory=queue.SimpleQueue)
 
@@ -292,9 +307,14 @@ class Conversation(threading.Thread):
 
     def _carry_out(self, member: Member, task: Task) -> Answered:
         sent, received = self.channel.sent, self.channel.received
-        for message in task.messages:
+        for message in (*member.prelude, *task.messages):
             self.channel.send(message.kind, message.note, message.payload, seconds=self.door.deadlines.send)
-        into = {Kind.REPORT: raw(member.buffer), Kind.STATE: raw(member.history)}
+        member.prelude.clear()
+        into = {
+            Kind.REPORT: raw(member.buffer),
+            Kind.REDUCED: raw(member.buffer),
+            Kind.STATE: raw(member.history),
+        }
         patience = task.deadline + _PATIENCE
         frames = [self._receive(member.who, kind, patience - time.monotonic(), into) for kind in task.answers]
         content = task.read(member, frames)
@@ -308,6 +328,6 @@ class Conversation(threading.Thread):
             reason = str(frame.note.get("reason"))
             self.door.events.put(Failed(who, reason, bool(frame.note.get("final"))))
             raise ExchangeError(reason)
-        if into and due in into and frame.size != into[due].nbytes:
+        if into and due in into and frame.size not in (0, into[due].nbytes):
             raise ExchangeError(f"{who} sent {frame.size:,} bytes where {into[due].nbytes:,} were due")
         return frame

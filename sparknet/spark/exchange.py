@@ -62,6 +62,9 @@ class Kind(IntEnum):
     STATE = 14  # w: its state, the solver's history as payload
     RESTORE = 15  # d: go on from this state; not answered
     CHANGE = 16  # d: how the weights differ from the last ones, encoded; not answered
+    REDUCE = 17  # d: average with the others
+    REDUCED = 18  # w: whether that went well; the mean, if it was asked for
+    COMMIT = 19  # d: the others have it too, go on from it; not answered
 
 
 class ExchangeError(TrainingError):
@@ -108,6 +111,11 @@ class Channel:
         except OSError:
             return "a closed connection"
         return f"{host}:{port}"
+
+    @property
+    def host(self) -> str:
+        """The address of this end: the one by which the other end's network reaches this machine."""
+        return str(self._socket.getsockname()[0])
 
     def send(self, kind: Kind, note: Note, payload: memoryview = NOTHING, *, seconds: float) -> None:
         """Send a frame. Raises OSError, TimeoutError past ``seconds``, if the other end does not take it."""

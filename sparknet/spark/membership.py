@@ -6,9 +6,10 @@ All state is the caller's thread's; it changes only in ``next``.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sparknet.errors import DataError, TrainingError, WorkersLost
 from sparknet.spark.door import Answered, Door, Event, Failed, JobEnded, Joined, Lost, Member, Task
@@ -27,7 +28,7 @@ class Membership:
 
     def __init__(self, door: Door, workers: int) -> None:
         self._door, self._workers = door, workers
-        self._join_seconds = door.deadlines.join
+        self._deadlines = door.deadlines
         self._members: dict[int, Member] = {}
         self._assembled = False
         self._failures: dict[int, int] = {}
@@ -65,7 +66,7 @@ class Membership:
 
         Raises WorkersLost when there is none at the deadline.
         """
-        deadline = time.monotonic() + self._join_seconds
+        deadline = time.monotonic() + self._deadlines.join
         while not self._suffice(able):
             if self.next(deadline) is None:
                 break
@@ -77,10 +78,45 @@ class Membership:
                 "%d of %d workers came within %g s and training goes on with them: are there slots for all?",
                 len(self._members),
                 self._workers,
-                self._join_seconds,
+                self._deadlines.join,
             )
         self._assembled = True
         return found
+
+    def ask(self, tasks: Mapping[Member, Task], quorum: float = 1.0) -> list[Answered]:
+        """Give each member its task and wait for the answers, in the order of the members.
+
+        Once a share of ``quorum`` has answered, the others have ``Deadlines.grace`` left.
+        """
+        for member, task in tasks.items():
+            self.give(member, task)
+        waiting, answers, grace_ends = dict(tasks), dict[int, Answered](), math.inf
+        enough = math.ceil(quorum * len(tasks))
+        while waiting and time.monotonic() < grace_ends:
+            answer = self.next_answer(waiting, grace_ends)
+            if answer:
+                answers[answer.member.who.partition] = answer
+                del waiting[answer.member]
+                if len(answers) == enough:
+                    grace_ends = time.monotonic() + self._deadlines.grace
+            waiting = {member: task for member, task in waiting.items() if self.has(member)}
+        for member in waiting:
+            self.lost(member, f"it was more than {self._deadlines.grace:g} s later than the others")
+        return [answer for _, answer in sorted(answers.items())]
+
+    def next_answer(self, tasks: Mapping[Member, Task], until: float = math.inf) -> Answered | None:
+        """The next answer to one of the tasks; None if something else happened, and at the time ``until``.
+
+        Members past their deadline are dropped.
+        """
+        event = self.next(min(until, *(task.deadline for task in tasks.values())))
+        if event is None:
+            for member, task in tasks.items():
+                if task.deadline <= time.monotonic():
+                    self.drop(member, f"it did not answer within {task.seconds:g} s")
+        elif isinstance(event, Answered) and tasks.get(event.member) is event.task:
+            return event
+        return None
 
     def give(self, member: Member, task: Task) -> None:
         member.task = task
@@ -149,7 +185,7 @@ class Membership:
         missing = [str(number) for number in range(self._workers) if number not in self._members]
         lost = "; ".join(self._losses[-_NAMED:]) or "none had joined"
         return (
-            f"no worker that can work joined within {self._join_seconds:g} s. Waited for partitions "
+            f"no worker that can work joined within {self._deadlines.join:g} s. Waited for partitions "
             f"{', '.join(missing)} of {self._workers}. Lost last: {lost}. "
             "Look at the executors' logs and at how many slots are free, or allow more time (Deadlines.join)"
         )

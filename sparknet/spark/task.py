@@ -21,8 +21,10 @@ from pyspark import TaskContext
 
 from sparknet.data import Examples
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
+from sparknet.merge import distance
 from sparknet.spark.door import Deadlines
 from sparknet.spark.exchange import NOTHING, Channel, Frame, Identity, Kind, introduce, raw
+from sparknet.spark.peers import Averager, Peers
 from sparknet.spark.uplink import Uplink
 from sparknet.training import Order, WorkerState
 from sparknet.worker import Recipe, Worker
@@ -38,7 +40,17 @@ _RETRY_PAUSE_SECONDS = 0.2
 # Pings that may be missed before the driver is taken for gone.
 _MISSED_PINGS = 6
 
-_ORDERS = (Kind.TRAIN, Kind.TEST, Kind.SAVE, Kind.RESTORE, Kind.CHANGE, Kind.PING, Kind.STOP)
+_ORDERS = (
+    Kind.TRAIN,
+    Kind.TEST,
+    Kind.SAVE,
+    Kind.RESTORE,
+    Kind.CHANGE,
+    Kind.REDUCE,
+    Kind.COMMIT,
+    Kind.PING,
+    Kind.STOP,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +63,7 @@ class Assignment:
     test: Broadcast[Examples] | None
     deadlines: Deadlines
     wire: str = "float32"
+    ring: tuple[str, int] | None = None
 
 
 def work(assignment: Assignment, drain: Callable[[], Examples]) -> None:
@@ -75,6 +88,7 @@ class Service:
         self.assignment, self.who, self._drain = assignment, who, drain
         self._worker: Worker | None = None
         self._uplink: Uplink | None = None
+        self._averager: Averager | None = None
 
     def run(self) -> None:
         while True:
@@ -141,6 +155,10 @@ class Service:
                     uplink.apply_change()
                 case Kind.TEST:
                     self._test(channel, worker, frame)
+                case Kind.REDUCE:
+                    self._reduce(channel, worker, frame)
+                case Kind.COMMIT if self._averager:
+                    self._averager.commit()
                 case Kind.SAVE:
                     self._send_state(channel, worker)
                 case Kind.RESTORE:
@@ -156,12 +174,33 @@ class Service:
         return self.assignment.recipe.worker(self.who.partition, examples)
 
     def _train(self, channel: Channel, worker: Worker, uplink: Uplink, frame: Frame) -> None:
-        order = Order(**frame.note)
+        note = dict(frame.note)
+        ring = note.pop("ring")
+        order, seconds = Order(**note), self.assignment.deadlines.send
+        if ring:
+            start = worker.vector.copy()
+            done = asdict(worker.train(worker.vector, order))
+            done["moved"] = distance(start, worker.vector)
+            channel.send(Kind.REPORT, done, seconds=seconds)
+            return
         report = worker.train(worker.vector, order)
-        seconds = self.assignment.deadlines.send
         channel.send(Kind.REPORT, asdict(report), uplink.result(), seconds=seconds)
         if order.momentum == "average":
             self._send_state(channel, worker)
+
+    def _reduce(self, channel: Channel, worker: Worker, frame: Frame) -> None:
+        if self._averager is None:
+            assert self.assignment.ring is not None
+            seconds = self.assignment.deadlines.send
+            self._averager = Averager(worker, Peers(self.assignment.ring, channel.host, seconds))
+        note: dict[str, object] = {"done": True}
+        mean = NOTHING
+        try:
+            mean = self._averager.reduce(**frame.note)
+        except RuntimeError as error:
+            log.warning("%s could not average with the others: %s", self.who, error)
+            note = {"done": False, "reason": str(error)[:500]}
+        channel.send(Kind.REDUCED, note, mean, seconds=self.assignment.deadlines.send)
 
     def _test(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         if self.assignment.test is None:

@@ -16,7 +16,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 from py4j.protocol import Py4JError
@@ -43,13 +43,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+Exchange = Literal["auto", "star", "ring"]
+
+# Bytes of weights from which on workers average among themselves: what a star through the driver would cost
+# grows with the workers, and below this it is lost beside the waking of a thread.
+_LARGE = 16 << 20
+
+
 class SparkWorkers:
     """One worker for each partition of ``data``; leave it with ``close``, or use it in a ``with``.
 
     ``data`` is a DataFrame of ``image`` (binary, c * h * w bytes) and ``label``, or an RDD of ``Examples``
-    (``frames.from_examples``). ``workers`` repartitions it first. ``wire``
-    is how weights travel: float32, or their changes as bfloat16 or int8 (``sparknet.wire``). ``test`` goes
-    to every executor as a broadcast.
+    (``frames.from_examples``). ``workers`` repartitions it first. ``test`` goes
+    to every executor as a broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16
+    or int8 (``sparknet.wire``); ``exchange`` whether through the driver (star), among the workers (ring), or
+    by the size of the weights (auto: a ring from 16 MiB on).
 
     Raises UsageError for a session whose settings break training (make it with ``session.session``).
     """
@@ -65,6 +73,7 @@ class SparkWorkers:
         shape: Shape | None = None,
         deadlines: Deadlines | None = None,
         wire: str = "float32",
+        exchange: Exchange = "auto",
     ) -> None:
         check(spark)
         self._spark, self._recipe, self._deadlines = spark, recipe, deadlines or Deadlines()
@@ -75,6 +84,7 @@ class SparkWorkers:
         host = conf.get("spark.driver.host", "localhost") or "localhost"
         self._slices = recipe.slices(len(test)) if test else []
         token = secrets.token_bytes(32)
+        ring = _uses_ring(exchange, wire, self._initial, count)
         self._coordinator = Coordinator(
             bind=conf.get("spark.driver.bindAddress", None) or host,
             workers=count,
@@ -83,6 +93,7 @@ class SparkWorkers:
             deadlines=self._deadlines,
             statistics=replica.statistics,
             wire=wire,
+            ring_host=host if ring else None,
         )
         self._broadcast = spark.sparkContext.broadcast(test) if test else None
         assignment = Assignment(
@@ -92,6 +103,7 @@ class SparkWorkers:
             test=self._broadcast,
             deadlines=self._deadlines,
             wire=wire,
+            ring=(host, self._coordinator.ring_port) if self._coordinator.ring_port else None,
         )
         self._group = f"sparknet-{uuid.uuid4()}"
         self._closed = False
@@ -160,6 +172,13 @@ class SparkWorkers:
             action()
         except (PySparkException, Py4JError, OSError, AttributeError) as error:
             log.debug("the SparkContext is gone: %s", error)
+
+
+def _uses_ring(exchange: Exchange, wire: str, weights: Vector, workers: int) -> bool:
+    if exchange == "ring" and wire != "float32":
+        raise UsageError(f'a ring carries float32, not {wire}: leave out wire, or exchange="ring"')
+    large = weights.nbytes >= _LARGE and workers > 1 and wire == "float32"
+    return exchange == "ring" or (exchange == "auto" and large)
 
 
 def _partitioned(

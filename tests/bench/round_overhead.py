@@ -19,6 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 
 import click
 import numpy as np
@@ -58,6 +59,9 @@ class Scaling:
 
     def restore_history(self, history: torch.Tensor) -> None:
         """There is none."""
+
+
+EXCHANGES: tuple[Literal["star", "ring"], ...] = ("star", "ring")
 
 
 def recipe(size: int) -> Recipe:
@@ -125,16 +129,17 @@ def measure(size: int, options: argparse.Namespace) -> None:
          "spark.log.level": "OFF"},
     )  # fmt: skip
     data = from_examples(spark, records, options.workers)
-    with SparkWorkers(spark, recipe(size), data) as crew:
-        remote = list(train(crew, settings))[1:]  # the first waits for the executors
-    assert np.array_equal(remote[-1].weights, local[-1].weights)
-    line("overhead: round - slowest worker", [done.exchange_seconds for done in remote])
-    line("the round itself", [done.seconds for done in remote])
-    line("its compute (slowest worker)", [done.compute_seconds for done in remote])
+    for exchange in EXCHANGES:
+        with SparkWorkers(spark, recipe(size), data, exchange=exchange) as crew:
+            remote = list(train(crew, settings))[1:]  # the first waits for the executors
+        assert np.allclose(remote[-1].weights, local[-1].weights, rtol=1e-6)
+        line(f"{exchange}: round - slowest worker", [done.exchange_seconds for done in remote])
+        line(f"{exchange}: the round itself", [done.seconds for done in remote])
+        line(f"{exchange}: its compute", [done.compute_seconds for done in remote])
+        down, up = remote[-1].bytes_sent, remote[-1].bytes_received
+        click.echo(f"    {exchange}: driver sends {down:,} and receives {up:,} bytes a round")
     line("the same round in one process", [one.seconds for one in local])
     line("the bytes alone, loopback", loopback(size, options.workers, options.rounds))
-    down, up, weights = remote[-1].bytes_sent, remote[-1].bytes_received, 4 * size * options.workers
-    click.echo(f"    bytes a round: {down:,} down, {up:,} up; K x weights {weights:,}")
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ class Crew:
         test: Examples | None = None,
         deadlines: Deadlines = QUICK,
         wire: str = "float32",
+        ring: bool = False,
     ) -> None:
         self.wire = wire
         self.recipe, self.examples, self.deadlines = recipe, test, deadlines
@@ -48,6 +49,7 @@ class Crew:
             token=TOKEN,
             deadlines=deadlines,
             wire=wire,
+            ring_host="127.0.0.1" if ring else None,
         )
         self.services: dict[int, Service] = {}
         self.endings: dict[int, BaseException | None] = {}
@@ -67,6 +69,7 @@ class Crew:
             test=Broadcasted(self.examples) if self.examples else None,  # type: ignore[arg-type]
             deadlines=self.deadlines,
             wire=self.wire,
+            ring=("127.0.0.1", self.coordinator.ring_port) if self.coordinator.ring_port else None,
         )
         who = Identity(partition=partition, attempt=attempt, host="here", pid=0)
         return Service(assignment, who, lambda: shard)
@@ -128,10 +131,11 @@ def crew(
     workers: int | None = None,
     deadlines: Deadlines = QUICK,
     wire: str = "float32",
+    ring: bool = False,
 ) -> Iterator[Crew]:
     """A crew with one worker for each shard, of ``workers`` that are waited for; no thread outlives it."""
     before = set(threading.enumerate())
-    made = Crew(recipe, workers or len(shards), test, deadlines, wire)
+    made = Crew(recipe, workers or len(shards), test, deadlines, wire, ring)
     try:
         for number, shard in enumerate(shards):
             made.join(number, shard, attempt=number)

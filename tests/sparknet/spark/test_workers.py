@@ -77,6 +77,9 @@ def test_a_dataframe_without_rows_in_a_partition_trains_with_the_others(spark: S
     assert done[-1].scores.records == len(TEST)
 
 
+small_weights = 243 * 4
+
+
 class Slow(TorchReplica):
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
         time.sleep(0.02)
@@ -120,6 +123,22 @@ def test_a_killed_worker_costs_its_round_and_is_replaced(spark: SparkSession, vi
     # the replacement goes on from the steps and the place in the shard of the worker it replaces
     assert done.reports[1].iteration == 5 * (alone + 1)
     assert done.reports[1].position == 10 * 5 * (alone + 1)
+
+
+def test_a_worker_killed_in_a_ring_costs_its_round_and_is_replaced(spark: SparkSession) -> None:
+    data = from_examples(spark, EXAMPLES, 3)
+    members: list[tuple[int, ...]] = []
+    recipe = small_recipe(replica=slow_replica)
+    with SparkWorkers(spark, recipe, data, TEST, exchange="ring", deadlines=DEADLINES) as crew:
+        for done in train(crew, Settings(rounds=2000, tau=5)):
+            members.append(done.members)
+            if done.number == 3:
+                os.kill(crew.members[1].pid, signal.SIGKILL)
+            if (0, 2) in members and done.members == (0, 1, 2):
+                break
+    assert members[:3] == [(0, 1, 2)] * 3
+    assert np.isfinite(done.weights).all()
+    assert done.bytes_sent > small_weights  # the newcomer was sent the weights, the others the word only
 
 
 def test_all_workers_killed_at_once_are_waited_for(spark: SparkSession) -> None:
