@@ -12,6 +12,7 @@
     │   ├── CloudError              6   an answer of the EC2 API that fits none of the above
     │   ├── DeadlineExceeded        6   a wait ended before what it waited for came
     │   ├── Leftovers               6   something could not be removed
+    │   ├── GateFailed              6   nodes that cannot compute, write, reach or agree with each other
     │   ├── HostError               6   one host, named
     │   │   ├── HostRefused         6   nothing listens there (still booting, or no sshd)
     │   │   ├── HostUnreachable     6   no answer: security group, route or address
@@ -95,6 +96,10 @@ class Leftovers(SetupError):  # noqa: N818
     """Something could not be removed; the message lists it."""
 
 
+class GateFailed(SetupError):  # noqa: N818
+    """Nodes that cannot compute, write, reach or agree with each other; the message is a table of them."""
+
+
 class HostError(SetupError):
     """Something about one host; ``host`` is its name."""
 
@@ -148,11 +153,7 @@ class HostsFailed(SetupError):  # noqa: N818
 
     def __init__(self, failures: Mapping[str, Exception], total: int) -> None:
         self.failures, self.total = dict(failures), total
-        each = "\n".join(
-            str(error) if str(error).startswith(name) else f"{name}: {error}"
-            for name, error in failures.items()
-        )
-        super().__init__(f"{len(self.failures)} of {total} nodes failed:\n{each}")
+        super().__init__(f"{len(failures)} of {total} nodes failed{_reasons(self.failures)}")
 
 
 class JobError(InfraError):
@@ -176,3 +177,14 @@ def shorten(command: str, width: int = 120) -> str:
     """One line of ``command``, cut at ``width`` characters."""
     line = " ".join(command.split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _reasons(failures: Mapping[str, Exception]) -> str:
+    """Each node's own error; once for all if all of them said the same."""
+    said = {error.output.strip() if isinstance(error, CommandFailed) else "" for error in failures.values()}
+    if len(failures) > 1 and len(said) == 1 and said != {""}:
+        return f" ({', '.join(failures)}), and all of them say:\n{last_lines(said.pop())}"
+    lines = (
+        str(error) if str(error).startswith(name) else f"{name}: {error}" for name, error in failures.items()
+    )
+    return ":\n" + "\n".join(lines)

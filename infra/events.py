@@ -62,13 +62,22 @@ class Removed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckFailed:
+    """A node did not pass the gate; all such findings also stand in the error that follows."""
+
+    node: str
+    check: str
+    said: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """One sentence the user should read."""
 
     text: str
 
 
-Event = PhaseStarted | PhaseEnded | NodeProgress | PoolAnswered | Retrying | Removed | Note
+Event = PhaseStarted | PhaseEnded | NodeProgress | PoolAnswered | Retrying | Removed | CheckFailed | Note
 Emit = Callable[[Event], None]
 
 

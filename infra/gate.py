@@ -1,71 +1,255 @@
-"""Gate: a cluster is let through only when its nodes can compute, can write, and agree with each other.
+"""Gate: a cluster is let through only when its nodes can compute, can write, reach and agree with each other.
 
 A worker with another torch, or whose GPU is not seen, would not fail: it would be slow, or wrong.
+
+    inspect   one node tells what it is and can do   (ami/gate.py, while Spark starts)
+    reach     one node tries the ports of the others (once Spark listens)
+    findings  what is wrong, from what all of them told: pure
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from shlex import quote
+from typing import Any
 
 from infra.bootstrap import ON_NODE
-from infra.errors import SetupError
+from infra.errors import GateFailed, SetupError
 from infra.remote import Host
 
-AGREED = ("python", "torch", "pyspark", "numpy")
+VENV = PurePosixPath("opt/sparknet/venv")
+OF_ROOT_DISK = PurePosixPath("var/lib/sparknet")  # where what spills goes on a node without other disks
+NAMED = ("torch", "pyspark", "numpy")  # of the packages that differ, told first
+MOST_NAMED = 4
 MOST_SKEW_SECONDS = 1.0
-GATE_SECONDS = 180.0
+TIGHT_SECONDS = 0.4  # a round trip that leaves less than the skew in doubt
+CLOCK_ATTEMPTS = 3
+INSPECT_SECONDS = 180.0  # torch takes long to import when every node of one machine does it at once
+REACH_SECONDS = 60.0
+
+#: CUDA's major version -> the oldest driver that runs what was built for it
+#: https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
+OLDEST_DRIVERS = {11: (450, 80), 12: (525, 60), 13: (580, 65)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pass:
-    """What one node said at the gate, and how far its clock is from this machine's (seconds)."""
+class Gpu:
+    """A GPU that torch sees; ``error`` is why it did not multiply two matrices, empty if it did."""
+
+    name: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A folder for what spills: the mount point above it, and why nothing can be written there."""
+
+    path: str
+    mount_point: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What one node told, and what it was expected to have."""
 
     node: str
-    versions: Mapping[str, str]
-    ahead: tuple[float, float]  # its clock minus ours is between these
+    python: str
+    packages: Mapping[str, str]  # all of the environment, name -> version
+    cuda: str  # that torch was built for; empty for a torch of the CPU
+    driver: str  # of NVIDIA; asked only where GPUs are expected
+    gpus: tuple[Gpu, ...]
+    folders: tuple[Folder, ...]
+    mounted: tuple[str, ...]  # mount points that the folders have to be on, one each; empty for the root disk
+    expected_gpus: int
+    ahead: tuple[float, float]  # its clock minus this machine's, in seconds, is between these
+
+    @property
+    def environment(self) -> str:
+        """What identifies the Python and all packages: twelve digits."""
+        lines = [f"python=={self.python}", *(f"{name}=={v}" for name, v in sorted(self.packages.items()))]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-def show(host: Host, node: str, folders: Sequence[PurePosixPath], *, gpus: int) -> Pass:
-    """Let the node prove itself. Raises CommandFailed with what it could not do."""
-    words = " ".join(quote(str(word)) for word in (host.root / ON_NODE / "gate.sh", *folders))
-    asked = time.time()
-    told = host.run(f"bash {words}", env={"EXPECTED_GPUS": str(gpus)}, timeout_seconds=GATE_SECONDS).stdout
-    answered = time.time()
-    facts = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
-    clock = float(facts.pop("clock", asked))
-    return Pass(node=node, versions=facts, ahead=(clock - answered, clock - asked))
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that is wrong with one node."""
+
+    node: str
+    check: str  # "python", "packages", "driver", "gpu", "disk", "clock" or "port"
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.node:<12} {self.check:<9} {self.said}"
 
 
-def check(passes: Sequence[Pass]) -> None:
-    """Raises SetupError with a table of the nodes if they differ in what they run, or in the time."""
-    differing = [key for key in AGREED if len({one.versions.get(key) for one in passes}) > 1]
-    if differing:
-        raise SetupError(
-            f"The nodes do not run the same {', '.join(differing)}; use one image for all of them (--ami).\n"
-            + _table(passes, differing)
+def inspect(host: Host, node: str, folders: Sequence[PurePosixPath], *, gpus: int) -> Facts:
+    """Let the node tell. Raises CommandFailed if its environment cannot, SetupError if that is not readable."""
+    ahead = clock(host)
+    told = _ask(host, "facts", [str(one) for one in folders], gpus=gpus, seconds=INSPECT_SECONDS)
+    try:
+        return Facts(
+            node=node,
+            python=told["python"],
+            packages=told["packages"],
+            cuda=told["cuda"],
+            driver=told["driver"],
+            gpus=tuple(Gpu(**one) for one in told["gpus"]),
+            folders=tuple(Folder(**one) for one in told["folders"]),
+            mounted=tuple(_mount_point(host, one) for one in folders),
+            expected_gpus=gpus,
+            ahead=ahead,
         )
-    # two clocks certainly differ by the distance of their intervals
-    latest, earliest = max(one.ahead[0] for one in passes), min(one.ahead[1] for one in passes)
-    if latest - earliest > MOST_SKEW_SECONDS:
-        fast = max(passes, key=lambda one: one.ahead[0])
-        slow = min(passes, key=lambda one: one.ahead[1])
-        raise SetupError(
-            f"The clocks of {fast.node} and {slow.node} differ by at least {latest - earliest:.1f} s; "
-            "is a time service running in the image?"
+    except (KeyError, TypeError) as error:
+        raise SetupError(f"{node}: its account of itself cannot be read ({error!r}).") from None
+
+
+def clock(host: Host) -> tuple[float, float]:
+    """How far the node's clock is from this machine's, as bounds: what the way there and back leaves open."""
+    tightest = (float("-inf"), float("inf"))
+    for _ in range(CLOCK_ATTEMPTS):
+        asked = time.time()
+        told = host.run("date +%s.%N", timeout_seconds=30).stdout
+        answered = time.time()
+        try:
+            there = float(told)
+        except ValueError:
+            raise SetupError(f"{host.name}: its clock cannot be read ({told.strip()!r}).") from None
+        tightest = (max(tightest[0], there - answered), min(tightest[1], there - asked))
+        if tightest[1] - tightest[0] < TIGHT_SECONDS:
+            break
+    return tightest
+
+
+def reach(host: Host, node: str, endpoints: Sequence[str]) -> tuple[Finding, ...]:
+    """Which of ``endpoints`` (address:port) the node cannot connect to."""
+    told = _ask(host, "reach", endpoints, seconds=REACH_SECONDS)
+    return tuple(
+        Finding(node=node, check="port", said=f"cannot connect to {endpoint}: {error}")
+        for endpoint, error in told.items()
+        if error
+    )
+
+
+def findings(told: Sequence[Facts]) -> tuple[Finding, ...]:
+    """What is wrong with the nodes, the master's facts first. The clocks are compared with the master's."""
+    usual = _usual(told)
+    return tuple(
+        Finding(node=one.node, check=check, said=said)
+        for one in told
+        for check, said in (
+            *_environment_findings(one, usual),
+            *_gpu_findings(one),
+            *_disk_findings(one),
+            *_clock_findings(one, told[0]),
+        )
+    )
+
+
+def require_none(found: Sequence[Finding], nodes: int) -> None:
+    """Raises GateFailed with the table of ``found``, unless it is empty."""
+    if found:
+        failed = len({one.node for one in found})
+        raise GateFailed(
+            f"{failed} of {nodes} nodes are not fit to train together:\n"
+            + "\n".join(f"    {one}" for one in found)
         )
 
 
-def _table(passes: Sequence[Pass], keys: Sequence[str]) -> str:
-    """One line a node, those that differ from most marked."""
-    usual = {key: Counter(one.versions.get(key) for one in passes).most_common(1)[0][0] for key in keys}
-    lines = []
-    for one in passes:
-        said = "  ".join(f"{key} {one.versions.get(key, 'missing')}" for key in keys)
-        mark = "  <--" if any(one.versions.get(key) != usual[key] for key in keys) else ""
-        lines.append(f"    {one.node:<12} {said}{mark}")
-    return "\n".join(lines)
+def _ask(
+    host: Host, question: str, words: Sequence[str], *, gpus: int = 0, seconds: float
+) -> dict[str, Any]:
+    python, program = host.root / VENV / "bin/python", host.root / ON_NODE / "gate.py"
+    command = " ".join(map(quote, (str(python), "-I", str(program), question, *words)))
+    told = host.run(command, env={"EXPECTED_GPUS": str(gpus)}, timeout_seconds=seconds).stdout
+    try:
+        answer: dict[str, Any] = json.loads(told.strip().splitlines()[-1])  # torch may warn before
+        return answer
+    except (ValueError, IndexError):
+        raise SetupError(f"{host.name}: its account of itself cannot be read:\n{told[:2000]}") from None
+
+
+def _mount_point(host: Host, folder: PurePosixPath) -> str:
+    """What disks.py mounted for the folder, which is right below it."""
+    return "" if folder.is_relative_to(host.root / OF_ROOT_DISK) else str(folder.parent)
+
+
+def _usual(told: Sequence[Facts]) -> Facts:
+    """A node with the environment that most have; the master's, where no other is more usual."""
+    count = Counter(one.environment for one in told)
+    return max(told, key=lambda one: count[one.environment])  # of equals the first
+
+
+def _environment_findings(one: Facts, usual: Facts) -> list[tuple[str, str]]:
+    found = []
+    if one.python != usual.python:
+        found.append(("python", f"{one.python}, where {usual.node} has {usual.python}"))
+    names = {name for name in {*one.packages, *usual.packages} if one.packages.get(name) != usual.packages.get(name)}
+    if names:
+        ordered = sorted(names, key=lambda name: (name not in NAMED, name))
+        told = ", ".join(
+            f"{name} {one.packages.get(name, 'missing')} ({usual.packages.get(name, 'missing')})"
+            for name in ordered[:MOST_NAMED]
+        )
+        more = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
+        found.append(("packages", f"{told}{more}, with {usual.node}'s in brackets; use one image (--ami)"))
+    return found
+
+
+def _gpu_findings(one: Facts) -> list[tuple[str, str]]:
+    if not one.expected_gpus:
+        return []
+    found = []
+    if not one.cuda:
+        found.append(("gpu", f"torch {one.packages.get('torch', '')} was built without CUDA"))
+    elif not one.driver:
+        found.append(("driver", "there is no NVIDIA driver; use a Deep Learning image, or --without-gpu"))
+    elif _numbers(one.driver) < (oldest := _oldest_driver(one.cuda)):
+        found.append(
+            (
+                "driver",
+                f"{one.driver} is too old for a torch of CUDA {one.cuda}, which needs "
+                f"{'.'.join(map(str, oldest))}; use a newer image",
+            )
+        )
+    found += [("gpu", f"{gpu.name or 'torch'}: {gpu.error}") for gpu in one.gpus if gpu.error]
+    seen = sum(bool(gpu.name) for gpu in one.gpus)
+    if seen < one.expected_gpus:
+        found.append(("gpu", f"torch sees {seen} of {one.expected_gpus}; --without-gpu goes on without"))
+    return found
+
+
+def _disk_findings(one: Facts) -> list[tuple[str, str]]:
+    found = []
+    for folder, mounted in zip(one.folders, one.mounted, strict=True):
+        if folder.error:
+            found.append(("disk", f"{folder.path} cannot be written to: {folder.error}"))
+        if mounted and folder.mount_point != mounted:
+            found.append(("disk", f"{mounted} is not mounted: what spills would fill {folder.mount_point}"))
+    return found
+
+
+def _clock_findings(one: Facts, master: Facts) -> list[tuple[str, str]]:
+    """Two clocks certainly differ by the distance of their intervals."""
+    skew = max(one.ahead[0] - master.ahead[1], master.ahead[0] - one.ahead[1])
+    if skew <= MOST_SKEW_SECONDS:
+        return []
+    way = "ahead of" if one.ahead[0] > master.ahead[1] else "behind"
+    return [("clock", f"at least {skew:.1f} s {way} {master.node}'s; is a time service running in the image?")]
+
+
+def _oldest_driver(cuda: str) -> tuple[int, ...]:
+    major = (_numbers(cuda) or (0,))[0]
+    known = [number for number in OLDEST_DRIVERS if number <= major]
+    return OLDEST_DRIVERS[max(known)] if known else (0,)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """"570.86.10" as numbers, to be compared."""
+    return tuple(int(word) for word in version.split(".")[:3] if word.isdigit())

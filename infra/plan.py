@@ -137,10 +137,10 @@ def require_quota(region: Region, spec: ClusterSpec, found: Survey, workers: int
 def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -> Plan:
     """All that can be known before the first thing is made; what is wrong stands in ``problems``."""
     account = str(region.read("get_caller_identity", service="sts")["Arn"])
-    problems = _permission_problems(region)
+    found = survey(region, spec)
+    problems = _permission_problems(region, found)
     if spec.access.identity_file:
         problems += _problem(keys.check_file, spec.access.identity_file)
-    found = survey(region, spec)
     problems += [
         UsageError(
             f"The subnet {subnet.id} in {subnet.zone} has {subnet.free_addresses} free addresses, "
@@ -238,9 +238,17 @@ def _quota_lines(region: Region, spec: ClusterSpec, found: Survey) -> tuple[Quot
     return tuple(QuotaLine(need=need, limit=quotas.limit(region, need)) for need in needs)
 
 
-def _permission_problems(region: Region) -> list[InfraError]:
+def _permission_problems(region: Region, found: Survey) -> list[InfraError]:
+    master = found.master_places[0]
+    machine = {
+        "ImageId": found.image.id,
+        "InstanceType": master.instance_type,
+        "SubnetId": master.subnet_id,
+        "MinCount": 1,
+        "MaxCount": 1,
+    }
     problems: list[InfraError] = []
-    for operation, least in PERMISSIONS.items():
+    for operation, least in {**PERMISSIONS, "run_instances": machine}.items():
         try:
             region.attempt(operation, DryRun=True, **least)
         except ApiError as error:

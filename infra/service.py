@@ -64,6 +64,7 @@ class Health:
 
     status: str  # "ALIVE", "STANDBY", or "DOWN" if it does not answer
     addresses: tuple[str, ...]  # of the workers that are alive
+    endpoints: tuple[str, ...]  # address:port where they listen to the master
     cores: int
     memory_mib: int
     gpus: int
@@ -142,7 +143,7 @@ def health(host: Host, address: str) -> Health:
     try:
         return _health(json.loads(answer.stdout))
     except (ValueError, KeyError, TypeError):
-        return Health(status="DOWN", addresses=(), cores=0, memory_mib=0, gpus=0, applications=())
+        return Health(status="DOWN", addresses=(), endpoints=(), cores=0, memory_mib=0, gpus=0, applications=())
 
 
 def wait_ready(
@@ -228,6 +229,7 @@ def _health(page: dict[str, Any]) -> Health:
     return Health(
         status=page["status"],
         addresses=tuple(worker["host"] for worker in living),
+        endpoints=tuple(f"{worker['host']}:{worker['port']}" for worker in living),
         cores=sum(worker["cores"] for worker in living),
         memory_mib=sum(worker["memory"] for worker in living),
         gpus=sum(len(w.get("resources", {}).get("gpu", {}).get("addresses", [])) for w in living),

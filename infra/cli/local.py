@@ -95,9 +95,8 @@ def _clean() -> None:
 
     embedded.clean(home())
     _forget()
-    for folder in (home() / "keys" / "us-east-1", home() / "keys", home()):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    if home().is_dir() and not any(home().iterdir()):
+        home().rmdir()
 
 
 def _forget() -> None:

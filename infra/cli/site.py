@@ -91,7 +91,7 @@ class Site:
 
         address = node.private_ip if self.private_ips else node.public_ip or node.private_ip
         key = self.identity_file or keys.key_file(home(), self.region, node.cluster)
-        known_hosts = home() / "known_hosts" / self.region / node.cluster
+        known_hosts = keys.known_hosts_file(home(), self.region, node.cluster)
         return SSHHost(node.name, address, user=self.user, key=key, known_hosts=known_hosts)
 
 

@@ -17,7 +17,7 @@ from infra.ec2.codes import POOL_CODES, explain
 from infra.ec2.nodes import MASTER, WORKER
 from infra.ec2.region import Answer, ApiError, Region
 from infra.ec2.tags import Stamp
-from infra.ec2.template import INSTANCE_KINDS
+from infra.ec2.template import INSTANCE_KINDS, JUST_MADE
 from infra.errors import CapacityError, InfraError
 from infra.events import Emit, PoolAnswered
 from infra.spec import Purchase
@@ -95,6 +95,7 @@ def buy_master(region: Region, places: Sequence[Pool], template: str, stamp: Sta
         try:
             answer = region.attempt(
                 "run_instances",
+                just_made=JUST_MADE,
                 MinCount=1,
                 MaxCount=1,
                 InstanceType=place.instance_type,
@@ -123,7 +124,7 @@ def _ask(region: Region, order: Order, tier: str, pools: list[Pool], bought: lis
     request = _request(order, tier, pools, missing)
     token = order.stamp.token(WORKER, sorted((*order.existing, *bought)), request)
     try:
-        answer = region.attempt("create_fleet", ClientToken=token, **request)
+        answer = region.attempt("create_fleet", just_made=JUST_MADE, ClientToken=token, **request)
     except ApiError as error:
         if error.code not in POOL_CODES:
             raise explain(error.code, error.message, error.operation) from None

@@ -52,10 +52,18 @@ def is_known(region: Region, cluster: str) -> bool:
     return any(pair["KeyName"] == key_name(cluster) for pair in found)
 
 
+def known_hosts_file(home: Path, region: str, cluster: str) -> Path:
+    """Where the keys that the cluster's nodes have shown are kept."""
+    return home / "known_hosts" / region / cluster
+
+
 def forget(home: Path, region: str, cluster: str) -> None:
-    """Remove the private half from this machine, and what is known of the nodes' own keys."""
-    (home / "known_hosts" / region / cluster).unlink(missing_ok=True)
-    key_file(home, region, cluster).unlink(missing_ok=True)
+    """Remove the private half and the nodes' keys from this machine, and folders that are empty then."""
+    for file in (key_file(home, region, cluster), known_hosts_file(home, region, cluster)):
+        file.unlink(missing_ok=True)
+        for folder in (file.parent, file.parent.parent):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def check_file(file: Path) -> None:

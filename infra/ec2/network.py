@@ -123,6 +123,7 @@ def open_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:
             GroupId=group.id,
             IpPermissions=[rule],
             tolerate=("InvalidPermission.Duplicate",),
+            just_made=("InvalidGroup.NotFound",),
         )
 
 

@@ -100,46 +100,65 @@ class Region:
             token = {"NextToken": answer["NextToken"]}
 
     def change(
-        self, operation: str, *, service: str = "ec2", tolerate: tuple[str, ...] = (), **arguments: Any
+        self,
+        operation: str,
+        *,
+        service: str = "ec2",
+        tolerate: tuple[str, ...] = (),
+        just_made: tuple[str, ...] = (),
+        **arguments: Any,
     ) -> Answer | None:
         """A call that makes, alters or removes something.
 
         Returns None on a code of ``tolerate`` (``"X.*"`` stands for all that begin so). Every such call
         either carries a ClientToken or can be repeated as it is, so that a lost answer costs nothing.
         """
-        answer: Answer | None = self._repeatedly(operation, service, arguments, tolerate)
+        answer: Answer | None = self._repeatedly(operation, service, arguments, tolerate, just_made)
         return answer
 
-    def attempt(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
+    def attempt(
+        self, operation: str, *, service: str = "ec2", just_made: tuple[str, ...] = (), **arguments: Any
+    ) -> Answer:
         """Like ``change``, but an error answer is raised as ApiError, for a caller that goes by its code."""
-        return self._retried(operation, service, arguments)
+        return self._retried(operation, service, arguments, just_made)
 
-    def _repeatedly(self, operation: str, service: str, arguments: Answer, tolerate: tuple[str, ...]) -> Any:
+    def _repeatedly(
+        self,
+        operation: str,
+        service: str,
+        arguments: Answer,
+        tolerate: tuple[str, ...],
+        just_made: tuple[str, ...] = (),
+    ) -> Any:
         try:
-            return self._retried(operation, service, arguments)
+            return self._retried(operation, service, arguments, just_made)
         except ApiError as error:
             if _matches(error.code, tolerate):
                 return None
             raise explain(error.code, error.message, operation) from None
 
-    def _retried(self, operation: str, service: str, arguments: Answer) -> Answer:
+    def _retried(self, operation: str, service: str, arguments: Answer, just_made: tuple[str, ...]) -> Answer:
         began, attempt = time.monotonic(), 0
         while True:
             attempt += 1
             try:
                 return self._once(operation, service, arguments)
             except ApiError as error:
-                if not is_retryable(error.code):
+                if not is_retryable(error.code) and not _matches(error.code, just_made):
                     raise
                 wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt)
                 if time.monotonic() - began + wait > self.retry_seconds:
-                    raise DeadlineExceeded(
-                        f"{operation} in {self.name} still answers {error.code} after {attempt} attempts in "
-                        f"{time.monotonic() - began:.0f} s ({error.message}); run the same command again "
-                        f"later."
-                    ) from None
+                    raise self._given_up(operation, error, attempt, began) from None
                 self.emit(Retrying(operation=operation, code=error.code, attempt=attempt, wait_seconds=wait))
                 self.sleep(wait)
+
+    def _given_up(self, operation: str, error: ApiError, attempts: int, began: float) -> Exception:
+        if not is_retryable(error.code):
+            return explain(error.code, error.message, operation)
+        return DeadlineExceeded(
+            f"{operation} in {self.name} still answers {error.code} after {attempts} attempts in "
+            f"{time.monotonic() - began:.0f} s ({error.message}); run the same command again later."
+        )
 
     def _once(self, operation: str, service: str, arguments: Answer) -> Answer:
         from botocore import exceptions as boto

@@ -106,7 +106,8 @@ def _remove(region: Region, left: list[Resource], asked: set[str]) -> None:
         if removal:
             operation, argument = removal
             value = one.name if one.kind == KEY else one.id
-            region.change(operation, tolerate=(*_ABSENT, *_IN_USE), **{argument: value})
+            named: dict[str, Any] = {argument: value}
+            region.change(operation, tolerate=(*_ABSENT, *_IN_USE), **named)
 
 
 def _still_there(cluster: str, left: list[Resource], seconds: float) -> str:

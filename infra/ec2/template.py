@@ -12,6 +12,8 @@ from infra.ec2.tags import Stamp
 from infra.errors import SetupError
 from infra.spec import Spill
 
+#: What EC2 may not have heard of yet when the first machines are asked for.
+JUST_MADE = ("InvalidLaunchTemplateId.NotFound*", "InvalidGroup.NotFound", "InvalidKeyPair.NotFound")
 INSTANCE_KINDS = ("instance", "volume", "network-interface")
 
 

@@ -20,6 +20,7 @@ from infra.cli import command, settings, show
 from infra.cli.command import VERBS
 from infra.cli.site import Site
 from infra.cluster import Cloud
+from infra.ec2 import sweep
 from infra.errors import InfraError
 from infra.events import NodeProgress, Note, PhaseEnded, PhaseStarted, PoolAnswered, Removed, Retrying, ignore
 from infra.spec import ClusterSpec
@@ -136,7 +137,7 @@ def test_a_cluster_from_launch_to_destroy(run: Run, spec: ClusterSpec) -> None:
 
 
 def test_a_plan_shows_prices_and_quotas_and_makes_nothing(
-    run: Run, simulation: Any, spec: ClusterSpec
+    run: Run, simulation: Any, simulated: Cloud, spec: ClusterSpec
 ) -> None:
     simulation.control("DELETE", "calls")
     status, out, _ = run("plan", "-s", "5", "-t", "g2.8xlarge,g6.xlarge", "--name", spec.name)
@@ -147,7 +148,9 @@ def test_a_plan_shows_prices_and_quotas_and_makes_nothing(
     assert "until it ends itself after 12 hours" in out
     calls = [call["action"] for call in simulation.control("GET", "calls") if not call.get("dry_run")]
     made = [one for one in calls if one.startswith(("Create", "Run", "Import", "Authorize"))]
-    assert set(made) <= {"CreateSecurityGroup", "CreateLaunchTemplate", "ImportKeyPair"}  # their DryRun
+    assert sorted(made) == ["CreateLaunchTemplate", "CreateSecurityGroup", "ImportKeyPair", "RunInstances"]
+    # each of them once, as a DryRun: nothing is there
+    assert sweep.remaining(simulated.region, None) == []
     assert run("destroy", spec.name)[1].startswith(f"There is no cluster {spec.name}")
 
 

@@ -211,3 +211,29 @@ def test_a_hundred_nodes_cost_no_more_calls_than_three(
         cluster.destroy(simulated, spec.name, ignore)
     assert abs(counts[1] - counts[0]) <= 20  # a few more polls, none of which grows
     assert seconds < 60
+
+
+def test_what_was_made_a_moment_ago_may_be_unknown_for_a_while(
+    simulation: LocalCloud, simulated: Cloud, spec: ClusterSpec
+) -> None:
+    late = {
+        "AuthorizeSecurityGroupIngress": "InvalidGroup.NotFound",
+        "CreateFleet": "InvalidLaunchTemplateId.NotFoundException",
+        "RunInstances": "InvalidKeyPair.NotFound",
+    }
+    faults = [{"action": action, "code": code, "times": 2} for action, code in late.items()]
+    simulation.control("POST", "faults", faults)
+    cluster.launch(simulated, spec, ignore)
+    assert len(workers(simulated, spec)) == 3
+    cluster.destroy(simulated, spec.name, ignore)
+
+
+def test_what_is_unknown_for_good_is_told_as_what_it_is(
+    simulation: LocalCloud, simulated: Cloud, spec: ClusterSpec
+) -> None:
+    simulated.region.retry_seconds = 1
+    simulation.control(
+        "POST", "faults", [{"action": "CreateFleet", "code": "InvalidKeyPair.NotFound", "times": 99}]
+    )
+    with pytest.raises(UsageError, match="no key pair of that name"):
+        cluster.launch(simulated, spec, ignore)

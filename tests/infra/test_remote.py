@@ -184,6 +184,17 @@ def test_every_host_is_tried_before_the_failures_are_told() -> None:
     assert str(failed.value) == "2 of 4 nodes failed:\nworker-2: is on fire\nworker-3: is on fire"
 
 
+def test_what_all_hosts_say_is_told_once() -> None:
+    def work(host: ScriptedHost) -> None:
+        raise CommandFailed(host.name, f"{host.name}/40-spark.sh", 1, "Spark needs Java 17 or newer")
+
+    with pytest.raises(HostsFailed) as failed:
+        on_all([ScriptedHost("master"), ScriptedHost("worker-1")], work)
+    assert str(failed.value) == (
+        "2 of 2 nodes failed (master, worker-1), and all of them say:\n    Spark needs Java 17 or newer"
+    )
+
+
 def test_results_come_in_the_order_of_the_hosts() -> None:
     hosts = [ScriptedHost(f"worker-{n}") for n in range(50)]
     assert on_all(hosts, lambda host: host.name, threads=7) == [host.name for host in hosts]
