@@ -90,7 +90,7 @@ class Finding:
 
 
 def inspect(host: Host, node: str, folders: Sequence[PurePosixPath], *, gpus: int) -> Facts:
-    """Let the node tell. Raises CommandFailed if its environment cannot, SetupError if that is not readable."""
+    """Let the node tell. Raises CommandFailed if its environment cannot, SetupError if it is unreadable."""
     ahead = clock(host)
     told = _ask(host, "facts", [str(one) for one in folders], gpus=gpus, seconds=INSPECT_SECONDS)
     try:
@@ -162,9 +162,7 @@ def require_none(found: Sequence[Finding], nodes: int) -> None:
         )
 
 
-def _ask(
-    host: Host, question: str, words: Sequence[str], *, gpus: int = 0, seconds: float
-) -> dict[str, Any]:
+def _ask(host: Host, question: str, words: Sequence[str], *, gpus: int = 0, seconds: float) -> dict[str, Any]:
     python, program = host.root / VENV / "bin/python", host.root / ON_NODE / "gate.py"
     command = " ".join(map(quote, (str(python), "-I", str(program), question, *words)))
     told = host.run(command, env={"EXPECTED_GPUS": str(gpus)}, timeout_seconds=seconds).stdout
@@ -190,11 +188,12 @@ def _environment_findings(one: Facts, usual: Facts) -> list[tuple[str, str]]:
     found = []
     if one.python != usual.python:
         found.append(("python", f"{one.python}, where {usual.node} has {usual.python}"))
-    names = {name for name in {*one.packages, *usual.packages} if one.packages.get(name) != usual.packages.get(name)}
+    mine, theirs = one.packages, usual.packages
+    names = {name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name)}
     if names:
         ordered = sorted(names, key=lambda name: (name not in NAMED, name))
         told = ", ".join(
-            f"{name} {one.packages.get(name, 'missing')} ({usual.packages.get(name, 'missing')})"
+            f"{name} {mine.get(name, 'missing')} ({theirs.get(name, 'missing')})"
             for name in ordered[:MOST_NAMED]
         )
         more = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
@@ -241,7 +240,8 @@ def _clock_findings(one: Facts, master: Facts) -> list[tuple[str, str]]:
     if skew <= MOST_SKEW_SECONDS:
         return []
     way = "ahead of" if one.ahead[0] > master.ahead[1] else "behind"
-    return [("clock", f"at least {skew:.1f} s {way} {master.node}'s; is a time service running in the image?")]
+    said = f"at least {skew:.1f} s {way} {master.node}'s; is a time service running in the image?"
+    return [("clock", said)]
 
 
 def _oldest_driver(cuda: str) -> tuple[int, ...]:
@@ -251,5 +251,5 @@ def _oldest_driver(cuda: str) -> tuple[int, ...]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """"570.86.10" as numbers, to be compared."""
+    """ "570.86.10" as numbers, to be compared."""
     return tuple(int(word) for word in version.split(".")[:3] if word.isdigit())

@@ -1,4 +1,5 @@
-"""Provision: from running machines to a ready Spark. Log in, install, mount, configure, start, wait.
+"""Provision: from running machines to a ready Spark. Log in, install, mount, configure, start, wait,
+verify.
 
 All of it works on all nodes at once, and can be done again: what is there already stays as it is.
 """
@@ -8,21 +9,25 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from shlex import quote
+from typing import TypeVar
 
 from infra import bootstrap, disks, gate, service
 from infra.ec2.nodes import MASTER, WORKER, Node
 from infra.errors import CommandFailed, HostRefused, HostRejectedLogin, HostUnreachable
-from infra.events import Emit, NodeProgress, PhaseEnded, PhaseStarted
+from infra.events import CheckFailed, Emit, NodeProgress, PhaseEnded, PhaseStarted
 from infra.remote import Host, on_all
 from infra.spec import ClusterSpec
 
 LOGIN_SECONDS = 300.0
 LOGIN_GRACE_SECONDS = 45.0  # cloud-init puts the key in place a while after sshd answers
 READY_SECONDS = 180.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +62,8 @@ def set_up(
 ) -> service.Health:
     """Bring ``nodes`` (the master first) to a Spark with all workers; what its master says then.
 
-    ``gpus`` is how many each instance type has. Raises HostsFailed naming every node that failed, or
-    DeadlineExceeded.
+    ``gpus`` is how many each instance type has. Raises HostsFailed naming every node that failed,
+    DeadlineExceeded, or GateFailed with a table of what keeps nodes from training together.
     """
     with phase(emit, "connect"):
         members = on_all(nodes, lambda node: _log_in(node, connect, emit, poll_seconds))
@@ -66,25 +71,60 @@ def set_up(
         machines = on_all(members, lambda member: _install(spec, member, gpus, emit))
     with phase(emit, "disks"):
         folders = on_all(members, lambda member: disks.prepare(member.host, member.node.volumes))
-    with phase(emit, "gate"):
-        folders_of = dict(zip((member.name for member in members), folders, strict=True))
-        gate.check(
-            on_all(
-                members,
-                lambda member: gate.show(
-                    member.host, member.name, folders_of[member.name], gpus=_gpus(spec, member, gpus)
-                ),
-            )
-        )
+    facts = _begin(lambda: _inspect(spec, members, folders, gpus))  # while Spark starts
     with phase(emit, "spark"):
         _start_spark(members, _configs(members, machines, folders))
         master = members[0]
-        return service.wait_ready(
+        health = service.wait_ready(
             master.host,
             master.node.private_ip,
             [member.node.private_ip for member in members[1:]],
             deadline_seconds=READY_SECONDS,
         )
+    with phase(emit, "verify"):
+        unreached = _reach(members, health)
+        found = (*gate.findings(facts.result()), *unreached)
+        for one in found:
+            emit(CheckFailed(node=one.node, check=one.check, said=one.said))
+        gate.require_none(found, len(members))
+    return health
+
+
+def _begin(work: Callable[[], T]) -> Future[T]:
+    """Do ``work`` in a thread of its own; its deadlines are those of the commands in it."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="beside")
+    try:
+        return pool.submit(work)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _inspect(
+    spec: ClusterSpec,
+    members: list[Member],
+    folders: list[tuple[PurePosixPath, ...]],
+    gpus: dict[str, int],
+) -> list[gate.Facts]:
+    folders_of = dict(zip((member.name for member in members), folders, strict=True))
+    return on_all(
+        members,
+        lambda member: gate.inspect(
+            member.host, member.name, folders_of[member.name], gpus=_gpus(spec, member, gpus)
+        ),
+    )
+
+
+def _reach(members: list[Member], health: service.Health) -> list[gate.Finding]:
+    """Each node tries the master's port and those of the workers that are not its own."""
+    endpoints = (f"{members[0].node.private_ip}:{service.MASTER_PORT}", *health.endpoints)
+
+    def reach(member: Member) -> tuple[gate.Finding, ...]:
+        own = member.node.private_ip
+        return gate.reach(
+            member.host, member.name, [one for one in endpoints if one.rpartition(":")[0] != own]
+        )
+
+    return [finding for found in on_all(members, reach) for finding in found]
 
 
 def _log_in(node: Node, connect: Callable[[Node], Host], emit: Emit, poll_seconds: float) -> Member:

@@ -143,7 +143,9 @@ def health(host: Host, address: str) -> Health:
     try:
         return _health(json.loads(answer.stdout))
     except (ValueError, KeyError, TypeError):
-        return Health(status="DOWN", addresses=(), endpoints=(), cores=0, memory_mib=0, gpus=0, applications=())
+        return Health(
+            status="DOWN", addresses=(), endpoints=(), cores=0, memory_mib=0, gpus=0, applications=()
+        )
 
 
 def wait_ready(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -78,6 +79,9 @@ class ScriptedCluster:
         host = self.hosts[node.name] = ScriptedHost(
             node.name,
             {
+                "gate.py facts": lambda: account_of(host),
+                "gate.py reach": "{}",
+                "date +%s.%N": lambda: str(time.time()),
                 "disk-facts.sh": f'== links\n{links}== lsblk\n{{"blockdevices": []}}\n== mounts\n',
                 "machine-facts.sh": "user=ubuntu\ncores=4\nmemory_mib=16000\ngpus=0\n",
                 "enable --now sparknet-worker": lambda: self.started.add(node.private_ip),
@@ -87,8 +91,29 @@ class ScriptedCluster:
         return host
 
     def page(self) -> str:
-        workers = [{"state": "ALIVE", "host": one, "cores": 4, "memory": 7000} for one in self.started]
+        workers = [
+            {"state": "ALIVE", "host": one, "port": 40000, "cores": 4, "memory": 7000}
+            for one in sorted(self.started)
+        ]
         return json.dumps({"status": "ALIVE", "workers": workers})
+
+
+def account_of(host: ScriptedHost) -> str:
+    """What gate.py prints where all is well; its folders are the words of the command, each mounted."""
+    asked = next(command for command in reversed(host.ran) if " facts" in command)
+    folders = asked.partition(" facts")[2].split()
+    return json.dumps(
+        {
+            "python": "3.11.7",
+            "packages": {"torch": "2.9.0", "pyspark": "4.3.0", "numpy": "2.4.6"},
+            "cuda": "12.8",
+            "driver": "580.105.08",
+            "gpus": [{"name": "NVIDIA L4", "error": ""}],
+            "folders": [
+                {"path": one, "mount_point": str(PurePosixPath(one).parent), "error": ""} for one in folders
+            ],
+        }
+    )
 
 
 def made_up_nodes(workers: int) -> list[Node]:

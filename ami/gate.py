@@ -1,0 +1,120 @@
+"""Prints, as one JSON object, what this node is made of and what it can do. Nothing of it stays on the node.
+
+    EXPECTED_GPUS=1 opt/sparknet/venv/bin/python -I gate.py facts FOLDER...
+    opt/sparknet/venv/bin/python -I gate.py reach ADDRESS:PORT...
+
+It only tells; infra/gate.py judges. It runs in the environment it tells of, and is given nothing but that.
+"""
+
+import json
+import os
+import platform
+import runpy
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata, util
+from pathlib import Path
+
+CONNECT_SECONDS = 5.0
+SIZE = 256  # of the matrices: large enough for the kernels that a net uses
+PROBE = b"\0" * 65536
+
+
+def facts(folders):
+    expected = int(os.environ.get("EXPECTED_GPUS") or 0)
+    return {
+        "python": platform.python_version(),
+        "packages": {one.name.lower(): one.version for one in metadata.distributions()},
+        "cuda": cuda(),
+        "driver": driver() if expected else "",
+        "gpus": gpus() if expected else [],
+        "folders": [folder(name) for name in folders],
+    }
+
+
+def cuda():
+    """The CUDA that torch was built for, without the seconds that it takes to import it."""
+    found = util.find_spec("torch")
+    if found is None or not found.submodule_search_locations:
+        return ""
+    version = Path(found.submodule_search_locations[0]) / "version.py"
+    return str(runpy.run_path(str(version)).get("cuda") or "")
+
+
+def driver():
+    try:
+        told = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=60, check=True,
+        ).stdout.split()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told[0] if told else ""
+
+
+def gpus():
+    """Each GPU that torch sees, and why it did not multiply two matrices; one row if torch itself fails."""
+    try:
+        import torch
+
+        count = torch.cuda.device_count()
+        return [{"name": torch.cuda.get_device_name(i), "error": product(torch, i)} for i in range(count)]
+    except Exception as error:  # noqa: BLE001 - whatever keeps torch from working is what is asked for
+        return [{"name": "", "error": said(error)}]
+
+
+def product(torch, index):
+    try:
+        ones = torch.ones(SIZE, SIZE, device=f"cuda:{index}")
+        return "" if bool((ones @ ones == SIZE).all()) else "computes wrong"
+    except Exception as error:  # noqa: BLE001 - the same
+        return said(error)
+
+
+def folder(name):
+    """The mount point that ``name`` is under, and why nothing can be written there."""
+    return {"path": name, "mount_point": mount_point(name), "error": write_error(Path(name))}
+
+
+def mount_point(name):
+    # mount, not /proc: a host that is a folder has mounts of its own making
+    table = subprocess.run(["mount"], capture_output=True, text=True, timeout=60).stdout
+    points = [line.partition(" on ")[2].partition(" type ")[0] for line in table.splitlines()]
+    above = [point for point in points if f"{name}/".startswith(point.rstrip("/") + "/")]
+    return max(above, key=len, default="/")
+
+
+def write_error(place):
+    probe = place / f".gate-{os.getpid()}"
+    try:
+        probe.write_bytes(PROBE)
+        probe.unlink()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def reach(endpoints):
+    with ThreadPoolExecutor(32) as pool:
+        return dict(zip(endpoints, pool.map(connection_error, endpoints), strict=True))
+
+
+def connection_error(endpoint):
+    address, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((address, int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def said(error):
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+if __name__ == "__main__":
+    answer = {"facts": facts, "reach": reach}[sys.argv[1]](sys.argv[2:])
+    sys.stdout.write(json.dumps(answer) + "\n")
