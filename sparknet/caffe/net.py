@@ -23,7 +23,7 @@ from sparknet.caffe import weight_file
 from sparknet.caffe.blob import Blob
 from sparknet.caffe.gradient_flow import plan
 from sparknet.caffe.layers.layer import Layer
-from sparknet.caffe.node import Node, make_layer
+from sparknet.caffe.node import Node, make_layer, top_shapes
 from sparknet.caffe.parameters import allocate
 from sparknet.caffe.schema import in_state, load_net, with_splits
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter, NetParameter, NetState
@@ -215,8 +215,7 @@ class Net:
         layer = make_layer(param, self.device)
         bottoms = [self._bottom(layer, name, available) for name in param.bottom]
         shapes = [blob.shape for blob in bottoms]
-        layer.configure(shapes)
-        tops = self._tops(layer, layer.top_shapes(shapes), available)
+        tops = self._tops(layer, top_shapes(layer, shapes), available)
         return Node(layer, bottoms, tops, shapes)
 
     def _bottom(self, layer: Layer, name: str, available: dict[str, None]) -> Blob:
@@ -231,8 +230,6 @@ class Net:
             names += [ANONYMOUS] * (len(shapes) - len(names))
         tops = []
         for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-            if min(shape, default=0) < 0:
-                raise layer.error(f'top "{name}" cannot have shape {shape}: a dim is negative')
             in_place = i < len(layer.param.bottom) and name == layer.param.bottom[i]
             if name in self.blobs and not in_place:
                 raise layer.error(f'top "{name}" is the top of a layer before it as well')

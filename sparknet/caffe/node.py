@@ -59,7 +59,7 @@ class Node:
         if self.is_fed or shapes == self.shapes:
             return
         self.shapes = shapes
-        for blob, shape in zip(self.tops, self.layer.top_shapes(shapes), strict=True):
+        for blob, shape in zip(self.tops, top_shapes(self.layer, shapes), strict=True):
             blob.reshape(*shape)
 
     def backward(self) -> None:
@@ -119,6 +119,23 @@ def make_layer(param: LayerParameter, device: torch.device) -> Layer:
     _check_settings(layer)
     _check_arity(layer)
     return layer
+
+
+def top_shapes(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
+    """Shapes of the tops for bottoms of these; configures the layer if it is new. Raises ModelError."""
+    try:
+        if not layer.is_configured:
+            layer.configure(bottoms)
+            layer.is_configured = True
+        tops = layer.top_shapes(bottoms)
+    except IndexError:
+        if isinstance(layer, Python):
+            raise
+        raise layer.error(f"bottoms of shapes {bottoms} have too few axes") from None
+    for shape in tops:
+        if min(shape, default=0) < 0:
+            raise layer.error(f"a top cannot have shape {shape}: a dim is negative")
+    return tops
 
 
 def _layer_class(param: LayerParameter) -> type[Layer]:

@@ -92,7 +92,7 @@ def _fill(layer: Layer, index: int, blob: Blob, declaration: Declaration) -> Non
         return
     try:
         fill(blob.data, declaration.filler)
-    except ModelError as error:
+    except (ModelError, RuntimeError) as error:  # torch's words for a negative std and the like
         raise layer.error(str(error)) from None
 
 

@@ -48,7 +48,7 @@ class _Aligned(Layer):
     def _spread(self, operand: Tensor, x: Tensor) -> Tensor:
         """``operand`` with axes of length 1 added, so that it broadcasts against ``x``."""
         trailing = x.dim() - self.first - operand.dim()
-        return operand.reshape(*operand.shape, *[1] * trailing)
+        return operand.reshape((*operand.shape, *[1] * trailing))
 
     def _reduced(self, diff: Tensor, shape: Sequence[int]) -> Tensor:
         """``diff`` summed over the axes that ``_spread`` added."""

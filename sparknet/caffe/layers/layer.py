@@ -86,7 +86,7 @@ class Layer:
         self.blobs: list[Blob] = []
         self.declarations: list[Declaration] = []
         self.wants_gradient: list[bool] = []
-        self.may_overwrite = False
+        self.may_overwrite = self.is_configured = False
         self.saved: Any = None
 
     def __repr__(self) -> str:

@@ -47,6 +47,8 @@ class HingeLoss(TapeLayer):
 
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
         _check_same_rows(self, bottoms)
+        if math.prod(bottoms[1]) != bottoms[0][0]:
+            raise self.error(f"{bottoms[0][0]} rows need as many labels, not shape {tuple(bottoms[1])}")
         return [()]
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:

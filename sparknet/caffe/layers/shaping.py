@@ -36,6 +36,8 @@ class Flatten(_Reshaping):
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
         p, shape = self.param.flatten_param, tuple(bottoms[0])
         first, last = self.axis(p.axis, shape), self.axis(p.end_axis, shape)
+        if first > last:
+            raise self.error(f"end_axis {p.end_axis} lies before axis {p.axis} of a bottom of shape {shape}")
         return [(*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])]
 
 

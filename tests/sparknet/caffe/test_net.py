@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from sparknet.caffe import schema
+from sparknet.caffe.layers import TYPES
 from sparknet.caffe.net import Net
 from sparknet.caffe.node import UnusedSetting
-from sparknet.errors import ModelError
+from sparknet.errors import ModelError, SparkNetError
 
 IP = 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 } }'
 INPUT = 'input: "x" input_shape { dim: 4 dim: 3 }'
@@ -317,6 +318,27 @@ def test_labels_out_of_range_are_an_error_when_they_come() -> None:
     )
     with pytest.raises(ModelError, match="labels run from 0 to 3, and the scores have 3 classes"):
         net.forward({"x": torch.zeros(2, 3), "l": torch.tensor([0, 3])})
+
+
+@pytest.mark.parametrize("layer", sorted(set(TYPES) - {"Python", "HDF5Output"}))
+@pytest.mark.parametrize("shape", ["", "dim: 3", "dim: 0 dim: 2", "dim: -1 dim: 2", "dim: [2, 3, 4, 5, 6]"])
+def test_bottoms_of_any_shape_are_taken_or_refused_with_the_layers_name(layer: str, shape: str) -> None:
+    arity = TYPES[layer].bottom_arity
+    bottoms = " ".join(f'bottom: "x{i}"' for i in range(arity.least))
+    tops = " ".join(f'top: "y{i}"' for i in range(TYPES[layer].top_arity.least))
+    inputs = " ".join(f'input: "x{i}" input_shape {{ {shape} }}' for i in range(arity.least))
+    setting = "clip_param { min: 0 max: 1 }" if layer == "Clip" else ""
+    try:
+        net = _net(
+            f'force_backward: true {inputs} layer {{ name: "l" type: "{layer}" {bottoms} {tops} {setting} }}'
+        )
+        net.forward()
+        net.backward()
+    except SparkNetError as error:
+        message = str(error)
+    else:
+        message = 'all is well with "l"'
+    assert '"l"' in message or '"input"' in message
 
 
 def test_what_torch_refuses_is_said_with_the_layers_name_and_shapes() -> None:
