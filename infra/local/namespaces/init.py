@@ -32,7 +32,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: shut_down(0))
     signal.signal(signal.SIGHUP, lambda *_: shut_down(REBOOT_STATUS))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.read(lifeline, 3)
+    if not os.read(lifeline, 3):
+        os._exit(1)  # the server went away during the boot
     if os.fork() == 0:
         os.close(lifeline)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
