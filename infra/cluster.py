@@ -119,7 +119,7 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
         with phase(emit, "choose"):
             found = _survey(cloud, spec, before, emit)
         with phase(emit, "network"):
-            stamp, group = _make_ground(cloud, spec, found, ground)
+            stamp, group = _make_ground(cloud, spec, found, ground, has_nodes=bool(before.nodes))
         with phase(emit, "buy"):
             _make_nodes(cloud, spec, found, stamp, group, before, emit)
         with phase(emit, "boot"):
@@ -168,7 +168,12 @@ def _survey(cloud: Cloud, spec: ClusterSpec, before: Cluster, emit: Emit) -> pla
 
 
 def _make_ground(
-    cloud: Cloud, spec: ClusterSpec, found: plan.Survey, ground: SecurityGroup | None
+    cloud: Cloud,
+    spec: ClusterSpec,
+    found: plan.Survey,
+    ground: SecurityGroup | None,
+    *,
+    has_nodes: bool,
 ) -> tuple[Stamp, SecurityGroup]:
     """The security group and the key; the stamp of the run that first made them: its tokens stay."""
     region = cloud.region
@@ -184,7 +189,7 @@ def _make_ground(
     if spec.access.key_pair and spec.access.identity_file:
         keys.check_file(spec.access.identity_file)
     else:
-        keys.make_pair(region, stamp, cloud.home)
+        keys.make_pair(region, stamp, cloud.home, may_replace=not has_nodes)
     return stamp, group
 
 

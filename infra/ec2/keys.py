@@ -20,20 +20,22 @@ def key_file(home: Path, region: str, cluster: str) -> Path:
     return home / "keys" / region / f"{cluster}.pem"
 
 
-def make_pair(region: Region, stamp: Stamp, home: Path) -> Path:
+def make_pair(region: Region, stamp: Stamp, home: Path, *, may_replace: bool) -> Path:
     """The cluster's key pair, in EC2 and at ``key_file``, mode 0600. Made once; found again afterwards.
 
-    Raises UsageError if EC2 has the public half and this machine lacks the private one.
+    If EC2 has the public half and this machine lacks the private one, the pair is replaced where it
+    ``may_replace`` (no node has it); otherwise raises UsageError.
     """
     file, known = key_file(home, region.name, stamp.cluster), is_known(region, stamp.cluster)
     if known and file.exists():
         return file
-    if known:
+    if known and not may_replace:
         raise UsageError(
-            f"The key of cluster {stamp.cluster} is not on this machine ({file}); copy it from the machine "
-            f"that "
+            f"The key of cluster {stamp.cluster} is not on this machine ({file}); copy it from the machine that "
             "launched the cluster."
         )
+    if known:
+        region.change("delete_key_pair", KeyName=key_name(stamp.cluster))
     private, public = _new_pair(stamp.cluster)
     _write_private(file, private)
     region.change(
