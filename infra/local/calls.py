@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 KEPT = 20_000  # calls; a launch of 1,000 nodes makes a few hundred
-READING = ("Describe", "Get", "List", "Head", "Search")
+READING = ("Describe", "Get", "List", "Head", "Search", "GET ", "HEAD ")  # the last two are of S3
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http.client import responses
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 from xml.sax.saxutils import escape
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -35,6 +35,7 @@ from infra.local.simulation import Simulation
 IMDS_PATH = CONTROL_PATH + "imds/"
 LOGGED_BODY = 1 << 16  # characters of a call's parameters that are kept
 CREDENTIAL = re.compile(r"Credential=([^/]+)/(?:[^/]+)/([^/]+)/([^/]+)/")
+OLDER_CREDENTIAL = re.compile(r"AWSAccessKeyId=([^&]+)")
 CODE = re.compile(rb"<Code>([\w.]+)</Code>")
 
 StartResponse = Callable[..., Any]
@@ -95,8 +96,7 @@ class Front:
         return answer
 
     def _begin(self, environ: Mapping[str, Any], body: bytes) -> Call:
-        signed = CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
-        _, region, service = signed.groups() if signed else ("", "", "")
+        _, region, service = _signature(environ)
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         action, parameters = target.rpartition(".")[2], {}
         text = body[:LOGGED_BODY].decode("utf-8", "replace")
@@ -111,14 +111,14 @@ class Front:
 
     def _refusal(self, environ: Mapping[str, Any], call: Call) -> Answer | None:
         """Any other key than this cloud's own is a wrong one, as on AWS."""
-        signed = CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
-        if signed and signed.group(1) == self._cloud.access_key_id:
+        key, _, _ = _signature(environ)
+        if key == self._cloud.access_key_id:
             return None
         if call.service == "ec2":
             return _error(
                 401, "AuthFailure", "AWS was not able to validate the provided access credentials", call
             )
-        code = "InvalidClientTokenId" if signed else "MissingAuthenticationToken"
+        code = "InvalidClientTokenId" if key else "MissingAuthenticationToken"
         return _error(403, code, "The security token included in the request is invalid.", call)
 
     def _with_fault(self, fault: Fault | None, environ: dict[str, Any], body: bytes, call: Call) -> Answer:
@@ -166,6 +166,16 @@ class Front:
             log.exception("%s failed", call.action)
             return _error(500, "InternalError", f"the simulation failed: {error!r}; see server.log", call)
         return _as_ec2(Answer(started[0], content, started[1]))
+
+
+def _signature(environ: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Access key, region and service of a request, empty if unsigned; presigned ones say it in the address."""
+    address = unquote(environ.get("QUERY_STRING", ""))
+    signed = CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", "")) or CREDENTIAL.search(address)
+    if signed:
+        return signed.group(1), signed.group(2), signed.group(3)
+    older = OLDER_CREDENTIAL.search(address)  # of S3, as boto3 still presigns in some regions
+    return (older.group(1), "", "s3") if older else ("", "", "")
 
 
 def _as_ec2(answer: Answer) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -174,6 +175,22 @@ def test_any_other_access_key_is_refused_as_ec2_does(cloud: LocalCloud) -> None:
     assert code_of(sts.get_caller_identity) == "InvalidClientTokenId"
     ec2.close()
     sts.close()
+
+
+def test_buckets_work_and_reading_them_is_reading(cloud: LocalCloud, calls: Any) -> None:
+    s3 = client(
+        cloud, "s3", config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
+    )
+    bucket = name()
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="a/b", Body=b"content")
+    cloud.control("DELETE", "calls")
+    assert s3.get_object(Bucket=bucket, Key="a/b")["Body"].read() == b"content"
+    address = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a/b"})
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        assert answer.read() == b"content"
+    assert [(call["service"], call["changes"]) for call in calls()] == [("s3", False), ("s3", False)]
+    s3.close()
 
 
 def test_what_the_simulation_cannot_do_says_so(ec2: Any) -> None:
