@@ -169,7 +169,7 @@ class Front:
 
 
 def _signature(environ: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Access key, region and service of a request; presigned ones say it in the address, unsigned ones not."""
+    """Access key, region and service of a request; presigned ones say it in the address."""
     address = unquote(environ.get("QUERY_STRING", ""))
     signed = CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", "")) or CREDENTIAL.search(address)
     if signed:
