@@ -10,7 +10,7 @@ import click
 
 from infra.cli import options, show
 from infra.cli.options import option
-from infra.cli.site import LOCAL, Site
+from infra.cli.site import LOCAL, Site, launching
 from infra.interrupts import interrupts_held
 
 if TYPE_CHECKING:
@@ -34,11 +34,17 @@ def launch(where: Site, dry_run: bool, **values: Any) -> int:
     Run again, it goes on where it was interrupted, and brings a ready cluster to another -s. What a failed or
     interrupted launch made is removed.
     """
-    from infra import cluster
-
     if dry_run:
         return _plan(where, values, as_json=False)
     wanted = _wanted(where, values)
+    with launching(where):
+        _launch(where, wanted)
+    return 0
+
+
+def _launch(where: Site, wanted: ClusterSpec) -> None:
+    from infra import cluster
+
     screen = show.Screen()
     with interrupts_held():  # a half-started server would be nobody's
         cloud = where.open(screen.emit, start=True)
@@ -53,7 +59,6 @@ def launch(where: Site, dry_run: bool, **values: Any) -> int:
     click.echo(f"{made.name} is ready: a master and {len(made.workers)} workers in {seconds:.0f} s.")
     click.echo(f"next:  sparknet-ec2 submit CifarApp --name {made.name}")
     click.echo(f"       sparknet-ec2 destroy --name {made.name}")
-    return 0
 
 
 @click.command()

@@ -57,6 +57,7 @@ CLUSTER = [
         "-m", "--master-instance-type", default=MASTER_TYPE, show_default=True, help="Type of the master."
     ),
     option("-a", "--ami", default="", help="Machine image.  [default: the newest Deep Learning Base image]"),
+    option("--fresh", is_flag=True, help="Start from AWS's image, though there is one of `image build`."),
     option("-k", "--key-pair", default="", help="Key pair in EC2.  [default: one made for the cluster]"),
     option("-p", "--spot-price", type=float, help="At most so many dollars an hour for one worker."),
     option(
@@ -162,6 +163,7 @@ def spec(where: Site, values: dict[str, Any]) -> ClusterSpec:
         instance_types=tuple(word.strip() for word in values["instance_types"].split(",") if word.strip()),
         master_instance_type=values["master_instance_type"],
         image=values["ami"],
+        use_own_image=not values["fresh"],
         user_data=values["user_data"],
         spark_version=values["spark_version"],
         instance_profile=values["instance_profile_name"],

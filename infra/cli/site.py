@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +111,33 @@ def open_local(*, start: bool, port: int = 0, scenario: Path | None = None) -> L
             f"The embedded cloud needs {error.name}; install it with pip install 'sparknet-ec2[local]'."
         ) from None
     return local.open_cloud(home(), start=start, port=port, scenario=scenario)
+
+
+@contextmanager
+def launching(site: Site) -> Iterator[None]:
+    """One launch of a cluster at a time from this machine. Raises UsageError if another one is under way."""
+    folder = home() / "launching"
+    file = folder / f"{site.cloud}-{site.region}-{site.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with file.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise UsageError(
+                f"A launch of {site.name} is under way (process {stream.read().strip() or 'unknown'}); "
+                "wait for it, or end it with Ctrl-C."
+            ) from None
+        stream.truncate(0)
+        stream.write(f"{os.getpid()}\n")
+        stream.flush()
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+            for one in (folder, home()):
+                if one.is_dir() and not any(one.iterdir()):
+                    one.rmdir()
 
 
 def own_address(fetch: Callable[[], str] | None = None) -> str:

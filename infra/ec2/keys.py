@@ -20,7 +20,7 @@ def key_file(home: Path, region: str, cluster: str) -> Path:
     return home / "keys" / region / f"{cluster}.pem"
 
 
-def make_pair(region: Region, stamp: Stamp, home: Path, *, may_replace: bool) -> Path:
+def make_pair(region: Region, stamp: Stamp, home: Path, *, may_replace: bool = False) -> Path:
     """The cluster's key pair, in EC2 and at ``key_file``, mode 0600. Made once; found again afterwards.
 
     If EC2 has the public half and this machine lacks the private one, the pair is replaced where it
@@ -31,8 +31,8 @@ def make_pair(region: Region, stamp: Stamp, home: Path, *, may_replace: bool) ->
         return file
     if known and not may_replace:
         raise UsageError(
-            f"The key of cluster {stamp.cluster} is not on this machine ({file}); copy it from the machine that "
-            "launched the cluster."
+            f"The key of cluster {stamp.cluster} is not on this machine ({file}); copy it from the machine "
+            "that launched the cluster."
         )
     if known:
         region.change("delete_key_pair", KeyName=key_name(stamp.cluster))

@@ -163,8 +163,8 @@ class Region:
     def _once(self, operation: str, service: str, arguments: Answer) -> Answer:
         from botocore import exceptions as boto
 
-        client = self._client(service)
         try:
+            client = self._client(service)
             with interrupts_held():  # the answer may be all that tells what was made
                 answer: Answer = getattr(client, operation)(**arguments)
             return answer

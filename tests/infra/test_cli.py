@@ -18,7 +18,7 @@ import yaml
 from infra import cluster
 from infra.cli import command, settings, show
 from infra.cli.command import VERBS
-from infra.cli.site import Site
+from infra.cli.site import Site, launching
 from infra.cluster import Cloud
 from infra.ec2 import sweep
 from infra.errors import InfraError
@@ -106,6 +106,29 @@ def test_a_mistake_is_one_sentence_and_status_2(words: list[str], sentence: str,
     assert status == 2
     assert sentence in err
     assert "Traceback" not in err + out
+
+
+def test_without_credentials_every_verb_says_so_with_status_3(
+    alone: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for variable in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(variable, "/nonexistent")
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    for words in (["launch"], ["status"], ["destroy", "-y"], ["submit", "CifarApp"]):
+        status, _, err = alone(*words, "--cloud", "aws")
+        assert (status, "No AWS credentials were found." in err) == (3, True), words
+        assert "try: aws configure" in err
+
+
+def test_one_launch_of_a_cluster_at_a_time(alone: Run, tmp_path: Path) -> None:
+    site = Site(cloud="local", region="us-east-1", name="sparknet")
+    with launching(site):
+        status, _, err = alone("launch")
+        assert status == 2
+        assert f"A launch of sparknet is under way (process {os.getpid()})" in err
+    assert not (tmp_path / "home").exists()
 
 
 def test_destroying_nothing_says_so_and_is_no_failure(alone: Run) -> None:
