@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+
+log = logging.getLogger(__name__)
 
 
 class Clock:
@@ -63,4 +66,7 @@ class Clock:
                 if self._ended:
                     return
                 _, _, action = heapq.heappop(self._pending)
-            action()
+            try:
+                action()
+            except Exception:
+                log.exception("an action of the simulated clock failed")  # the others are still to come

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 from xml.sax.saxutils import escape
 
+from moto.ec2.exceptions import EC2ClientError
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from infra.errors import UsageError
@@ -81,7 +82,7 @@ class Front:
             )
         except LookupError as error:
             return _json(404, {"error": str(error.args[0])})
-        except (UsageError, ValueError, TypeError) as error:
+        except (EC2ClientError, UsageError, ValueError, TypeError) as error:
             return _json(400, {"error": str(error)})
 
     def _aws_call(self, environ: dict[str, Any]) -> Answer:

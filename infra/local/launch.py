@@ -132,4 +132,5 @@ def _facts(instance: Any, spec: LaunchSpec) -> MachineFacts:
         metadata_url=patch.cloud.metadata_url(instance.id),
         instance_store_gb=tuple(disk["SizeInGB"] for disk in store["Disks"] for _ in range(disk["Count"])),
         image_name=spec.image.name or "",
+        image=patch.cloud.saved.of(spec.image.id),
     )

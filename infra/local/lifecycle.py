@@ -210,18 +210,22 @@ class Lifecycle:
 
     def _finish(self, entry: Entry) -> None:
         instance = entry.instance
-        with entry.changing:
-            entry.machine.stop(orderly=instance.state_reason is not DIED)
-            entry.machine.remove()
+        self._guarded(self._remove_machine, entry)
         with self._cloud.lock:
             volumes.release(instance.ec2_backend, instance)
             for interface in list(instance.nics.values()):
                 interface.stop()
                 interface.delete()  # the address is free again, now that nothing listens on it
+            instance._private_ips.clear()  # or moto frees it once more, under its next owner
             instance.ec2_backend.iam_instance_profile_associations.pop(instance.id, None)
             self._give_back(entry)
             _set_state(instance, "terminated")
         self._cloud.clock.after(KEPT_SECONDS, lambda: self._forget(instance))
+
+    def _remove_machine(self, entry: Entry) -> None:
+        with entry.changing:
+            entry.machine.stop(orderly=entry.instance.state_reason is not DIED)
+            entry.machine.remove()
 
     def _halt(self, entry: Entry) -> None:
         with entry.changing:

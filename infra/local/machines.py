@@ -38,6 +38,7 @@ class MachineFacts:
     metadata_url: str
     instance_store_gb: tuple[int, ...]  # sizes of the type's own disks
     image_name: str
+    image: Path | None = None  # what ``save`` of another machine wrote; None: an image of AWS
 
 
 class Machine(Protocol):
@@ -70,6 +71,10 @@ class Machine(Protocol):
         """Remove its files."""
         ...
 
+    def save(self, target: Path) -> None:
+        """Write what is on its root disk into the empty folder ``target``, for machines that start from it."""
+        ...
+
     def attach(self, volume_id: str, folder: Path) -> None: ...
 
     def detach(self, volume_id: str) -> None: ...
@@ -90,6 +95,8 @@ class NoMachine:
     def reboot(self) -> None: ...
 
     def remove(self) -> None: ...
+
+    def save(self, target: Path) -> None: ...
 
     def attach(self, volume_id: str, folder: Path) -> None: ...
 
@@ -149,6 +156,9 @@ class ProcessMachine:
     def remove(self) -> None:
         shutil.rmtree(self._root, ignore_errors=True)
 
+    def save(self, target: Path) -> None:
+        save_folders(self._root, target)
+
     def attach(self, volume_id: str, folder: Path) -> None:
         name = f"nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"
         self._show_disk(name, folder)
@@ -170,6 +180,8 @@ class ProcessMachine:
 
     def _furnish(self) -> None:
         """The folder as an AMI would leave it."""
+        if self._facts.image is not None:
+            shutil.copytree(self._facts.image, self._root, symlinks=True, dirs_exist_ok=True)
         for name in FOLDERS:
             (self._root / name).mkdir(parents=True, exist_ok=True)
         (self._root / "tmp").chmod(0o1777)
@@ -177,7 +189,9 @@ class ProcessMachine:
             tool = self._root / "bin" / name
             tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{program}" {name} "$@"\n')
             tool.chmod(0o755)
-        (self._root / "opt/sparknet/venv").symlink_to(sys.prefix)
+        environment = self._root / "opt/sparknet/venv"
+        environment.unlink(missing_ok=True)
+        environment.symlink_to(sys.prefix)
         (self._root / "etc/hostname").write_text(self._hostname + "\n")
         (self._root / "etc/fstab").touch()
         if self._facts.user_data is not None:

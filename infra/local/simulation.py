@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import moto.ec2.models
 from moto.ec2.models import EC2Backend
 
-from infra.local import fleet, instances, lookups, placement, tokens, volumes  # noqa: F401 - each registers its patches
+from infra.local import fleet, instances, lookups, placement, saved, tokens, volumes  # noqa: F401 - each registers its patches
 from infra.local.calls import Calls
 from infra.local.clock import Clock
 from infra.local.consistency import Consistency
@@ -26,6 +26,7 @@ from infra.local.placement import PlacementGroups
 from infra.local.pools import Pools
 from infra.local.processes import Inits
 from infra.local.quotas import Quotas
+from infra.local.saved import SavedImages
 from infra.local.scenario import Scenario
 from infra.local.tokens import Tokens
 from infra.local.volumes import VolumeFolders
@@ -58,6 +59,7 @@ class Simulation:
         self.blocks = self.namespaces or LoopbackBlocks(str(folder))
         self.public_addresses = self.namespaces or PublicAddresses()
         self.disks = VolumeFolders(folder / "volumes", are_real=self.has_hosts)
+        self.saved = SavedImages(folder / "images")
         self.groups = PlacementGroups()
         self.metadata = Metadata(self)
         self._inits = Inits()

@@ -43,3 +43,10 @@ def test_a_jump_makes_due_what_lies_in_between(clock: Clock) -> None:
     assert not ended.wait(0.05)
     clock.advance(86400)
     assert ended.wait(5)
+
+
+def test_an_action_that_fails_does_not_keep_others_from_running(clock: Clock) -> None:
+    ended = threading.Event()
+    clock.after(10, lambda: 1 / 0)
+    clock.after(20, ended.set)
+    assert ended.wait(5)

@@ -151,6 +151,7 @@ def test_the_log_tells_reading_from_changing_and_has_the_parameters(
         ("spot_prices", [{"price": -1}], "more than 0"),
         ("quotas", {"L-1": 4}, "no quota 'L-1'"),
         ("scenario", {"hosts": "none"}, "'hosts' cannot be changed here"),
+        ("interrupt/i-0123456789abcdef0", None, "does not exist"),
         ("nonsense", None, "there is no POST nonsense"),
     ],
 )

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
-from infra.errors import HostUnreachable
+from infra.errors import HostUnreachable, SetupError
 from infra.local import LocalCloud
 from infra.local.processes import INSTANCE_MARK, marked
 from tests.infra.local.orders import code_of, describe, machine, machines, state, until, wait_for
@@ -161,6 +162,22 @@ def test_booting_takes_as_long_as_the_scenario_says(cloud: LocalCloud, ec2: Any)
     assert state(ec2, instance_id) == "pending"
     cloud.control("POST", "clock", {"advance_seconds": 100})
     wait_for(ec2, instance_id, "running")
+
+
+def test_an_address_has_one_owner_however_many_had_it_before(cloud: LocalCloud, ec2: Any) -> None:
+    for _ in range(3):
+        made = [str(one["InstanceId"]) for one in machines(ec2, 4)]
+        ec2.terminate_instances(InstanceIds=made)
+        wait_for(ec2, made[-1], "terminated")
+        cloud.control("POST", "clock", {"advance_seconds": 7200})
+    addresses = [one["PrivateIpAddress"] for one in (*machines(ec2, 8), *machines(ec2, 8))]
+    assert len(set(addresses)) == 16
+
+
+def test_only_a_spot_instance_that_runs_can_be_interrupted(cloud: LocalCloud, ec2: Any) -> None:
+    instance_id = str(machine(ec2)["InstanceId"])
+    with pytest.raises(SetupError, match="no spot instance that runs"):
+        cloud.control("POST", f"interrupt/{instance_id}")
 
 
 def test_terminated_instances_are_forgotten_after_an_hour_of_simulated_time(
