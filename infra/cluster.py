@@ -25,9 +25,23 @@ from infra.ec2.tags import Stamp
 from infra.errors import ClusterNotFound, InfraError, Leftovers
 from infra.events import Emit, Note, Removed
 from infra.interrupts import interrupts_held
-from infra.provision import phase
+from infra.provision import Member, phase
 from infra.remote import Host
 from infra.spec import ClusterSpec
+
+__all__ = [
+    "Cloud",
+    "Cluster",
+    "Member",
+    "Status",
+    "connect",
+    "destroy",
+    "find",
+    "in_all_regions",
+    "launch",
+    "names",
+    "status",
+]
 
 CAPACITY_SECONDS = 300.0
 RUNNING_SECONDS = 300.0
@@ -102,6 +116,12 @@ def status(cloud: Cloud, name: str) -> Status:
         return Status(cluster=cluster, health=service.health(cloud.connect(master), master.private_ip))
     except InfraError:
         return Status(cluster=cluster, health=None)
+
+
+def connect(cloud: Cloud, name: str) -> list[Member]:
+    """The running nodes of the cluster, each with its host; the master first. Raises ClusterNotFound."""
+    running = [node for node in find(cloud, name).nodes if node.state == "running"]
+    return [Member(node=node, host=cloud.connect(node)) for node in running]
 
 
 def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
@@ -206,7 +226,7 @@ def _make_nodes(
     missing, region = spec.workers - len(before.workers), cloud.region
     if missing <= 0 and before.master:
         return
-    ours = template.find(region, spec.name) or template.make(region, _recipe(spec, found, group), stamp)
+    ours = template.find(region, spec.name) or template.make(region, recipe(spec, found, group), stamp)
     zones = {node.zone for node in before.workers}
     if missing > 0:
         order = fleet.Order(
@@ -224,7 +244,8 @@ def _make_nodes(
         fleet.buy_master(region, places, ours, stamp, emit)
 
 
-def _recipe(spec: ClusterSpec, found: plan.Survey, group: SecurityGroup) -> template.Recipe:
+def recipe(spec: ClusterSpec, found: plan.Survey, group: SecurityGroup) -> template.Recipe:
+    """What all nodes start from."""
     return template.Recipe(
         image=found.image.id,
         root_device=found.image.root_device,

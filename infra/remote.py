@@ -164,6 +164,16 @@ class SSHHost:
     def root(self) -> PurePosixPath:
         return PurePosixPath("/")
 
+    @property
+    def login_command(self) -> list[str]:
+        """The ssh client of this machine, with the same key, user and known hosts."""
+        return [
+            "ssh",
+            *("-i", str(self._key), "-p", str(self._port)),
+            *("-o", f"UserKnownHostsFile={self._known_hosts}", "-o", "IdentitiesOnly=yes"),
+            f"{self._user}@{self._address}",
+        ]
+
     def run(
         self,
         command: str,

@@ -2,10 +2,14 @@
 
     command.py   the command, its verbs by name, how it ends
     options.py   every option once, and the ClusterSpec made of them
+    config.py    the file they can stand in
     site.py      which cloud is meant, and how to reach it
     show.py      how events, tables and progress look
-    machines.py  launch, status, destroy             work.py  submit, jobs, logs, cancel
+    machines.py  launch, plan, status, destroy, gc, cost
+    work.py      submit, jobs, logs, cancel
+    nodes.py     login, run-command, copy-file
     local.py     the embedded cloud itself
+    settings.py  configure
 
 Nothing here is imported before it is needed: ``--help`` answers at once.
 """

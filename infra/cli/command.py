@@ -26,9 +26,13 @@ VERBS = {
     "jobs": ("work", "List the jobs of a cluster."),
     "logs": ("work", "Show what a job says."),
     "cancel": ("work", "End a job."),
+    "login": ("nodes", "Log in to a node."),
+    "run-command": ("nodes", "Run a command on the nodes."),
+    "copy-file": ("nodes", "Copy a file or folder to the nodes."),
     "cost": ("machines", "Show what a cluster costs."),
     "gc": ("machines", "Find what costs money and belongs to no usable cluster."),
     "configure": ("settings", "Write the file of options, with all of them in it."),
+    "image": ("image", "Machine images with everything in place: build, list, show, delete."),
     "local": ("local", "The embedded cloud: status, start, stop, clean."),
 }
 

@@ -81,7 +81,7 @@ def close_if_empty(cloud: Cloud | None) -> None:
 
     Without ``cloud`` it does not run, and only what a dead one left is removed.
     """
-    from infra.ec2 import nodes, sweep
+    from infra.ec2 import images, nodes, sweep
 
     if (home() / KEEP_MARK).exists():
         return

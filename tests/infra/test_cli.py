@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,21 @@ def test_a_cluster_from_launch_to_destroy(run: Run, spec: ClusterSpec) -> None:
     assert status == 0
     assert "0 resources left." in out
     assert "cost: about" in out
+
+
+def test_a_command_runs_on_the_nodes_that_are_meant(run: Run, simulated: Cloud, spec: ClusterSpec) -> None:
+    cluster.launch(simulated, replace(spec, workers=2), ignore)
+    status, out, _ = run("run-command", "--name", spec.name, "--on", "workers", "--", "machine-facts.sh")
+    assert status == 0
+    assert out.startswith("== worker-1\nuser=ubuntu\n")
+    assert "== master" not in out
+    status, _, err = run("login", "--name", spec.name, "worker-9")
+    assert (status, "there are: master, worker-1, worker-2" in err) == (2, True)
+    assert "nothing to log in to" in run("login", "--name", spec.name)[2]
+    status, out, _ = run("copy-file", "--name", spec.name, str(Path(__file__)), "/opt/x.py")
+    assert (status, "is at /opt/x.py of master, worker-1, worker-2" in out) == (0, True)
+    assert run("copy-file", "--name", spec.name, str(Path(__file__)), "x.py")[0] == 2
+    cluster.destroy(simulated, spec.name, ignore)
 
 
 def test_a_plan_shows_prices_and_quotas_and_makes_nothing(
