@@ -11,7 +11,7 @@ from infra.errors import HostError
 from tests.infra.local.namespaces.rig import Rig, said, status
 from tests.infra.local.orders import describe, until, wait_for
 
-pytestmark = pytest.mark.rig
+pytestmark = [pytest.mark.rig, pytest.mark.slow]
 
 UNIT = "[Service]\nExecStart=/bin/sleep 314\n[Install]\nWantedBy=multi-user.target\n"
 STORE = "/dev/disk/by-id/nvme-Amazon_EC2_NVMe_Instance_Storage_AWS*_1"

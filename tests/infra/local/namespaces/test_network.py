@@ -76,6 +76,7 @@ def test_a_public_address_leads_to_the_host_and_shows_the_callers_own(
     assert reached(here, private(rig, pair[1]), 9001) == "TimeoutError"  # the rule is of the public address
 
 
+@pytest.mark.slow  # silence is told apart only after a while
 def test_an_instance_moved_to_another_group_obeys_that_one(rig: Rig, pair: list[str]) -> None:
     closed = group_of(rig)
     refuse(rig, closed, 22, cidr=rig.cloud.caller_address)
