@@ -85,7 +85,9 @@ def close_if_empty(cloud: Cloud | None) -> None:
 
     if (home() / KEEP_MARK).exists():
         return
-    if cloud is not None and (sweep.remaining(cloud.region, None) or nodes.anything_runs(cloud.region)):
+    if cloud is not None and (
+        sweep.remaining(cloud.region, None) or nodes.anything_runs(cloud.region) or images.own(cloud.region)
+    ):
         return
     _clean()
 

@@ -9,8 +9,10 @@ import click
 
 from infra.cli import options, show
 from infra.cli.options import option
-from infra.cli.site import Site
+from infra.cli.site import LOCAL, Site
 from infra.errors import Interrupted, UsageError
+
+SHARED = ("SPARKNET_DATA", "https_proxy", "http_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 OUTPUT = option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder for what the job leaves."
@@ -41,7 +43,8 @@ def submit(
     what = jobs.program(program)
     target = output
     cloud = where.require()
-    job = jobs.submit(cloud, where.name, what, arguments, env=_variables(variables))
+    env = {**(_shared() if where.cloud == LOCAL else {}), **_variables(variables)}
+    job = jobs.submit(cloud, where.name, what, arguments, env=env)
     click.echo(f"job {job} on {where.name}", err=True)
     if detach:
         click.echo(job)
@@ -124,7 +127,10 @@ def _attend(where: Site, job: str, output: Path | None) -> int:
         _fetch(where, job, output)
     status = jobs.status_of(code)
     if status:
-        click.echo(f"{job} failed with status {code}.", err=True)
+        click.echo(
+            f"{job} {'was cancelled' if code == Interrupted.exit_status else f'failed with status {code}'}.",
+            err=True,
+        )
     return status
 
 
@@ -134,6 +140,14 @@ def _fetch(where: Site, job: str, output: Path) -> None:
     files = jobs.fetch(where.require(), where.name, job, output)
     names = ", ".join(str(file.relative_to(output)) for file in files)
     click.echo(f"{output}: {names}" if files else f"{job} left no files.")
+
+
+def _shared() -> dict[str, str]:
+    """What a program on this very machine finds as its user does: data sets, and the way to download them."""
+    found = {name: os.environ[name] for name in SHARED if os.environ.get(name)}
+    if "SPARKNET_DATA" in found:
+        found["SPARKNET_DATA"] = str(Path(found["SPARKNET_DATA"]).expanduser().absolute())
+    return found
 
 
 def _variables(words: tuple[str, ...]) -> dict[str, str]:

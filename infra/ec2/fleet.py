@@ -8,17 +8,19 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instant-fleet.html
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.ec2 import prices
 from infra.ec2.codes import POOL_CODES, explain
 from infra.ec2.nodes import MASTER, WORKER
 from infra.ec2.region import Answer, ApiError, Region
 from infra.ec2.tags import Stamp
 from infra.ec2.template import INSTANCE_KINDS, JUST_MADE
-from infra.errors import CapacityError, InfraError
+from infra.errors import CapacityError, InfraError, PriceTooLow
 from infra.events import Emit, PoolAnswered
 from infra.spec import Purchase
 
@@ -85,7 +87,7 @@ def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: f
             open_pools = _still_open(open_pools, reply)
         if len(bought) >= order.count:
             return {answer.zone for answer in answers if answer.launched}
-    raise refusal or CapacityError(_no_capacity(order, answers, len(bought)))
+    raise refusal or _no_capacity(region, order, answers, len(bought))
 
 
 def buy_master(region: Region, places: Sequence[Pool], template: str, stamp: Stamp, emit: Emit) -> str:
@@ -233,10 +235,17 @@ def _answer(tier: str, pool: Pool | None, text: str, *, launched: int = 0) -> Po
     )
 
 
-def _no_capacity(order: Order, answers: list[PoolAnswered], bought: int) -> str:
+def _no_capacity(region: Region, order: Order, answers: list[PoolAnswered], bought: int) -> CapacityError:
+    """The table of what each pool answered, and what may help: another price, or other pools."""
     table = "\n".join(f"    {a.purchase}  {a.instance_type}  {a.zone}  {a.answer}" for a in answers)
     missing = f"only {bought} of {order.count}" if bought else f"no pool has {order.count}"
-    return (
-        f"No capacity: {missing} workers could be had.\n{table}\n"
-        "  try: --fallback on-demand, --spread, more types after --instance-type, or another --region"
+    told = f"No capacity: {missing} workers could be had.\n{table}\n"
+    if answers and all("SpotMaxPriceTooLow" in answer.answer for answer in answers):
+        now = prices.spot(region, {pool.instance_type for pool in order.pools})
+        cheapest = min(now.get((pool.instance_type, pool.zone), math.inf) for pool in order.pools)
+        return PriceTooLow(
+            f"{told}  try: --spot-price above ${cheapest:.4f}, the lowest price now, or leave it out"
+        )
+    return CapacityError(
+        f"{told}  try: --fallback on-demand, --spread, more types after --instance-type, or another --region"
     )

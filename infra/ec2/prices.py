@@ -42,11 +42,14 @@ def on_demand(region: Region, names: Iterable[str]) -> dict[str, Price]:
 
 def spot(region: Region, names: Iterable[str]) -> dict[tuple[str, str], float]:
     """The spot price now, by type and zone."""
+    wanted = sorted(set(names))
+    if not wanted:  # no names would mean all types
+        return {}
     found: dict[tuple[str, str], float] = {}
     for one in region.pages(
         "describe_spot_price_history",
         "SpotPriceHistory",
-        InstanceTypes=sorted(set(names)),
+        InstanceTypes=wanted,
         ProductDescriptions=["Linux/UNIX"],
         StartTime=datetime.now(UTC) - timedelta(minutes=1),  # each pool's price as of then, and its changes
     ):

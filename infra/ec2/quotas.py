@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from infra.ec2.region import ApiError, Region
 from infra.errors import InfraError, QuotaError
@@ -16,7 +17,7 @@ _CODES = {
     (_P, "spot"): "L-7212CCBC",
     (_P, "on-demand"): "L-417A185B",
 }
-_STANDARD_LETTERS = "acdhimrtz"
+_STANDARD_LETTERS = frozenset("a c d h i im is m r t z".split())
 _CONSOLE = "https://console.aws.amazon.com/servicequotas/home/services/ec2/quotas"
 
 
@@ -36,11 +37,12 @@ class Need:
 
 def family(instance_type: str) -> str:
     """The family that the quotas count ``instance_type`` under."""
-    if instance_type.startswith(("g", "vt")):
+    letters = "".join(takewhile(str.isalpha, instance_type))
+    if letters in ("g", "gr", "vt"):
         return _GPU
-    if instance_type.startswith("p"):
+    if letters == "p":
         return _P
-    return _STANDARD if instance_type[0] in _STANDARD_LETTERS else instance_type.partition(".")[0]
+    return _STANDARD if letters in _STANDARD_LETTERS else letters
 
 
 def limit(region: Region, need: Need) -> float | None:

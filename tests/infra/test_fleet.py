@@ -99,9 +99,10 @@ def test_a_maximum_below_the_spot_price_says_so(
     simulation: LocalCloud, simulated: Cloud, spec: ClusterSpec
 ) -> None:
     simulation.control("POST", "spot_prices", [{"price": 0.4}])
-    with pytest.raises(CapacityError, match="SpotMaxPriceTooLow"):
+    with pytest.raises(PriceTooLow, match=r"--spot-price above \$0\.4000, the lowest price now") as refused:
         cluster.launch(simulated, replace(spec, purchase=Purchase(spot_price=0.01)), ignore)
-    assert issubclass(PriceTooLow, CapacityError)
+    assert "SpotMaxPriceTooLow" in str(refused.value)
+    assert refused.value.exit_status == 5
 
 
 def test_a_quota_that_is_too_small_ends_the_launch_before_anything_is_made(
