@@ -213,5 +213,7 @@ def _job(data: DataFrame | RDD[Examples], assignment: Assignment, shape: Shape |
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+    """What an error says, without Java's stack, and without py4j's first line, which says nothing."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    says_nothing = len(lines) > 1 and lines[0].startswith("An error occurred while calling")
+    return lines[1 if says_nothing else 0].removeprefix(": ")

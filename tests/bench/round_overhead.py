@@ -40,7 +40,7 @@ SIZES = {"quick": 145_578, "lenet": 431_080, "googlenet": 6_998_552, "caffenet":
 class Scaling:
     """A replica whose step is one pass over its weights: all cost is the engine's."""
 
-    batches_per_step, iteration, lr = 1, 0, 1.0
+    batches_per_step, iteration, lr, statistics = 1, 0, 1.0, ()
 
     def __init__(self, size: int) -> None:
         self.layout, self.weights = Layout.of({"w": (size,)}), torch.ones(size)
