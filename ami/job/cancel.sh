@@ -9,7 +9,7 @@ group=$(cat "$folder/pid")
 # the program first, so that it can say goodbye to Spark; whoever started it then notes how it ended
 pkill -TERM -g "$group" 2>/dev/null || true
 for _ in $(seq 50); do
-    kill -0 -- "-$group" 2>/dev/null || break
+    bash "${0%/*}/alive.sh" "$group" || break
     sleep 0.1
 done
 kill -KILL -- "-$group" 2>/dev/null || true

@@ -6,7 +6,7 @@ folder=$1 next=$2
 touch "$folder/log"
 
 is_over() {
-    [ -e "$folder/exit_code" ] || ! kill -0 -- "-$(cat "$folder/pid")" 2>/dev/null
+    [ -e "$folder/exit_code" ] || ! bash "${0%/*}/alive.sh" "$(cat "$folder/pid")"
 }
 
 while true; do

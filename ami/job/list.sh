@@ -7,7 +7,7 @@ for folder in "$1"/*/; do
     [ -e "$folder/pid" ] || continue
     if [ -e "$folder/exit_code" ]; then
         state=$(cat "$folder/exit_code")
-    elif kill -0 -- "-$(cat "$folder/pid")" 2>/dev/null; then
+    elif bash "${0%/*}/alive.sh" "$(cat "$folder/pid")"; then
         state=running
     else
         state=lost

@@ -17,7 +17,7 @@ _CODES = {
     (_P, "spot"): "L-7212CCBC",
     (_P, "on-demand"): "L-417A185B",
 }
-_STANDARD_LETTERS = frozenset("a c d h i im is m r t z".split())
+_STANDARD_LETTERS = frozenset(["a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"])
 _CONSOLE = "https://console.aws.amazon.com/servicequotas/home/services/ec2/quotas"
 
 
