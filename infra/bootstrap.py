@@ -6,6 +6,7 @@ A placeholder is ``@NAME@``: neither shell, nor YAML, nor systemd gives that a m
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 AMI = PROJECT / "ami"
 CLOUD_CONFIG = PROJECT / "cloud-config.txt"
 ON_NODE = PurePosixPath("opt/sparknet/ami")  # below a host's root
+MARK = PurePosixPath("opt/sparknet/recipe")  # holds the recipe of what has been installed to its end
 PLACEHOLDER = re.compile(r"@([A-Z][A-Z_]*)@")
 
 
@@ -31,6 +33,7 @@ class Step:
     script: str
     env: Mapping[str, str]
     timeout_seconds: float
+    is_kept: bool = False  # what it makes is part of an image, and stays through reboots
 
 
 def render(template: str, values: Mapping[str, object]) -> str:
@@ -71,6 +74,7 @@ def steps(spec: ClusterSpec, *, gpus: int) -> tuple[Step, ...]:
             script="30-python.sh",
             env={"PYTHON_VERSION": python["version"], "PACKAGES": " ".join(packages)},
             timeout_seconds=1200,
+            is_kept=True,
         ),
         Step(
             name="spark",
@@ -81,8 +85,18 @@ def steps(spec: ClusterSpec, *, gpus: int) -> tuple[Step, ...]:
                 "JAVA_SHA256_URL": java["sha256_url"],
             },
             timeout_seconds=600,
+            is_kept=True,
         ),
     )
+
+
+def recipe(spec: ClusterSpec) -> str:
+    """What identifies all that ``ami/`` puts on a node: sixteen digits, others when any of it changes."""
+    digest = hashlib.sha256(spec.spark_version.encode())
+    for file in sorted(one for one in AMI.rglob("*") if one.is_file() and "__pycache__" not in one.parts):
+        digest.update(f"\0{file.relative_to(AMI)}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def versions() -> dict[str, Any]:

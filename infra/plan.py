@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from infra import bootstrap
 from infra.ec2 import catalog, images, keys, network, prices, quotas
 from infra.ec2.catalog import InstanceType
 from infra.ec2.codes import explain
@@ -97,7 +98,8 @@ def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Su
     """
     wanted, notes = catalog.today(spec.instance_types)
     (master,), more = catalog.today([spec.master_instance_type])
-    image = images.find(region, spec.image)
+    fitting = bootstrap.recipe(spec) if spec.use_own_image else ""
+    image = images.find(region, spec.image, recipe=fitting)
     subnets = network.subnets(region, spec)
     offered = catalog.offerings(region, (*wanted, master))
     catalog.require_offered(region, wanted, offered)
@@ -115,7 +117,7 @@ def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Su
         pools=pools,
         master_places=_pools((master,), subnets, offered),
         types=catalog.types(region, {*wanted, master, *also}),
-        notes=(*notes, *more, *dear),
+        notes=(*notes, *more, *dear, *([image.note] if image.note else [])),
     )
 
 

@@ -20,7 +20,7 @@ from infra import bootstrap, disks, gate, service
 from infra.ec2.nodes import MASTER, WORKER, Node
 from infra.errors import CommandFailed, HostRefused, HostRejectedLogin, HostUnreachable
 from infra.events import CheckFailed, Emit, NodeProgress, PhaseEnded, PhaseStarted
-from infra.remote import Host, on_all
+from infra.remote import Host, on_all, write_text
 from infra.spec import ClusterSpec
 
 LOGIN_SECONDS = 300.0
@@ -65,10 +65,8 @@ def set_up(
     ``gpus`` is how many each instance type has. Raises HostsFailed naming every node that failed,
     DeadlineExceeded, or GateFailed with a table of what keeps nodes from training together.
     """
-    with phase(emit, "connect"):
-        members = on_all(nodes, lambda node: _log_in(node, connect, emit, poll_seconds))
-    with phase(emit, "install"):
-        machines = on_all(members, lambda member: _install(spec, member, gpus, emit))
+    prepared = prepare(spec, nodes, connect, gpus, emit, poll_seconds=poll_seconds)
+    members, machines = [member for member, _ in prepared], [machine for _, machine in prepared]
     with phase(emit, "disks"):
         folders = on_all(members, lambda member: disks.prepare(member.host, member.node.volumes))
     facts = _begin(lambda: _inspect(spec, members, folders, gpus))  # while Spark starts
@@ -88,6 +86,24 @@ def set_up(
             emit(CheckFailed(node=one.node, check=one.check, said=one.said))
         gate.require_none(found, len(members))
     return health
+
+
+def prepare(
+    spec: ClusterSpec,
+    nodes: Sequence[Node],
+    connect: Callable[[Node], Host],
+    gpus: dict[str, int],
+    emit: Emit,
+    *,
+    poll_seconds: float,
+) -> list[tuple[Member, service.Machine]]:
+    """Log in to ``nodes`` and install all that does not depend on the cluster. Raises HostsFailed."""
+    with phase(emit, "connect"):
+        members = on_all(nodes, lambda node: _log_in(node, connect, emit, poll_seconds))
+    with phase(emit, "install"):
+        return list(
+            zip(members, on_all(members, lambda member: _install(spec, member, gpus, emit)), strict=True)
+        )
 
 
 def _begin(work: Callable[[], T]) -> Future[T]:
@@ -148,20 +164,31 @@ def _log_in(node: Node, connect: Callable[[Node], Host], emit: Emit, poll_second
 
 
 def _install(spec: ClusterSpec, member: Member, gpus: dict[str, int], emit: Emit) -> service.Machine:
-    """Copy ``ami/`` to the node and run its scripts; each is tried twice."""
+    """Copy ``ami/`` to the node and run its scripts; each is tried twice.
+
+    Where they came to their end before, on this node or in the image it started from, only those run again
+    that look at what may have changed since.
+    """
     host, folder = member.host, member.host.root / bootstrap.ON_NODE
-    host.run(
-        f'sudo mkdir -p {quote(str(folder))} && sudo chown "$(id -un)" {quote(str(folder.parent))} '
-        f"{quote(str(folder))}",
-        timeout_seconds=60,
-    )
-    host.put(bootstrap.AMI, folder)
+    mark, recipe = host.root / bootstrap.MARK, bootstrap.recipe(spec)
+    known = host.run(f"cat {quote(str(mark))}", timeout_seconds=60, check=False).stdout.strip()
+    if known != recipe:
+        host.run(
+            f'sudo mkdir -p {quote(str(folder))} && sudo chown "$(id -un)" {quote(str(folder.parent))} '
+            f"{quote(str(folder))}",
+            timeout_seconds=60,
+        )
+        host.put(bootstrap.AMI, folder)
     for step in bootstrap.steps(spec, gpus=_gpus(spec, member, gpus)):
+        if step.is_kept and known == recipe:
+            continue
         emit(NodeProgress(node=member.name, phase=step.name))
         command = f"bash {quote(str(folder / step.script))}"
         first = host.run(command, env=step.env, timeout_seconds=step.timeout_seconds, check=False)
         if first.exit_status != 0:
             host.run(command, env=step.env, timeout_seconds=step.timeout_seconds)
+    if known != recipe:
+        write_text(host, mark, recipe)
     return service.machine(host)
 
 

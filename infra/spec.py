@@ -135,6 +135,7 @@ class ClusterSpec:
     instance_types: tuple[str, ...] = GPU_TYPES  # in order of preference
     master_instance_type: str = MASTER_TYPE
     image: str = ""  # empty: the newest fitting one
+    use_own_image: bool = True  # an image of `image build`, if there is one of the same scripts and versions
     user_data: Path | None = None  # None: the cloud-config.txt of the package
     spark_version: str = ""  # empty: the pin of ami/versions.toml
     instance_profile: str = ""

@@ -1,33 +1,78 @@
-"""Images: the machine image the nodes start from, by the public parameter AWS keeps for its newest."""
+"""Images: the machine image the nodes start from: one of our own that fits, or the newest that AWS publishes.
+
+An image of our own, its snapshots and its copies in other regions carry one generation in their tags, from
+the calls that make them: that is how all of it is found again, whatever happened in between.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from infra.ec2 import tags
 from infra.ec2.region import ApiError, Region
-from infra.errors import UsageError
+from infra.ec2.tags import TagList
+from infra.errors import DeadlineExceeded, Leftovers, SetupError, UsageError
 
 #: The Deep Learning Base image (NVIDIA driver and CUDA, no framework), under both of its published names.
 PARAMETERS = (
     "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",
     "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-ubuntu-22.04/latest/ami-id",
 )
+RECIPE = "sparknet:recipe"  # what it was made of: bootstrap.recipe
+SOURCE = "sparknet:source"  # the image it was made from
+VERSIONS = "sparknet:versions"  # "python 3.11.7, torch 2.9.0"
+AVAILABLE, PENDING = "available", "pending"
+REMOVE_SECONDS = 120.0
+OURS: list[dict[str, object]] = [{"Name": "tag-key", "Values": [RECIPE]}]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A machine image, and the device its root volume goes to."""
+    """A machine image, and the device its root volume goes to. ``note`` says why it was chosen."""
 
     id: str
     name: str
     root_device: str
+    note: str = ""
 
 
-def find(region: Region, wanted: str) -> Image:
-    """The image ``wanted``, or the newest Deep Learning Base image of the region if that is empty.
+@dataclass(frozen=True, kw_only=True)
+class OwnImage:
+    """An image that ``image build`` made."""
+
+    id: str
+    name: str
+    region: str
+    state: str
+    created: str  # ISO 8601
+    generation: str
+    recipe: str
+    source: str
+    versions: str
+    owner: str
+    root_device: str
+    size_gib: int
+    snapshots: tuple[str, ...]
+
+
+def find(region: Region, wanted: str, *, recipe: str = "") -> Image:
+    """The image ``wanted``; if that is empty, the newest of our own of ``recipe``; else the newest that AWS
+    publishes.
 
     Raises UsageError if the image does not exist, is not for x86_64, or has no root volume.
     """
+    fitting = _fitting(region, recipe) if recipe and not wanted else None
+    if fitting:
+        return Image(
+            id=fitting.id,
+            name=fitting.name,
+            root_device=fitting.root_device,
+            note=f"The nodes start from {fitting.name} ({fitting.id}), built {fitting.created[:16]}; "
+            "--fresh takes the image of AWS instead.",
+        )
     found = region.read("describe_images", ImageIds=[wanted or _newest(region)])["Images"]
     if not found:
         raise UsageError(
@@ -42,6 +87,127 @@ def find(region: Region, wanted: str) -> Image:
         id=image["ImageId"],
         name=image.get("Name", ""),
         root_device=image.get("RootDeviceName") or "/dev/sda1",
+    )
+
+
+def own(region: Region, *, tag: str = RECIPE, value: str = "") -> list[OwnImage]:
+    """Our own images of the region, the newest first; with ``value`` only those whose ``tag`` it is."""
+    filters = [{"Name": f"tag:{tag}", "Values": [value]}] if value else OURS
+    found = region.pages("describe_images", "Images", Owners=["self"], Filters=filters)
+    images = [_own(region, one) for one in found]
+    return sorted(images, key=lambda one: (one.created, one.name), reverse=True)
+
+
+def create(region: Region, instance_id: str, name: str, described: Mapping[str, str]) -> OwnImage:
+    """Ask for an image of a stopped instance. ``described`` are its tags, and those of its snapshots."""
+    region.change(
+        "create_image",
+        InstanceId=instance_id,
+        Name=name,
+        Description=described.get(VERSIONS, ""),
+        TagSpecifications=_specification(name, described),
+        tolerate=("InvalidAMIName.Duplicate",),  # an earlier attempt of this very call
+    )
+    return _made(region, name, described)
+
+
+def copy(region: Region, target: Region, image: OwnImage, described: Mapping[str, str]) -> OwnImage:
+    """Ask for a copy of ``image`` (of ``region``) in another region, encrypted there as here."""
+    target.change(
+        "copy_image",
+        SourceImageId=image.id,
+        SourceRegion=region.name,
+        Name=image.name,
+        Description=image.versions,
+        Encrypted=True,
+        ClientToken=f"{image.generation}-{target.name}",
+        TagSpecifications=_specification(image.name, described),
+    )
+    return _made(target, image.name, described)
+
+
+def wait_available(
+    region: Region, image: OwnImage, *, deadline_seconds: float, poll_seconds: float
+) -> OwnImage:
+    """Wait until it can be launched. Raises SetupError if EC2 gives up, DeadlineExceeded."""
+    end = time.monotonic() + deadline_seconds
+    while True:
+        found = own(region, tag=tags.GENERATION, value=image.generation)
+        state = found[0].state if found else PENDING
+        if state == AVAILABLE:
+            return found[0]
+        if state != PENDING:
+            raise SetupError(f"EC2 could not make the image {image.id} in {region.name}: it is {state}.")
+        if time.monotonic() > end:
+            raise DeadlineExceeded(
+                f"The image {image.id} in {region.name} is still {state} after {deadline_seconds:g} s."
+            )
+        region.sleep(poll_seconds)
+
+
+def remove(region: Region, generation: str, *, poll_seconds: float = 1.0) -> list[str]:
+    """Remove the images of ``generation`` and their snapshots; the ids of what there was. Raises
+    Leftovers.
+    """
+    end, seen = time.monotonic() + REMOVE_SECONDS, dict[str, None]()
+    while True:
+        images = own(region, tag=tags.GENERATION, value=generation)
+        snapshots = _snapshots(region, generation)
+        left = [*(one.id for one in images), *snapshots]
+        if not left:
+            return list(seen)
+        if time.monotonic() > end:
+            raise Leftovers(f"Still in {region.name}: {', '.join(left)}; delete the image again.")
+        seen |= dict.fromkeys(left)
+        for one in images:
+            region.change("deregister_image", ImageId=one.id, tolerate=("InvalidAMIID.*",))
+        for snapshot in snapshots:  # in use until its image is gone: the next round tells
+            region.change("delete_snapshot", SnapshotId=snapshot, tolerate=("InvalidSnapshot.*",))
+        region.sleep(poll_seconds)
+
+
+def _fitting(region: Region, recipe: str) -> OwnImage | None:
+    found = own(region, value=recipe)
+    return next((one for one in found if one.state == AVAILABLE), None)
+
+
+def _made(region: Region, name: str, described: Mapping[str, str]) -> OwnImage:
+    for _ in range(20):  # EC2 may list it a moment later
+        found = own(region, tag=tags.GENERATION, value=described[tags.GENERATION])
+        if found:
+            return found[0]
+        region.sleep(0.5)
+    raise SetupError(f"EC2 took the order for the image {name} in {region.name}, but does not list it.")
+
+
+def _snapshots(region: Region, generation: str) -> list[str]:
+    filters = [{"Name": f"tag:{tags.GENERATION}", "Values": [generation]}]
+    found = region.pages("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
+    return [str(one["SnapshotId"]) for one in found]
+
+
+def _specification(name: str, described: Mapping[str, str]) -> list[dict[str, object]]:
+    pairs: TagList = [{"Key": key, "Value": value} for key, value in {"Name": name, **described}.items()]
+    return [{"ResourceType": kind, "Tags": pairs} for kind in ("image", "snapshot")]
+
+
+def _own(region: Region, one: dict[str, Any]) -> OwnImage:
+    known = tags.as_dict(one.get("Tags"))
+    disks = [mapping["Ebs"] for mapping in one.get("BlockDeviceMappings", []) if "Ebs" in mapping]
+    return OwnImage(
+        id=one["ImageId"],
+        name=one.get("Name", ""),
+        region=region.name,
+        state=one.get("State", PENDING),
+        created=known.get(tags.CREATED, "") or str(one.get("CreationDate", "")),
+        generation=known.get(tags.GENERATION, ""),
+        recipe=known.get(RECIPE, ""),
+        source=known.get(SOURCE, ""),
+        versions=known.get(VERSIONS, ""),
+        owner=known.get(tags.OWNER, ""),
+        root_device=one.get("RootDeviceName") or "/dev/sda1",
+        size_gib=sum(int(disk.get("VolumeSize", 0)) for disk in disks),
+        snapshots=tuple(disk["SnapshotId"] for disk in disks if disk.get("SnapshotId")),
     )
 
 

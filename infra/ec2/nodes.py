@@ -114,6 +114,26 @@ def terminate(region: Region, ids: Iterable[str]) -> None:
                 region.change("terminate_instances", InstanceIds=[one], tolerate=("InvalidInstanceID.*",))
 
 
+def stop(
+    region: Region, cluster: str, identity: str, *, deadline_seconds: float, poll_seconds: float = 1.0
+) -> None:
+    """Stop one node and wait until it is. Raises SetupError if it ends instead, DeadlineExceeded."""
+    region.change("stop_instances", InstanceIds=[identity])
+    end = time.monotonic() + deadline_seconds
+    while True:
+        states = [node.state for node in describe(region, cluster) if node.id == identity]
+        state = states[0] if states else "unknown"
+        if state == "stopped":
+            return
+        if state in GONE:
+            raise SetupError(f"{identity} was to stop, and is {state}.")
+        if time.monotonic() > end:
+            raise DeadlineExceeded(
+                f"{identity} is still {state} {deadline_seconds:g} s after the call to stop it."
+            )
+        region.sleep(poll_seconds)
+
+
 def wait_gone(
     region: Region,
     cluster: str | None,

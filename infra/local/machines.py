@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from infra.local import root_disk
 from infra.local.processes import HOME_MARK, INSTANCE_MARK, Inits, descendants, end_all, marked
 from infra.local.stand_ins import TOOLS
 
@@ -72,7 +73,7 @@ class Machine(Protocol):
         ...
 
     def save(self, target: Path) -> None:
-        """Write what is on its root disk into the empty folder ``target``, for machines that start from it."""
+        """Write what is on its root disk into the empty folder ``target``; other machines start from it."""
         ...
 
     def attach(self, volume_id: str, folder: Path) -> None: ...
@@ -157,7 +158,7 @@ class ProcessMachine:
         shutil.rmtree(self._root, ignore_errors=True)
 
     def save(self, target: Path) -> None:
-        save_folders(self._root, target)
+        root_disk.save(self._root, target)
 
     def attach(self, volume_id: str, folder: Path) -> None:
         name = f"nvme-Amazon_Elastic_Block_Store_{volume_id.replace('-', '')}"

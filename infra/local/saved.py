@@ -1,13 +1,12 @@
-"""CreateImage, CopyImage, DeregisterImage: what is on a host's root disk, kept for hosts that start from it.
+"""CreateImage, CopyImage, DeregisterImage: what is on the root disk, kept for hosts that start from it.
 
-What a machine's root disk is, its driver knows: ``Machine.save`` writes it to the image's folder, and a machine
-whose facts name that folder begins with a copy of it.
+``Machine.save`` writes what is on a machine's root disk to the folder of the image, and a machine whose facts
+name that folder begins with a copy of it.
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateImage.html
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,6 @@ from moto.ec2.responses.amis import AmisResponse
 
 from infra.local.patches import Original, patch
 from infra.local.specification import tags_by_kind
-
-ON_ROOT_DISK = ("etc", "home", "opt", "root", "var")  # of a host that is a folder
-NOT_ON_ROOT_DISK = ("instance-store",)
 
 
 class SavedImages:
@@ -46,20 +42,6 @@ class SavedImages:
 
     def remove(self, image_id: str) -> None:
         shutil.rmtree(self._folder / image_id, ignore_errors=True)
-
-
-def save_folders(root: Path, target: Path) -> None:
-    """Copy what is on the root disk of a host that is the folder ``root``; its own links stay inside it."""
-    for name in ON_ROOT_DISK:
-        shutil.copytree(
-            root / name, target / name, symlinks=True, ignore=shutil.ignore_patterns(*NOT_ON_ROOT_DISK)
-        )
-    for link in [path for path in target.rglob("*") if path.is_symlink()]:
-        leads_to = link.readlink()
-        if leads_to.is_relative_to(root):
-            inside = target / leads_to.relative_to(root)
-            link.unlink()
-            link.symlink_to(os.path.relpath(inside, link.parent))
 
 
 @patch(AmiBackend, "create_image", why="names are unique, snapshots have tags, the root disk is kept")

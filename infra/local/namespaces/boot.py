@@ -109,7 +109,7 @@ def mount_root(specification: dict[str, Any]) -> Path:
     if is_new:
         conceal(upper, specification["kept"], specification["emptied"])
     mount("overlay", str(root), "overlay", 0, f"lowerdir=/,upperdir={upper},workdir={work}")
-    if is_new:
+    if specification["files"]:  # at the first boot; an image has files of the host it was made of
         furnish(root, specification["files"], specification["links"])
     return root
 
@@ -140,6 +140,7 @@ def furnish(root: Path, files: list[dict[str, Any]], links: dict[str, str]) -> N
         os.chown(path, file["owner"], file["owner"])
     for name, target in links.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).unlink(missing_ok=True)
         (root / name).symlink_to(target)
 
 

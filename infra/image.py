@@ -1,0 +1,220 @@
+"""Image: bakes a machine image out of ``ami/``, so that nodes start with all of it in place.
+
+    build     a builder, the scripts, the gate, clean, stop, CreateImage, wait, copy; the builder goes
+              whatever happens on the way, and an image that did not come to its end with it
+    delete    the image and its snapshots
+
+The builder is a cluster of one node called ``image-...``: destroy and gc know how to remove what is left of
+it if the machine that builds is switched off.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from shlex import quote
+
+from infra import bootstrap, cluster, gate, plan, provision
+from infra.cluster import Cloud
+from infra.ec2 import fleet, images, keys, network, nodes, tags, template
+from infra.ec2.images import OwnImage
+from infra.ec2.nodes import WORKER, Node
+from infra.ec2.region import Region
+from infra.ec2.tags import Stamp
+from infra.errors import InfraError, Leftovers, UsageError
+from infra.events import CheckFailed, Emit, Note, Removed
+from infra.interrupts import interrupts_held
+from infra.provision import phase
+from infra.spec import ClusterSpec
+
+BUILDER = "image-"  # begins the name of the builder's cluster
+RUNNING_SECONDS = 300.0
+STOP_SECONDS = 300.0
+CLEAN_SECONDS = 300.0
+IMAGE_SECONDS = 3600.0  # EC2 copies the used part of the root volume: ten minutes, on a bad day many
+COPY_SECONDS = 7200.0
+TOLD = ("torch", "pyspark", "numpy")
+TAG_CHARACTERS = 256  # as EC2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be built, and to which other regions it is copied. ``spec`` is that of the builder."""
+
+    spec: ClusterSpec
+    copy_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.spec.region in self.copy_to:
+            raise UsageError(
+                f"--copy-to {self.spec.region} is where the image is built; name another region."
+            )
+
+
+def builder(spec: ClusterSpec) -> ClusterSpec:
+    """The spec of the one node that an image for ``spec`` is built on: on demand, without more disks."""
+    return replace(
+        spec,
+        name=BUILDER + secrets.token_hex(4),
+        workers=1,
+        master_instance_type=spec.instance_types[0],
+        instance_types=spec.instance_types[:1],
+        use_own_image=False,
+        spill=replace(spec.spill, count=0),
+    )
+
+
+def build(cloud: Cloud, order: Order, emit: Emit) -> OwnImage:
+    """Build the image and wait until it can be launched, here and in ``order.copy_to``.
+
+    Raises what a launch raises, GateFailed if the builder is not fit to train. Whatever is raised, an
+    interrupt too, neither the builder nor an unfinished image is left (Leftovers says what could not go).
+    """
+    spec, region = order.spec, cloud.region
+    stamp = Stamp.new(spec.name, secrets.token_hex(8), max_hours=spec.max_hours, extra=spec.tags)
+    with _builder_removed(cloud, spec.name, emit):
+        with phase(emit, "choose"):
+            found = plan.survey(region, spec)
+        with phase(emit, "buy"):
+            _buy(cloud, spec, found, stamp, emit)
+            (node,) = nodes.wait_running(
+                region, spec.name, 1, deadline_seconds=RUNNING_SECONDS, poll_seconds=cloud.poll_seconds
+            )
+        facts = _install(cloud, spec, replace(node, name="builder", role=WORKER), found, emit)
+        with phase(emit, "stop"):
+            _stop(cloud, node)
+        with _removed_on_failure(cloud, region, stamp.generation, emit), phase(emit, "image"):
+            described = _describe(spec, stamp, facts, source=found.image.id)
+            made = images.create(region, node.id, f"sparknet-{stamp.generation}", described)
+            made = images.wait_available(
+                region, made, deadline_seconds=IMAGE_SECONDS, poll_seconds=cloud.poll_seconds
+            )
+    for name in order.copy_to:
+        with phase(emit, f"copy to {name}"):
+            copy(cloud, made, name, emit)
+    return made
+
+
+def copy(cloud: Cloud, image: OwnImage, region_name: str, emit: Emit) -> OwnImage:
+    """A copy of ``image`` in another region, once it can be launched there. One that fails is removed."""
+    target = cloud.region.at(region_name)
+    described = {
+        images.RECIPE: image.recipe,
+        images.SOURCE: image.source,
+        images.VERSIONS: image.versions,
+        tags.GENERATION: image.generation,
+        tags.CREATED: image.created,
+        tags.OWNER: image.owner,
+    }
+    with _removed_on_failure(cloud, target, image.generation, emit):
+        made = images.copy(cloud.region, target, image, described)
+        return images.wait_available(
+            target, made, deadline_seconds=COPY_SECONDS, poll_seconds=cloud.poll_seconds
+        )
+
+
+def find(region: Region, wanted: str) -> OwnImage:
+    """The own image of that id or name. Raises UsageError, naming those there are."""
+    there = images.own(region)
+    for one in there:
+        if wanted in (one.id, one.name):
+            return one
+    names = ", ".join(one.name for one in there) or "none"
+    raise UsageError(f"There is no image {wanted} of our own in {region.name} (there are: {names}).")
+
+
+def delete(cloud: Cloud, image: OwnImage, emit: Emit) -> list[str]:
+    """Remove the image and its snapshots in its region; the ids of what there was. Raises Leftovers."""
+    gone = images.remove(cloud.region, image.generation, poll_seconds=cloud.poll_seconds)
+    for one in gone:
+        emit(Removed(kind="image" if one.startswith("ami-") else "snapshot", id=one))
+    return gone
+
+
+def _buy(cloud: Cloud, spec: ClusterSpec, found: plan.Survey, stamp: Stamp, emit: Emit) -> None:
+    region = cloud.region
+    group = network.make_group(region, stamp, found.subnets[0].vpc_id)
+    network.open_group(region, group, spec.network.authorized_address or cloud.caller_address())
+    keys.make_pair(region, stamp, cloud.home, may_replace=True)
+    ours = template.make(region, cluster.recipe(spec, found, group), stamp)
+    fleet.buy_master(region, found.master_places, ours, stamp, emit)
+
+
+def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: plan.Survey, emit: Emit) -> gate.Facts:
+    """Run ``ami/``, let the builder pass the gate, and take away what no other node may have."""
+    gpus = {name: one.gpus for name, one in found.types.items()}
+    expected = gpus.get(node.instance_type, 0) if spec.require_gpus else 0
+    ((member, _),) = provision.prepare(
+        spec, [node], cloud.connect, gpus, emit, poll_seconds=min(cloud.poll_seconds, 2.0)
+    )
+    host, scripts = member.host, member.host.root / bootstrap.ON_NODE
+    with phase(emit, "verify"):
+        facts = gate.inspect(host, node.name, [host.root / "var/lib/sparknet"], gpus=expected)
+        wrong = gate.findings([facts])
+        for one in wrong:
+            emit(CheckFailed(node=one.node, check=one.check, said=one.said))
+        gate.require_none(wrong, 1)
+    with phase(emit, "clean"):
+        host.run(f"bash {quote(str(scripts / 'clean-image.sh'))}", timeout_seconds=CLEAN_SECONDS)
+        host.close()
+    return facts
+
+
+def _stop(cloud: Cloud, node: Node) -> None:
+    """A file system that nobody writes to any more is the only one that is whole in its snapshot."""
+    nodes.stop(
+        cloud.region, node.cluster, node.id, deadline_seconds=STOP_SECONDS, poll_seconds=cloud.poll_seconds
+    )
+
+
+def _describe(spec: ClusterSpec, stamp: Stamp, facts: gate.Facts, *, source: str) -> dict[str, str]:
+    """The image's tags."""
+    versions = [f"python {facts.python}", *(f"{name} {facts.packages.get(name, '-')}" for name in TOLD)]
+    gpus = f"tried on {facts.gpus[0].name}" if facts.gpus else "no GPU tried"
+    return {
+        **stamp.extra,
+        images.RECIPE: bootstrap.recipe(spec),
+        images.SOURCE: source,
+        images.VERSIONS: ", ".join([*versions, f"environment {facts.environment}", gpus])[:TAG_CHARACTERS],
+        tags.GENERATION: stamp.generation,
+        tags.CREATED: stamp.created,
+        tags.OWNER: stamp.owner,
+        tags.VERSION: stamp.version,
+    }
+
+
+@contextmanager
+def _builder_removed(cloud: Cloud, name: str, emit: Emit) -> Iterator[None]:
+    """Whatever ends the body, the builder and all that belonged to it is gone afterwards."""
+    try:
+        yield
+    except BaseException as error:
+        with interrupts_held():
+            emit(Note(text="The image was not built; removing the builder."))
+            _undo(error, lambda: cluster.destroy(cloud, name, emit))
+        raise
+    with interrupts_held():
+        cluster.destroy(cloud, name, emit)
+
+
+@contextmanager
+def _removed_on_failure(cloud: Cloud, region: Region, generation: str, emit: Emit) -> Iterator[None]:
+    """Whatever ends the body before its end first removes the image of ``generation`` from ``region``."""
+    try:
+        yield
+    except BaseException as error:
+        with interrupts_held():
+            emit(Note(text=f"The image in {region.name} did not come to its end; removing it."))
+            _undo(error, lambda: images.remove(region, generation, poll_seconds=cloud.poll_seconds))
+        raise
+
+
+def _undo(error: BaseException, remove: Callable[[], object]) -> None:
+    try:
+        remove()
+    except InfraError as second:
+        raise Leftovers(
+            f"{error}\nand not everything that had been made could be removed: {second}"
+        ) from error
