@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 import zipfile
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+import psutil
 import pytest
 
 from infra import bootstrap, cluster, jobs
@@ -85,6 +87,18 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come true in 20 s"
         time.sleep(0.02)
+
+
+def living(group: int) -> list[int]:
+    """Processes of a process group, without those that are dead and not yet collected."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
 
 
 def started(folder: Path, command: str) -> Path:
@@ -190,8 +204,7 @@ def test_a_cancelled_job_does_not_run_and_says_130(tmp_path: Path) -> None:
     group = int((folder / "pid").read_text())
     subprocess.run(["bash", str(CANCEL), str(folder)], check=True, timeout=20)
     assert (folder / "exit_code").read_text() == "130\n"
-    alive = subprocess.run(["pgrep", "-g", str(group)], capture_output=True, text=True)
-    assert alive.stdout == ""
+    assert living(group) == []
     subprocess.run(["bash", str(CANCEL), str(folder)], check=True, timeout=20)
 
 
