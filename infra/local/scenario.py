@@ -29,9 +29,11 @@ from typing import Any, TypeVar
 
 from infra.errors import UsageError
 from infra.local.faults import Fault
+from infra.local.namespaces.needs import missing
 
 HOST_KINDS = ("processes", "namespaces", "none")
 HOSTS_VARIABLE = "SPARKNET_EC2_HOSTS"  # what kind hosts are where the scenario does not say
+AUTO = "auto"  # there: namespaces if this machine can have them, or else processes
 PURCHASES = ("*", "spot", "on-demand")
 
 T = TypeVar("T")
@@ -85,7 +87,7 @@ class PriceRule(PoolRule):
 class Scenario:
     """See the module's text."""
 
-    hosts: str = field(default_factory=lambda: os.environ.get(HOSTS_VARIABLE) or "processes")
+    hosts: str = field(default_factory=lambda: _default_hosts())
     speed: float = 1.0
     boot_seconds: float = 0.0
     lag_seconds: float = 0.0
@@ -140,6 +142,13 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
         return kind(**values)
     except TypeError as error:
         raise UsageError(f"{kind.__name__} {dict(values)}: {error}") from None
+
+
+def _default_hosts() -> str:
+    wanted = os.environ.get(HOSTS_VARIABLE) or "processes"
+    if wanted != AUTO:
+        return wanted
+    return "processes" if missing() else "namespaces"
 
 
 def _parse(path: Path) -> object:

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -110,6 +111,8 @@ def mount_root(specification: dict[str, Any]) -> Path:
         conceal(upper, specification["kept"], specification["emptied"])
     mount("overlay", str(root), "overlay", 0, f"lowerdir=/,upperdir={upper},workdir={work}")
     if specification["files"]:  # at the first boot; an image has files of the host it was made of
+        for folder in specification["forgotten"]:
+            shutil.rmtree(root / folder, ignore_errors=True)
         furnish(root, specification["files"], specification["links"])
     return root
 

@@ -19,12 +19,12 @@ def find(name: str) -> str | None:
     return shutil.which(name, path=SEARCHED)
 
 
-def run(*words: str, text: str = "", network_of: int | None = None) -> str:
-    """Its standard output. ``text`` is its input; ``network_of`` a process whose network it is to see.
+def run(*words: str, text: str = "", network: str | None = None) -> str:
+    """Its standard output. ``text`` is its input; ``network`` the file of the namespace it is to see.
 
     Raises CommandError.
     """
-    enter = (find("nsenter") or "nsenter", "--net", f"--target={network_of}", "--") if network_of else ()
+    enter = (find("nsenter") or "nsenter", f"--net={network}", "--") if network else ()
     command = (*enter, find(words[0]) or words[0], *words[1:])
     try:
         done = subprocess.run(
@@ -37,6 +37,6 @@ def run(*words: str, text: str = "", network_of: int | None = None) -> str:
     return done.stdout
 
 
-def ip(text: str, *, network_of: int | None = None) -> None:
+def ip(text: str, *, network: str | None = None) -> None:
     """Several ``ip`` commands at once, a line each. Raises CommandError at the first that fails."""
-    run("ip", "-batch", "-", text=text, network_of=network_of)
+    run("ip", "-batch", "-", text=text, network=network)

@@ -13,7 +13,7 @@ from infra.local.machines import MachineFacts
 from infra.local.namespaces import image
 from infra.local.namespaces.commands import find
 from infra.local.namespaces.fabric import BRIDGE, Fabric
-from infra.local.namespaces.image import EMPTIED, KEPT, PROGRAMS, Environment, Identity
+from infra.local.namespaces.image import EMPTIED, FORGOTTEN, KEPT, PROGRAMS, Environment, Identity
 from infra.local.namespaces.machine import NamespaceMachine
 from infra.local.namespaces.metadata import MetadataService
 from infra.local.namespaces.needs import missing
@@ -89,6 +89,7 @@ class Namespaces:
             },
             "kept": KEPT,
             "emptied": EMPTIED,
+            "forgotten": FORGOTTEN,
             "binds": self._environment.binds,
             "links": self._environment.links,
             "files": image.files(self._identity(facts, hostname)) if is_new else [],

@@ -23,7 +23,7 @@ from pathlib import Path
 from infra.errors import SetupError
 from infra.local.namespaces import claims
 from infra.local.namespaces.commands import CommandError, ip, run
-from infra.local.namespaces.setns import in_network_of
+from infra.local.namespaces.setns import in_network
 from infra.local.processes import HOME_MARK
 
 BRIDGE = "br0"
@@ -83,6 +83,11 @@ class Fabric:
         return self._holder.pid
 
     @property
+    def network(self) -> str:
+        """The file of the fabric's namespace."""
+        return f"/proc/{self.holder}/ns/net"
+
+    @property
     def caller(self) -> str:
         """The address from which hosts see connections of this machine."""
         return str(self._uplink[1])
@@ -113,7 +118,7 @@ class Fabric:
             lambda network: ip(f"route add {network} via {router} dev {self.link}\n"),
             purpose="a VPC",
         )
-        ip(f"addr add {block[1]}/{block.prefixlen} dev {BRIDGE}\n", network_of=self.holder)
+        ip(f"addr add {block[1]}/{block.prefixlen} dev {BRIDGE}\n", network=self.network)
         self.blocks.append(block)
         return str(block)
 
@@ -143,12 +148,12 @@ class Fabric:
             lines.append(f"add element ip fabric private_of {{ {public} : {private} }}")
         for private, public in {private: public for public, private in private_of.items()}.items():
             lines.append(f"add element ip fabric public_of {{ {private} : {public} }}")
-        run("nft", "-f", "-", text="\n".join(lines) + "\n", network_of=self.holder)
+        run("nft", "-f", "-", text="\n".join(lines) + "\n", network=self.network)
         self._translated = dict(private_of)
 
     def listen(self, port: int) -> socket.socket:
         """A listening socket at the metadata service's address, which hosts reach through their router."""
-        return in_network_of(self.holder, lambda: socket.create_server((METADATA_ADDRESS, port), backlog=64))
+        return in_network(self.network, lambda: socket.create_server((METADATA_ADDRESS, port), backlog=64))
 
     def end(self) -> None:
         """Remove the link, its routes, and with the last host the namespace itself."""
@@ -168,16 +173,16 @@ class Fabric:
         settings = "".join(
             f"[ ! -e /proc/sys/net/{k} ] || echo {v} >/proc/sys/net/{k}\n" for k, v in SETTINGS.items()
         )
-        run("sh", "-e", "-s", text=settings, network_of=self.holder)
+        run("sh", "-e", "-s", text=settings, network=self.network)
         ip(
             f"link add {BRIDGE} type bridge forward_delay 0\n"
             f"link set lo up\nlink set {BRIDGE} up\n"
             f"addr add {METADATA_ADDRESS}/32 dev {BRIDGE}\n"
             f"link add uplink type veth peer name {self.link} netns {os.getpid()}\n"
             "link set uplink up\n",
-            network_of=self.holder,
+            network=self.network,
         )
-        run("nft", "-f", "-", text=ROUTER, network_of=self.holder)
+        run("nft", "-f", "-", text=ROUTER, network=self.network)
         ip(f"link set {self.link} addrgenmode none up\n")
         self._uplink = claims.claim(
             claims.uplink_candidates(self._first),
@@ -185,7 +190,7 @@ class Fabric:
             purpose="the way to the hosts",
         )
         near, far = self._uplink[1], self._uplink[2]
-        ip(f"addr add {far} peer {near} dev uplink\n", network_of=self.holder)
+        ip(f"addr add {far} peer {near} dev uplink\n", network=self.network)
         ip(f"addr add {near} peer {far} dev {self.link}\n")
         ip(f"route replace {self._uplink} via {far} dev {self.link}\n")
         with contextlib.suppress(SetupError):  # eight clouds at once have one; the ninth does without

@@ -48,9 +48,9 @@ def render(rules: Iterable[Rule], members: Mapping[str, Iterable[str]]) -> str:
     )
 
 
-def apply(text: str, *, network_of: int) -> None:
-    """Put the table in place where process ``network_of`` has its network. Raises CommandError."""
-    run("nft", "-f", "-", text=text, network_of=network_of)
+def apply(text: str, *, network: str) -> None:
+    """Put the table in place in that network namespace. Raises CommandError."""
+    run("nft", "-f", "-", text=text, network=network)
 
 
 def _peers(rule: Rule, members: Mapping[str, Iterable[str]]) -> list[str]:

@@ -28,6 +28,8 @@ EMPTIED = {
     "var/lib/cloud": 0o755, "var/lib/containers": 0o755, "var/lib/docker": 0o755, "var/log": 0o755,
     "var/mail": 0o755, "var/spool": 0o755, "var/tmp": 0o1777,
 }  # fmt: skip
+#: what a host that starts from another's disk does not take over
+FORGOTTEN = ("var/lib/cloud/instance",)
 GIVEN = "/opt/sparknet-image"  # where hosts find what has no place of its own
 USER, USER_ID = "ubuntu", 1000
 PROGRAMS = "usr/local/lib/sparknet-host"

@@ -34,6 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not os.read(lifeline, 3):
         os._exit(1)  # the server went away during the boot
+    show_host_key()
     if os.fork() == 0:
         os.close(lifeline)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -43,6 +44,12 @@ def main() -> None:
     os.set_inheritable(lifeline, False)
     threading.Thread(target=watch, args=(lifeline,), daemon=True).start()
     supervise()
+
+
+def show_host_key() -> None:
+    """On the console, as cloud-init does: GetConsoleOutput tells it to whoever wants to be sure."""
+    key = Path("/etc/ssh/ssh_host_ed25519_key.pub").read_bytes()
+    os.write(2, b"-----BEGIN SSH HOST KEY KEYS-----\n" + key + b"-----END SSH HOST KEY KEYS-----\n")
 
 
 def supervise() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -67,6 +68,8 @@ class Life:
     @property
     def answers(self) -> bool:
         """True while sshd listens."""
+        if self.exit_status is not None:
+            return False
         try:
             table = Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]
         except OSError:
@@ -106,6 +109,16 @@ class Life:
         with contextlib.suppress(BrokenPipeError):
             self._loader.stdin.write(b"go\n")
             self._loader.stdin.flush()
+
+    def flush(self) -> None:
+        """Write to its root disk what is still only in memory. Raises OSError."""
+        descriptor = os.open(f"/proc/{self.pid}/root", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, f"the host's files cannot be flushed: {os.strerror(number)}")
+        finally:
+            os.close(descriptor)
 
     def reboot(self) -> None:
         self._signal(signal.SIGHUP)

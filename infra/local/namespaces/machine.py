@@ -78,7 +78,11 @@ class NamespaceMachine:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def save(self, target: Path) -> None:
-        """The disk as it is; of a host that runs, as it would be after a power cut. Raises CommandError."""
+        """The disk with all that was written to it so far. Raises OSError."""
+        with self._lock:
+            life = self._life
+        if life is not None:
+            life.flush()
         _copy(self._folder / ROOT_FILE, target / ROOT_FILE)
 
     def attach(self, volume_id: str, folder: Path) -> None:

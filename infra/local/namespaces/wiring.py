@@ -7,6 +7,7 @@ costs nothing. A host gets its rules before it starts its first program.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ class Wiring:
 
     def __init__(self, cloud: Simulation, fabric: Fabric) -> None:
         self._cloud, self._fabric = cloud, fabric
-        self._networks: dict[str, int] = {}  # instance -> a process that has its network
+        self._networks: dict[str, int] = {}  # instance -> its network namespace, held open
         self._applied: dict[str, str] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -40,28 +41,37 @@ class Wiring:
         self._thread.start()
 
     def plug(self, instance_id: str, pid: int) -> None:
-        """A host has come up, with its network at process ``pid``. Raises CommandError."""
+        """A host has come up, with its network at process ``pid``. Raises OSError."""
+        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)  # a number may be used again
+        self.unplug(instance_id)
         with self._lock:
-            self._networks[instance_id] = pid
-            self._applied.pop(instance_id, None)
+            self._networks[instance_id] = network
         self.refresh()
+        if instance_id not in self._applied:
+            raise CommandError(f"{instance_id} did not get its security groups")
 
     def unplug(self, instance_id: str) -> None:
         with self._lock:
-            self._networks.pop(instance_id, None)
             self._applied.pop(instance_id, None)
+            network = self._networks.pop(instance_id, None)
+            if network is not None:
+                os.close(network)
 
     def refresh(self) -> None:
-        """Bring everything to what the models say. Raises CommandError."""
+        """Bring everything to what the models say, as far as the hosts are still there."""
         with self._cloud.lock:
             translations, tables = self._wanted()
         with self._lock:
             self._fabric.translate(translations)
-            for instance_id, pid in self._networks.items():
+            for instance_id, network in self._networks.items():
                 table = tables.get(instance_id)
                 if table is not None and self._applied.get(instance_id) != table:
-                    firewall.apply(table, network_of=pid)
-                    self._applied[instance_id] = table
+                    try:
+                        firewall.apply(table, network=f"/proc/{os.getpid()}/fd/{network}")
+                    except CommandError as error:
+                        log.warning("%s: %s", instance_id, error)
+                    else:
+                        self._applied[instance_id] = table
 
     def end(self) -> None:
         self._ended.set()
@@ -73,8 +83,8 @@ class Wiring:
             try:
                 if self._networks:
                     self.refresh()
-            except CommandError as error:  # a host may end under our hands
-                log.warning("%s", error)
+            except CommandError as error:
+                log.warning("the fabric: %s", error)
 
     def _wanted(self) -> tuple[dict[str, str], dict[str, str]]:
         """Public address -> private one, and instance -> its rules."""
