@@ -11,16 +11,14 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparknet.spark.exchange import NOTHING, Channel, ExchangeError, Frame, Identity, Kind, Note, admit, raw
-from sparknet.training import Report, Scores, WorkerState
-from sparknet.weights import Vector
-from sparknet.wire import Bytes, Codec
+from sparknet.spark.exchange import Channel, ExchangeError, Frame, Identity, Kind, admit, raw
+from sparknet.spark.members import Answered, Deadlines, Event, Failed, Joined, Lost, Member, Task
+from sparknet.wire import Codec
 
 log = logging.getLogger(__name__)
 
@@ -28,134 +26,6 @@ log = logging.getLogger(__name__)
 _STRANGERS = 64
 # Seconds that a connection waits past a task's deadline, so that it is the coordinator who drops the worker.
 _PATIENCE = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deadlines:
-    """How long anything is waited for, in seconds.
-
-    ``join``   for the workers to come: all of them at the start, any one when none is left
-    ``round``  for a round's reports, and for a slice's scores; a worker that is later is dropped
-    ``ping``   an idle worker hears from the driver this often, and gives up after six times as long
-    ``send``   for the other end to take a frame
-    ``stop``   for the workers to leave when all is done
-    ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; those that are later
-               miss the round and are back in the next
-    """
-
-    join: float = 120.0
-    round: float = 3600.0
-    quorum: float = 1.0
-    grace: float = 0.0
-    ping: float = 10.0
-    send: float = 60.0
-    stop: float = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reduced:
-    """A worker has averaged with the others, or could not because of a ``failure``."""
-
-    failure: str = ""
-
-
-Content = Report | Scores | WorkerState | Reduced
-"""What answers can say."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """A frame to be sent."""
-
-    kind: Kind
-    note: Note
-    payload: memoryview = NOTHING
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Task:
-    """What a member is to do next: the frames to send, the kinds of the answers, and how to read them.
-
-    A member that has not answered within ``seconds`` of the task's making is dropped by the coordinator.
-    """
-
-    messages: tuple[Message, ...]
-    answers: tuple[Kind, ...]
-    read: Callable[[Member, Sequence[Frame]], Content]
-    seconds: float
-    deadline: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "deadline", time.monotonic() + self.seconds)
-
-
-@dataclass(eq=False, kw_only=True)
-class Member:
-    """A worker that has joined. ``buffer`` takes the weights it sends back as they are on the wire,
-    ``history`` float32 (H,) its solver's memory.
-
-    ``holds`` is the version of the weights its net has now, 0 for none of ours. ``fresh`` until its first
-    order: a worker that has made no steps takes over from the one that had its shard before. ``base`` is
-    what its round began from, ``follows`` the version of them if it hears of changes only, ``moved`` how
-    far it went.
-    ``prelude`` is sent before its next task.
-    """
-
-    who: Identity
-    channel: Channel
-    records: int
-    fresh: bool
-    buffer: Bytes
-    history: Vector
-    base: Vector
-    holds: int = 0
-    follows: int = 0
-    moved: float = 0.0
-    prelude: list[Message] = field(default_factory=list)
-    task: Task | None = None
-    tasks: queue.SimpleQueue[Task | None] = field(default_factory=queue.SimpleQueue)
-
-    def __str__(self) -> str:
-        return str(self.who)
-
-
-@dataclass(frozen=True)
-class Joined:
-    member: Member
-
-
-@dataclass(frozen=True)
-class Answered:
-    """``content`` answers ``task``; ``sent`` and ``received`` count the bytes of both frames."""
-
-    member: Member
-    task: Task
-    content: Content
-    sent: int
-    received: int
-
-
-@dataclass(frozen=True)
-class Lost:
-    member: Member
-    reason: str
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A worker raised an error; ``final`` when trying again would end the same way."""
-
-    who: Identity
-    reason: str
-    final: bool
-
-
-@dataclass(frozen=True)
-class JobEnded:
-    reason: str
-
-
-Event = Joined | Answered | Lost | Failed | JobEnded
 
 
 class Door:

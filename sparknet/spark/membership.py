@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from sparknet.errors import DataError, TrainingError, WorkersLost
-from sparknet.spark.door import Answered, Door, Event, Failed, JobEnded, Joined, Lost, Member, Task
+from sparknet.spark.door import Door
 from sparknet.spark.exchange import Identity
+from sparknet.spark.members import Answered, Event, Failed, JobEnded, Joined, Lost, Member, Task
 
 log = logging.getLogger(__name__)
 

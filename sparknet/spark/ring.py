@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sparknet.errors import TrainingError
-from sparknet.spark.door import Answered, Deadlines, Member, Message, Reduced, Task
 from sparknet.spark.exchange import Frame, Kind
+from sparknet.spark.members import Answered, Deadlines, Member, Message, Reduced, Task
 from sparknet.spark.membership import Membership
 from sparknet.spark.peers import new_store
 from sparknet.weights import Vector

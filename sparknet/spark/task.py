@@ -22,8 +22,8 @@ from pyspark import TaskContext
 from sparknet.data import Examples
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
 from sparknet.merge import distance
-from sparknet.spark.door import Deadlines
 from sparknet.spark.exchange import NOTHING, Channel, Frame, Identity, Kind, introduce, raw
+from sparknet.spark.members import Deadlines
 from sparknet.spark.peers import Averager, Peers
 from sparknet.spark.uplink import Uplink
 from sparknet.training import Order, WorkerState

@@ -28,9 +28,9 @@ from sparknet.data import Examples
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, UsageError
 from sparknet.spark.coordinator import Coordinator
-from sparknet.spark.door import Deadlines
 from sparknet.spark.exchange import Identity
 from sparknet.spark.frames import Shape, drain_batches, drain_blocks, shape_of
+from sparknet.spark.members import Deadlines
 from sparknet.spark.session import check
 from sparknet.spark.task import Assignment, work
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState

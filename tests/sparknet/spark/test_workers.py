@@ -18,8 +18,8 @@ from sparknet.data import Examples, contiguous
 from sparknet.errors import DataError, TrainingError, UsageError
 from sparknet.local import LocalWorkers
 from sparknet.replica import Batch, TorchReplica
-from sparknet.spark.door import Deadlines
 from sparknet.spark.frames import frame_of, from_examples
+from sparknet.spark.members import Deadlines
 from sparknet.spark.workers import SparkWorkers
 from sparknet.training import Round, Settings, train
 from sparknet.worker import Recipe
