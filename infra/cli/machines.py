@@ -56,7 +56,8 @@ def _launch(where: Site, wanted: ClusterSpec) -> None:
             _close_if_empty(where, cloud)
         raise
     seconds = time.monotonic() - screen.began
-    click.echo(f"{made.name} is ready: a master and {len(made.workers)} workers in {seconds:.0f} s.")
+    workers = "1 worker" if len(made.workers) == 1 else f"{len(made.workers)} workers"
+    click.echo(f"{made.name} is ready: a master and {workers} in {seconds:.0f} s.")
     click.echo(f"next:  sparknet-ec2 submit CifarApp --name {made.name}")
     click.echo(f"       sparknet-ec2 destroy --name {made.name}")
 
