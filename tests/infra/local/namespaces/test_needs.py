@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import SetupError, UsageError
+from infra.local import scenario
 from infra.local.namespaces import claims, driver, image, needs
 from infra.local.namespaces.commands import CommandError
 from infra.local.namespaces.image import Environment, Identity
@@ -49,6 +50,10 @@ def test_hosts_are_processes_unless_the_environment_or_the_scenario_says_so(
     monkeypatch.setenv(HOSTS_VARIABLE, "namespaces")
     assert Scenario().hosts == "namespaces"
     assert Scenario(hosts="none").hosts == "none"
+    monkeypatch.setenv(HOSTS_VARIABLE, "auto")
+    for lacking, kind in (([], "namespaces"), (["this is not root"], "processes")):
+        monkeypatch.setattr(scenario, "missing", lambda found=lacking: found)
+        assert Scenario().hosts == kind
     monkeypatch.setenv(HOSTS_VARIABLE, "containers")
     with pytest.raises(UsageError, match="processes, namespaces, none"):
         Scenario()
