@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from infra import bootstrap, disks, gate, service
 from infra.ec2.nodes import MASTER, WORKER, Node
-from infra.errors import CommandFailed, HostRefused, HostRejectedLogin, HostUnreachable
+from infra.errors import CommandFailed, DeadlineExceeded, HostRefused, HostRejectedLogin, HostUnreachable
 from infra.events import CheckFailed, Emit, NodeProgress, PhaseEnded, PhaseStarted
 from infra.remote import Host, on_all, write_text
 from infra.spec import ClusterSpec
@@ -73,18 +73,19 @@ def set_up(
     with phase(emit, "spark"):
         _start_spark(members, _configs(members, machines, folders))
         master = members[0]
-        health = service.wait_ready(
-            master.host,
-            master.node.private_ip,
-            [member.node.private_ip for member in members[1:]],
-            deadline_seconds=READY_SECONDS,
-        )
+        try:
+            health = service.wait_ready(
+                master.host,
+                master.node.private_ip,
+                [member.node.private_ip for member in members[1:]],
+                deadline_seconds=READY_SECONDS,
+            )
+        except DeadlineExceeded:
+            _require_fit(gate.findings(facts.result()), len(members), emit)  # which tells why
+            raise
     with phase(emit, "verify"):
         unreached = _reach(members, health)
-        found = (*gate.findings(facts.result()), *unreached)
-        for one in found:
-            emit(CheckFailed(node=one.node, check=one.check, said=one.said))
-        gate.require_none(found, len(members))
+        _require_fit((*gate.findings(facts.result()), *unreached), len(members), emit)
     return health
 
 
@@ -104,6 +105,12 @@ def prepare(
         return list(
             zip(members, on_all(members, lambda member: _install(spec, member, gpus, emit)), strict=True)
         )
+
+
+def _require_fit(found: Sequence[gate.Finding], nodes: int, emit: Emit) -> None:
+    for one in found:
+        emit(CheckFailed(node=one.node, check=one.check, said=one.said))
+    gate.require_none(found, nodes)
 
 
 def _begin(work: Callable[[], T]) -> Future[T]:

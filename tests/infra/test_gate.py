@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import socket
 import subprocess
 import sys
@@ -10,12 +11,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from infra import bootstrap, gate
+from infra import bootstrap, gate, provision
 from infra.ec2.nodes import Node
-from infra.errors import GateFailed, HostsFailed, SetupError
+from infra.errors import DeadlineExceeded, GateFailed, HostsFailed, SetupError
 from infra.events import CheckFailed, Event, PhaseEnded
 from infra.gate import Facts, Finding, Folder, Gpu
 from infra.provision import set_up
@@ -216,6 +220,38 @@ def test_a_node_tells_its_environment_and_leaves_nothing(tmp_path: Path, environ
     assert (told["driver"], told["gpus"]) == ("", [])
 
 
+class FakeCuda:
+    """Three GPUs: one is right, one computes wrong, and one has no kernels in this torch."""
+
+    @staticmethod
+    def device_count() -> int:
+        return 3
+
+    @staticmethod
+    def get_device_name(index: int) -> str:
+        return f"GPU {index}"
+
+
+def fake_ones(*shape: int, device: str) -> Any:
+    if device == "cuda:2":
+        raise RuntimeError("CUDA error: no kernel image is available\nfor execution on the device")
+    return np.ones(shape) * (1.01 if device == "cuda:1" else 1)
+
+
+def test_every_gpu_multiplies_two_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = runpy.run_path(str(bootstrap.AMI / "gate.py"))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=FakeCuda, ones=fake_ones))
+    assert program["gpus"]() == [
+        {"name": "GPU 0", "error": ""},
+        {"name": "GPU 1", "error": "computes wrong"},
+        {"name": "GPU 2", "error": "CUDA error: no kernel image is available"},
+    ]
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (broken,) = program["gpus"]()
+    assert broken["name"] == ""
+    assert "torch" in broken["error"]
+
+
 def test_a_node_tells_which_ports_it_cannot_reach() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but not listening
@@ -273,6 +309,19 @@ def test_a_port_that_is_closed_between_two_nodes_ends_the_launch() -> None:
 
     with pytest.raises(GateFailed, match=r"worker-1 +port +cannot connect to 10.0.0.3:40000: timed out"):
         launch(scripted(cut_off), [])
+
+
+def test_a_spark_that_does_not_come_up_is_explained_by_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def differ(host: ScriptedHost, one: Node) -> None:
+        host.answers["curl"] = '{"status": "ALIVE", "workers": []}'
+        if one.name == "worker-2":
+            host.answers["gate.py facts"] = lambda: account_of(host).replace("4.3.0", "4.1.0")
+
+    monkeypatch.setattr(provision, "READY_SECONDS", 0.0)
+    with pytest.raises(GateFailed, match=r"worker-2 +packages +pyspark 4\.1\.0 \(4\.3\.0\)"):
+        launch(scripted(differ), [])
+    with pytest.raises(DeadlineExceeded, match="without its workers at"):
+        launch(scripted(lambda host, one: differ(host, replace(one, name="master"))), [])
 
 
 def test_an_environment_that_does_not_start_names_its_node() -> None:

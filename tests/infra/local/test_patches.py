@@ -30,6 +30,9 @@ adds EC2Response.describe_placement_groups
 adds EC2Response.get_spot_placement_scores
 adds ServiceQuotasResponse.get_aws_default_service_quota
 adds ServiceQuotasResponse.list_service_quotas
+replaces AmiBackend.create_image
+replaces AmiBackend.deregister_image
+replaces AmisResponse.copy_image
 replaces EBSBackend.attach_volume
 replaces EBSBackend.delete_volume
 replaces EBSBackend.detach_volume
