@@ -19,13 +19,13 @@ runcmd:
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with rig_in(tmp_path_factory.mktemp("namespaces")) as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pair(rig: Rig) -> list[str]:
     """Two instances, with an instance store, an EBS volume of 2 GiB and user data."""
     disk = {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 2, "DeleteOnTermination": True}}
