@@ -61,5 +61,6 @@ def schema(c: Context) -> None:
 @task
 def lock(c: Context) -> None:
     """Pin the packages that are installed now in requirements.lock."""
+    edits = '/^pip==/d; s/+cpu$//; s/^plyvel.ci==.*/&; python_version < "3.13"/'  # no wheels beyond
     c.run("echo '# Every package of the environment, pinned. Made by: ./run lock' > requirements.lock")
-    c.run("pip freeze --all --exclude-editable | sed '/^pip==/d; s/+cpu$//' >> requirements.lock")
+    c.run(f"pip freeze --all --exclude-editable | sed '{edits}' >> requirements.lock")

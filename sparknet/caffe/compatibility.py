@@ -25,7 +25,7 @@ DIFFERENCES = """\
 - `Convolution` and `Deconvolution` take 1, 2 or 3 spatial axes; `Im2col` takes 2.
 - Pooling with a stride beyond its window drops a last window that would begin outside the picture,
   where Caffe reads memory that is not its own.
-- `Data` reads LMDB. A LevelDB is refused: convert it.
+- `Data` reads a LevelDB with the package `plyvel-ci`, which there is for Python 3.11 and 3.12.
 - `Data` skips up to `rand_skip` records at the start, as Caffe once did; Caffe now ignores the field.
 - `MemoryData` does not transform the arrays it is given.
 - `HDF5Output` adds the rows of each forward pass; Caffe can write only one.
@@ -70,7 +70,7 @@ def page() -> str:
             "| `.caffemodel.h5` | yes | yes |",
             "| `.binaryproto` | yes | yes |",
             "| LMDB of Datum, plain and encoded | yes | no |",
-            "| LevelDB | no | no |",
+            "| LevelDB of Datum, plain and encoded | yes | no |",
             "",
             "## Where it differs",
             "",

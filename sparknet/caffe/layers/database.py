@@ -1,14 +1,13 @@
-"""Data: labelled pictures from an LMDB of Caffe's Datum records, in key order, over and over.
+"""Data: labelled pictures from an LMDB or a LevelDB of Caffe's Datum records, in key order, over and over.
 
-Source: ``data_layer.cpp`` and ``db_lmdb.cpp`` of BVLC Caffe.
+Source: ``data_layer.cpp`` of BVLC Caffe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
-from weakref import WeakValueDictionary
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from sparknet.caffe.layers import pictures
 from sparknet.caffe.layers.layer import Arity, Layer, Shapes, Tensors
+from sparknet.caffe.layers.records import LevelDb, Lmdb, forever, open_records
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.caffe.layers.transform import Transformer, transformed
 from sparknet.caffe.schema.caffe_pb2 import DataParameter, Datum
@@ -38,14 +38,10 @@ class Data(SourceLayer):
         p = self.param.data_param
         if p.batch_size < 1:
             raise self.error("batch_size must be given and positive")
-        if p.backend != DataParameter.LMDB:
-            raise self.error(
-                "LevelDB is not read: convert it to LMDB and say backend: LMDB (none given means LEVELDB)"
-            )
-        self.records = open_lmdb(p.source)
+        records = open_records(p.source, Lmdb if p.backend == DataParameter.LMDB else LevelDb)
         self.transformer = Transformer(self, self.param.transform_param)
-        self.cursor = self.records.forever()
-        self.first = self._image(_datum(next(self.records.forever())[1], p.source), p.source)
+        self.cursor = forever(records)
+        self.first = self._image(_datum(next(records.once())[1], p.source), p.source)
         for _ in range(int(torch.randint(0, p.rand_skip, ())) if p.rand_skip else 0):
             next(self.cursor)
 
@@ -76,44 +72,6 @@ class Data(SourceLayer):
             raise self.error("force_color and force_gray are both set")
         color = True if t.force_color or self.param.data_param.force_encoded_color else None
         return pictures.decode(datum.data, where, color=False if t.force_gray else color)
-
-
-class Records:
-    """An open LMDB: keys and values in byte order."""
-
-    def __init__(self, environment: Any, path: str) -> None:
-        self.environment, self.path = environment, path
-
-    def __len__(self) -> int:
-        return int(self.environment.stat()["entries"])
-
-    def forever(self) -> Iterator[tuple[bytes, bytes]]:
-        """(key, value) from the first record on, again and again."""
-        while True:
-            with self.environment.begin(buffers=False) as transaction:
-                yield from transaction.cursor()
-
-
-_OPEN: WeakValueDictionary[str, Records] = WeakValueDictionary()
-
-
-def open_lmdb(source: str) -> Records:
-    """The LMDB in folder (or file) ``source``, opened once per process. Raises DataError if it is none."""
-    import lmdb
-
-    path = str(Path(source).resolve())
-    records = _OPEN.get(path)
-    if records is None:
-        try:
-            environment = lmdb.open(
-                path, readonly=True, lock=False, subdir=Path(path).is_dir(), readahead=False
-            )
-        except lmdb.Error as error:
-            raise DataError(f"cannot open {source} as LMDB: {error}") from None
-        records = _OPEN[path] = Records(environment, source)
-    if not len(records):
-        raise DataError(f"the LMDB {source} is empty")
-    return records
 
 
 def _datum(value: bytes, where: str) -> Datum:

@@ -82,7 +82,6 @@ def test_an_lmdb_can_be_read_by_two_layers_of_one_process(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("batch_size: 2 backend: LEVELDB", "LevelDB is not read"),
         ("batch_size: 0", "batch_size must be given"),
         ("batch_size: 2 crop_size: 9", "crop_size is 9"),
         ("batch_size: 2 mean_file: 'absent.binaryproto'", "cannot read absent.binaryproto"),
