@@ -30,6 +30,7 @@ from infra.provision import phase
 from infra.spec import ClusterSpec
 
 BUILDER = "image-"  # begins the name of the builder's cluster
+BUILDER_HOURS = 3.0  # it ends by itself then, should the machine that builds be gone
 RUNNING_SECONDS = 300.0
 STOP_SECONDS = 300.0
 CLEAN_SECONDS = 300.0
@@ -62,6 +63,7 @@ def builder(spec: ClusterSpec) -> ClusterSpec:
         master_instance_type=spec.instance_types[0],
         instance_types=spec.instance_types[:1],
         use_own_image=False,
+        max_hours=BUILDER_HOURS,
         spill=replace(spec.spill, count=0),
     )
 

@@ -87,6 +87,11 @@ def test_an_image_is_built_and_tagged_and_its_builder_is_gone(cloud: Cloud, orde
     assert found.versions.endswith(", tried on NVIDIA L4")
     assert list(found.snapshots) == snapshots(cloud)
     assert sweep.remaining(cloud.region, None) == []
+    (described,) = cloud.region.read("describe_images", ImageIds=[made.id])["Images"]
+    known = tags.as_dict(described["Tags"])
+    assert known["Name"] == made.name
+    assert max(map(len, known)) <= 128  # as EC2 takes them
+    assert max(map(len, known.values())) <= 256
     assert [one.phase for one in events if isinstance(one, PhaseEnded)] == [
         "choose", "buy", "connect", "install", "verify", "clean", "stop", "image", "remove",
     ]  # fmt: skip
@@ -147,21 +152,18 @@ def test_a_launch_from_it_installs_nothing_again(cloud: Cloud, order: image.Orde
     assert images.own(cloud.region) == [made]
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
+def test_another_image_is_taken_where_it_is_named_or_ours_does_not_fit(
+    cloud: Cloud, order: image.Order
+) -> None:
+    made = image.build(cloud, order, ignore)
+    for spec in (
         ClusterSpec(image="ami-0d1a51a51a51a2404"),
         ClusterSpec(use_own_image=False),
         ClusterSpec(spark_version="4.0.0"),  # the image has another
-    ],
-)
-def test_another_image_is_taken_where_it_is_named_or_ours_does_not_fit(
-    cloud: Cloud, order: image.Order, spec: ClusterSpec
-) -> None:
-    made = image.build(cloud, order, ignore)
-    found = plan.survey(cloud.region, spec)
-    assert found.image.id == (spec.image or "ami-0d1a51a51a51a2204") != made.id
-    assert found.image.note == ""
+    ):
+        found = plan.survey(cloud.region, spec)
+        assert found.image.id == (spec.image or "ami-0d1a51a51a51a2204") != made.id
+        assert found.image.note == ""
 
 
 def test_an_image_of_other_scripts_does_not_fit(
@@ -203,17 +205,7 @@ def test_an_image_that_is_not_there_is_said_with_those_that_are(cloud: Cloud, or
     assert image.find(cloud.region, made.id) == made
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        "RunInstances",
-        "StopInstances",
-        "CreateImage",
-        "CreateLaunchTemplate",
-        "ImportKeyPair",
-        "DescribeImages",
-    ],
-)
+@pytest.mark.parametrize("action", ["RunInstances", "StopInstances", "CreateImage", "DescribeImages"])
 def test_a_call_that_is_refused_leaves_nothing(
     simulation: LocalCloud, cloud: Cloud, order: image.Order, action: str
 ) -> None:
@@ -307,11 +299,3 @@ def test_ctrl_c_at_any_call_of_a_build_leaves_nothing(cloud: Cloud, order: image
         interrupted += 1
     assert sweep.remaining(cloud.region, None) == []
     assert interrupted > 5
-
-
-def test_tags_of_an_image_fit_into_what_ec2_takes(cloud: Cloud, order: image.Order) -> None:
-    made = image.build(cloud, order, ignore)
-    (described,) = cloud.region.read("describe_images", ImageIds=[made.id])["Images"]
-    for key, value in tags.as_dict(described["Tags"]).items():
-        assert len(key) <= 128
-        assert len(value) <= 256
