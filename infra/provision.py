@@ -140,11 +140,12 @@ def _inspect(
 def _reach(members: list[Member], health: service.Health) -> list[gate.Finding]:
     """Each node tries the master's port and those of the workers that are not its own."""
     endpoints = (f"{members[0].node.private_ip}:{service.MASTER_PORT}", *health.endpoints)
+    addresses = {member.node.private_ip for member in members}  # Spark may still show a node that is gone
 
     def reach(member: Member) -> tuple[gate.Finding, ...]:
-        own = member.node.private_ip
+        others = addresses - {member.node.private_ip}
         return gate.reach(
-            member.host, member.name, [one for one in endpoints if one.rpartition(":")[0] != own]
+            member.host, member.name, [one for one in endpoints if one.rpartition(":")[0] in others]
         )
 
     return [finding for found in on_all(members, reach) for finding in found]

@@ -324,6 +324,30 @@ def test_a_spark_that_does_not_come_up_is_explained_by_the_gate(monkeypatch: pyt
         launch(scripted(lambda host, one: differ(host, replace(one, name="master"))), [])
 
 
+def test_workers_of_before_that_spark_still_shows_are_not_asked_for() -> None:
+    gone = {"state": "ALIVE", "host": "10.0.0.99", "port": 40000, "cores": 4, "memory": 7000}
+    workers = [gone] + [
+        {**gone, "host": address, "port": port}
+        for address in ("10.0.0.2", "10.0.0.3")
+        for port in (31000, 40000)  # the first is that of before a restart
+    ]
+    asked: list[str] = []
+
+    def restarted(host: ScriptedHost, one: Node) -> None:
+        def reach() -> str:
+            asked.append(host.ran[-1])
+            tried = host.ran[-1].partition(" reach ")[2].split()
+            return json.dumps({one: "Connection refused" if one.endswith(":31000") else "" for one in tried})
+
+        host.answers["curl"] = json.dumps({"status": "ALIVE", "workers": workers})
+        host.answers["gate.py reach"] = reach
+
+    launch(scripted(restarted), [])
+    assert len(asked) == 3
+    assert not any("10.0.0.99" in command for command in asked)
+    assert any("10.0.0.2:31000 10.0.0.2:40000" in command for command in asked)
+
+
 def test_an_environment_that_does_not_start_names_its_node() -> None:
     broken = Result(exit_status=1, stdout="", stderr="ModuleNotFoundError: No module named 'encodings'")
 
