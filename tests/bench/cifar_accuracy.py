@@ -6,7 +6,7 @@
 All workers run in this process with ``--threads`` threads, so the times say nothing about a cluster. The
 learning rate is the solver's own (0.001 throughout); as in SparkNet, it is not scaled with the workers.
 To be expected with K = 2, tau = 10 and 20 epochs: at least 68 %, within 1.5 points of one worker. Found with
-seed 0, on CIFAR-10 that went through JPEG once: 74.4 % with either (mean of the last 5 tests: 74.1 and 73.8 %).
+seed 0, on CIFAR-10 that went through JPEG once: 74.4 % with either; last 5 tests: 74.1 and 73.8 % on average.
 """
 
 from __future__ import annotations
