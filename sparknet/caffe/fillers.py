@@ -59,6 +59,8 @@ def fill(blob: torch.Tensor, filler: FillerLike, generator: torch.Generator | No
         draw = FILLERS[filler.type]
     except KeyError:
         raise ModelError(f'unknown filler "{filler.type}"; the fillers are {", ".join(FILLERS)}') from None
+    if not blob.numel():
+        return
     if blob.device.type == "cpu" and blob.is_contiguous():
         draw(blob, filler, generator)
         return

@@ -23,12 +23,16 @@ from sparknet.caffe import weight_file
 from sparknet.caffe.blob import Blob
 from sparknet.caffe.gradient_flow import plan
 from sparknet.caffe.layers.layer import Layer
+from sparknet.caffe.memory import excess
 from sparknet.caffe.node import Node, make_layer, top_shapes
 from sparknet.caffe.parameters import allocate
 from sparknet.caffe.schema import in_state, load_net, with_splits
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter, NetParameter, NetState
 from sparknet.errors import ModelError
 from sparknet.weights import Layout, Shape
+
+_VIEWS = frozenset({"Split", "Flatten", "Reshape"})
+"""Types whose tops are the memory of their bottoms."""
 
 ANONYMOUS = "(automatic)"
 """Name of the top of a loss layer that names none."""
@@ -59,7 +63,7 @@ class Net:
         self.params: dict[str, list[Blob]] = {}
         self.learnable: list[Blob] = []
         self._weights = self._diffs = self.loss = torch.zeros((), device=self.device)
-        self._is_partly_shared = False
+        self._is_partly_shared = self._has_room = False
         self.layout = Layout(())
         try:
             self._build(param, phase, level, stages)
@@ -89,6 +93,8 @@ class Net:
         ``inputs`` sets tops of Input layers, of any batch size. ``loss`` is the weighted sum of the losses.
         """
         self.feed(inputs or {})
+        if not self._has_room:
+            self._check_room()
         self.loss = self.forward_range(0, len(self.nodes) - 1)
         return {name: self.blobs[name].data for name in self.outputs}
 
@@ -264,6 +270,14 @@ class Net:
                 top in node.bottoms and writer[top.name].fresh_tops for top in node.tops
             )
             writer.update({top.name: node.layer for top in node.tops})
+
+    def _check_room(self) -> None:
+        """Refuse a first forward pass whose blobs, at the sizes fed, are more than the machine holds."""
+        self.reshape()
+        made = {top.name: top for node in self.nodes if node.layer.type not in _VIEWS for top in node.tops}
+        if too_large := excess([top.shape for top in made.values()], self.device):
+            raise ModelError(f'the blobs of net "{self.name}" need {too_large}: take smaller batches')
+        self._has_room = True
 
     def _share(self, name: str, mine: list[Blob], theirs: list[Blob]) -> None:
         shapes, other_shapes = [b.shape for b in mine], [b.shape for b in theirs]

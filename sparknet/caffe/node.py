@@ -17,6 +17,7 @@ from sparknet.caffe.layers import TYPES
 from sparknet.caffe.layers.layer import Layer
 from sparknet.caffe.layers.python import Python
 from sparknet.caffe.layers.source import SourceLayer
+from sparknet.caffe.memory import excess
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter
 from sparknet.errors import ModelError
 from sparknet.weights import Shape
@@ -135,6 +136,8 @@ def top_shapes(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
     for shape in tops:
         if min(shape, default=0) < 0:
             raise layer.error(f"a top cannot have shape {shape}: a dim is negative")
+        if too_large := excess([shape], layer.device):
+            raise layer.error(f"a top of shape {shape} needs {too_large}")
     return tops
 
 

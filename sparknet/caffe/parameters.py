@@ -15,6 +15,7 @@ import torch
 from sparknet.caffe.blob import Blob
 from sparknet.caffe.fillers import fill
 from sparknet.caffe.layers.layer import Declaration, Layer
+from sparknet.caffe.memory import excess
 from sparknet.caffe.schema.caffe_pb2 import ParamSpec
 from sparknet.caffe.schema.weights_pb2 import Blob as BlobMessage
 from sparknet.caffe.weight_file import decode_blob
@@ -56,7 +57,7 @@ def allocate(layers: Sequence[Layer], device: torch.device) -> Parameters:
     """Give every layer the blobs it declared, filled. Raises ModelError for sharers that do not fit."""
     owners, owner_of = _owners(layers)
     layout = Layout.of({owned.name: owned.declaration.shape for owned in owners})
-    weights, diffs = (torch.zeros(layout.size, device=device) for _ in range(2))
+    weights, diffs = _vectors(layout.size, owners, device)
     found = Parameters(layout, weights, diffs)
     data, diff = layout.views(weights), layout.views(diffs)
     for layer in layers:
@@ -74,6 +75,21 @@ def allocate(layers: Sequence[Layer], device: torch.device) -> Parameters:
                 found.learnable.append(blob)
                 _fill(layer, index, blob, declaration)
     return found
+
+
+def _vectors(size: int, owners: Sequence[_Owned], device: torch.device) -> list[torch.Tensor]:
+    """Weights and gradients, all 0. Raises ModelError if there is no memory for them."""
+    too_large = excess([(size,)], device, copies=2)
+    if not too_large:
+        try:
+            return [torch.zeros(size, device=device) for _ in range(2)]
+        except RuntimeError as error:
+            too_large = f"more memory than is free: {error}"
+    largest = max(owners, key=lambda owned: math.prod(owned.declaration.shape))
+    raise largest.layer.error(
+        f"the parameters of the net and their gradients need {too_large}; the largest are those of this "
+        f"layer, of shape {largest.declaration.shape}"
+    )
 
 
 def _fill(layer: Layer, index: int, blob: Blob, declaration: Declaration) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 
+from sparknet.caffe.hdf5 import DAMAGED, array, values
 from sparknet.caffe.schema import caffe_pb2, weights_pb2
 from sparknet.caffe.weight_file import decode_blob, encode_blob
 from sparknet.errors import ModelError
@@ -127,15 +128,15 @@ def _read_hdf5(path: Path) -> SolverState:
     try:
         with h5py.File(path) as file:
             blobs = file["history"]
-            history = [torch.from_numpy(np.asarray(blobs[str(i)], np.float32)) for i in range(len(blobs))]
-            name = file["learned_net"][()] if "learned_net" in file else b""
+            history = [torch.from_numpy(array(blobs[str(i)])) for i in range(len(blobs))]
+            name = values(file["learned_net"]) if "learned_net" in file else b""
             return SolverState(
-                iter=int(file["iter"][0]),
-                current_step=int(file["current_step"][0]) if "current_step" in file else 0,
+                iter=int(values(file["iter"])[0]),
+                current_step=int(values(file["current_step"])[0]) if "current_step" in file else 0,
                 learned_net=name.decode() if isinstance(name, bytes) else str(name),
                 history=tuple(history),
             )
-    except (OSError, KeyError) as error:
+    except DAMAGED as error:
         raise ModelError(f"{path}: this is not a solver state, or it is cut short: {error}") from error
 
 

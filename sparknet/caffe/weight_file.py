@@ -9,6 +9,7 @@ Source: ``Net::CopyTrainedLayersFrom``, ``Net::ToProto`` and ``Net::ToHDF5`` of 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from sparknet.caffe.blob import Blob
+from sparknet.caffe.hdf5 import DAMAGED, array
 from sparknet.caffe.schema import caffe_pb2, weights_pb2
 from sparknet.caffe.wire import Piece, field, floats
 from sparknet.errors import ModelError
@@ -130,9 +132,15 @@ def decode_blob(blob: weights_pb2.Blob, where: str, index: int = 0) -> Stored:
     shape = tuple(blob.shape.dim)
     if is_legacy:
         shape = (blob.num, blob.channels, blob.height, blob.width)
-    if values.size != int(np.prod(shape)):
+    if values.size != math.prod(shape) or min(shape, default=0) < 0:
         raise ModelError(f"{where}: {values.size} numbers for a blob of shape {shape}: the file is damaged")
-    return Stored(torch.from_numpy(values.reshape(shape)), is_legacy, index)
+    try:
+        return Stored(torch.from_numpy(values.reshape(shape)), is_legacy, index)
+    except (
+        ValueError,
+        RuntimeError,
+    ):  # no numbers at all, or too many axes
+        raise ModelError(f"{where}: a blob of shape {shape} cannot be: the file is damaged") from None
 
 
 def encode_blob(data: Tensor, diff: Tensor | None = None) -> weights_pb2.Blob:
@@ -228,8 +236,12 @@ def _without_blobs(param: caffe_pb2.LayerParameter) -> bytes:
 def _is_hdf5(path: Path) -> bool:
     if path.suffix == ".h5":
         return True
-    with path.open("rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(8)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from None
+    return beginning == b"\x89HDF\r\n\x1a\n"
 
 
 def _read_hdf5(path: Path) -> Weights:
@@ -240,7 +252,7 @@ def _read_hdf5(path: Path) -> Weights:
             if "data" not in file:
                 raise ModelError(f"{path} has no group /data: it is not a Caffe weight file")
             return dict(_hdf5_layers(file["data"], ""))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py raises for damaged files
+    except DAMAGED as error:
         raise ModelError(f"cannot read {path} as HDF5: {error}") from None
 
 
@@ -252,10 +264,7 @@ def _hdf5_layers(group: Any, prefix: str) -> Iterator[tuple[str, list[Stored]]]:
         if not isinstance(member, h5py.Group):
             raise ValueError(f"/data/{prefix}{name} is no group")
         datasets = {int(i): d for i, d in member.items() if isinstance(d, h5py.Dataset) and i.isdigit()}
-        blobs = [
-            Stored(torch.from_numpy(np.asarray(d[()], np.float32)), index=i)
-            for i, d in sorted(datasets.items())
-        ]
+        blobs = [Stored(torch.from_numpy(array(d)), index=i) for i, d in sorted(datasets.items())]
         yield prefix + name, blobs
         if len(datasets) < len(member):
             yield from _hdf5_layers(

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from sparknet.caffe.hdf5 import DAMAGED, array
 from sparknet.caffe.layers.layer import NONE, Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.errors import DataError
@@ -57,8 +57,8 @@ class HDF5Data(SourceLayer):
             if self.position == len(self.rows):
                 self._open_next()
             rows = self.rows[self.position : self.position + missing]
-            for part, array in zip(parts, self.arrays, strict=True):
-                part.append(array[rows])
+            for part, column in zip(parts, self.arrays, strict=True):
+                part.append(column[rows])
             self.position += len(rows)
             missing -= len(rows)
         return [torch.cat(part).to(self.device) for part in parts]
@@ -83,8 +83,8 @@ class HDF5Data(SourceLayer):
                     raise DataError(
                         f"{self}: {name} has no dataset {', '.join(missing)}; it has {', '.join(file)}"
                     )
-                arrays = [torch.from_numpy(np.asarray(file[top][()], np.float32)) for top in self.param.top]
-        except OSError as error:
+                arrays = [torch.from_numpy(array(file[top])) for top in self.param.top]
+        except DAMAGED as error:
             raise DataError(f"{self}: cannot read {name} as HDF5: {error}") from None
         if any(array.dim() == 0 or len(array) != len(arrays[0]) for array in arrays) or not len(arrays[0]):
             shapes = [tuple(array.shape) for array in arrays]
