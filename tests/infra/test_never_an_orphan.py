@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -196,6 +197,7 @@ def test_a_failed_growth_keeps_the_cluster_that_was_ready(
 def test_a_launch_run_again_changes_its_size_and_nothing_else(simulated: Cloud, spec: ClusterSpec) -> None:
     first = cluster.launch(simulated, spec, ignore)
     again = cluster.launch(simulated, spec, ignore)
+    time.sleep(1.0)  # EC2 tells launch times in whole seconds, and the order of workers goes by them
     larger = cluster.launch(simulated, replace(spec, workers=5), ignore)
     smaller = cluster.launch(simulated, replace(spec, workers=2), ignore)
     cluster.destroy(simulated, spec.name, ignore)
