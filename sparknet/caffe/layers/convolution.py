@@ -63,7 +63,7 @@ class Convolution(Layer):
         self.saved = [self._batched(bottom) for bottom in bottoms]
         tops = [
             torch.convolution(
-                x, weight, bias, self.kernel.stride, self.kernel.pad, self.kernel.dilation,
+                x, weight, bias, self._stride(x), self.kernel.pad, self.kernel.dilation,
                 self.transposed, [0] * len(self.kernel.size), self.group,
             )
             for x in self.saved
@@ -87,7 +87,7 @@ class Convolution(Layer):
         diff = diff if self.channel_axis == 1 else diff.reshape(-1, *diff.shape[self.channel_axis :])
         grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
             _fast_layout(diff), x, self.blobs[0].data, [self.outputs] if has_bias else None,
-            self.kernel.stride, self.kernel.pad, self.kernel.dilation,
+            self._stride(x), self.kernel.pad, self.kernel.dilation,
             self.transposed, [0] * len(self.kernel.size), self.group, wants,
         )  # fmt: skip
         for i, grad in enumerate((grad_weight, grad_bias)):
@@ -102,6 +102,11 @@ class Convolution(Layer):
         if self.channel_axis != 1:
             bottom = bottom.reshape(-1, *bottom.shape[self.channel_axis :])
         return _fast_layout(bottom)
+
+    def _stride(self, x: Tensor) -> tuple[int, ...]:
+        """The stride, but along an axis with one window, where it plays no part, 1: huge ones break torch."""
+        windows = x.shape[2:] if self.transposed else self.kernel.outputs(x.shape[2:])
+        return tuple(1 if n == 1 else s for n, s in zip(windows, self.kernel.stride, strict=True))
 
     def _spatial_axes(self, shape: Shape) -> int:
         axes = len(shape) - self.channel_axis - 1
