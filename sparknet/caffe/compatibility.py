@@ -22,7 +22,7 @@ DIFFERENCES = """\
 - `SoftmaxWithLoss`, `SigmoidCrossEntropyLoss` and `InfogainLoss` take a second top (the probabilities), which
   BVLC Caffe cannot build at its last commit.
 - STOCHASTIC pooling works on the CPU too; its padding is refused, as in Caffe.
-- `Convolution` and `Deconvolution` take 1, 2 or 3 spatial axes; `Im2col` takes 2.
+- `Convolution` and `Deconvolution` take 1, 2 or 3 spatial axes; `Im2col` any number.
 - Pooling with a stride beyond its window drops a last window that would begin outside the picture,
   where Caffe reads memory that is not its own.
 - `Data` reads a LevelDB with the package `plyvel-ci`, which there is for Python 3.11 and 3.12.

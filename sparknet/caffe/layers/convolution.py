@@ -6,6 +6,7 @@ the kernel is not flipped. Source: ``base_conv_layer.cpp`` and ``im2col_layer.cp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -135,7 +136,7 @@ class Deconvolution(Convolution):
 
 
 class Im2col(TapeLayer):
-    """The windows of a convolution as columns: (N, C, H, W) -> (N, C * kernel, out_h, out_w)."""
+    """The windows of a convolution as columns: (N, C, ...) -> (N, C * kernel, *outputs)."""
 
     type = "Im2col"
     messages = ("convolution_param",)
@@ -146,25 +147,30 @@ class Im2col(TapeLayer):
 
     def configure(self, bottoms: Shapes) -> None:
         p = self.param.convolution_param
-        if self.axis(p.axis, bottoms[0]) != 1 or len(bottoms[0]) != 4:
-            raise self.error(
-                f"needs a bottom (N, C, H, W) and axis 1, not {tuple(bottoms[0])} and axis {p.axis}"
-            )
-        self.kernel: Kernel = convolution_kernel(self, p, 2)
+        self.channel_axis = self.axis(p.axis, bottoms[0])
+        self.spatial_axes = len(bottoms[0]) - self.channel_axis - 1
+        if not self.spatial_axes:
+            raise self.error(f"a bottom of shape {tuple(bottoms[0])} has no axis after the channels")
+        self.kernel: Kernel = convolution_kernel(self, p, self.spatial_axes)
 
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
-        n, channels, *spatial = bottoms[0]
-        outputs = self.kernel.outputs(spatial)
+        shape, a = tuple(bottoms[0]), self.channel_axis
+        if len(shape) != a + 1 + self.spatial_axes:
+            raise self.error(f"the kernel is for {self.spatial_axes} axes, and a bottom has shape {shape}")
+        outputs = self.kernel.outputs(shape[a + 1 :])
         if min(outputs) < 1:
-            raise self.error(
-                f"a kernel of {self.kernel.extent} does not fit a bottom of shape {tuple(bottoms[0])}"
-            )
-        return [(n, channels * self.kernel.size[0] * self.kernel.size[1], *outputs)]
+            raise self.error(f"a kernel of {self.kernel.extent} does not fit a bottom of shape {shape}")
+        return [(*shape[:a], shape[a] * math.prod(self.kernel.size), *outputs)]
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        k = self.kernel
-        columns = F.unfold(bottoms[0], k.size, k.dilation, k.pad, k.stride)
-        return [columns.view(self.top_shapes([tuple(bottoms[0].shape)])[0])]
+        a, k, axes = self.channel_axis, self.kernel, self.spatial_axes
+        margins = [margin for pad in reversed(k.pad) for margin in (pad, pad)]
+        windows = F.pad(bottoms[0], margins)  # (.., C, *spatial), then (.., C, *outputs, *kernel)
+        for i, (extent, stride, dilation) in enumerate(zip(k.extent, k.stride, k.dilation, strict=True)):
+            windows = windows.unfold(a + 1 + i, extent, stride)[..., ::dilation]
+        first = windows.dim() - axes
+        order = [*range(a + 1), *range(first, windows.dim()), *range(a + 1, first)]
+        return [windows.permute(order).reshape(self.top_shapes([tuple(bottoms[0].shape)])[0])]
 
 
 def _fast_layout(x: Tensor) -> Tensor:

@@ -186,3 +186,51 @@ def test_an_empty_batch_passes_forward_and_back(layer: str) -> None:
     net.backward()
     assert net.blobs["x"].diff.shape == (0, 3, 4, 4)
     assert not net.diffs.any()
+
+
+GEOMETRY = "kernel_size: 2 kernel_size: 3 stride: 2 stride: 1 pad: 1 pad: 2 dilation: 1 dilation: 2"
+
+
+def test_columns_of_pictures_are_those_of_unfold() -> None:
+    net = _net("Im2col", f"convolution_param {{ {GEOMETRY} }}", (2, 3, 5, 6), schema.TEST)
+    x = torch.randn(2, 3, 5, 6)
+    columns = net.forward({"x": x})["y"]
+    expected = torch.nn.functional.unfold(x, (2, 3), (1, 2), (1, 2), (2, 1))
+    assert torch.equal(columns.flatten(2), expected)
+
+
+def test_columns_over_three_axes_times_kernels_are_the_convolution_and_its_gradient() -> None:
+    x, weight = torch.randn(2, 3, 5, 6, 4), torch.randn(7, 3, 2, 3, 2)
+    net = _net(
+        "Im2col",
+        f"convolution_param {{ {GEOMETRY} kernel_size: 2 stride: 3 pad: 0 dilation: 1 }}",
+        (2, 3, 5, 6, 4),
+        schema.TEST,
+    )
+    columns = net.forward({"x": x})["y"]
+    x.requires_grad_()
+    expected = torch.nn.functional.conv3d(x, weight, None, (2, 1, 3), (1, 2, 0), (1, 2, 1))
+    found = torch.einsum("ok,nk...->no...", weight.flatten(1), columns)
+    torch.testing.assert_close(found, expected.detach())
+    diff = torch.randn_like(expected)
+    expected.backward(diff)
+    net.blobs["y"].diff = torch.einsum("ok,no...->nk...", weight.flatten(1), diff)
+    net.backward()
+    torch.testing.assert_close(net.blobs["x"].diff, x.grad)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layer", ["Convolution", "Deconvolution"])
+def test_a_stride_with_nowhere_to_go_changes_nothing(layer: str, channels: int) -> None:
+    kernel, side = ("kernel_size: 6", 6) if layer == "Convolution" else ("kernel_size: 3", 1)
+    results = []
+    for stride in (1, 65536, 2147483647):
+        torch.manual_seed(3)
+        setting = f'num_output: 2 {kernel} stride: {stride} weight_filler {{ type: "xavier" }}'
+        net = _net(layer, f"convolution_param {{ {setting} }}", (2, channels, side, side), schema.TRAIN)
+        top = net.forward({"x": torch.randn(2, channels, side, side)})["y"]
+        net.blobs["y"].diff = torch.randn_like(top)
+        net.backward()
+        results.append((top, net.blobs["x"].diff, net.diffs))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
