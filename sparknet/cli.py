@@ -244,8 +244,8 @@ def _must_have_data(net: Any, file: Path) -> None:
     if net.input_names:
         names = " and ".join(net.input_names)
         raise UsageError(
-            f"{file}: {names} of the net must be fed by a program, such as those in apps/; "
-            "this command runs nets with data layers"
+            f"{file}: {names} of the net must be fed by a program: train it with one of apps/ (their "
+            "--solver), or for this command replace its Input layers by Data, HDF5Data or ImageData layers"
         )
 
 

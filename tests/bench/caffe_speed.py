@@ -7,7 +7,8 @@ Three programs take turns, one step each: the solver of this package; plain torc
 torch with channels last. The plain ones run `torch.optim.SGD(foreach=True)`, and before they are timed all
 three have made the same loss and the same gradients of the same weights. Times are medians; the last columns
 are what the Caffe path takes of the default layout's time, and of the better layout's. On a machine with
-other work use `--clock cpu` (CPU seconds of this process) and compare within one row only.
+other work use `--clock cpu` (CPU seconds), for two threads with OMP_WAIT_POLICY=passive in the
+environment, so that waiting for the other thread does not count; and compare within one row only.
 """
 
 from __future__ import annotations

@@ -29,11 +29,11 @@ def _hits_and_loss(
     net = Net.for_file(MODELS / f"{model}_train_test.prototxt", schema.TEST)
     net.copy_from(weights)
     hits, loss = 0, 0.0
-    for start in range(0, 10_000, 500):
+    for start in range(0, len(images), 500):
         rows = slice(start, start + 500)
         outputs = net.forward({"data": images[rows], "label": labels[rows]})
         hits += round(outputs["accuracy"].item() * 500)
-        loss += outputs["loss"].item() / 20
+        loss += outputs["loss"].item() * 500 / len(images)
     return hits, loss
 
 
@@ -50,12 +50,12 @@ def test_published_cifar10_weights_score_as_in_caffe(suffix: str) -> None:
     weights = _folder("SPARKNET_WEIGHTS")
     images, labels = _cifar10(weight_file.read_blob(weights / "cifar10_mean.binaryproto"))
     file = weights / f"cifar10_quick_iter_5000.caffemodel{suffix}"
+    if suffix:  # what Caffe scores with the HDF5 file, another run's, is not known
+        assert _hits_and_loss("cifar10_quick", file, images[:2000], labels[:2000])[0] > 1400
+        return
     hits, loss = _hits_and_loss("cifar10_quick", file, images, labels)
-    if not suffix:  # what Caffe scores with the HDF5 file, another run's, is not known
-        assert hits == pytest.approx(7387, abs=3)
-        assert loss == pytest.approx(0.79437, abs=2e-4)
-    else:
-        assert hits > 7000
+    assert hits == pytest.approx(7387, abs=3)
+    assert loss == pytest.approx(0.79437, abs=2e-4)
 
 
 @pytest.mark.slow
