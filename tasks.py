@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from invoke import Context, task
 
 CLUSTER = "--cloud local --name demo"
@@ -18,7 +16,6 @@ CLUSTER = "--cloud local --name demo"
 )
 def demo(c: Context, slaves: int = 2, rounds: int = 60, data: str = "auto") -> None:
     """Launch a cluster on the embedded cloud, train CIFAR-10 on it, take everything down."""
-    data = os.environ.get("SPARKNET_DATA", data) if data == "auto" else data
     try:
         c.run(f"sparknet-ec2 launch -s {slaves} {CLUSTER}")
         c.run(

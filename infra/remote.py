@@ -323,15 +323,13 @@ class SSHHost:
             raise HostKeyChanged(
                 self.name,
                 f"another machine than before answers at {where}; if the node was replaced, remove its line "
-                f"from "
-                f"{self._known_hosts}",
+                f"from {self._known_hosts}",
             ) from None
         except ssh.AuthenticationException:
             raise HostRejectedLogin(
                 self.name,
                 f"{where} does not accept user {self._user} with the key {self._key}; check --identity-file, "
-                f"and "
-                "that the image's user is that one",
+                "and that the image's user is that one",
             ) from None
         except (TimeoutError, OSError) as failure:
             if _is_refusal(failure):
@@ -341,11 +339,11 @@ class SSHHost:
             raise HostUnreachable(
                 self.name,
                 f"{where} does not answer ({failure}); is this machine's address the one the security group "
-                f"lets "
-                "in, and is there a route?",
+                "lets in, and is there a route?",
             ) from None
-        except ssh.SSHException as failure:
-            raise HostRefused(self.name, f"{where} does not speak ssh (yet): {failure}") from None
+        except (ssh.SSHException, EOFError) as failure:  # EOFError: it hung up in the middle of the greeting
+            why = str(failure) or "it hung up"
+            raise HostRefused(self.name, f"{where} does not speak ssh (yet): {why}") from None
         connection.transport.set_keepalive(KEEPALIVE_SECONDS)
         return connection
 

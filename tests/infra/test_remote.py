@@ -158,6 +158,24 @@ def test_silence_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             host.run("true", timeout_seconds=20)
 
 
+def test_a_server_that_hangs_up_after_its_greeting_is_not_ready_yet(tmp_path: Path) -> None:
+    new_key(tmp_path / "user.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet_and_hang_up() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-going_down\r\n")
+                connection.recv(64)
+
+        threading.Thread(target=greet_and_hang_up, daemon=True).start()
+        with (
+            closing(to(listening.getsockname()[1], tmp_path)) as host,
+            pytest.raises(HostRefused, match="does not speak ssh"),
+        ):
+            host.run("true", timeout_seconds=5)
+
+
 def test_another_machine_at_the_same_address_is_not_talked_to(server: Server, tmp_path: Path) -> None:
     with closing(to(server.port, tmp_path)) as host:
         host.run("true", timeout_seconds=20)

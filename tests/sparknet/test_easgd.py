@@ -54,6 +54,7 @@ def drift(elastic: Elastic, clients: int, exchanges: int) -> float:
     return float(np.linalg.norm(after - before) / np.linalg.norm(before))
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_by_sixteen_clients_at_once() -> None:
     assert drift(Elastic(drawn(0)), 16, 100) < 1e-5
 

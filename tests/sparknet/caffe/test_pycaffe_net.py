@@ -99,7 +99,7 @@ def test_inputs_can_be_given_by_name(deploy: caffe.Net) -> None:
     x = np.arange(12).reshape(4, 3)
     y = deploy.forward(x=x)["y"]
     weights, biases = (blob.data for blob in deploy.params["ip"])
-    np.testing.assert_allclose(y, x @ weights.T + biases, rtol=1e-5)
+    np.testing.assert_allclose(y, x @ weights.T + biases, rtol=1e-5, atol=1e-6)
 
 
 def test_other_blobs_are_given_on_demand(deploy: caffe.Net) -> None:

@@ -14,7 +14,7 @@ from sparknet.spark import frame_of
 from sparknet.spark.features import with_features
 from tests.sparknet.small import pictures
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 NET = """
 name: "two sums"

@@ -27,6 +27,7 @@ from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, smal
 from tests.sparknet.test_replica import caffe_model
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.spark,
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
 ]
