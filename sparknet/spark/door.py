@@ -95,7 +95,7 @@ class Door:
                 conversation.channel.close()
                 return
             self._conversations.add(conversation)
-        conversation.start()
+            conversation.start()  # before close() can find it: a thread that has not begun cannot be joined
 
     def proved(self) -> None:
         """A connection is no stranger any more, or has left."""
