@@ -250,9 +250,9 @@ class Scores:
 class Round:
     """One synchronisation: what went in, what came out and where the time went.
 
-    ``seconds`` is the whole round without its test. It is ``compute_seconds`` (the slowest worker's steps)
-    plus
-    ``exchange_seconds`` (everything else: sending, waiting for sockets, averaging, the outer optimiser).
+    ``seconds`` is the whole round without its test. It is ``compute_seconds`` (the slowest worker's
+    steps) plus ``exchange_seconds`` (everything else: sending, waiting for sockets, averaging, the
+    outer optimiser).
     """
 
     number: int

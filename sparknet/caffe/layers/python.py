@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparknet.caffe.layers.layer import Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.legacy_axes import LegacyAxes
 from sparknet.caffe.pycaffe.blob import Blob, BlobVec, HeldArrays
 from sparknet.weights import Shape
 
 Array = NDArray[np.float32]
 
 
-class ArrayBlob:
+class ArrayBlob(LegacyAxes):
     """A blob as a Python layer sees it: numpy arrays ``data`` and ``diff`` of one shape."""
 
     def __init__(self, shape: Sequence[int] = ()) -> None:
@@ -53,25 +54,6 @@ class ArrayBlob:
     @property
     def count(self) -> int:
         return self.data.size
-
-    @property
-    def num(self) -> int:
-        return self._legacy(0)
-
-    @property
-    def channels(self) -> int:
-        return self._legacy(1)
-
-    @property
-    def height(self) -> int:
-        return self._legacy(2)
-
-    @property
-    def width(self) -> int:
-        return self._legacy(3)
-
-    def _legacy(self, axis: int) -> int:
-        return self.data.shape[axis] if axis < self.data.ndim else 1
 
 
 class Python(Layer):

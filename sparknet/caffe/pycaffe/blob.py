@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from sparknet.caffe.blob import Blob as CoreBlob
-from sparknet.errors import ModelError
+from sparknet.caffe.legacy_axes import LegacyAxes
 
 Floats = NDArray[np.float32]
 
 
-class Blob:
+class Blob(LegacyAxes):
     """A view of a net's blob. It stays valid when the net is gone."""
 
     def __init__(self, core: CoreBlob, held: HeldArrays | None = None) -> None:
@@ -56,32 +56,9 @@ class Blob:
         """Number of elements."""
         return self._core.count
 
-    @property
-    def num(self) -> int:
-        return self._legacy(0)
-
-    @property
-    def channels(self) -> int:
-        return self._legacy(1)
-
-    @property
-    def height(self) -> int:
-        return self._legacy(2)
-
-    @property
-    def width(self) -> int:
-        return self._legacy(3)
-
     def reshape(self, *shape: int) -> None:
         """Give the blob another shape; layers after it follow when the net runs, or by ``Net.reshape``."""
         self._core.reshape(*(int(size) for size in shape))
-
-    def _legacy(self, axis: int) -> int:
-        if len(self.shape) > 4:
-            raise ModelError(
-                f"num, channels, height and width are of blobs with 4 axes at most, not {self.shape}"
-            )
-        return self.shape[axis] if axis < len(self.shape) else 1
 
 
 class HeldArrays:
