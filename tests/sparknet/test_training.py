@@ -144,28 +144,28 @@ class Slow(TorchReplica):
 
 
 def with_a_straggler(settings: Settings) -> Round:
-    """4 workers of 5 ms a step, the last one four times as slow."""
+    """4 workers of 20 ms a step, the last one ten times as slow."""
     recipe = small_recipe(replica=lambda: Slow(small_net(), momentum_sgd))
     with LocalWorkers(recipe, shards_of(pictures(), 4)) as local:
         for worker in local.workers:
-            worker.replica.pause = 0.02 if worker.number == 3 else 0.005  # type: ignore[attr-defined]
+            worker.replica.pause = 0.2 if worker.number == 3 else 0.02  # type: ignore[attr-defined]
         return next(train(local, settings))
 
 
 def test_a_time_cap_stops_the_straggler_after_one_more_step_at_most() -> None:
-    capped = with_a_straggler(Settings(rounds=1, tau=10, time_cap_seconds=0.1))
+    capped = with_a_straggler(Settings(rounds=1, tau=10, time_cap_seconds=1.0))
     slow = capped.reports[3]
     assert slow.steps < 10
-    assert slow.seconds < 0.1 + 0.02 + 0.05
+    assert slow.seconds < 1.0 + 0.2 + 0.2
     assert all(report.steps == 10 for report in capped.reports[:3])
-    assert with_a_straggler(Settings(rounds=1, tau=10)).reports[3].seconds > 0.2
+    assert with_a_straggler(Settings(rounds=1, tau=10)).reports[3].seconds > 2.0
 
 
 def test_a_worker_that_stopped_early_counts_by_its_steps() -> None:
     recipe = small_recipe(replica=lambda: Slow(small_net(), momentum_sgd))
     with LocalWorkers(recipe, shards_of(pictures(), 2)) as local:
-        local.workers[1].replica.pause = 0.05  # type: ignore[attr-defined]
-        done = next(train(local, Settings(rounds=1, tau=8, time_cap_seconds=0.04)))
+        local.workers[1].replica.pause = 0.5  # type: ignore[attr-defined]
+        done = next(train(local, Settings(rounds=1, tau=8, time_cap_seconds=0.4)))
         vectors = [worker.vector.astype(np.float64) for worker in local.workers]
     assert [report.steps for report in done.reports] == [8, 1]
     assert np.array_equal(done.weights, ((8 * vectors[0] + vectors[1]) / 9).astype(np.float32))

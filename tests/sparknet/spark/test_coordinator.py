@@ -291,10 +291,10 @@ def test_strangers_are_dropped_and_training_is_unmoved(
     ):
         rounds = train(workers, SETTINGS)
         next(rounds)
-        with socket.create_connection(workers.address, timeout=5) as stranger:
+        with socket.create_connection(workers.address, timeout=5) as stranger, suppress(OSError):
             stranger.sendall(words)
             stranger.shutdown(socket.SHUT_WR)
-            while stranger.recv(4096):
+            while stranger.recv(4096):  # to the end, or until the door is slammed
                 pass
         done = list(rounds)
         assert not [r for r in done if r.gathered.lost]
@@ -414,11 +414,14 @@ def test_nobody_waits_for_anybody_in_elastic_averaging() -> None:
 def test_elastic_averaging_outlives_its_workers() -> None:
     with crew(small_recipe(), shards_of(2), TEST) as workers:
         elastic = easgd.Elastic(workers.initial_weights())
+        came_back = set()
         for done in easgd.train(workers, Settings(rounds=12, tau=5), elastic):
             if done.number == 4:
                 workers.join(0, shards_of(2)[0], attempt=9)
                 wait_for(workers, 9)
-    assert {report.member for report in done.reports} == {0, 1}
+            elif done.number > 4:
+                came_back |= {report.member for report in done.reports}
+    assert came_back == {0, 1}
 
 
 @pytest.mark.parametrize("momentum", ["average", "reset"])

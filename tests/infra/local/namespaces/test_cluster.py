@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from infra.errors import HostError
 from infra.local import LocalCloud, clean, open_cloud
 from infra.local.namespaces import missing
 from infra.remote import SSHHost
@@ -158,12 +159,21 @@ def test_a_program_runs_on_both_workers_over_the_bridge(cluster: Cluster, tmp_pa
     assert "groups 1000" in output
 
 
+def boot_of(cluster: Cluster, instance: dict[str, Any]) -> str:
+    """When the host came up, or "" while it does not answer."""
+    try:
+        return said(cluster.host(instance), "stat -c %y /run/init.pid", timeout_seconds=5)
+    except HostError:
+        return ""
+
+
 def test_a_worker_that_reboots_comes_back_by_itself(cluster: Cluster) -> None:
     worker = cluster.instances[1]
     before = said(cluster.host(worker), "findmnt -rno TARGET,FSTYPE -t ext4")
+    booted = boot_of(cluster, worker)
     with closing(client(cluster.cloud)) as ec2:
         ec2.reboot_instances(InstanceIds=[worker["InstanceId"]])
-    until(lambda: "ALIVE, 1 workers" in cluster.run("status"), "the worker to be missed", 60)
+    until(lambda: boot_of(cluster, worker) not in ("", booted), "the worker to boot", 60)
     until(lambda: "ALIVE, 2 workers" in cluster.run("status"), "the worker to be back", 120)
     assert said(cluster.host(worker), "findmnt -rno TARGET,FSTYPE -t ext4") == before
 
