@@ -139,7 +139,9 @@ def secret_of(host: Host) -> str:
 def health(host: Host, address: str) -> Health:
     """What the master says, asked on its own node, since its page is open to nobody else."""
     url = f"http://{address}:{MASTER_PAGE}/json/"
-    answer = host.run(f"curl -fsS --max-time 10 {url}", timeout_seconds=30, check=False)
+    python = quote(str(host.root / "opt/sparknet/venv/bin/python"))  # a bare image has no curl
+    ask = f"import urllib.request as r; print(r.urlopen('{url}', timeout=10).read().decode())"
+    answer = host.run(f"{python} -c {quote(ask)}", timeout_seconds=30, check=False)
     try:
         return _health(json.loads(answer.stdout))
     except (ValueError, KeyError, TypeError):
