@@ -3,7 +3,7 @@
 # A process host shares its machine with others, and is told its part of the memory.
 set -euo pipefail
 
-memory_mib=${SPARKNET_HOST_MEMORY_MIB:-$(free --mebi | awk '$1 == "Mem:" { print $2 }')}
+memory_mib=${SPARKNET_HOST_MEMORY_MIB:-$(awk '$1 == "MemTotal:" { print int($2 / 1024) }' /proc/meminfo)}
 gpus=0
 if command -v nvidia-smi >/dev/null 2>&1; then
     gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | grep -c . || true)

@@ -7,7 +7,7 @@ group=$(cat "$folder/pid")
 [ ! -e "$folder/exit_code" ] || exit 0
 
 # the program first, so that it can say goodbye to Spark; whoever started it then notes how it ended
-pkill -TERM -g "$group" 2>/dev/null || true
+kill -TERM -- "-$group" 2>/dev/null || true
 for _ in $(seq 50); do
     bash "${0%/*}/alive.sh" "$group" || break
     sleep 0.1
