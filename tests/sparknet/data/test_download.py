@@ -223,10 +223,7 @@ def test_a_link_in_an_archive_is_not_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"no archive", archive({"wanted": bytes(100_000)})[:60]],
-    ids=[
-        "not an archive",
-        "cut short",
-    ],  # gzip writes the time: without names each process would collect another test
+    ids=["not an archive", "cut short"],  # gzip writes the time: unnamed, each process would see another test
 )
 def test_a_damaged_archive_is_reported_and_unpacks_nothing(tmp_path: Path, content: bytes) -> None:
     packed = tmp_path / "data.tar.gz"
