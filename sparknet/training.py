@@ -20,17 +20,29 @@ Listing 3 of SparkNet (Moritz, Nishihara, Stoica, Jordan, https://arxiv.org/abs/
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
-
-import numpy as np
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 from sparknet.errors import UsageError
 from sparknet.outer import Average, Outer, Schedule, constant
-from sparknet.weights import Vector, mean_of
+from sparknet.rounds import Gathered, Momentum, Order, Report, Round, Scores, WorkerState, mean_state
+from sparknet.weights import Vector
 
-Momentum = Literal["keep", "average", "reset"]
+__all__ = [
+    "Gathered",
+    "Momentum",
+    "Order",
+    "Report",
+    "Round",
+    "Scores",
+    "Settings",
+    "WorkerState",
+    "Workers",
+    "frozen",
+    "mean_state",
+    "train",
+]
 
 
 def train(
@@ -113,19 +125,6 @@ class Workers(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """What every worker does in one round.
-
-    ``momentum`` says what becomes of the solver's history when new weights arrive: each worker keeps its
-    own (as SparkNet does), all get the mean of theirs, or it starts from zero.
-    """
-
-    tau: int
-    time_cap_seconds: float | None = None
-    momentum: Momentum = "keep"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How long to train and how often to synchronise.
 
@@ -159,169 +158,3 @@ class Settings:
 
     def tests_after(self, number: int) -> bool:
         return self.test_every > 0 and (number % self.test_every == 0 or number == self.rounds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What one worker did in one round.
-
-    ``loss`` is the mean over its steps, ``images`` the records it read (repeats counted), ``lr`` the
-    learning rate of its last step. ``iteration`` counts the steps its solver has made in all and
-    ``position`` is its sampler's: a worker that takes over the shard goes on from there.
-    """
-
-    member: int
-    steps: int
-    images: int
-    loss: float
-    lr: float
-    iteration: int
-    position: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class WorkerState:
-    """All that a worker is besides the weights and its shard.
-
-    ``iteration`` counts the steps its solver has made, ``position`` is its sampler's, and ``history`` float32
-    (H,) its solver's memory; None where it is not known.
-    """
-
-    iteration: int = 0
-    position: int = 0
-    history: Vector | None = None
-
-
-def mean_state(states: Iterable[WorkerState]) -> WorkerState:
-    """What a worker that joins late starts from: the others' steps and mean history, its shard's start."""
-    known = list(states)
-    histories = [state.history for state in known if state.history is not None]
-    return WorkerState(
-        iteration=max((state.iteration for state in known), default=0),
-        history=mean_of(histories, [1] * len(histories)) if histories else None,
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Gathered:
-    """The reports of a round, in the order of the members, and the mean of their weights, float32 (P,).
-
-    The mean counts each worker by the steps it took: equally, unless some stopped early. ``lost`` names the
-    workers whose work did not count, with the reason. ``seconds`` runs from the order to the last report.
-    """
-
-    mean: Vector
-    reports: tuple[Report, ...]
-    seconds: float
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    lost: tuple[str, ...] = ()
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the first member's last step."""
-        return self.reports[0].lr
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Sums over test records; adding two joins their records.
-
-    >>> (Scores(records=2, sums={"loss": 3.0}) + Scores(records=1, sums={"loss": 0.0})).means
-    {'loss': 1.0}
-    """
-
-    records: int = 0
-    sums: Mapping[str, float] = field(default_factory=dict)
-
-    def __add__(self, other: Scores) -> Scores:
-        names = [*self.sums, *(name for name in other.sums if name not in self.sums)]
-        sums = {name: self.sums.get(name, 0.0) + other.sums.get(name, 0.0) for name in names}
-        return Scores(records=self.records + other.records, sums=sums)
-
-    @property
-    def means(self) -> dict[str, float]:
-        """Each score's mean over the records."""
-        return {name: value / self.records for name, value in self.sums.items()}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Round:
-    """One synchronisation: what went in, what came out and where the time went.
-
-    ``seconds`` is the whole round without its test. It is ``compute_seconds`` (the slowest worker's
-    steps) plus ``exchange_seconds`` (everything else: sending, waiting for sockets, averaging, the
-    outer optimiser).
-    """
-
-    number: int
-    rounds: int
-    tau: int
-    weights: Vector
-    gathered: Gathered
-    seconds: float
-    scores: Scores | None = None
-    test_seconds: float = 0.0
-
-    @property
-    def reports(self) -> tuple[Report, ...]:
-        return self.gathered.reports
-
-    @property
-    def members(self) -> tuple[int, ...]:
-        """The workers whose weights are in the mean."""
-        return tuple(report.member for report in self.reports)
-
-    @property
-    def steps(self) -> int:
-        """SGD steps of all workers together."""
-        return sum(report.steps for report in self.reports)
-
-    @property
-    def images(self) -> int:
-        """Training records read by all workers together."""
-        return sum(report.images for report in self.reports)
-
-    @property
-    def loss(self) -> float:
-        """Mean training loss over all steps of all workers."""
-        return sum(report.loss * report.steps for report in self.reports) / self.steps
-
-    @property
-    def lr(self) -> float:
-        return self.gathered.lr
-
-    @property
-    def compute_seconds(self) -> float:
-        """Time of the slowest worker's steps."""
-        return max(report.seconds for report in self.reports)
-
-    @property
-    def wait_seconds(self) -> float:
-        """How long a worker waited for the slowest one, on average."""
-        return self.compute_seconds - float(np.mean([report.seconds for report in self.reports]))
-
-    @property
-    def exchange_seconds(self) -> float:
-        return self.seconds - self.compute_seconds
-
-    @property
-    def bytes_sent(self) -> int:
-        """Weights and orders, driver to workers."""
-        return self.gathered.bytes_sent
-
-    @property
-    def bytes_received(self) -> int:
-        """Weights and reports, workers to driver."""
-        return self.gathered.bytes_received
-
-    @property
-    def accuracy(self) -> float | None:
-        """The first score that is named an accuracy (or top-1), 0 to 1; None in a round without a test."""
-        named = (v for k, v in (self.scores.means if self.scores else {}).items() if _is_accuracy(k))
-        return next(named, None)
-
-
-def _is_accuracy(name: str) -> bool:
-    return "accuracy" in name.lower() or name.lower().endswith(("top-1", "top1"))
