@@ -70,7 +70,7 @@ def copy_file(where: Site, on: str, source: Path, target: str) -> None:
 @click.argument("node", default="master")
 def login(where: Site, node: str) -> None:
     """Log in to NODE (by default the master) with ssh."""
-    from infra.remote import SSHHost
+    from infra.ssh import SSHHost
 
     members = {member.name: member for member in _members(where, "all")}
     if node not in members:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from infra.errors import SetupError, UsageError
 from infra.events import Emit, ignore
-from infra.remote import Host, SSHHost
+from infra.remote import Host
+from infra.ssh import SSHHost
 
 if TYPE_CHECKING:
     from infra.cluster import Cloud

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from infra import remote
+from infra import login
 from infra.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -25,7 +25,8 @@ from infra.errors import (
     HostsFailed,
     HostUnreachable,
 )
-from infra.remote import SSHHost, on_all, read_text, write_text
+from infra.remote import on_all, read_text, write_text
+from infra.ssh import SSHHost
 from tests.infra.hosts import ScriptedHost
 from tests.infra.sshd import Server
 
@@ -150,7 +151,7 @@ def test_nobody_listening_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_silence_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(login, "CONNECT_SECONDS", 0.5)
     new_key(tmp_path / "user.pem")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = to(silent.getsockname()[1], tmp_path)

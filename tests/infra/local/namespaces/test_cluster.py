@@ -15,7 +15,7 @@ import pytest
 from infra.errors import HostError
 from infra.local import LocalCloud, clean, open_cloud
 from infra.local.namespaces import missing
-from infra.remote import SSHHost
+from infra.ssh import SSHHost
 from tests.infra.local.conftest import client
 from tests.infra.local.namespaces.rig import said
 from tests.infra.local.namespaces.test_leftovers import all_namespaces, traces

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from infra import bootstrap, gate
-from infra.remote import SSHHost
+from infra.ssh import SSHHost
 from tests.infra.local.namespaces.rig import Rig, allow, group_of, said
 from tests.infra.local.orders import describe
 

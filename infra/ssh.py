@@ -1,0 +1,179 @@
+"""SSHHost: a node reached by ssh; with ``infra.login`` the only user of fabric in the project."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path, PurePosixPath
+from shlex import quote
+from typing import Any, BinaryIO
+
+from infra.errors import CommandFailed, CommandTimedOut, HostError, HostUnreachable
+from infra.login import CONNECT_SECONDS, Address, log_in
+from infra.output import Lines, drain
+from infra.remote import Result
+
+NETWORK_GRACE_SECONDS = 15.0  # beyond a command's own deadline, which the node holds
+COPY_SECONDS = 600.0
+STATUS_TIMED_OUT = 124  # of timeout(1)
+
+
+class SSHHost:
+    """A node reached by ssh, over one connection that is opened at first use and kept.
+
+    The key a node shows at first contact is written to ``known_hosts`` (one file a cluster); a node that
+    shows another one later is not talked to.
+    """
+
+    def __init__(
+        self, name: str, address: str, *, user: str, key: Path, known_hosts: Path, port: int = 22
+    ) -> None:
+        self._name = name
+        self._address = Address(host=address, port=port, user=user, key=key, known_hosts=known_hosts)
+        self._opening = threading.Lock()
+        self._open: Any = None  # fabric.Connection
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def root(self) -> PurePosixPath:
+        return PurePosixPath("/")
+
+    @property
+    def login_command(self) -> list[str]:
+        """The ssh client of this machine, with the same key, user and known hosts."""
+        where = self._address
+        return [
+            "ssh",
+            *("-i", str(where.key), "-p", str(where.port)),
+            *("-o", f"UserKnownHostsFile={where.known_hosts}", "-o", "IdentitiesOnly=yes"),
+            f"{where.user}@{where.host}",
+        ]
+
+    def run(
+        self,
+        command: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout_seconds: float,
+        on_line: Callable[[str], None] | None = None,
+        check: bool = True,
+    ) -> Result:
+        """See ``Host.run``. The node itself ends the command at the deadline: it cannot outlive us."""
+        exports = "".join(f"export {name}={quote(value)}; " for name, value in (env or {}).items())
+        guarded = f"timeout -k 5 {timeout_seconds:.0f} sh -c {quote(exports + command)}"
+        out, error = Lines(on_line), Lines(on_line)
+        try:
+            status = self._follow(guarded, stdin or "", out, error, timeout_seconds + NETWORK_GRACE_SECONDS)
+        except TimeoutError:
+            raise CommandTimedOut(self.name, command, timeout_seconds, out.text + error.text) from None
+        if status == STATUS_TIMED_OUT:
+            raise CommandTimedOut(self.name, command, timeout_seconds, out.text + error.text)
+        if check and status != 0:
+            raise CommandFailed(self.name, command, status, out.text + error.text)
+        return Result(exit_status=status, stdout=out.text, stderr=error.text)
+
+    def put(self, source: Path, target: PurePosixPath) -> None:
+        """See ``Host.put``; a folder travels as one archive."""
+        self.run(f"mkdir -p {quote(str(target.parent))}", timeout_seconds=60)
+        if source.is_dir():
+            with tempfile.TemporaryFile() as scratch:
+                with tarfile.open(fileobj=scratch, mode="w:gz") as archive:
+                    archive.add(source, arcname=".")
+                scratch.seek(0)
+                self._upload(scratch, PurePosixPath(f"{target}.tar.gz"), 0o600)
+            name, packed = quote(str(target)), quote(f"{target}.tar.gz")
+            self.run(
+                f"mkdir -p {name} && tar -xzf {packed} -C {name} && rm {packed}", timeout_seconds=COPY_SECONDS
+            )
+        else:
+            with source.open("rb") as stream:
+                self._upload(stream, target, source.stat().st_mode & 0o777)
+
+    def get(self, source: PurePosixPath, target: Path) -> None:
+        """See ``Host.get``; file or folder, it travels as one archive."""
+        packed = self.run("mktemp", timeout_seconds=60).stdout.strip()
+        parent, name = quote(str(source.parent)), quote(source.name)
+        self.run(f"tar -czf {packed} -C {parent} {name}", timeout_seconds=COPY_SECONDS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            with (Path(folder) / "archive").open("w+b") as scratch:
+                self._download(packed, scratch)
+                scratch.seek(0)
+                with tarfile.open(fileobj=scratch, mode="r:gz") as archive:
+                    archive.extractall(folder, filter="data")
+            found = Path(folder) / source.name
+            if found.is_dir():
+                shutil.copytree(found, target, dirs_exist_ok=True)
+            else:
+                shutil.copy2(found, target)
+        self.run(f"rm -f {packed}", timeout_seconds=60)
+
+    def close(self) -> None:
+        with self._opening:
+            if self._open is not None:
+                self._open.close()
+            self._open = None
+
+    def _follow(self, command: str, stdin: str, out: Lines, error: Lines, seconds: float) -> int:
+        from paramiko.ssh_exception import SSHException
+
+        end = time.monotonic() + seconds
+        transport = self._connection().transport
+        try:
+            channel = transport.open_session(timeout=CONNECT_SECONDS)
+            channel.exec_command(command)
+            channel.sendall(stdin.encode())
+            channel.shutdown_write()
+            with closing(channel):
+                while not drain(channel, out, error):
+                    if time.monotonic() > end:
+                        raise TimeoutError
+                    if not transport.is_active():
+                        raise HostUnreachable(
+                            self.name, "the connection was lost while a command was running"
+                        )
+                    time.sleep(0.01)
+            out.end()
+            error.end()
+            status: int = channel.recv_exit_status()
+        except (OSError, EOFError, SSHException) as failure:
+            if isinstance(failure, TimeoutError) and time.monotonic() > end:
+                raise
+            self.close()
+            raise HostUnreachable(self.name, f"the connection was lost ({failure})") from None
+        if status < 0:  # the channel was closed without one
+            self.close()
+            raise HostUnreachable(self.name, "the connection was lost while a command was running")
+        return status
+
+    def _upload(self, stream: BinaryIO, target: PurePosixPath, mode: int) -> None:
+        with self._sftp() as sftp:
+            sftp.putfo(stream, str(target))
+            sftp.chmod(str(target), mode)
+
+    def _download(self, source: str, stream: BinaryIO) -> None:
+        with self._sftp() as sftp:
+            sftp.getfo(source, stream)
+
+    @contextmanager
+    def _sftp(self) -> Iterator[Any]:
+        try:
+            with closing(self._connection().transport.open_sftp_client()) as sftp:
+                yield sftp
+        except OSError as failure:
+            raise HostError(self.name, f"a file could not be copied ({failure})") from None
+
+    def _connection(self) -> Any:
+        with self._opening:
+            if self._open is None or not self._open.is_connected:
+                self._open = log_in(self.name, self._address)
+            return self._open
