@@ -106,11 +106,7 @@ class Transform:
 
     def _mean_at(self, batch: torch.Tensor, rows: Places, columns: Places) -> torch.Tensor:
         mean = self._mean.to(batch.device)
-        if mean.shape[2:] == (1, 1):
-            return mean
-        if not isinstance(rows, int):
-            mean = mean.expand(len(batch), *mean.shape[1:])
-        return _cut(mean, rows, columns, self.crop)
+        return mean if mean.shape[2:] == (1, 1) else _cut(mean, rows, columns, self.crop)
 
     @cached_property
     def _mean(self) -> torch.Tensor:
@@ -123,12 +119,26 @@ Places = int | NDArray[np.int64]
 
 
 def _cut(pictures: torch.Tensor, rows: Places, columns: Places, side: int) -> torch.Tensor:
-    """A ``side`` x ``side`` square of each picture, or all of it if ``side`` is 0."""
+    """A ``side`` x ``side`` square of each picture, or all of it if ``side`` is 0.
+
+    With a place for each square ``pictures`` may be a single one, (1, c, h, w), which all are cut from.
+    """
     if not side:
         return pictures
     if isinstance(rows, int) and isinstance(columns, int):
         return pictures[:, :, rows : rows + side, columns : columns + side]
-    device = pictures.device
-    each = torch.arange(len(pictures), device=device)
-    windows = pictures.unfold(2, side, 1).unfold(3, side, 1)  # (n, c, rows, columns, side, side), a view
-    return windows[each, :, torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)]
+    return _lines(pictures, torch.as_tensor(rows), torch.as_tensor(columns), side)
+
+
+def _lines(pictures: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, side: int) -> torch.Tensor:
+    """Each line of each square is ``side`` neighbours in memory: all are copied by one ``index_select``."""
+    count, channels, height, width = pictures.shape
+    flat = pictures.contiguous().view(-1)
+    every_line = flat.as_strided((flat.numel() - side + 1, side), (1, 1))
+    corners = rows * width + columns
+    if count > 1:
+        corners = corners + torch.arange(count) * (channels * height * width)
+    planes, lines = torch.arange(channels) * (height * width), torch.arange(side) * width
+    starts = corners[:, None, None] + planes[:, None] + lines
+    cut = every_line.index_select(0, starts.view(-1).to(pictures.device))
+    return cut.view(len(corners), channels, side, side)
