@@ -117,7 +117,7 @@ def train(workers: AsynchronousWorkers, settings: Settings, elastic: Elastic) ->
                 rounds=settings.rounds,
                 tau=order.tau,
                 weights=center,
-                gathered=Gathered(mean=center, reports=tuple(done), seconds=seconds),
+                gathered=Gathered(mean=center, reports=tuple(done)),
                 seconds=seconds,
                 scores=scores,
                 test_seconds=time.perf_counter() - started - seconds if tested else 0.0,

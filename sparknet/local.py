@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -37,7 +36,6 @@ class LocalWorkers:
         return self.workers[0].vector.copy()
 
     def train(self, weights: Vector, order: Order) -> Gathered:
-        started = time.perf_counter()
         workers = self._busy
         reports = [self._train(worker, weights, order) for worker in workers]
         steps = [report.steps for report in reports]
@@ -49,7 +47,6 @@ class LocalWorkers:
         return Gathered(
             mean=merged.mean,
             reports=tuple(reports[k] for k in merged.kept),
-            seconds=time.perf_counter() - started,
             lost=tuple(f"worker {workers[k].number}: {reason}" for k, reason in merged.rejected.items()),
         )
 

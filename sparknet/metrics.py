@@ -25,7 +25,8 @@ class Record:
 
     ``seconds`` is the round without its test: ``compute_seconds``, the slowest worker's steps,
     ``exchange_seconds``, the weights' way there and back, and ``joining_seconds``, in which workers came or
-    came back. ``wait_seconds`` is how long a worker waited for the slowest, on average.
+    came back. ``wait_seconds`` is how long a worker waited for the slowest, on average. ``members`` are the
+    workers whose weights are in the mean, ``lost`` says why others' are not, ``notes`` what was slow.
     """
 
     round: int
@@ -47,11 +48,15 @@ class Record:
     bytes_sent: int
     bytes_received: int
     workers: int
+    members: tuple[int, ...] = ()
     lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     synthetic: bool = False
 
     @classmethod
-    def of(cls, done: Round, *, elapsed_seconds: float, synthetic: bool = False) -> Record:
+    def of(
+        cls, done: Round, *, elapsed_seconds: float, synthetic: bool = False, notes: tuple[str, ...] = ()
+    ) -> Record:
         """The record of ``done``; numbers that are not finite become None, which JSON can say."""
         return cls(
             round=done.number,
@@ -69,13 +74,15 @@ class Record:
             seconds=done.seconds,
             compute_seconds=done.compute_seconds,
             wait_seconds=done.wait_seconds,
-            exchange_seconds=done.gathered.seconds - done.compute_seconds,
-            joining_seconds=done.seconds - done.gathered.seconds,
+            exchange_seconds=done.exchange_seconds,
+            joining_seconds=done.joining_seconds,
             test_seconds=done.test_seconds,
             bytes_sent=done.bytes_sent,
             bytes_received=done.bytes_received,
             workers=len(done.members),
+            members=done.members,
             lost=tuple(done.gathered.lost),
+            notes=notes,
             synthetic=synthetic,
         )
 
@@ -120,7 +127,8 @@ class Log:
         self._file.close()
 
     def write(self, record: Record) -> None:
-        self._file.write(json.dumps(asdict(record), allow_nan=False) + "\n")
+        line = {**asdict(record), "images_per_second": record.images_per_second}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 
 
@@ -160,15 +168,12 @@ def _parsed(line: str, where: str, *, is_last: bool) -> Record | None:
     known = {field.name for field in fields(Record)}
     try:
         values = {name: value for name, value in json.loads(line).items() if name in known}
-        return Record(**{**values, "lost": tuple(values.get("lost", ()))})
+        lists = {name: tuple(values.get(name, ())) for name in ("members", "lost", "notes")}
+        return Record(**{**values, **lists})
     except (ValueError, TypeError, AttributeError) as error:
         if is_last:
             return None
         raise DataError(f"{where} is no record of a round ({error})") from error
-
-
-def _scores(done: Round) -> dict[str, float]:
-    return done.scores.means if done.scores else {}
 
 
 def _finite(value: float) -> float | None:

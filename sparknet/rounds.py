@@ -78,15 +78,17 @@ class Gathered:
     """The reports of a round, in the order of the members, and the mean of their weights, float32 (P,).
 
     The mean counts each worker by the steps it took: equally, unless some stopped early. ``lost`` names the
-    workers whose work did not count, with the reason. ``seconds`` runs from the order to the last report.
+    workers whose work did not count, with the reason; ``names`` says more of a member than its number:
+    where it runs. ``joining_seconds`` is how long it took until there was a worker to begin with.
     """
 
     mean: Vector
     reports: tuple[Report, ...]
-    seconds: float
+    joining_seconds: float = 0.0
     bytes_sent: int = 0
     bytes_received: int = 0
     lost: tuple[str, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def lr(self) -> float:
@@ -120,9 +122,9 @@ class Scores:
 class Round:
     """One synchronisation: what went in, what came out and where the time went.
 
-    ``seconds`` is the whole round without its test. It is ``compute_seconds`` (the slowest worker's
-    steps) plus ``exchange_seconds`` (everything else: sending, waiting for sockets, averaging, the
-    outer optimiser).
+    ``seconds`` is the whole round without its test. It is ``joining_seconds`` (until there were workers),
+    plus ``compute_seconds`` (the slowest worker's steps), plus ``exchange_seconds`` (everything else:
+    sending, waiting for sockets, averaging, the outer optimiser).
     """
 
     number: int
@@ -173,8 +175,13 @@ class Round:
         return self.compute_seconds - float(np.mean([report.seconds for report in self.reports]))
 
     @property
+    def joining_seconds(self) -> float:
+        return self.gathered.joining_seconds
+
+    @property
     def exchange_seconds(self) -> float:
-        return self.seconds - self.compute_seconds
+        # workers at their own pace may have computed for longer than the round
+        return max(0.0, self.seconds - self.joining_seconds - self.compute_seconds)
 
     @property
     def bytes_sent(self) -> int:

@@ -92,11 +92,12 @@ class Coordinator:
         self._publish(weights)
         start = self._moved(weights)
         merged: Merged | None = None
+        joining = 0.0
         while merged is None:
+            began = time.perf_counter()
             members = self._members.assemble(_can_train)
-            started = time.perf_counter()
+            joining += time.perf_counter() - began
             answers = self._members.ask(self._orders(members, order, start), self.deadlines.quorum)
-            seconds = time.perf_counter() - started
             reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
             if answers:
                 merged = self._merge(start, answers, reports, order)
@@ -104,10 +105,11 @@ class Coordinator:
         return Gathered(
             mean=merged.mean,
             reports=tuple(reports[k] for k in merged.kept),
-            seconds=seconds,
+            joining_seconds=joining,
             bytes_sent=sum(answer.sent for answer in answers),
             bytes_received=sum(answer.received for answer in answers) + self._fetched(),
             lost=self._members.take_losses(),
+            names={answer.member.who.partition: str(answer.member) for answer in answers},
         )
 
     def test(self, weights: Vector, slices: Sequence[slice]) -> Scores:

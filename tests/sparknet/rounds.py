@@ -31,7 +31,7 @@ def made_round(
         Scores(records=10, sums={"accuracy": 10 * accuracy, "loss": 17.0}) if accuracy is not None else None
     )
     gathered = Gathered(
-        mean=np.zeros(3, np.float32), reports=reports, seconds=1.9, bytes_sent=24, bytes_received=12
+        mean=np.zeros(3, np.float32), reports=reports, joining_seconds=0.1, bytes_sent=24, bytes_received=12
     )
     values: dict[str, Any] = {
         "number": number,
