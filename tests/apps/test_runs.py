@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyspark
 import pytest
 
@@ -114,44 +117,62 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(tmp_path: Path) -> None:
     assert [json.loads(line)["round"] for line in records] == [1, 2, 3, 4]
 
 
-def test_spark_submit_runs_an_app_on_its_cluster_from_a_zip(tmp_path: Path) -> None:
-    """Three executors in processes of their own, which have the packages from the zip alone."""
+def test_spark_submit_of_an_app_from_a_zip_outlives_the_death_of_an_executor(tmp_path: Path) -> None:
+    """Three executors with processes of their own have the packages from the zip alone; one is killed."""
     pack(tmp_path / "trainer.zip")
     shutil.copytree(APPS, tmp_path / "apps", ignore=shutil.ignore_patterns("__pycache__"))
     home = Path(pyspark.__file__).parent
     submit = [str(home / "bin" / "spark-submit"), "--master", "local-cluster[3,1,1024]"]
-    wanted = ("--data", "synthetic", "--tau", "2", "--rounds", "2", "--test-every", "2", "--output", "out")
-    done = subprocess.run(
-        [*submit, "--py-files", "trainer.zip", "apps/MnistApp.py", *wanted],
-        cwd=tmp_path,
-        env=environment(SPARK_HOME=str(home), PYSPARK_PYTHON=sys.executable),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "training LeNet on 3 workers" in done.stdout
-    assert "round 2/2  loss" in done.stdout
+    wanted = ("--data", "synthetic", "--tau", "2", "--rounds", "40", "--test-every", "20", "--output", "out")
+    command = [*submit, "--py-files", "trainer.zip", "apps/MnistApp.py", *wanted]
+    variables = environment(SPARK_HOME=str(home), PYSPARK_PYTHON=sys.executable)
+    with started(command, tmp_path, variables, seconds=240) as app:
+        assert app.stdout
+        training = next(line for line in app.stdout if line.startswith("training "))
+        assert next(line for line in app.stdout if line.startswith("round 2/"))
+        executors(app.pid)[0].kill()
+        out, errors = app.communicate()
+    assert app.returncode == 0, errors
+    assert training.startswith("training LeNet on 3 workers")
+    assert "round 40/40  loss" in out
     assert (tmp_path / "out" / "model.caffemodel").exists()
+    records = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert min(json.loads(record)["workers"] for record in records) == 2
+
+
+@contextmanager
+def started(
+    command: list[str], folder: Path, variables: dict[str, str], *, seconds: float
+) -> Iterator[subprocess.Popen[str]]:
+    """A process whose output is read line by line, killed after ``seconds``."""
+    with subprocess.Popen(
+        command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as app:
+        limit = threading.Timer(seconds, app.kill)
+        limit.start()
+        try:
+            yield app
+        finally:
+            limit.cancel()
+
+
+def executors(pid: int) -> list[psutil.Process]:
+    """The executor JVMs among the descendants of process ``pid``."""
+    descendants = psutil.Process(pid).children(recursive=True)
+    return [
+        process for process in descendants if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline())
+    ]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_its_last_whole_round(tmp_path: Path, sent: signal.Signals) -> None:
     command = [sys.executable, str(APPS / "MnistApp.py"), *SMALL, "--rounds", "100000", "--test-every", "0"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as app:
-        limit = threading.Timer(180, app.kill)
-        limit.start()
-        try:
-            assert app.stdout
-            line = next((line for line in app.stdout if line.startswith("round 2/")), "")
-            assert line, "the app ended before its second round"
-            app.send_signal(sent)
-            out, errors = app.communicate()
-        finally:
-            limit.cancel()
+    with started(command, tmp_path, environment(), seconds=180) as app:
+        assert app.stdout
+        line = next((line for line in app.stdout if line.startswith("round 2/")), "")
+        assert line, "the app ended before its second round"
+        app.send_signal(sent)
+        out, errors = app.communicate()
     assert app.returncode == 130, errors
     assert "Interrupted." in errors
     assert "Traceback" not in errors
