@@ -43,6 +43,7 @@ class Options:
     momentum: Momentum | None
     checkpoint: str | None
     checkpoint_every: int
+    precision: str
 
 
 _POSITIVE = click.IntRange(min=1)
@@ -113,6 +114,12 @@ def training_options(
         ),
         click.option(
             "--checkpoint-every", type=_POSITIVE, default=10, help="Rounds between two checkpoints."
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "bf16", "fp16"]),
+            default="float32",
+            help="What the net's products are computed in; weights, losses and averages stay float32.",
         ),
     ]
 

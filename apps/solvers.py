@@ -36,7 +36,9 @@ class Threaded:
         return self.model()
 
 
-def load(name: str, shape: Shape, *, batch_size: int, test_batch_size: int) -> CaffeModel:
+def load(
+    name: str, shape: Shape, *, batch_size: int, test_batch_size: int, precision: str = "float32"
+) -> CaffeModel:
     """The solver in the file ``name`` and its net, fed pictures of ``shape`` (c, h, w) from outside.
 
     ``name`` is a path, or a file of ``apps/models``; the net's data layers give way to inputs.
@@ -45,7 +47,7 @@ def load(name: str, shape: Shape, *, batch_size: int, test_batch_size: int) -> C
     text, folder = _text(name, Path())
     solver = parse_solver(text, file=name)
     net = replace_data_layers(_net(solver, name, folder), batch_size, test_batch_size, *shape)
-    return CaffeModel(net=net, solver=solver)
+    return CaffeModel(net=net, solver=solver, precision=precision)
 
 
 def names() -> list[str]:

@@ -82,7 +82,7 @@ def run(task: Task, options: Options) -> None:
     """
     click.echo(f"data: {task.origin}")
     sizes = {"batch_size": options.batch_size, "test_batch_size": task.test_batch_size}
-    model = load(options.solver, task.shape, **sizes)
+    model = load(options.solver, task.shape, precision=options.precision, **sizes)
     make_folder(options.output)
     with open_session(f"SparkNet {model.net.name}") as spark:
         count = workers_for(spark, options.workers)
@@ -167,6 +167,7 @@ def _table(task: Task, options: Options, model: CaffeModel, workers: int, thread
         "sampling": options.sampling,
         "outer step": f"{options.outer}, momentum: {options.momentum or MOMENTA[options.outer]}",
         "seed": str(options.seed),
+        "precision": options.precision,
     }
 
 

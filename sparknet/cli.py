@@ -57,6 +57,13 @@ def device_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--gpu", type=int, metavar="N", help="Compute on this GPU.")(command)
 
 
+def precision_option(command: Callable[..., None]) -> Callable[..., None]:
+    """``--precision``: in which numbers a net is trained."""
+    kinds = click.Choice(["float32", "bf16", "fp16"])
+    text = "Compute products in these numbers; weights and losses stay float32."
+    return click.option("--precision", type=kinds, default="float32", show_default=True, help=text)(command)
+
+
 def state_options(command: Callable[..., None]) -> Callable[..., None]:
     """Level and stages of the net."""
 
@@ -78,6 +85,7 @@ def state_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--sighup_effect", type=EFFECTS, default="snapshot", show_default=True, help="What SIGHUP does."
 )
+@precision_option
 @state_options
 @device_option
 def train(
@@ -87,6 +95,7 @@ def train(
     iterations: int | None,
     sigint_effect: str,
     sighup_effect: str,
+    precision: str,
     level: int,
     stages: Sequence[str],
     gpu: int | None,
@@ -109,7 +118,9 @@ def train(
     if weights:
         param.weights.append(weights)
     with _no_hints():
-        running = Solver.for_param(param, file=solver, device=None if gpu is None else _gpu(gpu))
+        running = Solver.for_param(
+            param, file=solver, device=None if gpu is None else _gpu(gpu), precision=precision
+        )
     _must_have_data(running.net, solver)
     with SignalRequests(sigint=Action(sigint_effect), sighup=Action(sighup_effect)) as requests:
         running.requested_action = requests
@@ -142,15 +153,22 @@ def test(
 @click.option("--model", required=True, type=FILE, help="The net's prototxt.")
 @click.option("--iterations", type=click.IntRange(1), default=50, show_default=True, help="Passes to time.")
 @click.option("--phase", type=click.Choice(list(PHASES)), default="TRAIN", show_default=True)
+@precision_option
 @state_options
 @device_option
 def time_command(
-    model: Path, iterations: int, phase: str, level: int, stages: Sequence[str], gpu: int | None
+    model: Path,
+    iterations: int,
+    phase: str,
+    precision: str,
+    level: int,
+    stages: Sequence[str],
+    gpu: int | None,
 ) -> None:
     """Time every layer forward and backward."""
     from sparknet.caffe.timing import time_layers
 
-    rows = time_layers(_net(model, phase, level, stages, gpu), iterations)
+    rows = time_layers(_net(model, phase, level, stages, gpu, precision), iterations)
     table = [(row.name, row.type, f"{row.forward_ms:.3f}", f"{row.backward_ms:.3f}") for row in rows]
     forward, backward = sum(row.forward_ms for row in rows), sum(row.backward_ms for row in rows)
     _print_table(("layer", "type", "forward ms", "backward ms"), table)
@@ -218,12 +236,14 @@ def summary(model: Path, phase: str, level: int, stages: Sequence[str]) -> None:
     )
 
 
-def _net(model: Path, phase: str, level: int, stages: Sequence[str], gpu: int | None) -> Any:
+def _net(
+    model: Path, phase: str, level: int, stages: Sequence[str], gpu: int | None, precision: str = "float32"
+) -> Any:
     from sparknet.caffe.net import Net
 
     with _no_hints():
         device = "cpu" if gpu is None else _gpu(gpu)
-        return Net.for_file(model, PHASES[phase], level, stages, device=device)
+        return Net.for_file(model, PHASES[phase], level, stages, device=device, precision=precision)
 
 
 def _gpu(number: int) -> str:

@@ -71,16 +71,17 @@ class CaffeModel:
     """How to build a ``CaffeReplica``; pickles. ``device`` is a GPU if there is one, unless it is given.
 
     ``net`` is fed: data layers must have been replaced (``sparknet.caffe.schema.replace_data_layers``).
+    ``precision`` is that of training: float32, bf16 or fp16 (see ``sparknet.caffe.precision``).
     """
 
     net: NetParameter
     solver: SolverParameter
     device: str = ""
+    precision: str = "float32"
 
     def __call__(self) -> CaffeReplica:
-        return CaffeReplica(
-            self.net, self.solver, self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return CaffeReplica(self.net, self.solver, device, precision=self.precision)
 
 
 class CaffeReplica:
@@ -92,9 +93,15 @@ class CaffeReplica:
     """
 
     def __init__(
-        self, net: NetParameter, solver: SolverParameter, device: str | torch.device = "cpu"
+        self,
+        net: NetParameter,
+        solver: SolverParameter,
+        device: str | torch.device = "cpu",
+        *,
+        precision: str = "float32",
     ) -> None:
-        self.net, self.test_net = Net(net, TRAIN, device=device), Net(net, TEST, device=device)
+        self.net = Net(net, TRAIN, device=device, precision=precision)
+        self.test_net = Net(net, TEST, device=device)
         self.test_net.share_with(self.net)
         quiet = SolverParameter()
         quiet.CopyFrom(solver)

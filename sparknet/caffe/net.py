@@ -26,6 +26,7 @@ from sparknet.caffe.layers.layer import Layer
 from sparknet.caffe.memory import excess
 from sparknet.caffe.node import Node, make_layer, top_shapes
 from sparknet.caffe.parameters import allocate
+from sparknet.caffe.precision import dtype_named
 from sparknet.caffe.schema import in_state, load_net, with_splits
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter, NetParameter, NetState
 from sparknet.errors import ModelError
@@ -43,8 +44,9 @@ class Net:
 
     ``blobs`` has the tensors between layers by name, ``params`` the learned blobs by layer name.
     ``learnable`` has each learned blob once; all are views of ``weights``, their gradients of ``diffs``
-    (float32, (P,)), at the places that ``layout`` tells. Raises ModelError, beginning with ``source`` (a
-    file name), for a net that cannot be.
+    (float32, (P,)), at the places that ``layout`` tells. With ``precision`` bf16 or fp16 the layers compute
+    as ``precision`` says. Raises ModelError, beginning with ``source`` (a file name), for a net that cannot
+    be.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class Net:
         *,
         device: torch.device | str = "cpu",
         source: str = "",
+        precision: str = "float32",
     ) -> None:
         self.source, self.phase, self.device = source, phase, torch.device(device)
+        self.dtype = dtype_named(precision)
         self.blobs: dict[str, Blob] = {}
         self.nodes: list[Node] = []
         self.params: dict[str, list[Blob]] = {}
@@ -81,9 +85,11 @@ class Net:
         stages: Sequence[str] = (),
         *,
         device: torch.device | str = "cpu",
+        precision: str = "float32",
     ) -> Net:
         """The net of a prototxt file."""
-        return cls(load_net(path), phase, level, stages, device=device, source=str(path))
+        net = load_net(path)
+        return cls(net, phase, level, stages, device=device, source=str(path), precision=precision)
 
     # ---- running
 
@@ -112,7 +118,7 @@ class Net:
             for node in self.nodes[start : end + 1]:
                 node.forward()
                 for top, weight in node.weighted_tops:
-                    loss = loss + (top.data.sum() if top.shape else top.data) * weight
+                    loss = loss + (top.data.sum(dtype=loss.dtype) if top.shape else top.data) * weight
                 if self.debug_info:
                     node.log_forward()
         return loss
@@ -133,6 +139,11 @@ class Net:
                     node.backward()
                     if self.debug_info:
                         node.log_backward()
+
+    def scale_losses(self, factor: float) -> None:
+        """Let gradients be ``factor`` times what they are; ``loss`` stays what it is."""
+        for node in self.nodes:
+            node.loss_scale = factor
 
     def clear_diffs(self) -> None:
         """Set the gradients of all parameters to 0."""
@@ -222,7 +233,9 @@ class Net:
         bottoms = [self._bottom(layer, name, available) for name in param.bottom]
         shapes = [blob.shape for blob in bottoms]
         tops = self._tops(layer, top_shapes(layer, shapes), available)
-        return Node(layer, bottoms, tops, shapes)
+        node = Node(layer, bottoms, tops, shapes)
+        node.low = None if self.dtype == torch.float32 else self.dtype
+        return node
 
     def _bottom(self, layer: Layer, name: str, available: dict[str, None]) -> Blob:
         if name not in available:  # a Split would stand here, had another layer read it too

@@ -18,6 +18,7 @@ from sparknet.caffe.layers.layer import Layer
 from sparknet.caffe.layers.python import Python
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.caffe.memory import excess
+from sparknet.caffe.precision import cast
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter
 from sparknet.errors import ModelError
 from sparknet.weights import Shape
@@ -40,6 +41,10 @@ class Node:
         self.loss_weights = _loss_weights(layer, len(tops))
         self.weighted_tops = [(top, w) for top, w in zip(tops, self.loss_weights, strict=True) if w]
         self.shapes = shapes
+        self.loss_scale = 1.0
+        self.low: torch.dtype | None = None
+        """What a low precision computes in; None is float32 throughout."""
+        self._made: list[torch.dtype] = []
         self.is_fed = isinstance(layer, SourceLayer) and layer.is_fed
         self.set_flow(Flow(False, [False] * len(bottoms), []))
 
@@ -49,10 +54,15 @@ class Node:
         data = [blob.data for blob in self.bottoms]
         if [tensor.shape for tensor in data] != self.shapes:
             self.reshape([tuple(tensor.shape) for tensor in data])
-        for blob, tensor in zip(self.tops, self._computed(self.layer.forward, data), strict=True):
+        if self.low:
+            data = cast(data, self.layer.arithmetic, self.low, self.layer.index_bottoms)
+        tops = self._computed(self.layer.forward, data)
+        for blob, tensor in zip(self.tops, tops, strict=True):
             blob.data = tensor
+        if self.low:
+            self._made = [tensor.dtype for tensor in tops]
         for top, weight in self.weighted_tops:
-            top.default_diff = weight
+            top.default_diff = weight * self.loss_scale
             top.forget_diff()
 
     def reshape(self, shapes: list[Shape]) -> None:
@@ -69,6 +79,8 @@ class Node:
                 f"no gradient is possible for bottom {self.impossible[0]} (labels or indices)"
             )
         diffs = [top.diff for top in self.tops]
+        if self.low:  # a layer above may have computed in other numbers
+            diffs = [diff.to(made) for diff, made in zip(diffs, self._made, strict=True)]
         gradients = self._computed(self.layer.backward, diffs, self.flow.bottoms)
         for blob, want, gradient in zip(self.bottoms, self.flow.bottoms, gradients, strict=True):
             if want:

@@ -22,6 +22,7 @@ from sparknet.caffe import solver_nets, solver_state, weight_file
 from sparknet.caffe.descent import Descent, Span
 from sparknet.caffe.net import Net
 from sparknet.caffe.policies import rate
+from sparknet.caffe.precision import LossScale
 from sparknet.caffe.schema import load_net, load_solver
 from sparknet.caffe.schema.caffe_pb2 import NetParameter, SolverParameter
 from sparknet.caffe.scores import Feed, Score, mean_outputs, scores_of
@@ -38,7 +39,9 @@ class Solver:
     """Trains ``net`` as ``param`` says, testing with ``test_nets``, which come to share its weights.
 
     ``requested_action`` is asked between iterations; ``callbacks`` are pairs of functions called before the
-    forward pass and before the update. Raises ModelError for a solver that cannot be.
+    forward pass and before the update. If ``net`` computes in fp16, ``loss_scale`` keeps its gradients from
+    vanishing, and an update with one that is not finite is left out. Raises ModelError for a solver that
+    cannot be.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Solver:
         self._losses: deque[torch.Tensor] = deque(maxlen=_at_least_one(param.average_loss, "average_loss"))
         _at_least_one(param.iter_size, "iter_size")
         self._descent = self._new_descent()
+        self.loss_scale = LossScale(net.device) if net.dtype == torch.float16 else None
         self._clock = (time.perf_counter(), 0)
         rate(param, 0)  # a policy that cannot be is refused now, not after the first forward pass
         for test_net in self.test_nets:
@@ -61,11 +65,17 @@ class Solver:
 
     @classmethod
     def for_param(
-        cls, param: SolverParameter, *, file: str | Path = "", device: torch.device | str | None = None
+        cls,
+        param: SolverParameter,
+        *,
+        file: str | Path = "",
+        device: torch.device | str | None = None,
+        precision: str = "float32",
     ) -> Solver:
         """A solver with the nets and the weights that ``param`` names; ``file`` is where it was read.
 
-        Paths are relative to the working folder, as in Caffe, or else to the folder of ``file``.
+        Paths are relative to the working folder, as in Caffe, or else to the folder of ``file``. The net is
+        trained in ``precision`` and tested in float32.
         """
         folder = Path(file).parent
         if param.random_seed >= 0:
@@ -75,19 +85,22 @@ class Solver:
             return load_net(found(path, folder))
 
         device = device or default_device(param)
-        net, *tests = (
-            Net(wanted, wanted.state.phase, device=device)
-            for wanted in (solver_nets.train_net(param, read), *solver_nets.test_nets(param, read))
-        )
+        trained = solver_nets.train_net(param, read)
+        net = Net(trained, trained.state.phase, device=device, precision=precision)
+        tests = [
+            Net(wanted, wanted.state.phase, device=device) for wanted in solver_nets.test_nets(param, read)
+        ]
         solver = cls(param, net, tests, file=file)
         for name in (name.strip() for names in param.weights for name in names.split(",")):
             weight_file.load(net, found(name, folder))
         return solver
 
     @classmethod
-    def for_file(cls, path: str | Path, *, device: torch.device | str | None = None) -> Solver:
+    def for_file(
+        cls, path: str | Path, *, device: torch.device | str | None = None, precision: str = "float32"
+    ) -> Solver:
         """The solver of a prototxt file. Raises SchemaError or ModelError for one that cannot be used."""
-        return cls.for_param(load_solver(path), file=path, device=device)
+        return cls.for_param(load_solver(path), file=path, device=device, precision=precision)
 
     # -- state
 
@@ -180,6 +193,9 @@ class Solver:
         self.current_step = now.current_step
         if _divides(self.param.display, self.iter):
             log.info("Iteration %d, lr = %g", self.iter, now.lr)
+        if self.loss_scale and not self.loss_scale.unscale(self.net.diffs):
+            log.info("Iteration %d, no update: a gradient is not finite in fp16", self.iter)
+            return
         if self._descent.weights is not self.net.weights or self._descent.diffs is not self.net.diffs:
             self._descent.rebind(self.net.weights, self.net.diffs)
         self._descent.apply(now.lr, self.iter)
@@ -244,6 +260,8 @@ class Solver:
     def _forward_backward(self, feed: Feed | None) -> torch.Tensor:
         """One iteration's gradient, summed into the diffs; gives the mean loss of its forward passes."""
         self.net.clear_diffs()
+        if self.loss_scale:
+            self.net.scale_losses(self.loss_scale.value)
         if self.param.debug_info:
             self.net.debug_info = _divides(self.param.display, self.iter)
         for on_start, _ in self.callbacks:

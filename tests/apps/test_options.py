@@ -39,7 +39,7 @@ def test_every_option_arrives() -> None:
         *("--tau", "5", "--rounds", "6", "--batch-size", "7", "--workers", "8", "--time-cap", "1.5"),
         *("--solver", "s.prototxt", "--data", "synthetic", "--seed", "9", "--test-every", "0"),
         *("--output", "out", "--sampling", "epoch", "--outer", "slowmo", "--momentum", "keep"),
-        *("--checkpoint", "s3://bucket/run", "--checkpoint-every", "7"),
+        *("--checkpoint", "s3://bucket/run", "--checkpoint-every", "7", "--precision", "bf16"),
     )
     assert options == Options(
         tau=5,
@@ -57,6 +57,7 @@ def test_every_option_arrives() -> None:
         momentum="keep",
         checkpoint="s3://bucket/run",
         checkpoint_every=7,
+        precision="bf16",
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparknet.caffe.layers.layer import ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.precision import Arithmetic
 from sparknet.caffe.schema.caffe_pb2 import FillerParameter
 from sparknet.weights import Shape
 
@@ -20,6 +21,7 @@ class ReLU(Layer):
     """max(x, 0) + negative_slope * min(x, 0); the gradient at 0 is the slope."""
 
     type = "ReLU"
+    arithmetic = Arithmetic.ANY
     messages = ("relu_param",)
     hints = ONE_ENGINE
 
@@ -97,6 +99,7 @@ class AbsVal(TapeLayer):
     """abs(x); the gradient at 0 is 0."""
 
     type = "AbsVal"
+    arithmetic = Arithmetic.ANY
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
         return [bottoms[0].abs()]
@@ -177,6 +180,7 @@ class Clip(TapeLayer):
     """x kept between ``min`` and ``max``."""
 
     type = "Clip"
+    arithmetic = Arithmetic.ANY
     messages = ("clip_param",)
 
     def configure(self, bottoms: Shapes) -> None:
@@ -201,6 +205,7 @@ class Dropout(Layer):
     """TRAIN: each element 0 with probability ``dropout_ratio``, else scaled to keep the mean. TEST: x."""
 
     type = "Dropout"
+    arithmetic = Arithmetic.ANY
     messages = ("dropout_param",)
 
     def configure(self, bottoms: Shapes) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparknet.caffe.layers.layer import Arity, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.precision import Arithmetic
 from sparknet.caffe.schema.caffe_pb2 import EltwiseParameter, ReductionParameter
 from sparknet.weights import Shape
 
@@ -19,6 +20,7 @@ class Eltwise(Layer):
     """Element by element: the sum (each bottom times its ``coeff``), product or maximum of the bottoms."""
 
     type = "Eltwise"
+    arithmetic = Arithmetic.ANY
     messages = ("eltwise_param",)
     bottom_arity = Arity(least=2, most=None)
 

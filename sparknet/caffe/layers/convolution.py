@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparknet.caffe.layers.kernel import Kernel, convolution_kernel
 from sparknet.caffe.layers.layer import ANY, ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.precision import Arithmetic
 from sparknet.weights import Shape
 
 _HINTS = {**ONE_ENGINE, "force_nd_im2col": "there is one implementation"}
@@ -25,6 +26,7 @@ class Convolution(Layer):
     """Cross-correlation with learned kernels; several bottoms share them."""
 
     type = "Convolution"
+    arithmetic = Arithmetic.LOW
     messages = ("convolution_param",)
     hints = _HINTS
     bottom_arity = top_arity = ANY
@@ -60,8 +62,9 @@ class Convolution(Layer):
         return [self._top_shape(shape) for shape in bottoms]
 
     def forward(self, bottoms: Tensors) -> list[Tensor]:
-        weight, bias = self.blobs[0].data, self.blobs[1].data if len(self.blobs) > 1 else None
         self.saved = [self._batched(bottom) for bottom in bottoms]
+        weight, *rest = (blob.data.to(self.saved[0].dtype) for blob in self.blobs)
+        bias = rest[0] if rest else None
         tops = [
             torch.convolution(
                 x, weight, bias, self._stride(x), self.kernel.pad, self.kernel.dilation,
@@ -87,7 +90,7 @@ class Convolution(Layer):
         leading = diff.shape[: self.channel_axis]
         diff = diff if self.channel_axis == 1 else diff.reshape(-1, *diff.shape[self.channel_axis :])
         grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            _fast_layout(diff), x, self.blobs[0].data, [self.outputs] if has_bias else None,
+            _fast_layout(diff), x, self.blobs[0].data.to(x.dtype), [self.outputs] if has_bias else None,
             self._stride(x), self.kernel.pad, self.kernel.dilation,
             self.transposed, [0] * len(self.kernel.size), self.group, wants,
         )  # fmt: skip
@@ -139,6 +142,7 @@ class Im2col(TapeLayer):
     """The windows of a convolution as columns: (N, C, ...) -> (N, C * kernel, *outputs)."""
 
     type = "Im2col"
+    arithmetic = Arithmetic.ANY
     messages = ("convolution_param",)
     hints: ClassVar[Mapping[str, str]] = {
         **_HINTS,
@@ -174,8 +178,8 @@ class Im2col(TapeLayer):
 
 
 def _fast_layout(x: Tensor) -> Tensor:
-    """Channels last for pictures on the CPU, where its kernels are faster; contiguous otherwise."""
-    if x.dim() != 4 or x.device.type != "cpu":
+    """Channels last for pictures, on a GPU in low precision only: where it is faster; else contiguous."""
+    if x.dim() != 4 or (x.device.type != "cpu" and x.dtype == torch.float32):
         return x.contiguous()
     if x.shape[1] != 1:
         return x.contiguous(memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparknet.caffe.layers.layer import Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.precision import Arithmetic
 from sparknet.weights import Shape
 
 
@@ -19,6 +20,7 @@ class InnerProduct(Layer):
     """y = x W' + b over all axes from ``axis`` on; W is (out, in), or (in, out) with ``transpose``."""
 
     type = "InnerProduct"
+    arithmetic = Arithmetic.LOW
     messages = ("inner_product_param",)
     fresh_tops = True
 
@@ -45,9 +47,9 @@ class InnerProduct(Layer):
     def forward(self, bottoms: Tensors) -> list[Tensor]:
         x = bottoms[0].reshape(-1, self.inputs)
         self.saved = x, bottoms[0].shape
-        weight = self._weight()
+        weight = self._weight(x.dtype)
         if len(self.blobs) > 1:
-            top = torch.addmm(self.blobs[1].data, x, weight.t())
+            top = torch.addmm(self.blobs[1].data.to(x.dtype), x, weight.t())
         else:
             top = x @ weight.t()
         return [top.view(*bottoms[0].shape[: self.first], self.outputs)]
@@ -56,17 +58,18 @@ class InnerProduct(Layer):
         x, shape = self.saved
         diff = top_diffs[0].reshape(-1, self.outputs)
         if self.wants_gradient[0]:
-            if self.param.inner_product_param.transpose:
-                self.blobs[0].diff.addmm_(x.t(), diff)
+            left, right = (x, diff) if self.param.inner_product_param.transpose else (diff, x)
+            if x.dtype == torch.float32:
+                self.blobs[0].diff.addmm_(left.t(), right)
             else:
-                self.blobs[0].diff.addmm_(diff.t(), x)
+                self.gradient(0, left.t() @ right)
         if len(self.blobs) > 1 and self.wants_gradient[1]:
             self.gradient(1, diff.sum(0))
-        return [(diff @ self._weight()).view(shape) if propagate_down[0] else None]
+        return [(diff @ self._weight(x.dtype)).view(shape) if propagate_down[0] else None]
 
-    def _weight(self) -> Tensor:
+    def _weight(self, dtype: torch.dtype) -> Tensor:
         """The weights as (out, in)."""
-        weight = self.blobs[0].data
+        weight = self.blobs[0].data.to(dtype)
         return weight.t() if self.param.inner_product_param.transpose else weight
 
 

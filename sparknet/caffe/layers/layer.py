@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sparknet.caffe.blob import Blob
+from sparknet.caffe.precision import Arithmetic
 from sparknet.caffe.schema.caffe_pb2 import FillerParameter, LayerParameter
 from sparknet.errors import ModelError
 from sparknet.weights import Shape
@@ -79,6 +80,9 @@ class Layer:
     """Bottoms that hold labels or indices: no gradient goes there."""
     fresh_tops: ClassVar[bool] = False
     """The top is memory of its own that backward does not read: an in-place layer may overwrite it."""
+
+    arithmetic: Arithmetic = Arithmetic.FULL
+    """In which numbers it computes in a net of low precision."""
 
     def __init__(self, param: LayerParameter, *, phase: int, device: torch.device | str = "cpu") -> None:
         self.param, self.phase, self.device = param, phase, torch.device(device)
@@ -157,7 +161,8 @@ class TapeLayer(Layer):
         inputs = [self._leaf(tensor, i not in self.index_bottoms) for i, tensor in enumerate(bottoms)]
         parameters = [self._leaf(blob.data) for blob in self.blobs]
         with torch.enable_grad():
-            tops = self.compute(inputs, parameters)
+            low = self.arithmetic is Arithmetic.LOW
+            tops = self.compute(inputs, [p.to(inputs[0].dtype) for p in parameters] if low else parameters)
         self.saved = inputs, parameters, tops
         return [top.detach() for top in tops]
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparknet.caffe.layers.layer import ONE_ENGINE, Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.precision import Arithmetic
 from sparknet.caffe.schema.caffe_pb2 import PoolingParameter
 from sparknet.weights import Shape
 
@@ -25,6 +26,7 @@ class Pooling(Layer):
     """(N, C, H, W) -> (N, C, out_h, out_w); a second top of MAX is the winner's index in the H x W plane."""
 
     type = "Pooling"
+    arithmetic = Arithmetic.ANY
     messages = ("pooling_param",)
     hints = ONE_ENGINE
     top_arity = Arity(most=2)
@@ -34,6 +36,8 @@ class Pooling(Layer):
         p = self.param.pooling_param
         self._check_bottom(bottoms[0])
         self.method = p.pool
+        if self.method == PoolingParameter.STOCHASTIC:  # it adds up windows to draw from them
+            self.arithmetic = Arithmetic.FULL
         self.ceil_mode = p.round_mode == PoolingParameter.CEIL
         self.pad: Pair = _pair(self, p, "pad")
         self.stride: Pair = _pair(self, p, "stride")
@@ -77,7 +81,7 @@ class Pooling(Layer):
         self.saved = padded, where, size, pad, x.shape
         if self.tops_named < 2:
             return [top]
-        return [top, self._index_in_plane(where, padded, x).to(x.dtype)]
+        return [top, self._index_in_plane(where, padded, x).to(torch.float32)]
 
     def _backward_max(self, diff: Tensor) -> Tensor:
         x, where, size, pad, shape = self.saved

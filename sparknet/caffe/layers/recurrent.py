@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sparknet.caffe.layers.layer import Arity, Shapes, TapeLayer, Tensors
+from sparknet.caffe.precision import Arithmetic
 from sparknet.weights import Shape
 
 log = logging.getLogger("sparknet.caffe")
@@ -52,7 +53,8 @@ class Recurrent(TapeLayer):
         return [(steps, rows, self.hidden), *[(1, rows, self.hidden)] * exposed]
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        x, cont = bottoms[0].flatten(2), bottoms[1]
+        x = bottoms[0].flatten(2)
+        cont = bottoms[1].to(x.dtype)
         static = bottoms[2].flatten(1) if self.has_static else None
         exposed = self.param.recurrent_param.expose_hidden
         states = [state[0] for state in bottoms[-self.states :]] if exposed else self._carried(x)
@@ -109,6 +111,7 @@ class LSTM(Recurrent):
     """Gates i, f, o, g in this order; blobs W_xc (4H, I), b_c, [W_xc_static], W_hc (4H, H)."""
 
     type = "LSTM"
+    arithmetic = Arithmetic.LOW
     states = 2
 
     def _declare_weights(self, bottoms: Shapes) -> None:
@@ -139,6 +142,7 @@ class RNN(Recurrent):
     """
 
     type = "RNN"
+    arithmetic = Arithmetic.LOW
 
     def _declare_weights(self, bottoms: Shapes) -> None:
         p, hidden = self.param.recurrent_param, self.hidden

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparknet.caffe.layers.layer import ANY, NONE, Arity, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.precision import Arithmetic
 from sparknet.weights import Shape
 
 
@@ -31,6 +32,7 @@ class Flatten(_Reshaping):
     """Axes ``axis`` to ``end_axis`` become one."""
 
     type = "Flatten"
+    arithmetic = Arithmetic.ANY
     messages = ("flatten_param",)
 
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
@@ -45,6 +47,7 @@ class Reshape(_Reshaping):
     """``num_axes`` axes from ``axis`` on get the dims of ``shape``: 0 keeps, one -1 is worked out."""
 
     type = "Reshape"
+    arithmetic = Arithmetic.ANY
     messages = ("reshape_param",)
 
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
@@ -77,6 +80,7 @@ class Concat(TapeLayer):
     """The bottoms one after the other along ``axis``."""
 
     type = "Concat"
+    arithmetic = Arithmetic.ANY
     messages = ("concat_param",)
     bottom_arity = ANY
 
@@ -101,6 +105,7 @@ class Slice(TapeLayer):
     """The bottom cut along ``axis`` at the ``slice_point``s, or in equal parts."""
 
     type = "Slice"
+    arithmetic = Arithmetic.ANY
     messages = ("slice_param",)
     top_arity = ANY
 
@@ -136,6 +141,7 @@ class Split(Layer):
     """The bottom, given to several readers; their gradients are added."""
 
     type = "Split"
+    arithmetic = Arithmetic.ANY
     top_arity = ANY
 
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
@@ -159,6 +165,7 @@ class Tile(TapeLayer):
     """The bottom ``tiles`` times one after the other along ``axis``."""
 
     type = "Tile"
+    arithmetic = Arithmetic.ANY
     messages = ("tile_param",)
 
     def configure(self, bottoms: Shapes) -> None:
@@ -179,6 +186,7 @@ class Crop(TapeLayer):
     """The first bottom cut to the size of the second, from ``axis`` on, at the ``offset``s."""
 
     type = "Crop"
+    arithmetic = Arithmetic.ANY
     messages = ("crop_param",)
     bottom_arity = Arity(least=2, most=2)
 
@@ -214,6 +222,7 @@ class Silence(Layer):
     """Takes blobs that nobody reads, so that they are no outputs of the net."""
 
     type = "Silence"
+    arithmetic = Arithmetic.ANY
     bottom_arity = ANY
     top_arity = NONE
 
@@ -233,6 +242,7 @@ class BatchReindex(TapeLayer):
     """Rows of the first bottom, in the order and as often as the second says."""
 
     type = "BatchReindex"
+    arithmetic = Arithmetic.ANY
     bottom_arity = Arity(least=2, most=2)
     index_bottoms = frozenset({1})
 
@@ -254,6 +264,7 @@ class Filter(TapeLayer):
     """Of each bottom but the last, the rows where the last (the selector) is not 0."""
 
     type = "Filter"
+    arithmetic = Arithmetic.ANY
     bottom_arity = Arity(least=2, most=None)
     top_arity = ANY
 

@@ -126,5 +126,5 @@ def _tensor(blob: CoreBlob, kind: str) -> torch.Tensor:
 
 
 def _as_array(tensor: torch.Tensor) -> Floats:
-    array: Floats = tensor.detach().cpu().numpy()
+    array: Floats = tensor.detach().float().cpu().numpy()
     return array
