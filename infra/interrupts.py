@@ -3,22 +3,56 @@
 with interrupts_raise():            # the command line, around a verb
     with interrupts_held():         # around a call that makes something: its answer must not be lost
         ...                         # an interrupt in here is raised at its end
+    with interrupts_answered(tell): # around what should come to its end, but need not at any price
+        ...                         # the first interrupt in here is told, the next one is raised
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 
 from infra.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+READING_SECONDS = 2.0  # until then a further Ctrl-C was typed before the answer to the first could be read
 
 _held = 0
 _pending: str | None = None
+_answers: list[_Answer] = []
+
+
+class _Answer:
+    """Who tells of the first interrupt, and when that was."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._told_at: float | None = None
+        self._names: SimpleQueue[str] = SimpleQueue()  # its put may be called by a signal's handler
+        self._thread = threading.Thread(target=self._answer, name="interrupts", daemon=True)
+        self._thread.start()
+
+    def takes(self, name: str) -> bool:
+        """Whether the interrupt ends here: the first one, and those that came with it."""
+        now = time.monotonic()
+        if self._told_at is None:
+            self._told_at = now
+            self._names.put(name)
+            return True
+        return now - self._told_at < READING_SECONDS
+
+    def end(self) -> None:
+        self._names.put("")
+        self._thread.join()
+
+    def _answer(self) -> None:
+        while name := self._names.get():
+            self._tell(name)
 
 
 @contextmanager
@@ -52,9 +86,28 @@ def interrupts_held() -> Iterator[None]:
         raise Interrupted(f"stopped by {name}")
 
 
+@contextmanager
+def interrupts_answered(tell: Callable[[str], None]) -> Iterator[None]:
+    """Inside, the first interrupt is only told: ``tell`` gets its name, in a thread of its own. One that
+    comes later than ``READING_SECONDS`` after it is raised.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    answer = _Answer(tell)
+    _answers.append(answer)
+    try:
+        yield
+    finally:
+        _answers.remove(answer)
+        answer.end()
+
+
 def _on_signal(number: int, _frame: FrameType | None) -> None:
     global _pending
     name = signal.Signals(number).name
+    if _answers and _answers[-1].takes(name):
+        return
     if _held:
         _pending = name
         return

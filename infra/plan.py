@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,9 @@ from infra.ec2.fleet import ON_DEMAND, SPOT, Pool
 from infra.ec2.images import Image
 from infra.ec2.network import Subnet
 from infra.ec2.prices import Price
-from infra.ec2.quotas import Need
+from infra.ec2.quotas import Need, QuotaLine
 from infra.ec2.region import ApiError, Region
-from infra.errors import CapacityError, InfraError, UsageError
+from infra.errors import CapacityError, InfraError, QuotaError, UsageError
 from infra.spec import ClusterSpec
 
 #: Calls whose permission can be asked for without making them, and the least they need.
@@ -52,18 +53,6 @@ class PoolPrice:
     pool: Pool
     spot: float | None
     on_demand: Price | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuotaLine:
-    """A quota, what the launch needs of it, and its limit (None: could not be learnt)."""
-
-    need: Need
-    limit: float | None
-
-    @property
-    def is_enough(self) -> bool:
-        return self.limit is None or self.limit >= self.need.vcpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,18 +110,22 @@ def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Su
     )
 
 
-def require_quota(region: Region, spec: ClusterSpec, found: Survey, workers: int) -> None:
-    """Raises QuotaError if no way of buying ``workers`` more workers fits the account's limits."""
-    purchases = (SPOT, ON_DEMAND) if spec.purchase.fallback_on_demand else (SPOT,)
-    refusal: InfraError | None = None
-    for need in _needs(found, workers, purchases):
-        try:
-            quotas.require(region, need)
-        except InfraError as error:
-            refusal = error
-        else:
-            return
-    if refusal:
+def require_quota(
+    region: Region, spec: ClusterSpec, found: Survey, workers: int, *, master: bool = True
+) -> None:
+    """Raises QuotaError if the account's limits have no room for ``workers`` more workers in any way of
+    buying them, and for the master if there is to be one.
+    """
+    used, refusal = quotas.in_use(region), QuotaError("")
+    for purchase in (SPOT, ON_DEMAND) if spec.purchase.fallback_on_demand else (SPOT,):
+        for needs in _needs(found, workers, purchase, master=master):
+            try:
+                quotas.require(region, quotas.lines(region, needs, used))
+            except QuotaError as error:
+                refusal = error
+            else:
+                return
+    if str(refusal):
         raise refusal
 
 
@@ -223,21 +216,40 @@ def _affordable(
     return tuple(kept), tuple(notes)
 
 
-def _needs(found: Survey, workers: int, purchases: tuple[str, ...]) -> list[Need]:
-    """What each way of buying needs of its quota, with the type that needs least of it."""
-    smallest: dict[tuple[str, str], int] = {}
+def _needs(found: Survey, workers: int, purchase: str, *, master: bool) -> list[tuple[Need, ...]]:
+    """What a launch needs of the quotas, once for each family its workers may be of.
+
+    Of a family the type with fewest vCPUs counts. The master is bought on demand, perhaps of the same family.
+    """
+    fewest: dict[str, int] = {}
     for name in {pool.instance_type for pool in found.pools} & found.types.keys():
-        for purchase in purchases:
-            key, vcpus = (quotas.family(name), purchase), found.types[name].vcpus * workers
-            smallest[key] = min(vcpus, smallest.get(key, vcpus))
+        family, vcpus = quotas.family(name), found.types[name].vcpus * workers
+        fewest[family] = min(vcpus, fewest.get(family, vcpus))
+    own = _master_need(found) if master else {}
     return [
-        Need(family=family, purchase=purchase, vcpus=vcpus) for (family, purchase), vcpus in smallest.items()
+        tuple(
+            Need(family=family, purchase=bought, vcpus=vcpus)
+            for (family, bought), vcpus in (Counter({(name, purchase): least}) + Counter(own)).items()
+        )
+        for name, least in sorted(fewest.items())
     ]
 
 
+def _master_need(found: Survey) -> dict[tuple[str, str], int]:
+    name = found.master_places[0].instance_type
+    facts = found.types.get(name)
+    return {(quotas.family(name), ON_DEMAND): facts.vcpus} if facts else {}
+
+
 def _quota_lines(region: Region, spec: ClusterSpec, found: Survey) -> tuple[QuotaLine, ...]:
-    needs = _needs(found, spec.workers, (SPOT, ON_DEMAND))
-    return tuple(QuotaLine(need=need, limit=quotas.limit(region, need)) for need in needs)
+    """Each quota a launch touches, or would with ``--fallback on-demand``, once."""
+    needs = {
+        (need.family, need.purchase): need
+        for purchase in (ON_DEMAND, SPOT)
+        for way in _needs(found, spec.workers, purchase, master=True)
+        for need in reversed(way)
+    }
+    return quotas.lines(region, list(needs.values()), quotas.in_use(region))
 
 
 def _permission_problems(region: Region, found: Survey) -> list[InfraError]:

@@ -32,6 +32,8 @@ LAYERS = {
         ("infra.local",),
         ("infra.image",),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
+        ("infra.undo",),
+        ("infra.cloud",),
         ("infra.undo", "infra.replacement"),
         ("infra.cloud",),
         ("infra.plan", "infra.provision", "infra.costs"),

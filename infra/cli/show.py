@@ -33,6 +33,7 @@ from infra.events import (
 if TYPE_CHECKING:
     from infra.cluster import Status
     from infra.costs import Cost
+    from infra.ec2.quotas import QuotaLine
     from infra.orphans import Orphan
     from infra.plan import Plan
 
@@ -175,12 +176,7 @@ def plan(found: Plan) -> str:
         )
         for price in found.pools
     ]
-    quotas = [
-        f"quota  {line.need.code}  {line.need.family} {line.need.purchase}: {line.need.vcpus} vCPUs needed, "
-        f"{'limit unknown' if line.limit is None else f'limit {line.limit:g}'}"
-        f"{'' if line.is_enough else '  TOO SMALL'}"
-        for line in found.quotas
-    ]
+    quotas = [_quota(line, found) for line in found.quotas]
     disk = spec.spill
     return "\n".join(
         (
@@ -206,6 +202,17 @@ def plan(found: Plan) -> str:
             ),
             *(f"PROBLEM: {problem}" for problem in found.problems),
         )
+    )
+
+
+def _quota(line: QuotaLine, found: Plan) -> str:
+    need, bought = line.need, found.spec.purchase
+    limit = "limit unknown" if line.limit is None else f"limit {line.limit:g}"
+    is_asked = need.purchase == "spot" or bought.fallback_on_demand or need.family == "Standard"
+    verdict = "TOO SMALL" if is_asked else "too small for --fallback on-demand"
+    return (
+        f"quota  {need.code}  {need.family} {need.purchase}: {need.vcpus} vCPUs needed, "
+        f"{line.used} in use, {limit}{'' if line.is_enough else f'  {verdict}'}"
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from infra.errors import SetupError, UsageError
 from infra.events import Emit, ignore
@@ -57,6 +57,11 @@ class Site:
             )
         return cloud
 
+    @property
+    def keeping(self) -> Path:
+        """Where the clusters' keys are kept: those of the embedded cloud in its own folder, to go with it."""
+        return home() if self.cloud == AWS else home() / LOCAL
+
     def _embedded(self, local: LocalCloud, emit: Emit) -> Cloud:
         from infra.cluster import Cloud
         from infra.ec2.region import Region
@@ -73,7 +78,7 @@ class Site:
             ),
             connect=self._ssh if local.logs_in_by_ssh else lambda node: local.connect(node.id),
             caller_address=lambda: local.caller_address,
-            home=home(),
+            home=self.keeping,
             poll_seconds=LOCAL_POLL_SECONDS,
         )
 
@@ -86,15 +91,15 @@ class Site:
             region=Region(self.region, emit=emit),
             connect=self._ssh,
             caller_address=own_address,
-            home=home(),
+            home=self.keeping,
         )
 
     def _ssh(self, node: Node) -> Host:
         from infra.ec2 import keys
 
         address = node.private_ip if self.private_ips else node.public_ip or node.private_ip
-        key = self.identity_file or keys.key_file(home(), self.region, node.cluster)
-        known_hosts = keys.known_hosts_file(home(), self.region, node.cluster)
+        key = self.identity_file or keys.key_file(self.keeping, self.region, node.cluster)
+        known_hosts = keys.known_hosts_file(self.keeping, self.region, node.cluster)
         return SSHHost(node.name, address, user=self.user, key=key, known_hosts=known_hosts)
 
 
@@ -116,20 +121,17 @@ def open_local(*, start: bool, port: int = 0, scenario: Path | None = None) -> L
 
 @contextmanager
 def launching(site: Site) -> Iterator[None]:
-    """One launch of a cluster at a time from this machine. Raises UsageError if another one is under way."""
+    """One launch of a cluster at a time from this machine. Raises ClusterBusy if another one is under way."""
+    from infra.errors import ClusterBusy
+
     folder = home() / "launching"
     file = folder / f"{site.cloud}-{site.region}-{site.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with file.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            raise UsageError(
-                f"A launch of {site.name} is under way (process {stream.read().strip() or 'unknown'}); "
+    with _open_for_one(file) as stream:
+        if stream is None:
+            raise ClusterBusy(
+                f"A launch of {site.name} is under way (process {_content(file) or 'unknown'}); "
                 "wait for it, or end it with Ctrl-C."
-            ) from None
-        stream.truncate(0)
+            )
         stream.write(f"{os.getpid()}\n")
         stream.flush()
         try:
@@ -137,8 +139,39 @@ def launching(site: Site) -> Iterator[None]:
         finally:
             file.unlink(missing_ok=True)
             for one in (folder, home()):
-                if one.is_dir() and not any(one.iterdir()):
+                with suppress(OSError):  # not empty, or gone
                     one.rmdir()
+
+
+@contextmanager
+def _open_for_one(file: Path) -> Iterator[IO[str] | None]:
+    """The file, emptied, for whoever locks it first; None for others."""
+    while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            if _is_still(file, stream):
+                stream.truncate(0)
+                yield stream
+                return
+
+
+def _is_still(file: Path, stream: IO[str]) -> bool:
+    """False if the file was unlinked, and perhaps made anew, since the stream was opened."""
+    try:
+        return os.fstat(stream.fileno()).st_ino == file.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _content(file: Path) -> str:
+    with suppress(OSError):
+        return file.read_text().strip()
+    return ""
 
 
 def own_address(fetch: Callable[[], str] | None = None) -> str:

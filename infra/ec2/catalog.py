@@ -71,6 +71,13 @@ def types(region: Region, names: Iterable[str]) -> dict[str, InstanceType]:
     return found
 
 
+def vcpus(region: Region, names: Iterable[str]) -> dict[str, int]:
+    """The virtual processors of each of ``names``."""
+    filters = [{"Name": "instance-type", "Values": sorted(set(names))}]
+    found = region.pages("describe_instance_types", "InstanceTypes", Filters=filters)
+    return {one["InstanceType"]: one["VCpuInfo"]["DefaultVCpus"] for one in found}
+
+
 def offerings(region: Region, names: Iterable[str]) -> dict[str, frozenset[str]]:
     """The zones that offer each of ``names``; a type no zone offers is missing."""
     zones: dict[str, set[str]] = {}

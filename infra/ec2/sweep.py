@@ -63,8 +63,9 @@ def remove_all(
     *,
     deadline_seconds: float = DEADLINE_SECONDS,
     settle_seconds: float = SETTLE_SECONDS,
+    keep: str = "",
 ) -> list[Resource]:
-    """Remove all of ``cluster`` and return what that was.
+    """Remove all of ``cluster`` but the resource ``keep``, and return what that was.
 
     Machines first, since they cost most and hold on to the rest. Raises Leftovers if something stays to the
     deadline.
@@ -75,7 +76,7 @@ def remove_all(
     asked: set[str] = set()  # ids of instances whose end was asked for
     empty_listings = 0
     while empty_listings < 2:
-        left = remaining(region, cluster)
+        left = [one for one in remaining(region, cluster) if one.id != keep]
         still = {one.id for one in left}
         for one in seen.values():
             if one.id not in still and one.id not in told:

@@ -79,9 +79,14 @@ def _root_mapping(device: str) -> dict[str, Any]:
     }
 
 
+def name(cluster: str) -> str:
+    return f"sparknet-{cluster}"
+
+
 def find(region: Region, cluster: str) -> str | None:
     """The id of the cluster's template, if it has been made."""
-    found = region.read("describe_launch_templates", Filters=tags.of_cluster(cluster))["LaunchTemplates"]
+    filters = [*tags.of_cluster(cluster), {"Name": "launch-template-name", "Values": [name(cluster)]}]
+    found = region.read("describe_launch_templates", Filters=filters)["LaunchTemplates"]
     return str(found[0]["LaunchTemplateId"]) if found else None
 
 
@@ -90,7 +95,7 @@ def make(region: Region, recipe: Recipe, stamp: Stamp) -> str:
     content = data(recipe, stamp)
     answer = region.change(
         "create_launch_template",
-        LaunchTemplateName=f"sparknet-{stamp.cluster}",
+        LaunchTemplateName=name(stamp.cluster),
         LaunchTemplateData=content,
         TagSpecifications=stamp.specification(("launch-template",)),
         ClientToken=stamp.token("template", content),
@@ -101,7 +106,7 @@ def make(region: Region, recipe: Recipe, stamp: Stamp) -> str:
     found = find(region, stamp.cluster)
     if found is None:
         raise SetupError(
-            f"There is a launch template sparknet-{stamp.cluster} that is not this cluster's; delete it, or "
+            f"There is a launch template {name(stamp.cluster)} that is not this cluster's; delete it, or "
             f"launch "
             "with another --name."
         )

@@ -20,7 +20,7 @@ import psutil
 
 from infra.errors import DeadlineExceeded, SetupError, UsageError, last_lines
 from infra.local import control, namespaces
-from infra.local.home import Endpoint, Home
+from infra.local.home import OF_CLUSTERS, Endpoint, Home
 from infra.local.processes import end_processes_of_home
 
 START_SECONDS = 60.0  # usually 2; importing moto from a cold disk takes far longer
@@ -152,6 +152,6 @@ def _sweep(home: Home) -> None:
     namespaces.clean(home.folder)
     if endpoint is not None and Path(endpoint.runtime).name.startswith("sparknet-"):
         shutil.rmtree(endpoint.runtime, ignore_errors=True)
-    for leftover in (home.hosts, home.volumes):
+    for leftover in (home.hosts, home.volumes, *(home.folder / name for name in OF_CLUSTERS)):
         shutil.rmtree(leftover, ignore_errors=True)
     home.endpoint_file.unlink(missing_ok=True)

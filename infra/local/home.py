@@ -6,6 +6,7 @@
     server.log       what the server says
     hosts/i-...      the root folder of each instance
     volumes/vol-...  what is on each volume
+    keys, known_hosts, fences    what the commands keep of clusters in here
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from infra.errors import DeadlineExceeded
 
+OF_CLUSTERS = ("keys", "known_hosts", "fences")  # goes with the account
 HOME_VARIABLE = "SPARKNET_EC2_HOME"
 
 

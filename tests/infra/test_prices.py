@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -99,12 +100,24 @@ def test_types_count_under_the_quota_of_their_family(name: str, family: str) -> 
     assert quotas.family(name) == family
 
 
-def test_a_small_quota_is_refused_and_an_unknown_one_is_not() -> None:
-    need = Need(family="G and VT", purchase="spot", vcpus=20)
-    with pytest.raises(QuotaError, match="is 16, and 20 are needed"):
-        quotas.require(answering({"Quota": {"Value": 16.0}}), need)
-    quotas.require(answering({"Quota": {"Value": 20.0}}), need)
-    quotas.require(answering(DENIED), need)
+@pytest.mark.parametrize(
+    ("answer", "used", "sentence"),
+    [
+        ({"Quota": {"Value": 16.0}}, 0, "is 16, 20 are needed.\n"),
+        ({"Quota": {"Value": 32.0}}, 16, "is 32, 20 are needed and 16 are in use.\n"),
+        ({"Quota": {"Value": 36.0}}, 16, ""),
+        (DENIED, 0, ""),
+    ],
+    ids=["too small", "in use", "enough", "unknown"],
+)
+def test_a_small_quota_is_refused_and_an_unknown_one_is_not(answer: Any, used: int, sentence: str) -> None:
+    need, region = Need(family="G and VT", purchase="spot", vcpus=20), answering(answer)
+    found = quotas.lines(region, [need], {(need.family, need.purchase): used})
+    with pytest.raises(QuotaError) if sentence else nullcontext() as refused:
+        quotas.require(region, found)
+    if refused:
+        assert sentence in str(refused.value)
+        assert f"--desired-value {20 + used}" in str(refused.value)
 
 
 def test_retired_types_become_todays_and_nothing_is_asked_twice() -> None:

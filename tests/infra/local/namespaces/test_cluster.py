@@ -79,7 +79,7 @@ class Cluster:
         return sorted(found, key=lambda one: "master" not in str(one["Tags"]))
 
     def host(self, instance: dict[str, Any]) -> SSHHost:
-        [key] = [path for path in (self.home / "keys").rglob("*") if path.is_file()]
+        [key] = [path for path in (self.home / "local/keys").rglob("*") if path.is_file()]
         known = self.home / f"known-{len(self._hosts)}"
         host = SSHHost(
             instance["InstanceId"], instance["PublicIpAddress"], user="ubuntu", key=key, known_hosts=known

@@ -1,0 +1,104 @@
+"""Undo: taking down a cluster, on purpose or because its launch did not come to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from infra.cloud import Cloud, look
+from infra.ec2 import keys, nodes, sweep
+from infra.ec2.sweep import Resource
+from infra.errors import InfraError, Interrupted, Leftovers
+from infra.events import Emit, Note, Removed
+from infra.interrupts import interrupts_answered
+from infra.provision import phase
+
+GONE_SECONDS = 300.0
+
+
+def destroy(cloud: Cloud, name: str, emit: Emit, *, keep: str = "") -> list[Resource]:
+    """Remove all of the cluster but the resource ``keep``, in whatever state it is; what there was.
+
+    Raises Leftovers.
+    """
+    with _rest_is_told(cloud, name), phase(emit, "remove"):
+        removed = sweep.remove_all(cloud.region, name, emit, settle_seconds=cloud.poll_seconds, keep=keep)
+    keys.forget(cloud.home, cloud.region.name, name)
+    return removed
+
+
+def end(cloud: Cloud, name: str, ids: set[str]) -> None:
+    """End some nodes of the cluster and wait until they are gone. Raises DeadlineExceeded."""
+    nodes.terminate(cloud.region, sorted(ids))
+    nodes.wait_gone(
+        cloud.region,
+        name,
+        lambda node: node.id in ids,
+        deadline_seconds=GONE_SECONDS,
+        poll_seconds=cloud.poll_seconds,
+    )
+
+
+@contextmanager
+def undone_on_failure(
+    cloud: Cloud, name: str, emit: Emit, *, kept: set[str], whole: bool, fence: str
+) -> Iterator[None]:
+    """Whatever ends the body before its end, an interrupt too, first takes down what was made.
+
+    ``whole``: all of the cluster but its ``fence``; otherwise the nodes that are not ``kept``. A further
+    interrupt is told that this goes on; the one after that ends it. Raises the body's error, Leftovers with
+    it if not everything could be removed, or Interrupted if that was not waited for.
+    """
+
+    def tell(signal: str) -> None:
+        emit(
+            Note(
+                text=f"{signal}: still removing what was made of {name}, which would go on costing money; "
+                "wait, or interrupt once more to leave it as it is."
+            )
+        )
+
+    try:
+        yield
+    except BaseException as error:
+        try:
+            with interrupts_answered(tell):
+                if whole:
+                    _take_down(cloud, name, emit, fence)
+                else:
+                    _take_back(cloud, name, kept, emit)
+        except (InfraError, OSError) as second:
+            raise Leftovers(
+                f"{error}\nand not everything that had been made could be removed: {second}\n"
+                f"  try: {cloud.command('destroy', name)}"
+            ) from error
+        raise
+
+
+@contextmanager
+def _rest_is_told(cloud: Cloud, name: str) -> Iterator[None]:
+    """An interrupt in here says how what is left is removed."""
+    try:
+        yield
+    except Interrupted as stop:
+        raise Interrupted(
+            f"{stop} before all of {name} was removed; {cloud.command('destroy', name)} removes the rest"
+        ) from None
+
+
+def _take_down(cloud: Cloud, name: str, emit: Emit, fence: str) -> None:
+    emit(Note(text=f"The launch of {name} did not succeed; removing what it made."))
+    removed = destroy(cloud, name, emit, keep=fence)
+    emit(Note(text=f"{len(removed)} resources removed, 0 resources left."))
+
+
+def _take_back(cloud: Cloud, name: str, kept: set[str], emit: Emit) -> None:
+    """Of a cluster that was ready before: the nodes that are new."""
+    with _rest_is_told(cloud, name):
+        added = {node.id for node in look(cloud, name).nodes} - kept
+        if not added:
+            return
+        emit(Note(text=f"The change of {name} did not succeed; removing the nodes it added."))
+        end(cloud, name, added)
+    for identity in sorted(added):
+        emit(Removed(kind="instance", id=identity))
