@@ -6,8 +6,8 @@
                             worker-3.f32          the history of worker 3's solver
                             manifest.json         size and SHA-256 of each, places in the shards; written last
 
-A checkpoint counts only if its manifest is whole and every file is what the manifest says: one that was torn
-or has rotted is passed over for the one before it. The last ``keep`` are kept.
+A checkpoint appears whole or not at all (``storage.py``), and counts only if every file is what its manifest
+says: one that was torn or has rotted is passed over for the one before it. The last ``keep`` are kept.
 
     checkpoints = Checkpoints("s3://bucket/run-7", every=10)
     for done in train(workers, settings, outer, **resumed(checkpoints.latest(), workers, outer)):
@@ -23,11 +23,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
 import numpy as np
 
 from sparknet.errors import CheckpointError, UsageError
 from sparknet.outer import Outer
+from sparknet.storage import storage
 from sparknet.training import Round, Workers, WorkerState
 from sparknet.weights import Vector
 
@@ -59,7 +59,7 @@ class Checkpoints:
             if value < 1:
                 raise UsageError(f"{name} is {value} checkpoints: at least 1 is needed")
         self.folder, self.every, self.keep = folder, every, keep
-        self._files, self._root = fsspec.core.url_to_fs(folder, **options)
+        self._storage = storage(folder, last=_MANIFEST, **options)
 
     def after(self, done: Round, workers: Workers, outer: Outer) -> bool:
         """Save the state of affairs after a round if one is due, as it is after the last; whether it was."""
@@ -78,12 +78,8 @@ class Checkpoints:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, then remove those that are too many. Raises CheckpointError if it cannot."""
-        folder = f"{self._root}/round-{checkpoint.round:08d}"
         try:
-            self._remove(folder)
-            self._files.makedirs(folder, exist_ok=True)
-            files = {name: self._write(folder, name, vector) for name, vector in _vectors(checkpoint)}
-            self._write_manifest(folder, checkpoint, files)
+            self._storage.publish(_name(checkpoint.round), _contents(checkpoint))
             self._remove_old(checkpoint.round)
         except OSError as error:
             raise CheckpointError(
@@ -93,35 +89,34 @@ class Checkpoints:
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None if there has never been one.
 
-        Raises CheckpointError if there are some and none can be used.
+        Raises CheckpointError if there are some and none can be used, or if the folder cannot be read.
         """
         broken = []
-        for folder in self._folders():
+        for name in self._names():
             try:
-                return self._load(folder)
+                return self._load(name)
             except (CheckpointError, OSError, KeyError, TypeError, ValueError) as error:
-                broken.append(f"{folder}: {error}")
-                log.warning("passed over a checkpoint: %s", broken[-1])
+                broken.append(f"{name}: {error}")
+                log.warning("passed over a checkpoint in %s: %s", self.folder, broken[-1])
         if broken:
-            raise CheckpointError("no checkpoint can be used: " + "; ".join(broken))
+            raise CheckpointError(f"no checkpoint in {self.folder} can be used: {'; '.join(broken)}")
         return None
 
-    # -- reading --------------------------------------------------------------------------------------------
+    def _names(self) -> list[str]:
+        """All that were completed, the newest first."""
+        try:
+            return self._storage.names("round-*")[::-1]
+        except OSError as error:
+            raise CheckpointError(f"{self.folder} cannot be read: {error}") from error
 
-    def _folders(self) -> list[str]:
-        """All that may be checkpoints, newest first; a folder without a manifest was never finished."""
-        self._files.invalidate_cache()
-        manifests = self._files.glob(f"{self._root}/round-*/{_MANIFEST}")
-        return sorted((str(path).removesuffix(f"/{_MANIFEST}") for path in manifests), reverse=True)
-
-    def _load(self, folder: str) -> Checkpoint:
-        manifest = _opened(self._files.cat_file(f"{folder}/{_MANIFEST}"))
-        vectors = {name: self._read(folder, name, facts) for name, facts in manifest["files"].items()}
+    def _load(self, name: str) -> Checkpoint:
+        manifest = _opened(self._storage.read(name, _MANIFEST))
+        vectors = {file: self._vector(name, file, facts) for file, facts in manifest["files"].items()}
         return Checkpoint(
             round=int(manifest["round"]),
             lr=float(manifest["lr"]),
             weights=vectors["weights.f32"],
-            outer={name: vectors[file] for name, file in manifest["outer"].items()},
+            outer={outer: vectors[file] for outer, file in manifest["outer"].items()},
             workers={
                 int(number): WorkerState(
                     iteration=int(state["iteration"]),
@@ -132,47 +127,18 @@ class Checkpoints:
             },
         )
 
-    def _read(self, folder: str, name: str, facts: Mapping[str, Any]) -> Vector:
-        data = self._files.cat_file(f"{folder}/{name}")
-        if len(data) != facts["bytes"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
-            raise CheckpointError(f"{name} is not what was written ({len(data):,} bytes)")
+    def _vector(self, name: str, file: str, facts: Mapping[str, Any]) -> Vector:
+        data = self._storage.read(name, file)
+        if facts != _facts(data):
+            raise CheckpointError(f"{file} is not what was written ({len(data):,} bytes)")
         return np.frombuffer(data, "<f4").astype(np.float32)
-
-    # -- writing --------------------------------------------------------------------------------------------
-
-    def _write(self, folder: str, name: str, vector: Vector) -> dict[str, Any]:
-        data = np.ascontiguousarray(vector, "<f4").tobytes()
-        self._files.pipe_file(f"{folder}/{name}", data)
-        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-    def _write_manifest(self, folder: str, checkpoint: Checkpoint, files: Mapping[str, Any]) -> None:
-        manifest = {
-            "format": _FORMAT,
-            "round": checkpoint.round,
-            "lr": checkpoint.lr,
-            "files": files,
-            "outer": {name: _outer_file(name) for name in checkpoint.outer},
-            "workers": {
-                str(number): {"iteration": state.iteration, "position": state.position}
-                for number, state in checkpoint.workers.items()
-            },
-        }
-        self._files.pipe_file(f"{folder}/{_MANIFEST}", _sealed(manifest))
 
     def _remove_old(self, newest: int) -> None:
         """Keep the last ones up to ``newest``; later ones belong to a run that this one has replaced."""
-        names = {folder: int(folder.rsplit("-", 1)[1]) for folder in self._folders()}
-        past = [folder for folder, number in names.items() if number <= newest]
-        later = [folder for folder, number in names.items() if number > newest]
-        for folder in [*later, *past[self.keep :]]:
-            self._remove(folder)
-
-    def _remove(self, folder: str) -> None:
-        """The manifest goes first, so that what is left of a removal is no checkpoint."""
-        if self._files.exists(f"{folder}/{_MANIFEST}"):
-            self._files.rm(f"{folder}/{_MANIFEST}")
-        if self._files.exists(folder):
-            self._files.rm(folder, recursive=True)
+        names = self._names()
+        past = [name for name in names if name <= _name(newest)]
+        for name in [*(set(names) - set(past)), *past[self.keep :]]:
+            self._storage.remove(name)
 
 
 def resumed(checkpoint: Checkpoint | None, workers: Workers, outer: Outer) -> dict[str, Any]:
@@ -184,6 +150,24 @@ def resumed(checkpoint: Checkpoint | None, workers: Workers, outer: Outer) -> di
     return {"weights": checkpoint.weights, "done": checkpoint.round, "lr": checkpoint.lr}
 
 
+def _name(number: int) -> str:
+    return f"round-{number:08d}"
+
+
+def _contents(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
+    """The files, the manifest of all others last."""
+    files = {}
+    for name, vector in _vectors(checkpoint):
+        data = np.ascontiguousarray(vector, "<f4").tobytes()
+        files[name] = _facts(data)
+        yield name, data
+    yield _MANIFEST, _sealed(_manifest(checkpoint, files))
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
 def _vectors(checkpoint: Checkpoint) -> Iterator[tuple[str, Vector]]:
     yield "weights.f32", checkpoint.weights
     for name, vector in checkpoint.outer.items():
@@ -191,6 +175,20 @@ def _vectors(checkpoint: Checkpoint) -> Iterator[tuple[str, Vector]]:
     for number, state in checkpoint.workers.items():
         if state.history is not None:
             yield _worker_file(number), state.history
+
+
+def _manifest(checkpoint: Checkpoint, files: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "round": checkpoint.round,
+        "lr": checkpoint.lr,
+        "files": files,
+        "outer": {name: _outer_file(name) for name in checkpoint.outer},
+        "workers": {
+            str(number): {"iteration": state.iteration, "position": state.position}
+            for number, state in checkpoint.workers.items()
+        },
+    }
 
 
 def _outer_file(name: str) -> str:

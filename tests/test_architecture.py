@@ -32,8 +32,6 @@ LAYERS = {
         ("infra.local",),
         ("infra.image",),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
-        ("infra.undo",),
-        ("infra.cloud",),
         ("infra.undo", "infra.replacement"),
         ("infra.cloud",),
         ("infra.plan", "infra.provision", "infra.costs"),
@@ -55,7 +53,7 @@ LAYERS = {
         ("sparknet.rounds", "sparknet.costs"),
         ("sparknet.outer", "sparknet.merge"),
         ("sparknet.caffe", "sparknet.data"),
-        ("sparknet.weights", "sparknet.wire"),
+        ("sparknet.weights", "sparknet.wire", "sparknet.storage"),
         ("sparknet.errors",),
     ),
 }

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import fsspec
 import numpy as np
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 
 from sparknet.checkpoint import Checkpoint, Checkpoints, resumed
 from sparknet.data import contiguous
@@ -15,12 +22,14 @@ from sparknet.errors import CheckpointError, UsageError
 from sparknet.local import LocalWorkers
 from sparknet.outer import Average, DiLoCo, Outer, SlowMo
 from sparknet.replica import TorchReplica
+from sparknet.storage import Contents
 from sparknet.training import Momentum, Settings, WorkerState, train
 from sparknet.weights import Vector
 from sparknet.worker import Recipe
 from tests.sparknet.small import digest, pictures, small_net, small_recipe
 from tests.sparknet.test_replica import caffe_model
 
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = pictures()
 
 
@@ -144,27 +153,131 @@ def test_a_damaged_checkpoint_is_passed_over(file: str, damage: str, tmp_path: P
     assert same(latest, checkpoint_of(1))
 
 
-def test_a_save_that_was_cut_off_at_any_write_leaves_the_one_before(tmp_path: Path) -> None:
-    for writes in range(4):
-        folder = tmp_path / str(writes)
-        checkpoints = saved(folder, 1)
-        left = iter(range(writes))
-        pipe = checkpoints._files.pipe_file
+def failing_after(writes: int, contents: Contents) -> Iterator[tuple[str, bytes]]:
+    for number, file in enumerate(contents):
+        if number == writes:
+            raise OSError(28, "No space left on device")
+        yield file
 
-        def failing(path: str, data: bytes, left=left, pipe=pipe) -> None:  # type: ignore[no-untyped-def]
-            if next(left, None) is None:
-                raise OSError(28, "No space left on device")
-            pipe(path, data)
 
-        checkpoints._files.pipe_file = failing
-        try:
-            with pytest.raises(CheckpointError, match=r"round 2 could not be saved.*No space left"):
-                checkpoints.save(checkpoint_of(2))
-        finally:
-            checkpoints._files.pipe_file = pipe
-        latest = checkpoints.latest()
+@pytest.mark.parametrize("place", ["disk", "store"])
+@pytest.mark.parametrize("writes", range(4))
+def test_a_save_that_was_cut_off_at_any_write_leaves_the_one_before(
+    place: str, writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(str(tmp_path) if place == "disk" else f"memory://cut-off/{writes}", keep=9)
+    checkpoints.save(checkpoint_of(1))
+    publish = checkpoints._storage.publish
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._storage, "publish", lambda n, c: publish(n, failing_after(writes, c)))
+        with pytest.raises(CheckpointError, match=r"round 2 could not be saved.*No space left"):
+            checkpoints.save(checkpoint_of(2))
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert same(latest, checkpoint_of(1))
+    checkpoints.save(checkpoint_of(2))
+    again = checkpoints.latest()
+    assert again is not None
+    assert same(again, checkpoint_of(2))
+    if place == "disk":
+        assert [path.name for path in sorted(tmp_path.iterdir())] == ["round-00000001", "round-00000002"]
+
+
+def test_on_a_disk_all_is_synced_before_it_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(descriptor: int) -> None:
+        calls.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        fsync(descriptor)
+
+    def renamed(source: str, target: str) -> None:
+        calls.append(("rename", Path(target).name))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    saved(tmp_path, 1)
+    assert calls == [
+        *(("sync", file) for file in FILES),
+        ("sync", ".round-00000001.partial"),
+        ("rename", "round-00000001"),
+        ("sync", tmp_path.name),
+    ]
+
+
+SAVER = """
+import sys
+import numpy as np
+from sparknet.checkpoint import Checkpoint, Checkpoints
+checkpoints = Checkpoints(sys.argv[1])
+for number in range(int(sys.argv[2]), 10**6):
+    checkpoints.save(Checkpoint(round=number, lr=0.1, weights=np.full(1000, number, np.float32)))
+    print(number, flush=True)
+"""
+
+
+def test_a_process_killed_while_it_saves_leaves_the_last_that_it_had_saved(tmp_path: Path) -> None:
+    """Whatever it was doing: what it said was saved is there, and at most one more."""
+    rng, last = np.random.default_rng(5), 0
+    for _ in range(3):
+        command = [sys.executable, "-c", SAVER, str(tmp_path), str(last + 1)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            for _ in range(int(rng.integers(3, 12))):
+                last = int(process.stdout.readline())
+            time.sleep(float(rng.uniform(0, 0.02)))
+            process.kill()
+            last = int((process.stdout.read().split() or [last])[-1])
+        latest = Checkpoints(str(tmp_path)).latest()
         assert latest is not None
-        assert same(latest, checkpoint_of(1))
+        assert last <= latest.round <= last + 1
+        assert np.array_equal(latest.weights, np.full(1000, latest.round, np.float32))
+        last = latest.round
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a simulated S3."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name, value in (("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "key")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket="runs")
+    yield "s3://runs"
+    server.stop()
+
+
+def test_s3_will_do(bucket: str) -> None:
+    checkpoints = Checkpoints(f"{bucket}/deep/7", keep=2)
+    assert checkpoints.latest() is None
+    for number in (1, 2, 3, 3):
+        checkpoints.save(checkpoint_of(number))
+    client = boto3.client("s3")
+    keys = [entry["Key"] for entry in client.list_objects_v2(Bucket="runs")["Contents"]]
+    assert {key.split("/")[2] for key in keys if not key.endswith("/")} == {
+        "round-00000002",
+        "round-00000003",
+    }
+    client.put_object(Bucket="runs", Key="deep/7/round-00000003/weights.f32", Body=b"rotten")
+    latest = Checkpoints(f"{bucket}/deep/7").latest()
+    assert latest is not None
+    assert same(latest, checkpoint_of(2))
+
+
+def test_a_bucket_that_is_not_there_is_one_message(bucket: str) -> None:
+    with pytest.raises((CheckpointError, UsageError), match="s3://nobody"):
+        Checkpoints("s3://nobody/x").save(checkpoint_of(1))
+
+
+def test_a_place_that_nothing_here_can_open_is_refused() -> None:
+    with pytest.raises(UsageError, match="nosuch://x cannot be used: Protocol not known"):
+        Checkpoints("nosuch://x")
 
 
 def test_if_all_are_damaged_it_says_so(tmp_path: Path) -> None:
