@@ -89,7 +89,10 @@ def mount_point(name):
 def write_error(place):
     probe = place / f".gate-{os.getpid()}"
     try:
-        probe.write_bytes(PROBE)
+        with probe.open("wb") as stream:
+            stream.write(PROBE)
+            stream.flush()
+            os.fsync(stream.fileno())  # a disk that is gone takes what only memory has to hold
         probe.unlink()
     except OSError as error:
         return error.strerror or str(error)

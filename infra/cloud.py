@@ -12,7 +12,7 @@ from infra.ec2 import nodes
 from infra.ec2.nodes import MASTER, WORKER, Node
 from infra.ec2.region import Region
 from infra.errors import ClusterNotFound
-from infra.provision import Member
+from infra.provision import Member, Pace
 from infra.remote import Host
 
 
@@ -26,6 +26,12 @@ class Cloud:
     caller_address: Callable[[], str]  # CIDR that ssh will come from
     home: Path
     poll_seconds: float = 2.0
+    login_seconds: float = 180.0  # until a machine that runs has to let us in
+
+    @property
+    def pace(self) -> Pace:
+        """How patient it is to be with one node."""
+        return Pace(poll_seconds=min(self.poll_seconds, 2.0), login_seconds=self.login_seconds)
 
     def command(self, verb: str, name: str) -> str:
         """What to type for ``verb`` on the cluster ``name`` of this cloud."""
@@ -35,11 +41,12 @@ class Cloud:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A cluster as it was found: its living nodes."""
+    """A cluster as it was found: its living nodes, and the ids of ended ones that EC2 still lists."""
 
     name: str
     master: Node | None
     workers: tuple[Node, ...]
+    ended: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -90,4 +97,5 @@ def of_nodes(name: str, found: list[Node]) -> Cluster:
         name=name,
         master=masters[0] if masters else None,
         workers=tuple(node for node in living if node.role == WORKER),
+        ended=tuple(node.id for node in found if not node.is_alive),
     )

@@ -10,14 +10,16 @@ What a cluster is stands in the tags of its resources and nowhere else.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from infra import bootstrap, plan, provision, service
+from infra import bootstrap, journal, plan, provision, replacement, service
 from infra.cloud import Cloud, Cluster, connect, find, in_all_regions, look, names, of_nodes
 from infra.ec2 import fence, fleet, keys, network, nodes, template
 from infra.ec2.network import SecurityGroup
 from infra.ec2.tags import Stamp
-from infra.errors import InfraError
+from infra.errors import InfraError, SetupError
 from infra.events import Emit, Note
 from infra.provision import Member, phase
 from infra.spec import ClusterSpec
@@ -79,17 +81,50 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
             found = found or _survey(cloud, spec, emit)
             with phase(emit, "network"):
                 stamp, group = _make_ground(cloud, spec, found, ground, has_nodes=bool(before.nodes))
-            with phase(emit, "buy"):
-                _make_nodes(cloud, spec, found, stamp, group, before, emit)
-            with phase(emit, "boot"):
-                _remove_surplus(cloud, spec, before)
-                cluster = _wait_for_nodes(cloud, spec)
-            gpus = {name: one.gpus for name, one in found.types.items()}
-            provision.set_up(
-                spec, cluster.nodes, cloud.connect, gpus, emit, poll_seconds=min(cloud.poll_seconds, 2.0)
+            setup = provision.Setup(
+                spec=spec,
+                connect=journal.recorded(
+                    cloud.connect, journal.folder_of(cloud.home, region.name, spec.name)
+                ),
+                gpus={name: one.gpus for name, one in found.types.items()},
+                emit=emit,
+                pace=cloud.pace,
             )
+
+            def buy(there: Cluster) -> None:
+                _make_nodes(cloud, spec, found, stamp, group, there, emit)
+
+            cluster = _bring_up(cloud, setup, buy, kept)
             network.mark_ready(region, group, secrets.token_hex(8))
     return cluster
+
+
+def _bring_up(
+    cloud: Cloud, setup: provision.Setup, buy: Callable[[Cluster], None], kept: Collection[str]
+) -> Cluster:
+    """Buy what is missing and set it up; nodes that fail are replaced, as many as the spec allows."""
+    spec, emit, left = setup.spec, setup.emit, setup.spec.most_replaced
+    while True:
+        before = look(cloud, spec.name)
+        with phase(emit, "buy"):
+            buy(before)
+        with phase(emit, "boot"):
+            _remove_surplus(cloud, spec, before)
+            cluster = _wait_for_nodes(cloud, spec)
+        try:
+            provision.set_up(setup, cluster.nodes)
+        except SetupError as error:
+            failed = replacement.candidates(error, cluster, kept=kept, most=left)
+            if not failed:
+                raise
+            left -= len(failed)
+            replacement.discard(cloud, spec.name, failed, error, emit)
+        else:
+            return cluster
+
+
+def _journals(cloud: Cloud, name: str) -> Path:
+    return journal.folder_of(cloud.home, cloud.region.name, name)
 
 
 def _is_unfinished(cloud: Cloud, name: str) -> bool:
@@ -159,13 +194,13 @@ def _make_nodes(
             template=ours,
             stamp=stamp,
             purchase=spec.purchase,
-            existing=tuple(node.id for node in before.workers),
+            existing=(*(node.id for node in before.workers), *before.ended),
         )
         zones |= fleet.buy_workers(region, order, emit, deadline_seconds=CAPACITY_SECONDS)
     if before.master is None:
         # next to the workers: traffic between zones costs
         places = sorted(found.master_places, key=lambda place: (place.zone not in zones, place.zone))
-        fleet.buy_master(region, places, ours, stamp, emit)
+        fleet.buy_master(region, places, ours, stamp, emit, ended=before.ended)
 
 
 def recipe(spec: ClusterSpec, found: plan.Survey, group: SecurityGroup) -> template.Recipe:

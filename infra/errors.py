@@ -32,13 +32,17 @@ A message says what is wrong, where, and what to do about it, in one sentence wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class InfraError(Exception):
-    """Base of everything ``infra`` raises on purpose."""
+    """Base of everything ``infra`` raises on purpose.
+
+    ``nodes``: names of the nodes it is about; with others in their place it may not come again.
+    """
 
     exit_status = 6
+    nodes: tuple[str, ...] = ()
 
 
 class UsageError(InfraError):
@@ -94,7 +98,11 @@ class CloudError(SetupError):
 
 
 class DeadlineExceeded(SetupError):  # noqa: N818
-    """A wait ended before what it waited for came."""
+    """A wait ended before what it waited for came; ``nodes`` are those that kept it waiting."""
+
+    def __init__(self, message: str, *, nodes: Iterable[str] = ()) -> None:
+        self.nodes = tuple(nodes)
+        super().__init__(message)
 
 
 class Leftovers(SetupError):  # noqa: N818
@@ -104,12 +112,16 @@ class Leftovers(SetupError):  # noqa: N818
 class GateFailed(SetupError):  # noqa: N818
     """Nodes that cannot compute, write, reach or agree with each other; the message is a table of them."""
 
+    def __init__(self, message: str, *, nodes: Iterable[str] = ()) -> None:
+        self.nodes = tuple(nodes)
+        super().__init__(message)
+
 
 class HostError(SetupError):
     """Something about one host; ``host`` is its name."""
 
     def __init__(self, host: str, message: str) -> None:
-        self.host = host
+        self.host, self.said, self.nodes = host, message, (host,)
         super().__init__(f"{host}: {message}")
 
 
@@ -157,7 +169,7 @@ class HostsFailed(SetupError):  # noqa: N818
     """Several hosts failed; ``failures`` maps each host's name to its own error."""
 
     def __init__(self, failures: Mapping[str, Exception], total: int) -> None:
-        self.failures, self.total = dict(failures), total
+        self.failures, self.total, self.nodes = dict(failures), total, tuple(failures)
         super().__init__(f"{len(failures)} of {total} nodes failed{_reasons(self.failures)}")
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+READY = "ready"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseStarted:
@@ -26,10 +28,19 @@ class PhaseEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeProgress:
-    """A node entered a step of its own."""
+    """A node entered a step of its own; ``READY`` after its last one."""
 
     node: str
     phase: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeReplaced:
+    """A node that failed is ended; another one takes its place."""
+
+    node: str
+    id: str
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +88,17 @@ class Note:
     text: str
 
 
-Event = PhaseStarted | PhaseEnded | NodeProgress | PoolAnswered | Retrying | Removed | CheckFailed | Note
+Event = (
+    PhaseStarted
+    | PhaseEnded
+    | NodeProgress
+    | NodeReplaced
+    | PoolAnswered
+    | Retrying
+    | Removed
+    | CheckFailed
+    | Note
+)
 Emit = Callable[[Event], None]
 
 

@@ -160,10 +160,11 @@ def findings(told: Sequence[Facts]) -> tuple[Finding, ...]:
 def require_none(found: Sequence[Finding], nodes: int) -> None:
     """Raises GateFailed with the table of ``found``, unless it is empty."""
     if found:
-        failed = len({one.node for one in found})
+        failed = sorted({one.node for one in found})
         raise GateFailed(
-            f"{failed} of {nodes} nodes are not fit to train together:\n"
-            + "\n".join(f"    {one}" for one in found)
+            f"{len(failed)} of {nodes} nodes are not fit to train together:\n"
+            + "\n".join(f"    {one}" for one in found),
+            nodes=failed,
         )
 
 

@@ -147,13 +147,14 @@ def _buy(cloud: Cloud, spec: ClusterSpec, found: plan.Survey, stamp: Stamp, emit
 def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: plan.Survey, emit: Emit) -> gate.Facts:
     """Run ``ami/``, let the builder pass the gate, and take away what no other node may have."""
     gpus = {name: one.gpus for name, one in found.types.items()}
-    expected = gpus.get(node.instance_type, 0) if spec.require_gpus else 0
-    ((member, _),) = provision.prepare(
-        spec, [node], cloud.connect, gpus, emit, poll_seconds=min(cloud.poll_seconds, 2.0)
-    )
-    host, scripts = member.host, member.host.root / bootstrap.ON_NODE
+    setup = provision.Setup(spec=spec, connect=cloud.connect, gpus=gpus, emit=emit, pace=cloud.pace)
+    with phase(emit, "prepare"):
+        host = setup.prepare(node, mount=False).member.host
+    scripts = host.root / bootstrap.ON_NODE
     with phase(emit, "verify"):
-        facts = gate.inspect(host, node.name, [host.root / "var/lib/sparknet"], gpus=expected)
+        facts = gate.inspect(
+            host, node.name, [host.root / "var/lib/sparknet"], gpus=setup.expected_gpus(node)
+        )
         wrong = gate.findings([facts])
         for one in wrong:
             emit(CheckFailed(node=one.node, check=one.check, said=one.said))

@@ -1,14 +1,15 @@
 """Provision: from running machines to a ready Spark. Log in, install, mount, configure, start, wait,
 verify.
 
-All of it works on all nodes at once, and can be done again: what is there already stays as it is.
+Each node goes through the first three at its own speed, all nodes at once; a step that fails is tried a
+second time. All of it can be done again: what is there already stays as it is.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +19,22 @@ from typing import TypeVar
 
 from infra import bootstrap, disks, gate, service
 from infra.ec2.nodes import MASTER, WORKER, Node
-from infra.errors import CommandFailed, DeadlineExceeded, HostRefused, HostRejectedLogin, HostUnreachable
-from infra.events import CheckFailed, Emit, NodeProgress, PhaseEnded, PhaseStarted
+from infra.errors import (
+    CommandFailed,
+    CommandTimedOut,
+    DeadlineExceeded,
+    HostRefused,
+    HostRejectedLogin,
+    HostUnreachable,
+    SetupError,
+    last_lines,
+)
+from infra.events import READY, CheckFailed, Emit, NodeProgress, PhaseEnded, PhaseStarted
 from infra.remote import Host, on_all, write_text
 from infra.spec import ClusterSpec
 
-LOGIN_SECONDS = 300.0
-LOGIN_GRACE_SECONDS = 45.0  # cloud-init puts the key in place a while after sshd answers
 READY_SECONDS = 180.0
+LOGS_SHOWN = 3  # of workers that did not come up
 
 T = TypeVar("T")
 
@@ -42,6 +51,96 @@ class Member:
         return self.node.name
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How long to wait for a node's first answer, and how often to ask."""
+
+    poll_seconds: float = 2.0
+    login_seconds: float = 180.0  # a GPU image is up a minute or two after EC2 calls it running
+
+    @property
+    def key_seconds(self) -> float:
+        """cloud-init puts the key in place a while after sshd answers."""
+        return self.login_seconds / 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A node with everything installed that does not depend on the others."""
+
+    member: Member
+    machine: service.Machine
+    folders: tuple[PurePosixPath, ...] = ()  # for what spills
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all nodes are set up with; ``gpus`` is how many each instance type has."""
+
+    spec: ClusterSpec
+    connect: Callable[[Node], Host]
+    gpus: Mapping[str, int]
+    emit: Emit
+    pace: Pace = Pace()
+
+    def prepare(self, node: Node, *, mount: bool = True) -> Prepared:
+        """Log in, install and, if ``mount``, mount the disks. Raises HostError, SetupError."""
+        member = self._log_in(node)
+        self._install(member)
+        machine = _twice(lambda: service.machine(member.host))
+        if not mount:
+            return Prepared(member=member, machine=machine)
+        self.emit(NodeProgress(node=node.name, phase="disks"))
+        folders = _twice(lambda: disks.prepare(member.host, node.volumes))
+        return Prepared(member=member, machine=machine, folders=folders)
+
+    def expected_gpus(self, node: Node) -> int:
+        """How many GPUs the node has to show: the master computes nothing."""
+        is_asked = self.spec.require_gpus and node.role == WORKER
+        return self.gpus.get(node.instance_type, 0) if is_asked else 0
+
+    def _log_in(self, node: Node) -> Member:
+        """The node's host, once it runs commands. Raises what the last attempt raised."""
+        self.emit(NodeProgress(node=node.name, phase="connect"))
+        host, began = self.connect(node), time.monotonic()
+        while True:
+            try:
+                host.run("true", timeout_seconds=30)
+            except (HostRefused, HostUnreachable, HostRejectedLogin) as error:
+                patience = self.pace.login_seconds
+                if isinstance(error, HostRejectedLogin):
+                    patience = self.pace.key_seconds
+                if time.monotonic() - began > patience:
+                    host.close()
+                    raise type(error)(
+                        node.name, f"{error.said}; it was tried for {patience:g} s ({node.id})"
+                    ) from None
+            else:
+                return Member(node=node, host=host)
+            time.sleep(self.pace.poll_seconds)
+
+    def _install(self, member: Member) -> None:
+        """Copy ``ami/`` to the node and run its scripts.
+
+        Where they came to their end before, on this node or in the image it started from, only those run
+        again that look at what may have changed since.
+        """
+        host, folder = member.host, member.host.root / bootstrap.ON_NODE
+        mark, recipe = host.root / bootstrap.MARK, bootstrap.recipe(self.spec)
+        known = _twice(
+            lambda: host.run(f"cat {quote(str(mark))}", timeout_seconds=60, check=False).stdout.strip()
+        )
+        if known != recipe:
+            self.emit(NodeProgress(node=member.name, phase="copy"))
+            _twice(lambda: _copy_scripts(host, folder))
+        for step in bootstrap.steps(self.spec, gpus=self.expected_gpus(member.node)):
+            if not (step.is_kept and known == recipe):
+                self.emit(NodeProgress(node=member.name, phase=step.name))
+                _run_step(host, folder, step)
+        if known != recipe:
+            _twice(lambda: write_text(host, mark, recipe))
+
+
 @contextmanager
 def phase(emit: Emit, name: str) -> Iterator[None]:
     """Tell when a step begins, and how long it took when it has succeeded."""
@@ -51,60 +150,51 @@ def phase(emit: Emit, name: str) -> Iterator[None]:
     emit(PhaseEnded(phase=name, seconds=time.monotonic() - began))
 
 
-def set_up(
-    spec: ClusterSpec,
-    nodes: Sequence[Node],
-    connect: Callable[[Node], Host],
-    gpus: dict[str, int],
-    emit: Emit,
-    *,
-    poll_seconds: float,
-) -> service.Health:
+def set_up(setup: Setup, nodes: Sequence[Node]) -> service.Health:
     """Bring ``nodes`` (the master first) to a Spark with all workers; what its master says then.
 
-    ``gpus`` is how many each instance type has. Raises HostsFailed naming every node that failed,
-    DeadlineExceeded, or GateFailed with a table of what keeps nodes from training together.
+    Raises HostsFailed naming every node that failed, DeadlineExceeded, or GateFailed with a table of what
+    keeps nodes from training together; ``nodes`` of each are those to blame.
     """
-    prepared = prepare(spec, nodes, connect, gpus, emit, poll_seconds=poll_seconds)
-    members, machines = [member for member, _ in prepared], [machine for _, machine in prepared]
-    with phase(emit, "disks"):
-        folders = on_all(members, lambda member: disks.prepare(member.host, member.node.volumes))
-    facts = _begin(lambda: _inspect(spec, members, folders, gpus))  # while Spark starts
-    with phase(emit, "spark"):
-        _start_spark(members, _configs(members, machines, folders))
-        master = members[0]
+    with phase(setup.emit, "prepare"):
+        prepared = on_all(nodes, setup.prepare)
+    facts = _begin(lambda: _inspect(setup, prepared))  # while Spark starts
+    with phase(setup.emit, "spark"):
         try:
-            health = service.wait_ready(
-                master.host,
-                master.node.private_ip,
-                [member.node.private_ip for member in members[1:]],
-                deadline_seconds=READY_SECONDS,
-            )
+            health = _bring_up_spark(setup, prepared)
         except DeadlineExceeded:
-            _require_fit(gate.findings(facts.result()), len(members), emit)  # which tells why
+            _require_fit(gate.findings(facts.result()), len(nodes), setup.emit)  # which tells why
             raise
-    with phase(emit, "verify"):
-        unreached = _reach(members, health)
-        _require_fit((*gate.findings(facts.result()), *unreached), len(members), emit)
+    with phase(setup.emit, "verify"):
+        unreached = _reach([one.member for one in prepared], health)
+        _require_fit((*gate.findings(facts.result()), *unreached), len(nodes), setup.emit)
+    for node in nodes:
+        setup.emit(NodeProgress(node=node.name, phase=READY))
     return health
 
 
-def prepare(
-    spec: ClusterSpec,
-    nodes: Sequence[Node],
-    connect: Callable[[Node], Host],
-    gpus: dict[str, int],
-    emit: Emit,
-    *,
-    poll_seconds: float,
-) -> list[tuple[Member, service.Machine]]:
-    """Log in to ``nodes`` and install all that does not depend on the cluster. Raises HostsFailed."""
-    with phase(emit, "connect"):
-        members = on_all(nodes, lambda node: _log_in(node, connect, emit, poll_seconds))
-    with phase(emit, "install"):
-        return list(
-            zip(members, on_all(members, lambda member: _install(spec, member, gpus, emit)), strict=True)
-        )
+def _copy_scripts(host: Host, folder: PurePosixPath) -> None:
+    names = f"{quote(str(folder.parent))} {quote(str(folder))}"
+    host.run(f'sudo mkdir -p {quote(str(folder))} && sudo chown "$(id -un)" {names}', timeout_seconds=60)
+    host.put(bootstrap.AMI, folder)
+
+
+def _run_step(host: Host, folder: PurePosixPath, step: bootstrap.Step) -> None:
+    command = f"bash {quote(str(folder / step.script))}"
+    _twice(lambda: host.run(command, env=step.env, timeout_seconds=step.timeout_seconds))
+
+
+def _twice(work: Callable[[], T]) -> T:
+    """``work``, and once more if it fails: a lost packet, a lock, a disk that shows up late.
+
+    One that was still running at its deadline has had its time.
+    """
+    try:
+        return work()
+    except CommandTimedOut:
+        raise
+    except SetupError:
+        return work()
 
 
 def _require_fit(found: Sequence[gate.Finding], nodes: int, emit: Emit) -> None:
@@ -122,17 +212,14 @@ def _begin(work: Callable[[], T]) -> Future[T]:
         pool.shutdown(wait=False)
 
 
-def _inspect(
-    spec: ClusterSpec,
-    members: list[Member],
-    folders: list[tuple[PurePosixPath, ...]],
-    gpus: dict[str, int],
-) -> list[gate.Facts]:
-    folders_of = dict(zip((member.name for member in members), folders, strict=True))
+def _inspect(setup: Setup, prepared: Sequence[Prepared]) -> list[gate.Facts]:
+    folders = {one.member.name: one.folders for one in prepared}
     return on_all(
-        members,
-        lambda member: gate.inspect(
-            member.host, member.name, folders_of[member.name], gpus=_gpus(spec, member, gpus)
+        [one.member for one in prepared],
+        lambda member: _twice(
+            lambda: gate.inspect(
+                member.host, member.name, folders[member.name], gpus=setup.expected_gpus(member.node)
+            )
         ),
     )
 
@@ -151,80 +238,46 @@ def _reach(members: list[Member], health: service.Health) -> list[gate.Finding]:
     return [finding for found in on_all(members, reach) for finding in found]
 
 
-def _log_in(node: Node, connect: Callable[[Node], Host], emit: Emit, poll_seconds: float) -> Member:
-    """The node's host, once it runs commands. Raises what the last attempt raised."""
-    emit(NodeProgress(node=node.name, phase="connect"))
-    began = time.monotonic()
-    while True:
-        waited = time.monotonic() - began
-        try:
-            host = connect(node)
-            host.run("true", timeout_seconds=30)
-        except (HostRefused, HostUnreachable):
-            if waited > LOGIN_SECONDS:
-                raise
-        except HostRejectedLogin:
-            if waited > LOGIN_GRACE_SECONDS:
-                raise
-        else:
-            return Member(node=node, host=host)
-        time.sleep(poll_seconds)
+def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> service.Health:
+    """Start Spark everywhere and wait for it. Raises DeadlineExceeded with the logs of who is missing."""
+    members = [one.member for one in prepared]
+    for member in members:
+        setup.emit(NodeProgress(node=member.name, phase="spark"))
+    _start_spark(members, _configs(prepared))
+    names = {member.node.private_ip: member.name for member in members[1:]}
+    master = members[0]
+    try:
+        return service.wait_ready(master.host, master.node.private_ip, names, deadline_seconds=READY_SECONDS)
+    except DeadlineExceeded as error:
+        missing = [member for member in members[1:] if member.name in error.nodes][:LOGS_SHOWN]
+        raise DeadlineExceeded(
+            "\n".join((str(error), *map(_end_of_log, missing))), nodes=error.nodes
+        ) from None
 
 
-def _install(spec: ClusterSpec, member: Member, gpus: dict[str, int], emit: Emit) -> service.Machine:
-    """Copy ``ami/`` to the node and run its scripts; each is tried twice.
-
-    Where they came to their end before, on this node or in the image it started from, only those run again
-    that look at what may have changed since.
-    """
-    host, folder = member.host, member.host.root / bootstrap.ON_NODE
-    mark, recipe = host.root / bootstrap.MARK, bootstrap.recipe(spec)
-    known = host.run(f"cat {quote(str(mark))}", timeout_seconds=60, check=False).stdout.strip()
-    if known != recipe:
-        host.run(
-            f'sudo mkdir -p {quote(str(folder))} && sudo chown "$(id -un)" {quote(str(folder.parent))} '
-            f"{quote(str(folder))}",
-            timeout_seconds=60,
-        )
-        host.put(bootstrap.AMI, folder)
-    for step in bootstrap.steps(spec, gpus=_gpus(spec, member, gpus)):
-        if step.is_kept and known == recipe:
-            continue
-        emit(NodeProgress(node=member.name, phase=step.name))
-        command = f"bash {quote(str(folder / step.script))}"
-        first = host.run(command, env=step.env, timeout_seconds=step.timeout_seconds, check=False)
-        if first.exit_status != 0:
-            host.run(command, env=step.env, timeout_seconds=step.timeout_seconds)
-    if known != recipe:
-        write_text(host, mark, recipe)
-    return service.machine(host)
+def _end_of_log(member: Member) -> str:
+    try:
+        ending = last_lines(service.log(member.host, service.WORKER_UNIT))
+    except SetupError as error:
+        return str(error)
+    return f"the end of {member.name}'s log:\n{ending or '    (empty)'}"
 
 
-def _gpus(spec: ClusterSpec, member: Member, gpus: dict[str, int]) -> int:
-    """How many GPUs the node has to show: the master computes nothing."""
-    is_asked = spec.require_gpus and member.node.role == WORKER
-    return gpus.get(member.node.instance_type, 0) if is_asked else 0
-
-
-def _configs(
-    members: list[Member],
-    machines: list[service.Machine],
-    folders: list[tuple[PurePosixPath, ...]],
-) -> list[service.NodeConfig]:
+def _configs(prepared: Sequence[Prepared]) -> list[service.NodeConfig]:
     """Spark's configuration of each node, the master's first."""
-    workers = machines[1:]
-    secret = _secret(members[0])
+    master, workers = prepared[0].member, [one.machine for one in prepared[1:]]
+    secret = _secret(master)
     return [
         service.NodeConfig(
-            address=member.node.private_ip,
-            master_address=members[0].node.private_ip,
-            machine=machine,
-            local_dirs=dirs,
+            address=one.member.node.private_ip,
+            master_address=master.node.private_ip,
+            machine=one.machine,
+            local_dirs=one.folders,
             secret=secret,
             executor_memory_mib=min(worker.spark_memory_mib for worker in workers),
             executor_gpus=min(worker.gpus for worker in workers),
         )
-        for member, machine, dirs in zip(members, machines, folders, strict=True)
+        for one in prepared
     ]
 
 
@@ -241,8 +294,7 @@ def _start_spark(members: list[Member], configs: list[service.NodeConfig]) -> No
 
     def start(member: Member) -> None:
         unit = service.MASTER_UNIT if member.node.role == MASTER else service.WORKER_UNIT
-        service.configure(member.host, config_of[member.name])
-        service.start(member.host, unit, config_of[member.name])
+        _twice(lambda: service.configure(member.host, config_of[member.name]))
+        _twice(lambda: service.start(member.host, unit, config_of[member.name]))
 
-    start(members[0])
-    on_all(members[1:], start)
+    on_all(members, start)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from shlex import quote
@@ -153,16 +153,16 @@ def health(host: Host, address: str) -> Health:
 def wait_ready(
     host: Host,
     address: str,
-    workers: Iterable[str],
+    workers: Mapping[str, str],
     *,
     deadline_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Health:
-    """Wait until the master is ALIVE, and so are the workers at the addresses ``workers``.
+    """Wait until the master is ALIVE, and so are ``workers`` (private address -> name of the node).
 
     The page answers two seconds before the master is of any use, and shows a lost worker as alive for a
     minute: neither an answer nor a number proves anything. Raises DeadlineExceeded, with the end of the
-    master's log.
+    master's log, that names who is missing.
     """
     end, wanted = time.monotonic() + deadline_seconds, set(workers)
     while True:
@@ -171,10 +171,11 @@ def wait_ready(
         if seen.status == "ALIVE" and not missing:
             return seen
         if time.monotonic() > end:
+            lacking = ", ".join(f"{workers[one]} ({one})" for one in sorted(missing)) or "nobody"
             raise DeadlineExceeded(
-                f"Spark's master is {seen.status} after {deadline_seconds:g} s, without its workers at "
-                f"{', '.join(sorted(missing)) or 'nowhere'}; the end of its log:\n"
-                f"{last_lines(log(host, MASTER_UNIT))}"
+                f"Spark's master is {seen.status} after {deadline_seconds:g} s, and lacks {lacking}; the end "
+                f"of its log:\n{last_lines(log(host, MASTER_UNIT))}",
+                nodes=[workers[one] for one in missing] if seen.status == "ALIVE" else [host.name],
             )
         sleep(POLL_SECONDS)
 

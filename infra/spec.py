@@ -21,6 +21,7 @@ VOLUME_TYPES = ("gp3", "gp2", "io1", "io2", "st1", "sc1")
 LOWEST_SPOT_PRICE = 0.001  # EC2 refuses a maximum price at or below this
 MOST_WORKERS = 1000  # an instant fleet launches at most this many
 MOST_HOURS = 24 * 28
+NODES_A_REPLACEMENT = 5
 
 #: Cheapest dollars a GPU that knows bfloat16 first; several, because spot capacity comes and goes.
 GPU_TYPES = ("g6.xlarge", "g5.xlarge", "g4dn.xlarge", "g6.2xlarge", "g5.2xlarge", "g6e.xlarge")
@@ -141,6 +142,7 @@ class ClusterSpec:
     instance_profile: str = ""
     require_gpus: bool = True  # a worker whose type has GPUs must show them
     max_hours: float = 12.0  # the nodes end themselves after this; 0: never
+    replacements: int | None = None  # so many nodes that fail are replaced; None: one in five, at least one
     tags: Mapping[str, str] = field(default_factory=dict)
     purchase: Purchase = Purchase()
     spill: Spill = Spill()
@@ -165,6 +167,10 @@ class ClusterSpec:
             f"-s {self.workers}: EC2 launches at most {MOST_WORKERS} workers in one fleet.",
         )
         require(
+            self.replacements is None or self.replacements >= 0,
+            f"--replacements {self.replacements}: that many nodes cannot be replaced; 0 is none.",
+        )
+        require(
             0 <= self.max_hours <= MOST_HOURS,
             f"--max-hours {self.max_hours:g} is not between 0 (no limit) and {MOST_HOURS}.",
         )
@@ -185,3 +191,8 @@ class ClusterSpec:
     def nodes(self) -> int:
         """Workers and the master."""
         return self.workers + 1
+
+    @property
+    def most_replaced(self) -> int:
+        """How many nodes that fail are replaced before the whole is given up."""
+        return max(1, self.nodes // NODES_A_REPLACEMENT) if self.replacements is None else self.replacements

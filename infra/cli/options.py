@@ -73,6 +73,11 @@ CLUSTER = [
         show_default=True,
         help="The nodes end after so long; 0: never.",
     ),
+    option(
+        "--replacements",
+        type=int,
+        help="So many nodes that fail are replaced.  [default: one in five, at least one]",
+    ),
     option("--max-price-per-hour", type=float, help="Refuse to launch what could cost more, in dollars."),
     option("--ebs-vol-num", type=int, default=1, show_default=True, help="Volumes a node for what spills."),
     option("--ebs-vol-size", type=int, default=100, show_default=True, help="Their size in GiB."),
@@ -169,6 +174,7 @@ def spec(where: Site, values: dict[str, Any]) -> ClusterSpec:
         instance_profile=values["instance_profile_name"],
         require_gpus=where.cloud == AWS and not values["without_gpu"],
         max_hours=values["max_hours"],
+        replacements=values["replacements"],
         tags=_pairs(values["additional_tags"]),
         purchase=Purchase(
             spot_price=values["spot_price"],

@@ -25,6 +25,7 @@ ADDRESS_PAGE = "https://checkip.amazonaws.com"
 LOCAL, AWS = "local", "aws"
 LOCAL_RETRY_SECONDS = 20.0  # a server on this machine that is silent that long is not coming back
 LOCAL_POLL_SECONDS = 0.25
+LOCAL_LOGIN_SECONDS = 45.0  # it counts as running only once its sshd listens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class Site:
             caller_address=lambda: local.caller_address,
             home=self.keeping,
             poll_seconds=LOCAL_POLL_SECONDS,
+            login_seconds=LOCAL_LOGIN_SECONDS,
         )
 
     def _aws(self, emit: Emit) -> Cloud:

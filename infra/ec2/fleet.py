@@ -48,9 +48,7 @@ class Order:
     template: str
     stamp: Stamp
     purchase: Purchase
-    existing: tuple[
-        str, ...
-    ] = ()  # ids of the workers there already: a part of the token, so that growth is new
+    existing: tuple[str, ...] = ()  # ids of the workers there are and were: growth has a token of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +88,19 @@ def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: f
     raise refusal or _no_capacity(region, order, answers, len(bought))
 
 
-def buy_master(region: Region, places: Sequence[Pool], template: str, stamp: Stamp, emit: Emit) -> str:
-    """The id of the new master, on demand: a lost master is a lost job. ``places``: the best first."""
+def buy_master(
+    region: Region,
+    places: Sequence[Pool],
+    template: str,
+    stamp: Stamp,
+    emit: Emit,
+    *,
+    ended: Sequence[str] = (),
+) -> str:
+    """The id of the new master, on demand: a lost master is a lost job. ``places``: the best first.
+
+    ``ended``: ids of nodes that are gone, for the token: the same one would bring back the master that was.
+    """
     failed: list[str] = []
     for place in places:
         try:
@@ -104,7 +113,7 @@ def buy_master(region: Region, places: Sequence[Pool], template: str, stamp: Sta
                 SubnetId=place.subnet_id,
                 LaunchTemplate={"LaunchTemplateId": template, "Version": "$Latest"},
                 TagSpecifications=stamp.specification(INSTANCE_KINDS, MASTER),
-                ClientToken=stamp.token("master", place),
+                ClientToken=stamp.token("master", place, *sorted(ended)),
             )
         except ApiError as error:
             if error.code not in POOL_CODES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from infra.ec2 import tags
@@ -66,6 +67,14 @@ def forget(home: Path, region: str, cluster: str) -> None:
         for folder in (file.parent, file.parent.parent):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def forget_hosts(home: Path, region: str, cluster: str, addresses: Collection[str]) -> None:
+    """Forget the keys that were shown at ``addresses``, which other nodes may get."""
+    file = known_hosts_file(home, region, cluster)
+    if file.exists():
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if line.split(" ", 1)[0] not in addresses))
 
 
 def check_file(file: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.ec2 import tags
 from infra.ec2.region import Region
-from infra.errors import CapacityError, DeadlineExceeded, SetupError
+from infra.errors import CapacityError, DeadlineExceeded, SetupError, last_lines
 
 MASTER, WORKER = "master", "worker"
 GONE = ("terminated", "shutting-down")
@@ -93,12 +93,20 @@ def wait_running(
         if lost and len(alive(nodes)) < count:
             raise _loss(lost[0])
         if time.monotonic() > end:
-            states = ", ".join(f"{node.id} {node.state}" for node in nodes if node.state != "running")
+            others = [node for node in nodes if node.state != "running"]
+            states = ", ".join(f"{node.id} {node.state}" for node in others)
             raise DeadlineExceeded(
                 f"{len(running)} of {count} nodes of {cluster} run after {deadline_seconds:g} s "
-                f"({states or 'EC2 does not list the others'})."
+                f"({states or 'EC2 does not list the others'}).",
+                nodes=[node.name for node in others],
             )
         region.sleep(poll_seconds)
+
+
+def console(region: Region, identity: str, *, lines: int) -> str:
+    """The last lines of what the machine itself said; empty while EC2 has nothing of it."""
+    said = region.read("get_console_output", InstanceId=identity, Latest=True).get("Output", "")
+    return last_lines(str(said), lines)
 
 
 def terminate(region: Region, ids: Iterable[str]) -> None:

@@ -93,7 +93,7 @@ def test_an_image_is_built_and_tagged_and_its_builder_is_gone(cloud: Cloud, orde
     assert max(map(len, known)) <= 128  # as EC2 takes them
     assert max(map(len, known.values())) <= 256
     assert [one.phase for one in events if isinstance(one, PhaseEnded)] == [
-        "choose", "buy", "connect", "install", "verify", "clean", "stop", "image", "remove",
+        "choose", "buy", "prepare", "verify", "clean", "stop", "image", "remove",
     ]  # fmt: skip
 
 

@@ -1,0 +1,94 @@
+"""Journal: all that was run on each node and all that it said, in a file a node on this machine.
+
+What is passed on standard input or in the environment is left out: it may be a secret.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+from infra.ec2.nodes import Node
+from infra.errors import HostError, shorten
+from infra.remote import Host, Result
+
+COMMAND_CHARACTERS = 400
+
+
+def folder_of(home: Path, region: str, cluster: str) -> Path:
+    """Where the files of a cluster's nodes are."""
+    return home / "logs" / region / cluster
+
+
+def recorded(connect: Callable[[Node], Host], folder: Path) -> Callable[[Node], Host]:
+    """``connect``, with a file below ``folder`` for each node."""
+
+    def connect_and_record(node: Node) -> Host:
+        return RecordedHost(connect(node), folder / f"{node.name}-{node.id}.log")
+
+    return connect_and_record
+
+
+class RecordedHost:
+    """A host whose every command goes to ``file`` as well. See ``infra.remote.Host``."""
+
+    def __init__(self, host: Host, file: Path) -> None:
+        self._host, self._file = host, file
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def name(self) -> str:
+        return self._host.name
+
+    @property
+    def root(self) -> PurePosixPath:
+        return self._host.root
+
+    def run(
+        self,
+        command: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout_seconds: float,
+        on_line: Callable[[str], None] | None = None,
+        check: bool = True,
+    ) -> Result:
+        with self._file.open("a", encoding="utf-8", buffering=1) as journal:
+            journal.write(f"{_now()} $ {shorten(command, COMMAND_CHARACTERS)}\n")
+
+            def tell(line: str) -> None:
+                journal.write(f"    {line}\n")
+                if on_line:
+                    on_line(line)
+
+            try:
+                result = self._host.run(
+                    command, env=env, stdin=stdin, timeout_seconds=timeout_seconds, on_line=tell, check=check
+                )
+            except HostError as error:
+                journal.write(f"{_now()} {type(error).__name__}: {shorten(error.said, COMMAND_CHARACTERS)}\n")
+                raise
+            if result.exit_status:
+                journal.write(f"{_now()} status {result.exit_status}\n")
+            return result
+
+    def put(self, source: Path, target: PurePosixPath) -> None:
+        self._note(f"copies {source} to {target}")
+        self._host.put(source, target)
+
+    def get(self, source: PurePosixPath, target: Path) -> None:
+        self._note(f"copies {source} to {target} here")
+        self._host.get(source, target)
+
+    def close(self) -> None:
+        self._host.close()
+
+    def _note(self, text: str) -> None:
+        with self._file.open("a", encoding="utf-8") as journal:
+            journal.write(f"{_now()} {text}\n")
+
+
+def _now() -> str:
+    return time.strftime("%H:%M:%S")

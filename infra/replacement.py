@@ -1,0 +1,57 @@
+"""Replacement: a node that fails while a cluster is brought up is ended, and another one takes its place.
+
+Only where that may help: some nodes failed and others did not, they are few, and none of them was part of a
+cluster that was ready before, where somebody may be at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from infra.cloud import Cloud, Cluster
+from infra.ec2 import keys, nodes
+from infra.ec2.nodes import Node
+from infra.errors import HostsFailed, InfraError, SetupError, shorten
+from infra.events import Emit, NodeReplaced, Note
+from infra.undo import end
+
+CONSOLE_LINES = 10
+
+
+def candidates(error: SetupError, cluster: Cluster, *, kept: Collection[str], most: int) -> tuple[Node, ...]:
+    """The nodes that ``error`` is about, if others may do better in their place; otherwise none.
+
+    ``kept``: ids of nodes that must stay. ``most``: so many may be replaced.
+    """
+    failed = tuple(node for node in cluster.nodes if node.name in error.nodes)
+    is_common = len(failed) == len(
+        cluster.nodes
+    )  # a key, a security group, an image: new nodes are no better
+    if is_common or len(failed) > most or any(node.id in kept for node in failed):
+        return ()
+    return failed
+
+
+def discard(cloud: Cloud, name: str, failed: Collection[Node], error: SetupError, emit: Emit) -> None:
+    """End the nodes and forget the keys they showed: their addresses may be given to others."""
+    for node in failed:
+        emit(NodeReplaced(node=node.name, id=node.id, why=_reason(error, node)))
+        console = _console(cloud, node)
+        if console:
+            emit(Note(text=f"the end of {node.name}'s console:\n{console}"))
+    end(cloud, name, {node.id for node in failed})
+    addresses = [address for node in failed for address in (node.public_ip, node.private_ip)]
+    keys.forget_hosts(cloud.home, cloud.region.name, name, addresses)
+
+
+def _reason(error: SetupError, node: Node) -> str:
+    cause: Exception = error.failures.get(node.name, error) if isinstance(error, HostsFailed) else error
+    return shorten(str(cause), 200)
+
+
+def _console(cloud: Cloud, node: Node) -> str:
+    """What the machine itself said last; empty where it cannot be learnt."""
+    try:
+        return nodes.console(cloud.region, node.id, lines=CONSOLE_LINES)
+    except InfraError:
+        return ""
