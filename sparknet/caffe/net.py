@@ -250,13 +250,13 @@ class Net:
         tops = []
         for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
             in_place = i < len(layer.param.bottom) and name == layer.param.bottom[i]
-            if name in self.blobs and not in_place:
+            if name in self.blobs and name != ANONYMOUS and not in_place:
                 raise layer.error(f'top "{name}" is the top of a layer before it as well')
             blob = self.blobs[name] if in_place else Blob(name, shape, device=self.device)
             if in_place and blob.shape != shape:
                 blob.reshape(*shape)
+            self.blobs[name] = blob
             if name != ANONYMOUS:
-                self.blobs[name] = blob
                 available[name] = None
             tops.append(blob)
         return tops
