@@ -10,24 +10,29 @@ from numpy.typing import NDArray
 from sparknet.errors import DataError
 
 Bytes = NDArray[np.uint8]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Indices = NDArray[np.int64]
+Selection = slice | Indices
+"""Which records: neighbours as a slice, others by their numbers."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """``images``, uint8 (n, c, h, w), and ``labels``, int64 (n,): record i of the one and of the other.
+    """``images``, (n, c, h, w), and ``labels``, int64 (n,): record i of the one and of the other.
+
+    Pictures are uint8, or float32 where they have been worked on before.
 
     Raises DataError when the two do not fit together.
     """
 
-    images: Bytes
+    images: Pixels
     labels: Indices
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+        if self.images.ndim != 4 or self.images.dtype not in (np.uint8, np.float32):
             raise DataError(
                 f"images are {self.images.dtype} {self.images.shape}: "
-                "uint8 (records, channels, height, width) is needed"
+                "uint8 or float32 (records, channels, height, width) is needed"
             )
         if self.labels.shape != self.images.shape[:1] or self.labels.dtype != np.int64:
             raise DataError(
@@ -54,13 +59,14 @@ class Examples:
         return self.images.nbytes + self.labels.nbytes
 
     def mean_image(self) -> NDArray[np.float32]:
-        """The mean picture, float32 (c, h, w); summed in whole numbers, so that the order does not matter.
+        """The mean picture, float32 (c, h, w); the order of bytes does not matter.
 
         Raises DataError when there are no records.
         """
         if not len(self):
             raise DataError("no records: the mean image of nothing is not defined")
-        mean: NDArray[np.float64] = self.images.sum(axis=0, dtype=np.int64) / len(self)
+        exact = np.int64 if self.images.dtype == np.uint8 else np.float64
+        mean: NDArray[np.float64] = self.images.sum(axis=0, dtype=exact) / len(self)
         return mean.astype(np.float32)
 
     def shuffled(self, seed: int) -> Examples:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sparknet.data.dataset import Indices
+from sparknet.data.dataset import Indices, Selection
 from sparknet.errors import DataError, UsageError
 
 
@@ -42,14 +42,16 @@ def contiguous(count: int, workers: int) -> list[slice]:
 
 
 class Sampler(Protocol):
-    """Chooses records of a shard; see the module for the three there are."""
+    """Chooses among the ``records`` of a shard; see the module for the three there are."""
 
+    records: int
     position: int
 
-    def batches(self, tau: int) -> Iterator[Indices]:
-        """The batches of one round, each int64 (batch_size,); reading fewer than ``tau`` is allowed.
+    def batches(self, tau: int) -> Iterator[Selection]:
+        """The batches of one round, batch_size records each; reading fewer than ``tau`` is allowed.
 
-        ``position`` moves on as batches are taken, so a round cut short loses no records of an epoch.
+        Records that lie side by side come as a slice, others as int64 (batch_size,). ``position`` moves on
+        as batches are taken, so a round cut short loses no records of an epoch.
         """
         ...
 
@@ -76,12 +78,16 @@ class Window(_Draws):
     A shard that is no longer than the window is read from a uniform start, round and round.
     """
 
-    def batches(self, tau: int) -> Iterator[Indices]:
+    def batches(self, tau: int) -> Iterator[Selection]:
         start = self._start(tau * self.batch_size)
         self.position += 1
-        offsets = np.arange(self.batch_size)
         for step in range(tau):
-            yield (start + step * self.batch_size + offsets) % self.records
+            yield self._records(start + step * self.batch_size)
+
+    def _records(self, start: int) -> Selection:
+        start %= self.records
+        stop = start + self.batch_size
+        return slice(start, stop) if stop <= self.records else np.arange(start, stop) % self.records
 
     def _start(self, length: int) -> int:
         starts = self.records - length + 1 if self.records > length else self.records
@@ -95,7 +101,7 @@ class Epoch(_Draws):
         super().__init__(records, batch_size, seed, shard)
         self._orders: dict[int, Indices] = {}
 
-    def batches(self, tau: int) -> Iterator[Indices]:
+    def batches(self, tau: int) -> Iterator[Selection]:
         for _ in range(tau):
             start, self.position = self.position, self.position + self.batch_size
             yield self._records(start, self.position)
@@ -115,7 +121,7 @@ class Epoch(_Draws):
 class Replacement(_Draws):
     """``position`` counts batches."""
 
-    def batches(self, tau: int) -> Iterator[Indices]:
+    def batches(self, tau: int) -> Iterator[Selection]:
         for _ in range(tau):
             draw, self.position = self.position, self.position + 1
             yield self._generator(draw).integers(self.records, size=self.batch_size)

@@ -18,6 +18,7 @@ from pyspark.sql.types import ArrayType, FloatType, StructField, StructType
 
 from sparknet.caffe.net import Net
 from sparknet.data import Transform
+from sparknet.data.dataset import Pixels
 from sparknet.errors import ModelError, UsageError
 from sparknet.replica import CaffeModel
 from sparknet.spark.frames import Shape, pixels_of, shape_of
@@ -66,7 +67,7 @@ def _net(model: CaffeModel, weights: Vector) -> Net:
     return replica.test_net
 
 
-def _features(net: Net, transform: Transform, pictures: NDArray[np.uint8], blob: str) -> NDArray[np.float32]:
+def _features(net: Net, transform: Transform, pictures: Pixels, blob: str) -> NDArray[np.float32]:
     """float32 (n, f)."""
     if blob not in net.blobs:
         raise ModelError(f'the net has no blob "{blob}": it has {", ".join(net.blobs)}')

@@ -2,12 +2,14 @@
 
 from_examples       one block of records for each worker: the quickest, for sets the driver can hold
 frame_of            a DataFrame of ``image`` (binary, c * h * w bytes) and ``label`` (bigint)
-drain_blocks, drain_batches   in a task: everything a partition has, as ``Examples``
+drain_blocks, drain_batches   in a task: everything a partition has, as ``Examples`` in memory or on disk
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +19,18 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import BinaryType, LongType, StructField, StructType
 
 from sparknet.data import Examples, contiguous
+from sparknet.data.dataset import Indices, Pixels
+from sparknet.data.growing import Room, gathered
 from sparknet.errors import DataError
 
 Shape = tuple[int, int, int]
+Row = tuple[Any, int]
+"""An image and its label: c * h * w bytes, or an array (c, h, w) of uint8 or floats."""
 
 # One pickle frame holds a shard, and Java arrays end at 2 GiB.
 _SHARD_LIMIT = 1 << 30
+# Rows of an RDD that are turned into an array together.
+_ROWS = 1000
 
 
 def from_examples(spark: SparkSession, examples: Examples, workers: int) -> RDD[Examples]:
@@ -71,42 +79,82 @@ def shape_of(frame: DataFrame) -> Shape:
     return channels, height, width
 
 
-def drain_blocks(blocks: Iterable[Examples], shape: Shape) -> Examples:
-    """All records of a partition of ``from_examples``; those of a single block are not copied."""
-    parts = list(blocks)
-    if len(parts) == 1:
-        return parts[0]
-    return _joined([part.images for part in parts], [part.labels for part in parts], shape)
+def drain_blocks(blocks: Iterable[Examples | Row], shape: Shape, room: Room) -> Examples:
+    """All records of a partition of an RDD: of ``Examples``, or of rows (image, label), a batch at a time.
+
+    The records of a single block are not copied. Raises DataError as ``drain_batches`` does.
+    """
+    arriving = iter(blocks)
+    first = next(arriving, None)
+    if not isinstance(first, Examples):
+        rows = chain([] if first is None else [first], cast("Iterator[Row]", arriving))
+        return gathered(_row_blocks(rows, shape), shape, room)
+    second = next(arriving, None)
+    if second is None:
+        return first
+    rest = cast("Iterator[Examples]", chain([first, second], arriving))
+    return gathered(((block.images, block.labels) for block in rest), shape, room)
 
 
-def drain_batches(batches: Iterator[pa.RecordBatch], shape: Shape) -> Examples:
+def drain_batches(batches: Iterator[pa.RecordBatch], shape: Shape, room: Room) -> Examples:
     """All records of a partition that comes as Arrow batches of ``image`` and ``label``.
 
     Raises DataError for pictures of another size and for missing values.
     """
-    images, labels = [], []
-    for batch in batches:
-        images.append(pixels_of(batch.column("image"), shape))
-        labels.append(_labels(batch.column("label")))
-    return _joined(images, labels, shape)
+    blocks = (
+        (pixels_of(batch.column("image"), shape), _labels(batch.column("label")))
+        for batch in batches
+        if batch.num_rows
+    )
+    return gathered(blocks, shape, room)
 
 
-def pixels_of(column: pa.Array, shape: Shape) -> NDArray[np.uint8]:
-    """uint8 (n, c, h, w), without a copy."""
+def pixels_of(column: pa.Array, shape: Shape) -> Pixels:
+    """(n, c, h, w), without a copy: uint8 of a binary column, float32 of one of lists of floats."""
     if column.null_count:
         raise DataError(f"{column.null_count} of {len(column)} records have no image")
+    dtype, offset_dtype = _dtypes(column.type)
+    _, offset_bytes, *_, data = column.buffers()
+    offsets = np.frombuffer(offset_bytes, offset_dtype)[column.offset : column.offset + len(column) + 1]
     width = int(np.prod(shape))
-    wide = pa.types.is_large_binary(column.type)
-    _, offset_bytes, data = column.buffers()
-    offsets = np.frombuffer(offset_bytes, np.int64 if wide else np.int32)
-    offsets = offsets[column.offset : column.offset + len(column) + 1]
-    sizes = np.diff(offsets)
+    _check_sizes(np.diff(offsets) * dtype.itemsize, shape, dtype.itemsize)
+    first = int(offsets[0])
+    if dtype != np.uint8:
+        if column.values.null_count:
+            raise DataError("there are pictures with missing values")
+        first += column.values.offset
+    pixels = np.frombuffer(data, dtype)[first : first + len(column) * width]
+    return cast("Pixels", pixels.reshape(len(column), *shape))
+
+
+def _dtypes(kind: pa.DataType) -> tuple[np.dtype[Any], type[np.int32 | np.int64]]:
+    """What the elements of an image are, and what the offsets of the images."""
+    offsets = np.int64 if pa.types.is_large_binary(kind) or pa.types.is_large_list(kind) else np.int32
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return np.dtype(np.uint8), offsets
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_float32(kind.value_type):
+        return np.dtype(np.float32), offsets
+    raise DataError(f"the column image is {kind}: binary or array<float> is needed")
+
+
+def _check_sizes(sizes: NDArray[Any], shape: Shape, item: int) -> None:
+    """All pictures must have as many bytes as ``shape`` asks for, at ``item`` bytes each."""
+    width = int(np.prod(shape)) * item
     if (sizes != width).any():
-        wrong, due = sizes[sizes != width][0], " x ".join(map(str, shape))
+        wrong, due = sizes[sizes != width][0], " x ".join(map(str, (*shape, item) if item > 1 else shape))
         raise DataError(f"a picture has {wrong:,} bytes where {due} = {width:,} are due")
-    start = int(offsets[0])
-    pixels = np.frombuffer(data, np.uint8)[start : start + len(column) * width]
-    return pixels.reshape(len(column), *shape)
+
+
+def _row_blocks(rows: Iterator[Row], shape: Shape) -> Iterator[tuple[Pixels, Indices]]:
+    while block := list(islice(rows, _ROWS)):
+        images, labels = zip(*block, strict=True)
+        if isinstance(images[0], bytes | bytearray | memoryview):
+            _check_sizes(np.fromiter(map(len, images), np.int64, len(images)), shape, 1)
+            pixels = np.frombuffer(b"".join(images), np.uint8)
+        else:
+            pixels = np.asarray(images, np.uint8 if np.asarray(images[0]).dtype == np.uint8 else np.float32)
+            _check_sizes(np.array([pixels[0].nbytes]), shape, pixels.itemsize)
+        yield cast("Pixels", pixels.reshape(len(images), *shape)), np.array(labels, np.int64)
 
 
 def _labels(column: pa.Array) -> NDArray[np.int64]:
@@ -114,9 +162,3 @@ def _labels(column: pa.Array) -> NDArray[np.int64]:
         raise DataError(f"{column.null_count} of {len(column)} records have no label")
     labels: NDArray[np.int64] = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
     return labels
-
-
-def _joined(images: list[NDArray[np.uint8]], labels: list[NDArray[np.int64]], shape: Shape) -> Examples:
-    if not images:
-        return Examples(np.empty((0, *shape), np.uint8), np.empty(0, np.int64))
-    return Examples(np.concatenate(images), np.concatenate(labels))

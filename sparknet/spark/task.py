@@ -20,13 +20,18 @@ import numpy as np
 from pyspark import TaskContext
 
 from sparknet.data import Examples
+from sparknet.data.growing import Room, spill_folder
+from sparknet.data.memory import share_of_memory
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
 from sparknet.merge import distance
-from sparknet.spark.exchange import NOTHING, Channel, Frame, Identity, Kind, introduce, raw
+from sparknet.spark.exchange import NOTHING, Channel, Frame, Kind, raw
+from sparknet.spark.handshake import Identity, introduce
 from sparknet.spark.members import Deadlines
 from sparknet.spark.peers import Averager, Peers
+from sparknet.spark.profile import Profile
 from sparknet.spark.uplink import Uplink
 from sparknet.training import Order, WorkerState
+from sparknet.traces import Tracer
 from sparknet.worker import Recipe, Worker
 
 if TYPE_CHECKING:
@@ -63,10 +68,12 @@ class Assignment:
     test: Broadcast[Examples] | None
     deadlines: Deadlines
     wire: str = "float32"
+    memory_bytes: int | None = None
     ring: tuple[str, int] | None = None
+    profile: Profile | None = None
 
 
-def work(assignment: Assignment, drain: Callable[[], Examples]) -> None:
+def work(assignment: Assignment, drain: Callable[[Room], Examples]) -> None:
     """Serve as one worker until the driver says stop. Raises what ends it otherwise: Spark tries again."""
     context = TaskContext.get()
     if context is None:
@@ -78,7 +85,11 @@ def work(assignment: Assignment, drain: Callable[[], Examples]) -> None:
         host=socket.gethostname(),
         pid=os.getpid(),
     )
-    Service(assignment, who, drain).run()
+    room = _room(assignment, context)
+    service = Service(assignment, who, lambda: drain(room))
+    service.run()
+    if assignment.profile:
+        assignment.profile.keep(who, service.tracer)
 
 
 class Service:
@@ -89,6 +100,7 @@ class Service:
         self._worker: Worker | None = None
         self._uplink: Uplink | None = None
         self._averager: Averager | None = None
+        self.tracer = Tracer(assignment.profile.rounds if assignment.profile else 0)
 
     def run(self) -> None:
         while True:
@@ -150,7 +162,8 @@ class Service:
             match frame.kind:
                 case Kind.TRAIN:
                     uplink.begin(arrived=frame.size > 0)
-                    self._train(channel, worker, uplink, frame)
+                    with self.tracer.round():
+                        self._train(channel, worker, uplink, frame)
                 case Kind.CHANGE:
                     uplink.apply_change()
                 case Kind.TEST:
@@ -221,6 +234,16 @@ class Service:
         note = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
         with suppress(OSError):
             channel.send(Kind.FAILED, note, seconds=self.assignment.deadlines.send)
+
+
+def _room(assignment: Assignment, context: TaskContext) -> Room:
+    """As many tasks as there are cores for may share this machine."""
+    tasks = (os.cpu_count() or 1) // context.cpus()
+    memory = assignment.memory_bytes
+    return Room(
+        memory_bytes=share_of_memory(tasks) if memory is None else memory,
+        folder=spill_folder(),
+    )
 
 
 def _choose_gpu(context: TaskContext) -> None:

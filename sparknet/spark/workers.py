@@ -28,9 +28,10 @@ from sparknet.data import Examples
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, UsageError
 from sparknet.spark.coordinator import Coordinator
-from sparknet.spark.exchange import Identity
+from sparknet.spark.handshake import Identity
 from sparknet.spark.frames import Shape, drain_batches, drain_blocks, shape_of
 from sparknet.spark.members import Deadlines
+from sparknet.spark.profile import Profile
 from sparknet.spark.session import check
 from sparknet.spark.task import Assignment, work
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState
@@ -48,6 +49,8 @@ Exchange = Literal["auto", "star", "ring"]
 # Bytes of weights from which on workers average among themselves: what a star through the driver would cost
 # grows with the workers, and below this it is lost beside the waking of a thread.
 _LARGE = 16 << 20
+# How long the others' traces are waited for where a worker is missing.
+_TRACES_SECONDS = 2.0
 
 
 class SparkWorkers:
@@ -57,7 +60,9 @@ class SparkWorkers:
     (``frames.from_examples``). ``workers`` repartitions it first. ``test`` goes
     to every executor as a broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16
     or int8 (``sparknet.wire``); ``exchange`` whether through the driver (star), among the workers (ring), or
-    by the size of the weights (auto: a ring from 16 MiB on).
+    by the size of the weights (auto: a ring from 16 MiB on). Up to ``memory_bytes`` of its shard a worker
+    holds in memory, else in a file where Spark spills to (SPARK_LOCAL_DIRS); None leaves it to the worker,
+    by what its machine has left. ``profile`` rounds of each worker are traced: see ``traces``.
 
     Raises UsageError for a session whose settings break training (make it with ``session.session``).
     """
@@ -74,6 +79,8 @@ class SparkWorkers:
         deadlines: Deadlines | None = None,
         wire: str = "float32",
         exchange: Exchange = "auto",
+        memory_bytes: int | None = None,
+        profile: int = 0,
     ) -> None:
         check(spark)
         self._spark, self._recipe, self._deadlines = spark, recipe, deadlines or Deadlines()
@@ -96,6 +103,7 @@ class SparkWorkers:
             ring_host=host if ring else None,
         )
         self._broadcast = spark.sparkContext.broadcast(test) if test else None
+        self._profile = Profile(spark.sparkContext, profile) if profile else None
         assignment = Assignment(
             address=(host, self._coordinator.port),
             token=token,
@@ -103,7 +111,9 @@ class SparkWorkers:
             test=self._broadcast,
             deadlines=self._deadlines,
             wire=wire,
+            memory_bytes=memory_bytes,
             ring=(host, self._coordinator.ring_port) if self._coordinator.ring_port else None,
+            profile=self._profile,
         )
         self._group = f"sparknet-{uuid.uuid4()}"
         self._closed = False
@@ -120,6 +130,11 @@ class SparkWorkers:
     def members(self) -> tuple[Identity, ...]:
         """The workers that are here now."""
         return self._coordinator.members
+
+    @property
+    def traces(self) -> dict[str, bytes]:
+        """What ``profile`` asked for, by worker, once closed: Chrome's JSON with gzip."""
+        return self._profile.traces if self._profile else {}
 
     def initial_weights(self) -> Vector:
         return self._initial.copy()
@@ -148,7 +163,8 @@ class SparkWorkers:
         self._closed = True
         complete = self._coordinator.close()
         # a partition without its worker would be tried again and again, and find the door shut
-        self._job.join(self._deadlines.stop if complete else 0)
+        for_traces = _TRACES_SECONDS if self._profile else 0
+        self._job.join(self._deadlines.stop if complete else for_traces)
         deadline = time.monotonic() + self._deadlines.stop
         while self._job.is_alive() and time.monotonic() < deadline:
             # again and again: a job that was on its way to Spark is not there to be cancelled
@@ -199,14 +215,14 @@ def _job(data: DataFrame | RDD[Examples], assignment: Assignment, shape: Shape |
         size = shape or shape_of(data)
 
         def serve_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            work(assignment, lambda: drain_batches(batches, size))
+            work(assignment, lambda room: drain_batches(batches, size, room))
             return iter(())
 
         return data.select("image", "label").mapInArrow(serve_batches, "done boolean").collect
     size = shape or (1, 1, 1)
 
     def serve_blocks(blocks: Iterable[Examples]) -> Iterable[int]:
-        work(assignment, lambda: drain_blocks(blocks, size))
+        work(assignment, lambda room: drain_blocks(blocks, size, room))
         return ()
 
     return data.mapPartitions(serve_blocks).collect

@@ -51,7 +51,7 @@ def test_a_slice_of_examples_does_not_copy_the_pixels() -> None:
     ("images", "labels", "says"),
     [
         (np.zeros((2, 3, 4), np.uint8), np.zeros(2, np.int64), "images are"),
-        (np.zeros((2, 3, 4, 4), np.float32), np.zeros(2, np.int64), "images are"),
+        (np.zeros((2, 3, 4, 4), np.float64), np.zeros(2, np.int64), "images are"),
         (np.zeros((2, 3, 4, 4), np.uint8), np.zeros(3, np.int64), "labels are"),
         (np.zeros((2, 3, 4, 4), np.uint8), np.zeros(2, np.int32), "labels are"),
     ],

@@ -8,8 +8,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from sparknet.data import contiguous, sampler
-from sparknet.data.dataset import Indices
+from sparknet.data import Sampler, contiguous, sampler
+from sparknet.data.dataset import Indices, Selection
 from sparknet.data.shards import SAMPLERS
 from sparknet.errors import DataError, UsageError
 
@@ -37,7 +37,7 @@ def test_more_workers_than_records_are_refused() -> None:
 def test_every_batch_is_whole_and_inside_the_shard(name: str, records: int, batch: int, tau: int) -> None:
     chosen = sampler(name, records=records, batch_size=batch)
     for _ in range(5):
-        batches = list(chosen.batches(tau))
+        batches = read(chosen, tau)
         assert [b.shape for b in batches] == [(batch,)] * tau
         assert all(b.dtype == np.int64 and b.min() >= 0 and b.max() < records for b in batches)
 
@@ -48,10 +48,10 @@ def test_a_worker_that_is_told_the_position_reads_on_as_the_lost_one_would(name:
     for _ in range(4):
         list(lost.batches(5))
     position = lost.position
-    expected = [list(lost.batches(5)) for _ in range(3)]
+    expected = [read(lost, 5) for _ in range(3)]
     replacement = sampler(name, records=97, batch_size=10, seed=3, shard=2)
     replacement.position = position
-    assert np.array_equal([list(replacement.batches(5)) for _ in range(3)], expected)
+    assert np.array_equal([read(replacement, 5) for _ in range(3)], expected)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -59,15 +59,14 @@ def test_a_sampler_survives_a_pickle(name: str) -> None:
     first = sampler(name, records=97, batch_size=10, seed=3)
     list(first.batches(5))
     second = pickle.loads(pickle.dumps(first))
-    assert np.array_equal(list(first.batches(5)), list(second.batches(5)))
+    assert np.array_equal(read(first, 5), read(second, 5))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_shards_and_seeds_draw_independently(name: str) -> None:
     def first_round(seed: int, shard: int) -> Indices:
-        return np.concatenate(
-            list(sampler(name, records=5000, batch_size=10, seed=seed, shard=shard).batches(3))
-        )
+        chosen = sampler(name, records=5000, batch_size=10, seed=seed, shard=shard)
+        return np.concatenate(read(chosen, 3))
 
     assert np.array_equal(first_round(1, 0), first_round(1, 0))
     assert not np.array_equal(first_round(1, 0), first_round(1, 1))
@@ -76,7 +75,7 @@ def test_shards_and_seeds_draw_independently(name: str) -> None:
 
 def test_an_epoch_reads_each_record_exactly_once_and_the_next_in_another_order() -> None:
     chosen = sampler("epoch", records=60, batch_size=10)
-    first, second = (np.concatenate(list(chosen.batches(6))) for _ in range(2))
+    first, second = (np.concatenate(read(chosen, 6)) for _ in range(2))
     assert sorted(first) == sorted(second) == list(range(60))
     assert not np.array_equal(first, second)
 
@@ -84,27 +83,29 @@ def test_an_epoch_reads_each_record_exactly_once_and_the_next_in_another_order()
 @pytest.mark.parametrize(("records", "batch"), [(23, 10), (7, 10), (3, 10), (10, 10)])
 def test_epochs_are_exact_where_batches_straddle_them(records: int, batch: int) -> None:
     chosen = sampler("epoch", records=records, batch_size=batch)
-    read = np.concatenate(list(chosen.batches(records)))  # batch whole epochs
-    for epoch in read.reshape(batch, records):
+    numbers = np.concatenate(read(chosen, records))  # batch whole epochs
+    for epoch in numbers.reshape(batch, records):
         assert sorted(epoch) == list(range(records))
 
 
 def test_an_epoch_is_exact_though_rounds_are_cut_short() -> None:
     chosen = sampler("epoch", records=60, batch_size=10)
-    read = [batch for taken in (2, 1, 3) for batch in islice(chosen.batches(10), taken)]
-    assert sorted(np.concatenate(read)) == list(range(60))
+    batches = [numbers(chosen, b) for taken in (2, 1, 3) for b in islice(chosen.batches(10), taken)]
+    assert sorted(np.concatenate(batches)) == list(range(60))
 
 
 def test_a_window_is_tau_batches_in_a_row() -> None:
     chosen = sampler("window", records=1000, batch_size=10)
     for _ in range(20):
-        read = np.concatenate(list(chosen.batches(5)))
-        assert np.array_equal(read, np.arange(read[0], read[0] + 50))
+        batches = list(chosen.batches(5))
+        assert all(isinstance(batch, slice) for batch in batches)  # views, not copies
+        window = np.concatenate([numbers(chosen, batch) for batch in batches])
+        assert np.array_equal(window, np.arange(window[0], window[0] + 50))
 
 
 def test_a_window_moves_from_round_to_round() -> None:
     chosen = sampler("window", records=100_000, batch_size=10)
-    assert len({int(next(iter(chosen.batches(2)))[0]) for _ in range(20)}) > 15
+    assert len({int(read(chosen, 2)[0][0]) for _ in range(20)}) > 15
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_the_start_of_a_window_is_uniform_over_every_place_it_can_have(
     """On 0 to n - tau b where that is at least 1, else anywhere, wrapping round: chi-square, p > 0.001."""
     chosen = sampler("window", records=records, batch_size=batch, seed=11)
     rounds = 200 * starts
-    drawn = [int(next(iter(chosen.batches(tau)))[0]) for _ in range(rounds)]
+    drawn = [int(read(chosen, tau)[0][0]) for _ in range(rounds)]
     counts = np.bincount(drawn, minlength=starts)
     assert len(counts) == starts
     assert chi_square(counts) < chi_square_limit(starts - 1)
@@ -125,13 +126,13 @@ def test_the_start_of_a_window_is_uniform_over_every_place_it_can_have(
 
 def test_a_window_longer_than_its_shard_wraps_round() -> None:
     chosen = sampler("window", records=7, batch_size=5)
-    read = np.concatenate(list(chosen.batches(3)))
-    assert np.array_equal(read, (read[0] + np.arange(15)) % 7)
+    window = np.concatenate(read(chosen, 3))
+    assert np.array_equal(window, (window[0] + np.arange(15)) % 7)
 
 
 def test_replacement_draws_every_record_equally_often() -> None:
     chosen = sampler("replacement", records=40, batch_size=100)
-    counts = np.bincount(np.concatenate(list(chosen.batches(200))), minlength=40)
+    counts = np.bincount(np.concatenate(read(chosen, 200)), minlength=40)
     assert chi_square(counts) < chi_square_limit(39)
 
 
@@ -154,6 +155,15 @@ def test_the_chi_square_test_would_notice_a_start_that_is_left_out() -> None:
 def test_samplers_that_cannot_be_are_refused(options: dict[str, object], says: str) -> None:
     with pytest.raises((UsageError, DataError), match=says):
         sampler(**options)  # type: ignore[arg-type]
+
+
+def read(chosen: Sampler, tau: int) -> list[Indices]:
+    """The numbers of the records of one round, batch by batch."""
+    return [numbers(chosen, batch) for batch in chosen.batches(tau)]
+
+
+def numbers(chosen: Sampler, batch: Selection) -> Indices:
+    return np.arange(chosen.records)[batch]
 
 
 def chi_square(counts: Indices) -> float:

@@ -15,10 +15,11 @@ import torch
 from pyspark.sql import SparkSession
 
 from sparknet.data import Examples, contiguous
+from sparknet.data.growing import Room
 from sparknet.errors import DataError, TrainingError, UsageError
 from sparknet.local import LocalWorkers
 from sparknet.replica import Batch, TorchReplica
-from sparknet.spark.frames import frame_of, from_examples
+from sparknet.spark.frames import drain_batches, frame_of, from_examples
 from sparknet.spark.members import Deadlines
 from sparknet.spark.workers import SparkWorkers
 from sparknet.training import Round, Settings, train
@@ -244,10 +245,8 @@ def test_shards_of_one_array_are_contiguous_and_whole(spark: SparkSession) -> No
     assert [len(block) for block in blocks] == [80, 80, 80]
 
 
-def test_a_set_in_a_dataframe_comes_back_as_it_was(spark: SparkSession) -> None:
-    from sparknet.spark.frames import drain_batches
-
+def test_a_set_in_a_dataframe_comes_back_as_it_was(spark: SparkSession, tmp_path: Path) -> None:
     batches = frame_of(spark, EXAMPLES).toArrow().to_batches()
-    back: Examples = drain_batches(iter(batches), EXAMPLES.shape)
+    back: Examples = drain_batches(iter(batches), EXAMPLES.shape, Room(memory_bytes=0, folder=tmp_path))
     assert np.array_equal(back.images, EXAMPLES.images)
     assert np.array_equal(back.labels, EXAMPLES.labels)

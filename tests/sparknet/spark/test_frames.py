@@ -1,0 +1,96 @@
+"""What a task is handed becomes one array: Arrow batches, blocks, and rows, whole and in their order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sparknet.data import Examples
+from sparknet.data.growing import Room
+from sparknet.errors import DataError
+from sparknet.spark.frames import drain_batches, drain_blocks
+from tests.sparknet.small import pictures
+
+EXAMPLES = pictures(2500)
+SHAPE = EXAMPLES.shape
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    return Room(memory_bytes=10_000, folder=tmp_path)  # 2,500 pictures of 16 bytes do not fit
+
+
+def same(found: Examples, images: object = EXAMPLES.images) -> bool:
+    return np.array_equal(found.images, images) and np.array_equal(found.labels, EXAMPLES.labels)
+
+
+def batches(images: pa.Array, rows: int = 300) -> list[pa.RecordBatch]:
+    return pa.table({"image": images, "label": EXAMPLES.labels}).to_batches(rows)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()], ids=["binary", "large binary"])
+def test_arrow_batches_of_bytes(room: Room, kind: pa.DataType) -> None:
+    arrived = batches(pa.array([image.tobytes() for image in EXAMPLES.images], kind))
+    assert same(drain_batches(iter(arrived), SHAPE, room))
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32()), pa.large_list(pa.float32())], ids=["list", "large list"]
+)
+def test_arrow_batches_of_floats(room: Room, kind: pa.DataType) -> None:
+    floats = EXAMPLES.images.reshape(2500, -1) / np.float32(7)
+    arrived = batches(pa.array(list(floats), kind))
+    found = drain_batches(iter(arrived), SHAPE, room)
+    assert found.images.dtype == np.float32
+    assert same(found, floats.reshape(2500, *SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        (pa.array([b"x" * 16] * 2499 + [b"short"]), "a picture has 5 bytes where 1 x 4 x 4 = 16 are due"),
+        (pa.array([b"x" * 16] * 2499 + [None]), "1 of 100 records have no image"),
+        (pa.array([["text"]] * 2500), "binary or array<float> is needed"),
+        (pa.array([[1.0] * 15] * 2500, pa.list_(pa.float32())), "60 bytes where 1 x 4 x 4 x 4 = 64 are due"),
+        (pa.array([[None] * 16] * 2500, pa.list_(pa.float32())), "missing values"),
+    ],
+    ids=["short", "null", "text", "too few floats", "null floats"],
+)
+def test_pictures_that_cannot_be_are_refused(room: Room, column: pa.Array, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        drain_batches(iter(batches(column)), SHAPE, room)
+
+
+def test_rows_are_gathered_in_batches(room: Room) -> None:
+    rows = [
+        (image.tobytes(), int(label)) for image, label in zip(EXAMPLES.images, EXAMPLES.labels, strict=True)
+    ]
+    assert same(drain_blocks(iter(rows), SHAPE, room))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_rows_may_hold_arrays(room: Room, dtype: type) -> None:
+    images = EXAMPLES.images.astype(dtype)
+    found = drain_blocks(iter(zip(images, EXAMPLES.labels, strict=True)), SHAPE, room)
+    assert found.images.dtype == (np.uint8 if dtype == np.uint8 else np.float32)
+    assert same(found)
+
+
+def test_a_short_row_is_refused(room: Room) -> None:
+    with pytest.raises(DataError, match="a picture has 3 bytes where 1 x 4 x 4 = 16 are due"):
+        drain_blocks(iter([(b"abc", 1)]), SHAPE, room)
+
+
+def test_one_block_is_not_copied_and_many_are_joined(room: Room) -> None:
+    assert drain_blocks(iter([EXAMPLES]), SHAPE, room) is EXAMPLES
+    parts = [EXAMPLES[:700], EXAMPLES[700:701], EXAMPLES[701:]]
+    assert same(drain_blocks(iter(parts), SHAPE, room))
+
+
+def test_an_empty_partition_has_no_records(room: Room) -> None:
+    for found in (drain_blocks(iter([]), SHAPE, room), drain_batches(iter([]), SHAPE, room)):
+        assert len(found) == 0
+        assert found.images.shape == (0, *SHAPE)
