@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +40,22 @@ class Merged:
 def merge(
     start: Vector, vectors: Sequence[Vector], shares: Sequence[int], statistics: Sequence[Statistics] = ()
 ) -> Merged:
+    """As ``merge_moved``, where nobody has reckoned yet how far the vectors are from ``start``."""
+    return merge_moved(vectors, [distance(start, vector) for vector in vectors], shares, statistics)
+
+
+def merge_moved(
+    vectors: Sequence[Vector],
+    distances: Sequence[float],
+    shares: Sequence[int],
+    statistics: Sequence[Statistics] = (),
+) -> Merged:
     """The mean of what can be believed of ``vectors``, float32 (P,), counted by ``shares``.
 
-    ``start`` is what all of them began from. Raises TrainingError if none can be believed.
+    ``distances`` says how far each has moved from what all of them began from. Raises TrainingError if none
+    can be believed.
     """
-    rejected = rejections([distance(start, vector) for vector in vectors])
+    rejected = rejections(distances)
     kept = tuple(k for k in range(len(vectors)) if k not in rejected)
     chosen, counts = [vectors[k] for k in kept], [shares[k] for k in kept]
     mean = mean_of(chosen, counts)
@@ -53,11 +65,13 @@ def merge(
 
 
 def distance(start: Vector, vector: Vector) -> float:
-    """The L2 norm of ``vector - start``; not finite if anything in it is not."""
-    total = 0.0
+    """The L2 norm of ``vector - start``; infinite if anything in it is not finite, or beyond 1e19."""
+    total, room = 0.0, np.empty(min(_BLOCK, start.size), np.float32)
     for begin in range(0, start.size, _BLOCK):
-        moved = np.subtract(vector[begin : begin + _BLOCK], start[begin : begin + _BLOCK], dtype=np.float64)
-        total += float(moved @ moved)
+        block = slice(begin, begin + _BLOCK)
+        moved = np.subtract(vector[block], start[block], out=room[: start[block].size])
+        # not moved @ moved: BLAS would wake a thread for each core, to spin beside the workers
+        total += float(np.einsum("i,i", moved, moved))
     return math.sqrt(total) if math.isfinite(total) else math.inf
 
 
@@ -66,11 +80,11 @@ def rejections(distances: Sequence[float]) -> dict[int, str]:
 
     Raises TrainingError if none can be believed.
     """
-    finite = [moved for moved in distances if np.isfinite(moved)]
-    limit = OUTLIER * float(np.median(finite)) if finite else 0.0
+    finite = [moved for moved in distances if math.isfinite(moved)]
+    limit = OUTLIER * median(finite) if finite else 0.0
     reasons = {}
     for k, moved in enumerate(distances):
-        if not np.isfinite(moved):
+        if not math.isfinite(moved):
             reasons[k] = "its weights have overflowed or are not numbers"
         elif moved > limit:
             reasons[k] = f"it moved {moved:.3g}, more than {OUTLIER:g} times the median"

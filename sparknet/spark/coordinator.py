@@ -26,7 +26,8 @@ import numpy as np
 from sparknet.easgd import Exchanger
 from sparknet.merge import Merged, Statistics, merge, rejections
 from sparknet.spark.door import Door
-from sparknet.spark.exchange import NOTHING, ExchangeError, Frame, Identity, Kind, Note, raw
+from sparknet.spark.exchange import NOTHING, ExchangeError, Frame, Kind, Note, raw
+from sparknet.spark.handshake import Identity
 from sparknet.spark.members import Answered, Content, Deadlines, JobEnded, Member, Message, Task
 from sparknet.spark.membership import Membership
 from sparknet.spark.ring import Ring

@@ -16,7 +16,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from sparknet.spark.exchange import Channel, ExchangeError, Frame, Identity, Kind, admit, raw
+from sparknet.spark.exchange import Channel, ExchangeError, Frame, Kind, raw
+from sparknet.spark.handshake import Identity, admit
 from sparknet.spark.members import Answered, Deadlines, Event, Failed, Joined, Lost, Member, Task
 from sparknet.wire import Codec
 

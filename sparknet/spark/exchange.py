@@ -1,43 +1,41 @@
-"""Frames on a socket between the driver and its workers, and the handshake that lets only them talk.
+"""Frames on a socket between the driver and its workers.
 
 A frame is a fixed header, a note (JSON, a few hundred bytes) and a payload (bytes of a vector, or nothing):
 
-    "SPKN" | kind 1 byte | zero 3 | length of the note 4 | length of the payload 8 | note | payload
+    "SPKN" | kind 1 byte | zero 3 | length of the note 4 | length of the payload 8 | note | payload | tag 16
 
 Lengths are checked before a byte is read or allocated, nothing is ever unpickled, every wait has a deadline.
-
-    driver ── CHALLENGE(nonce d) ──────────────────────────────> worker
-    driver <─ ANSWER(nonce w, who, HMAC(token, d, w, who)) ────── worker
-    driver ── WELCOME(HMAC(token, w, d)) or REFUSED(reason) ───> worker
-
-The token is drawn for each job and travels inside the Spark task. The handshake proves that both ends hold
-it; the frames after it are neither signed nor encrypted, as Spark's own traffic is not unless it is told
-to.
+The tag (``seal.py``) is there once both ends have shown that they know the job's token (``handshake.py``);
+nothing is done with a frame before it has been checked. What is sent is not encrypted, as Spark's own traffic
+is not unless it is told to.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
-import secrets
 import socket
 import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Self
 
 from sparknet.errors import TrainingError
+from sparknet.spark.seal import TAG_BYTES, Seal, Tag
 from sparknet.weights import Vector
 from sparknet.wire import Bytes
 
 _HEADER = struct.Struct("!4sB3xIQ")
+_TIMEVAL = struct.Struct("@ll")
 _MAGIC = b"SPKN"
 _NOTE_LIMIT = 1 << 16
+# Bytes of a payload that are sealed and sent, or received and checked, while they are in a core's cache.
+_CHUNK = 1 << 20
 
-HANDSHAKE_SECONDS = 10.0
+# Seconds that a kernel can count.
+_LONGEST = 1e9
 
 Note = Mapping[str, Any]
 NOTHING = memoryview(b"")
@@ -63,16 +61,18 @@ class Kind(IntEnum):
     RESTORE = 15  # d: go on from this state; not answered
     CHANGE = 16  # d: how the weights differ from the last ones, encoded; not answered
     REDUCE = 17  # d: average with the others
-    REDUCED = 18  # w: whether that went well; the mean, if it was asked for
+    REDUCED = 18  # w: whether that went well
     COMMIT = 19  # d: the others have it too, go on from it; not answered
+    FETCH = 20  # d: send the weights the round would start from
+    WEIGHTS = 21  # w: these
 
 
 class ExchangeError(TrainingError):
     """The other end broke the rules: not a frame of ours, too long, or not what was due."""
 
 
-class Refused(TrainingError):  # noqa: N818 - what the driver did
-    """The driver will not have this worker: another attempt took its place, or the token is wrong."""
+class ForgedError(ConnectionError):
+    """A frame is not as it was sent: whoever is in between, this connection is of no use."""
 
 
 def raw(vector: Vector | Bytes) -> memoryview:
@@ -90,11 +90,15 @@ class Frame:
 
 
 class Channel:
-    """One connection. ``sent`` and ``received`` count bytes, frames' headers included."""
+    """One connection. ``sent`` and ``received`` count bytes, frames' headers and tags included."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self._sealing: Seal | None = None
+        self._checking: Seal | None = None
+        self._header = memoryview(bytearray(_HEADER.size))
         self.sent = self.received = 0
+        connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
@@ -117,26 +121,38 @@ class Channel:
         """The address of this end: the one by which the other end's network reaches this machine."""
         return str(self._socket.getsockname()[0])
 
+    def seal(self, *, sent: bytes, received: bytes) -> None:
+        """From here on every frame carries a tag, by these keys of 32 bytes."""
+        self._sealing, self._checking = Seal(sent), Seal(received)
+
     def send(self, kind: Kind, note: Note, payload: memoryview = NOTHING, *, seconds: float) -> None:
         """Send a frame. Raises OSError, TimeoutError past ``seconds``, if the other end does not take it."""
+        deadline = time.monotonic() + seconds
         text = json.dumps(note).encode()
-        self._socket.settimeout(seconds)
-        self._socket.sendall(_HEADER.pack(_MAGIC, kind, len(text), payload.nbytes) + text)
-        if payload:
-            self._socket.sendall(payload)
-        self.sent += _HEADER.size + len(text) + payload.nbytes
+        head = _HEADER.pack(_MAGIC, kind, len(text), payload.nbytes) + text
+        tag = self._sealing.next() if self._sealing else None
+        if tag:
+            tag.add(head)
+        for start in range(0, max(1, payload.nbytes), _CHUNK):
+            chunk, stop = payload[start : start + _CHUNK], start + _CHUNK
+            if tag:
+                tag.add(chunk)
+            self._push(deadline, head, chunk, tag.finish() if tag and stop >= payload.nbytes else b"")
+            head = b""
+        self.sent += _HEADER.size + len(text) + payload.nbytes + (TAG_BYTES if tag else 0)
 
     def receive(self, *due: Kind, into: Mapping[Kind, memoryview] | None = None, seconds: float) -> Frame:
         """Wait for a frame of one of the kinds that are ``due``; its payload goes to the start of
         ``into[kind]``.
 
         Raises TimeoutError past ``seconds``, EOFError when the other end hangs up, OSError when the
-        connection breaks, ExchangeError for anything that is not such a frame or does not fit.
+        connection breaks or the frame was forged, ExchangeError for anything that is not such a frame or does
+        not fit.
         """
         deadline = time.monotonic() + seconds
-        header = bytearray(_HEADER.size)
-        self._fill(memoryview(header), deadline)
-        magic, kind, note_size, size = _HEADER.unpack(header)
+        tag = self._checking.next() if self._checking else None
+        self._fill(self._header, deadline, tag)
+        magic, kind, note_size, size = _HEADER.unpack(self._header)
         if magic != _MAGIC:
             raise ExchangeError(f"{self.peer} sent something that is not a frame of this program")
         if kind not in due:
@@ -150,9 +166,11 @@ class Channel:
                 f"at most {_NOTE_LIMIT:,} and {buffer.nbytes:,} are due"
             )
         text = bytearray(note_size)
-        self._fill(memoryview(text), deadline)
-        self._fill(buffer[:size], deadline)
-        self.received += _HEADER.size + note_size + size
+        self._fill(memoryview(text), deadline, tag)
+        self._fill(buffer[:size], deadline, tag)
+        if tag:
+            self._check(tag, deadline)
+        self.received += _HEADER.size + note_size + size + (TAG_BYTES if tag else 0)
         return Frame(kind=Kind(kind), note=_parsed(text, self.peer), size=size)
 
     def close(self) -> None:
@@ -161,85 +179,53 @@ class Channel:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
-    def _fill(self, view: memoryview, deadline: float) -> None:
+    def _push(self, deadline: float, *parts: bytes | memoryview) -> None:
+        """Send the parts in one call, which the kernel goes on with while it has room."""
+        self._wait_at_most(socket.SO_SNDTIMEO, deadline)
+        sent = self._in_time(self._socket.sendmsg, parts)
+        for part in parts:
+            while sent < len(part):
+                self._wait_at_most(socket.SO_SNDTIMEO, deadline)
+                sent += self._in_time(self._socket.send, part[sent:])
+            sent -= len(part)
+
+    def _fill(self, view: memoryview, deadline: float, tag: Tag | None) -> None:
         while view:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError(f"{self.peer} sent nothing more in time")
-            self._socket.settimeout(remaining)
-            count = self._socket.recv_into(view)
+            self._wait_at_most(socket.SO_RCVTIMEO, deadline)
+            size = min(len(view), _CHUNK)
+            # the kernel waits for all of it: no thread wakes, and asks for Python's lock, for a part
+            count = self._in_time(self._socket.recv_into, view, size, socket.MSG_WAITALL)
             if not count:
                 raise EOFError(f"{self.peer} hung up")
+            if tag:
+                tag.add(view[:count])
             view = view[count:]
 
+    def _check(self, tag: Tag, deadline: float) -> None:
+        given = bytearray(TAG_BYTES)
+        self._fill(memoryview(given), deadline, None)
+        if not tag.matches(given):
+            raise ForgedError(f"a frame from {self.peer} is not as it was sent")
 
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """Which attempt of which partition is speaking, and from where; Spark numbers attempts but once."""
+    def _wait_at_most(self, what: int, deadline: float) -> None:
+        """Let the kernel wait until the deadline to send or to receive.
 
-    partition: int
-    attempt: int
-    host: str
-    pid: int
+        Not ``settimeout``: that makes a socket return as soon as there is anything.
+        """
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise self._too_late()
+        microseconds = max(1, int(min(remaining, _LONGEST) * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, what, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
 
-    def __str__(self) -> str:
-        return f"worker {self.partition} (attempt {self.attempt}, {self.host}, process {self.pid})"
+    def _in_time(self, call: Callable[..., int], *arguments: object) -> int:
+        try:
+            return call(*arguments)
+        except BlockingIOError:
+            raise self._too_late() from None
 
-
-def admit(channel: Channel, token: bytes, refusal: Callable[[Identity], str | None]) -> Identity:
-    """The driver's side of the handshake: find out who is there, and let it in unless ``refusal`` names a
-    reason.
-
-    Raises ExchangeError when the other end does not hold the token or is refused.
-    """
-    mine = secrets.token_hex(16)
-    channel.send(Kind.CHALLENGE, {"nonce": mine}, seconds=HANDSHAKE_SECONDS)
-    who, theirs, proof = _answer(channel.receive(Kind.ANSWER, seconds=HANDSHAKE_SECONDS), channel.peer)
-    genuine = _same(_proof(token, "worker", mine, theirs, who), proof)
-    reason = refusal(who) if genuine else "the token is wrong"
-    if reason:
-        channel.send(Kind.REFUSED, {"reason": reason}, seconds=HANDSHAKE_SECONDS)
-        raise ExchangeError(f"{channel.peer} was refused: {reason}")
-    channel.send(
-        Kind.WELCOME, {"proof": _proof(token, "driver", theirs, mine, who)}, seconds=HANDSHAKE_SECONDS
-    )
-    return who
-
-
-def introduce(channel: Channel, token: bytes, who: Identity) -> None:
-    """The worker's side. Raises Refused if the driver says so, ExchangeError if it is not the driver."""
-    challenge = channel.receive(Kind.CHALLENGE, seconds=HANDSHAKE_SECONDS)
-    theirs, mine = str(challenge.note.get("nonce")), secrets.token_hex(16)
-    note = {**asdict(who), "nonce": mine, "proof": _proof(token, "worker", theirs, mine, who)}
-    channel.send(Kind.ANSWER, note, seconds=HANDSHAKE_SECONDS)
-    verdict = channel.receive(Kind.WELCOME, Kind.REFUSED, seconds=HANDSHAKE_SECONDS)
-    if verdict.kind is Kind.REFUSED:
-        raise Refused(f"the driver refused {who}: {verdict.note.get('reason')}")
-    if not _same(_proof(token, "driver", mine, theirs, who), str(verdict.note.get("proof"))):
-        raise ExchangeError(f"{channel.peer} is not the driver of this job: it does not hold its token")
-
-
-def _answer(frame: Frame, peer: str) -> tuple[Identity, str, str]:
-    note = frame.note
-    try:
-        who = Identity(
-            partition=int(note["partition"]),
-            attempt=int(note["attempt"]),
-            host=str(note["host"])[:255],
-            pid=int(note["pid"]),
-        )
-        return who, str(note["nonce"]), str(note["proof"])
-    except (KeyError, TypeError, ValueError, OverflowError) as wrong:
-        raise ExchangeError(f"{peer} sent an answer that cannot be read") from wrong
-
-
-def _proof(token: bytes, role: str, first_nonce: str, second_nonce: str, who: Identity) -> str:
-    text = json.dumps([role, first_nonce, second_nonce, *asdict(who).values()])
-    return hmac.new(token, text.encode(), "sha256").hexdigest()
-
-
-def _same(proof: str, given: str) -> bool:
-    return hmac.compare_digest(proof.encode(), given.encode(errors="replace"))
+    def _too_late(self) -> TimeoutError:
+        return TimeoutError(f"{self.peer} sent or took nothing more in time")
 
 
 def _parsed(text: bytearray, peer: str) -> dict[str, Any]:

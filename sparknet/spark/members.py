@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sparknet.spark.exchange import NOTHING, Channel, Frame, Identity, Kind, Note
+from sparknet.spark.exchange import NOTHING, Channel, Frame, Kind, Note
+from sparknet.spark.handshake import Identity
 from sparknet.training import Report, Scores, WorkerState
 from sparknet.weights import Vector
 from sparknet.wire import Bytes

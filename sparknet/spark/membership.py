@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from sparknet.errors import DataError, TrainingError, WorkersLost
 from sparknet.spark.door import Door
-from sparknet.spark.exchange import Identity
+from sparknet.spark.handshake import Identity
 from sparknet.spark.members import Answered, Event, Failed, JobEnded, Joined, Lost, Member, Task
 
 log = logging.getLogger(__name__)

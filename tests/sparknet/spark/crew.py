@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from sparknet.data import Examples
 from sparknet.easgd import Exchanger
 from sparknet.spark.coordinator import Coordinator
-from sparknet.spark.exchange import Identity
+from sparknet.spark.handshake import Identity
 from sparknet.spark.members import Deadlines
 from sparknet.spark.task import Assignment, Service
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState

@@ -19,7 +19,8 @@ from sparknet.data import Examples, contiguous
 from sparknet.errors import DataError, TrainingError, WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.replica import Batch, TorchReplica
-from sparknet.spark.exchange import Channel, ExchangeError, Identity, Kind, Refused, introduce
+from sparknet.spark.exchange import Channel, ExchangeError, Kind
+from sparknet.spark.handshake import Identity, Refused, introduce
 from sparknet.spark.members import Member
 from sparknet.training import Momentum, Order, Round, Settings, train
 from sparknet.weights import Vector
