@@ -33,6 +33,10 @@ def log_in(name: str, where: Address) -> Any:
     """An open ``fabric.Connection`` to the node called ``name``. Raises a HostError."""
     import fabric
 
+    if not where.key.is_file():
+        raise HostRejectedLogin(
+            name, f"there is no key file {where.key}; copy it from the machine that launched the cluster"
+        )
     where.known_hosts.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     where.known_hosts.touch(mode=0o600)
     connection = fabric.Connection(

@@ -5,8 +5,13 @@ set -euo pipefail
 folder=$1 next=$2
 touch "$folder/log"
 
+runs() { bash "${0%/*}/alive.sh" "$(cat "$folder/pid")"; }
+
 is_over() {
-    [ -e "$folder/exit_code" ] || ! bash "${0%/*}/alive.sh" "$(cat "$folder/pid")"
+    [ -e "$folder/exit_code" ] && return
+    runs && return 1
+    sleep 1 # a job that ends says how, if a moment later; one that seems lost is looked for once more
+    [ -e "$folder/exit_code" ] || ! runs
 }
 
 while true; do

@@ -85,7 +85,7 @@ class ScriptedCluster:
                 "disk-facts.sh": f'== links\n{links}== lsblk\n{{"blockdevices": []}}\n== mounts\n',
                 "machine-facts.sh": "user=ubuntu\ncores=4\nmemory_mib=16000\ngpus=0\n",
                 "enable --now sparknet-worker": lambda: self.started.add(node.private_ip),
-                "urlopen": self.page,
+                "GET /json/": self.page,
             },
         )
         return host

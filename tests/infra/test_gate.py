@@ -313,7 +313,7 @@ def test_a_port_that_is_closed_between_two_nodes_ends_the_launch() -> None:
 
 def test_a_spark_that_does_not_come_up_is_explained_by_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     def differ(host: ScriptedHost, one: Node) -> None:
-        host.answers["urlopen"] = '{"status": "ALIVE", "workers": []}'
+        host.answers["GET /json/"] = '{"status": "ALIVE", "workers": []}'
         if one.name == "worker-2":
             host.answers["gate.py facts"] = lambda: account_of(host).replace("4.3.0", "4.1.0")
 
@@ -339,7 +339,7 @@ def test_workers_of_before_that_spark_still_shows_are_not_asked_for() -> None:
             tried = host.ran[-1].partition(" reach ")[2].split()
             return json.dumps({one: "Connection refused" if one.endswith(":31000") else "" for one in tried})
 
-        host.answers["urlopen"] = json.dumps({"status": "ALIVE", "workers": workers})
+        host.answers["GET /json/"] = json.dumps({"status": "ALIVE", "workers": workers})
         host.answers["gate.py reach"] = reach
 
     launch(scripted(restarted), [])

@@ -222,3 +222,24 @@ def test_results_come_in_the_order_of_the_hosts() -> None:
 def test_a_defect_of_ours_is_not_taken_for_a_failed_node() -> None:
     with pytest.raises(ZeroDivisionError):
         on_all([ScriptedHost()], lambda _host: 1 / 0)
+
+
+def test_a_key_file_that_is_not_here_is_told_apart(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(HostRejectedLogin, match=r"worker-1: there is no key file .*gone.pem; copy it"):
+        to(server.port, tmp_path, key="gone.pem").run("true", timeout_seconds=5)
+
+
+def test_nodes_met_at_once_are_all_remembered(server: Server, tmp_path: Path) -> None:
+    hosts = [to(server.port, tmp_path) for _ in range(8)]
+    pool = [
+        threading.Thread(target=host.run, args=("true",), kwargs={"timeout_seconds": 20}) for host in hosts
+    ]
+    for thread in pool:
+        thread.start()
+    for thread in pool:
+        thread.join()
+    lines = (tmp_path / "known/cluster").read_text().splitlines()
+    assert lines
+    assert {line.split()[0] for line in lines} == {f"[127.0.0.1]:{server.port}"}
+    for host in hosts:
+        host.close()
