@@ -81,7 +81,7 @@ class LocalWorkers:
 
     @property
     def _busy(self) -> list[Worker]:
-        return [worker for worker in self.workers if len(worker.shard)]
+        return [worker for worker in self.workers if worker.leases]
 
     def _train(self, worker: Worker, weights: Vector, order: Order) -> Report:
         if order.momentum == "average" and self._history is not None:

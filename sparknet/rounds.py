@@ -30,14 +30,19 @@ class Order:
     time_cap_seconds: float | None = None
     momentum: Momentum = "keep"
 
+    def is_over(self, seconds: float) -> bool:
+        """Whether a worker that has trained this long begins no further step."""
+        return self.time_cap_seconds is not None and seconds >= self.time_cap_seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What one worker did in one round.
 
     ``loss`` is the mean over its steps, ``images`` the records it read (repeats counted), ``lr`` the
-    learning rate of its last step. ``iteration`` counts the steps its solver has made in all and
-    ``position`` is its sampler's: a worker that takes over the shard goes on from there.
+    learning rate of its last step. ``iteration`` counts the steps its solver has made in all. ``shard`` is
+    the one it read in, its own where that is not said, and ``position`` how far: a worker that takes over the
+    shard goes on from there.
     """
 
     member: int
@@ -48,6 +53,12 @@ class Report:
     iteration: int
     position: int
     seconds: float
+    shard: int | None = None
+
+    @property
+    def read(self) -> int:
+        """The number of the shard it read in."""
+        return self.member if self.shard is None else self.shard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,7 +1,7 @@
-"""A worker: one replica of a net, the shard it learns from, and the order it reads it in.
+"""A worker: one replica of a net, the shards it learns from, and the order it reads them in.
 
     Recipe ── builds ──> Worker ── drives ──> Replica     a net and its optimiser: Caffe's, or any nn.Module
-                           └── reads ───────> Examples    its shard, through a sampler and a transform
+                           └── reads ───────> Lease       its shard (or shards), through sampler and transform
 
 A recipe is what travels to an executor; workers never do. Every random number a worker draws is a function
 of (seed, shard, step): where a worker runs, and after whom, changes nothing.
@@ -10,7 +10,7 @@ of (seed, shard, step): where a worker runs, and after whom, changes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +18,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from sparknet.data import Examples, Sampler, Transform, sampler
+from sparknet.data import Examples, Transform
 from sparknet.errors import DataError, ModelError, UsageError
+from sparknet.feed import Ahead, Ready
+from sparknet.lease import Lease, least_read
 from sparknet.replica import Batch, Replica
 from sparknet.training import Order, Report, Scores, WorkerState
 from sparknet.weights import Vector
@@ -73,18 +75,31 @@ class Worker:
     """
 
     def __init__(self, replica: Replica, shard: Examples, recipe: Recipe, number: int = 0) -> None:
-        self.replica, self.shard, self.recipe, self.number = replica, shard, recipe, number
-        self._draws = np.random.default_rng(recipe.seed)
+        self.replica, self.recipe, self.number = replica, recipe, number
+        self.leases: dict[int, Lease] = {}
+        self.take(number, shard)
 
-    @cached_property
-    def sampler(self) -> Sampler:
-        return sampler(
-            self.recipe.sampling,
-            records=len(self.shard),
-            batch_size=self.recipe.batch_size,
-            seed=self.recipe.seed,
-            shard=self.number,
-        )
+    @property
+    def records(self) -> int:
+        """Of all the shards it holds."""
+        return sum(lease.records for lease in self.leases.values())
+
+    def take(self, number: int, shard: Examples, position: int = 0) -> None:
+        """Hold the lease of shard ``number`` from now on, which has been read up to ``position``.
+
+        It is next in turn. One without records is of no use and is not held.
+        """
+        if not len(shard):
+            return
+        recipe = self.recipe
+        lease = Lease(number, shard, sampling=recipe.sampling, batch_size=recipe.batch_size, seed=recipe.seed)
+        least = min((held.passes for held in self.leases.values()), default=0.0)
+        lease.images, lease.sampler.position = int(least * lease.records), position
+        self.leases[number] = lease
+
+    def give_up(self, number: int) -> None:
+        """Train on shard ``number`` no more; its memory is free again."""
+        self.leases.pop(number, None)
 
     @cached_property
     def vector(self) -> Vector:
@@ -97,24 +112,28 @@ class Worker:
 
         Afterwards ``vector`` holds the new weights.
         """
-        if not len(self.shard):
+        if not self.leases:
             raise DataError(f"worker {self.number} has no records to train on: use fewer workers")
         started = time.perf_counter()
         self._load(weights)
         if order.momentum == "reset":
             self.replica.restore_history(torch.empty(0))
+        lease = least_read(self.leases.values())
         with _own_random_numbers():
-            losses = list(self._steps(order, started))
+            losses = self._losses(lease, order, started)
         loss = float(torch.stack(losses).mean())
         self._store()
+        images = len(losses) * self.replica.batches_per_step * self.recipe.batch_size
+        lease.images += images
         return Report(
             member=self.number,
+            shard=lease.number,
             steps=len(losses),
-            images=len(losses) * self.replica.batches_per_step * self.recipe.batch_size,
+            images=images,
             loss=loss,
             lr=self.replica.lr,
             iteration=self.replica.iteration,
-            position=self.sampler.position,
+            position=lease.sampler.position,
             seconds=time.perf_counter() - started,
         )
 
@@ -133,13 +152,20 @@ class Worker:
         """All that another worker of this shard would need to go on, besides the weights."""
         return WorkerState(
             iteration=self.replica.iteration,
-            position=self.sampler.position,
+            position=self.positions.get(self.number, 0),
             history=self.replica.history().cpu().numpy(),
         )
 
+    @property
+    def positions(self) -> dict[int, int]:
+        """How far each shard it holds has been read."""
+        return {number: lease.sampler.position for number, lease in self.leases.items()}
+
     def restore(self, state: WorkerState) -> None:
         """Go on where another worker of this shard was."""
-        self.replica.iteration, self.sampler.position = state.iteration, state.position
+        self.replica.iteration = state.iteration
+        if self.number in self.leases:
+            self.leases[self.number].sampler.position = state.position
         if state.history is not None:
             self.restore_history(state.history)
 
@@ -150,21 +176,25 @@ class Worker:
             raise ModelError(f"a history of {history.size:,} numbers is given to a solver that has {due:,}")
         self.replica.restore_history(torch.from_numpy(history.copy()))
 
-    def _steps(self, order: Order, started: float) -> Iterator[torch.Tensor]:
-        batches = self._batches(order.tau * self.replica.batches_per_step)
-        for step in range(order.tau):
-            if step and order.time_cap_seconds and time.perf_counter() - started >= order.time_cap_seconds:
-                return
-            self._draws = np.random.default_rng([self.recipe.seed, self.number, self.replica.iteration])
-            torch.manual_seed(int(self._draws.integers(1 << 62)))
-            yield self.replica.step(batches).detach()
-
-    def _batches(self, count: int) -> Iterator[Batch]:
-        transform = self.recipe.transform
-        for indices in self.sampler.batches(count):
-            examples = self.shard[indices]
-            images = torch.from_numpy(examples.images).to(self.replica.weights.device)
-            yield self._batch(transform(images, train=True, rng=self._draws), examples)
+    def _losses(self, lease: Lease, order: Order, started: float) -> list[torch.Tensor]:
+        """Take the steps of a round; the batches that were made and not used count as unread."""
+        each, replica = self.replica.batches_per_step, self.replica
+        feed = lease.batches(
+            self.recipe.transform,
+            replica.weights.device,
+            steps=order.tau,
+            batches_per_step=each,
+            worker=self.number,
+            iteration=replica.iteration,
+        )
+        losses: list[torch.Tensor] = []
+        with Ahead(feed, order.tau * each) as ahead:
+            used = _Used(ahead)
+            while len(losses) < order.tau and not (losses and order.is_over(time.perf_counter() - started)):
+                torch.manual_seed(used.seed_of_next())
+                losses.append(replica.step(used).detach())
+        lease.sampler.position = used.position
+        return losses
 
     def _score(self, examples: Examples) -> Scores:
         transform = self.recipe.test_transform or self.recipe.transform
@@ -185,6 +215,25 @@ class Worker:
     def _store(self) -> None:
         if self.replica.weights.device.type != "cpu":
             torch.from_numpy(self.vector).copy_(self.replica.weights)
+
+
+class _Used(Iterator[Batch]):
+    """The batches of a round as a replica takes them; ``position`` is the sampler's after the last taken."""
+
+    def __init__(self, ready: Iterable[Ready]) -> None:
+        self._ready = iter(ready)
+        self._next: Ready | None = None
+        self.position = 0
+
+    def seed_of_next(self) -> int:
+        """What the step that begins with the next batch draws from."""
+        self._next = self._next or next(self._ready)
+        return self._next.seed
+
+    def __next__(self) -> Batch:
+        ready, self._next = self._next or next(self._ready), None
+        self.position = ready.position
+        return ready.here()
 
 
 @contextmanager

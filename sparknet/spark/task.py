@@ -143,7 +143,7 @@ class Service:
         deadlines = self.assignment.deadlines
         history = np.empty(worker.replica.history().numel(), np.float32)
         note = {
-            "records": len(worker.shard),
+            "records": worker.records,
             "size": worker.vector.size,
             "history": history.size,
             "iteration": worker.replica.iteration,
