@@ -17,8 +17,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from apps.options import launch
 from apps.progress import Downloading
+from apps.session import open_session
 from apps.solvers import load
-from apps.training import open_session
 from sparknet.data import Transform
 from sparknet.data.locate import locate
 from sparknet.spark import frame_of

@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import click
 import numpy as np
 
+from apps.options import Options
 from sparknet import metrics, report
 from sparknet.caffe import weight_file
 from sparknet.errors import UsageError
 from sparknet.metrics import Log, Record
 from sparknet.replica import CaffeModel
 from sparknet.report import Run
+from sparknet.spark import SparkWorkers
+from sparknet.tensorboard import Curves
 from sparknet.training import Round
+from sparknet.watch import Watch
 from sparknet.weights import Vector
 
 
 class Journal:
-    """Writes ``metrics.jsonl`` into ``output`` round by round; the rest when it is left.
+    """Writes ``metrics.jsonl`` and curves round by round; the rest of ``options.output`` when it is left.
 
     ``model`` is the net whose weights are written, ``settings`` the table of the report. A run that goes on
     after round ``done`` keeps the records up to there. Raises UsageError if ``output`` cannot be written.
     """
 
     def __init__(
-        self, output: Path, model: CaffeModel, settings: Mapping[str, str], *, synthetic: bool, done: int = 0
+        self,
+        options: Options,
+        model: CaffeModel,
+        settings: Mapping[str, str],
+        *,
+        synthetic: bool,
+        done: int = 0,
     ) -> None:
-        self.output, self.model, self.settings, self.synthetic = output, model, settings, synthetic
+        self.output, self.model, self.settings, self.synthetic = options.output, model, settings, synthetic
         self._weights: Vector | None = None
-        self._records = _before(output / "metrics.jsonl", done)
-        self._log = Log(output / "metrics.jsonl")
-        for record in self._records:
-            self._log.write(record)
+        self._watch = Watch()
+        self._records = _before(self.output / "metrics.jsonl", done)
+        self._log = Log(self.output / "metrics.jsonl", self._records)
+        self._curves = Curves(options.tensorboard or self.output / "tensorboard", done=done)
         elapsed = self._records[-1].elapsed_seconds if self._records else 0.0
         self._started = time.monotonic() - elapsed
 
@@ -44,14 +55,17 @@ class Journal:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._log.close()
+        self._curves.close()
         if self._weights is not None:
             self._leave(self._weights)
 
     def take(self, done: Round) -> Record:
         """Keep a round; the record of it, which is on disk by then."""
         elapsed = time.monotonic() - self._started
-        record = Record.of(done, elapsed_seconds=elapsed, synthetic=self.synthetic)
+        notes = self._watch.notes(done)
+        record = Record.of(done, elapsed_seconds=elapsed, synthetic=self.synthetic, notes=notes)
         self._log.write(record)
+        self._curves.take(record)
         self._records.append(record)
         if record.loss is not None:
             self._weights = done.weights
@@ -67,6 +81,17 @@ class Journal:
         click.echo(
             f"model.caffemodel, metrics.jsonl, report.html and curve.png are in {self.output.resolve()}"
         )
+
+
+@contextmanager
+def keep_traces(workers: SparkWorkers, output: Path) -> Iterator[None]:
+    """Write the traces that the workers leave when they are closed into ``output``/profile."""
+    try:
+        yield
+    finally:
+        for name, trace in workers.traces.items():
+            make_folder(output / "profile")
+            (output / "profile" / f"{name}.json.gz").write_bytes(trace)
 
 
 def make_folder(folder: Path) -> None:

@@ -16,17 +16,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 
 from sparknet.errors import Interrupted, SparkNetError, UsageError
 from sparknet.training import Momentum
 
+Exchange = Literal["auto", "star", "ring"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of a training app; ``None`` stands for "as the cluster or the net has it"."""
+    """The options of a training app; ``None`` stands for "as the cluster or the net has it".
+
+    Raises UsageError for options that do not go together.
+    """
 
     tau: int
     rounds: int
@@ -43,7 +48,22 @@ class Options:
     momentum: Momentum | None
     checkpoint: str | None
     checkpoint_every: int
+    checkpoint_keep: int
+    resume: bool
     precision: str
+    wire: str
+    exchange: Exchange
+    quorum: float
+    grace: float
+    deadline: float
+    profile: int
+    tensorboard: Path | None
+
+    def __post_init__(self) -> None:
+        if self.resume and self.checkpoint is None:
+            raise UsageError("--resume needs --checkpoint: where is the run to go on from?")
+        if self.grace and self.quorum == 1:
+            raise UsageError("--grace is what a --quorum below 1 leaves the others: give both, or neither")
 
 
 _POSITIVE = click.IntRange(min=1)
@@ -110,16 +130,68 @@ def training_options(
         click.option(
             "--checkpoint",
             metavar="DIR|URL",
-            help="Where to save the run's state, and to go on from if there is one: a shared folder, s3://...",
+            help="Where to save the run's state: a folder, s3://..., or what else fsspec can open.",
         ),
         click.option(
             "--checkpoint-every", type=_POSITIVE, default=10, help="Rounds between two checkpoints."
+        ),
+        click.option(
+            "--checkpoint-keep", type=_POSITIVE, default=2, help="Checkpoints to keep, the last ones."
+        ),
+        click.option(
+            "--resume", is_flag=True, help="Go on from the last checkpoint in --checkpoint, if there is one."
         ),
         click.option(
             "--precision",
             type=click.Choice(["float32", "bf16", "fp16"]),
             default="float32",
             help="What the net's products are computed in; weights, losses and averages stay float32.",
+        ),
+        click.option(
+            "--wire",
+            type=click.Choice(["float32", "bfloat16", "int8"]),
+            default="float32",
+            help="How weights travel: as they are, or what has changed in 2 bytes or 1 a number.",
+        ),
+        click.option(
+            "--exchange",
+            type=click.Choice(["auto", "star", "ring"]),
+            default="auto",
+            help="Whether weights go through the driver (star) or among the workers (ring); auto: by size.",
+        ),
+        click.option(
+            "--quorum",
+            type=click.FloatRange(min=0, max=1, min_open=True),
+            default=1.0,
+            metavar="SHARE",
+            help="A round waits for this share of the workers, then no longer than --grace for the others.",
+        ),
+        click.option(
+            "--grace",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            metavar="SECONDS",
+            help="What the others have left once there is a --quorum; they are back in the next round.",
+        ),
+        click.option(
+            "--deadline",
+            type=click.FloatRange(min=0, min_open=True),
+            default=3600.0,
+            metavar="SECONDS",
+            help="A worker that takes longer for a round is given up until it comes back or is replaced.",
+        ),
+        click.option(
+            "--profile",
+            type=click.IntRange(min=0, max=100),
+            default=0,
+            metavar="ROUNDS",
+            help="Rounds of each worker to trace with torch's profiler; the traces are left in --output.",
+        ),
+        click.option(
+            "--tensorboard",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Where to write curves for TensorBoard.  [default: tensorboard in --output]",
         ),
     ]
 

@@ -1,33 +1,31 @@
 """A training run as every app makes one: data and a net in, rounds on Spark, model and report out.
 
-Task + Options ──> SparkWorkers ──> train() ──> one line a round, metrics.jsonl
-                                       └──────> model.caffemodel, report.html, curve.png
+Task + Options ──> SparkWorkers ──> train() ──> one line a round, metrics.jsonl, tensorboard/
+                        │              └──────> model.caffemodel, report.html, curve.png
+                        └─────────────────────> profile/, if asked for
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import click
-from py4j.protocol import Py4JError
 from pyspark import RDD
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from apps.journal import Journal, make_folder
+from apps.journal import Journal, keep_traces, make_folder
 from apps.options import Options
+from apps.saved import Saved
+from apps.session import open_session
 from apps.solvers import Threaded, load
-from sparknet.checkpoint import Checkpoints, resumed
 from sparknet.data import Examples, Transform
 from sparknet.data.locate import Located
-from sparknet.errors import TrainingError, UsageError
+from sparknet.errors import TrainingError
 from sparknet.metrics import Record
 from sparknet.outer import Average, Outer, SlowMo
 from sparknet.replica import CaffeModel
-from sparknet.spark import SparkWorkers, from_examples, session
+from sparknet.spark import Deadlines, SparkWorkers, from_examples
 from sparknet.spark.slots import threads_each, workers_for
 from sparknet.training import Momentum, Settings, train
 from sparknet.worker import Recipe
@@ -84,49 +82,48 @@ def run(task: Task, options: Options) -> None:
     sizes = {"batch_size": options.batch_size, "test_batch_size": task.test_batch_size}
     model = load(options.solver, task.shape, precision=options.precision, **sizes)
     make_folder(options.output)
+    saved = Saved.of(options)
     with open_session(f"SparkNet {model.net.name}") as spark:
         count = workers_for(spark, options.workers)
         threads = threads_each(spark, count)
         recipe = _recipe(task, options, Threaded(model=model, threads=threads))
         table = _table(task, options, model, count, threads)
         click.echo(f"training {model.net.name} on {table['workers']}")
-        shards = task.shards(spark, count)
-        with SparkWorkers(spark, recipe, shards, task.test, shape=task.test.shape) as workers:
+        workers = _workers(task, options, spark, recipe, task.shards(spark, count))
+        with keep_traces(workers, options.output), workers:
             outer = OUTERS[options.outer]()
-            checkpoints = _checkpoints(options)
-            start = _start(checkpoints, workers, outer, options)
-            done = int(start.get("done", 0))
-            with Journal(options.output, model, table, synthetic=task.synthetic, done=done) as journal:
+            start = saved.resume(workers, outer, count)
+            with Journal(options, model, table, synthetic=task.synthetic, done=saved.done) as journal:
                 for round_ in train(workers, _settings(options), outer, **start):
                     _tell(journal.take(round_))
-                    if checkpoints:
-                        checkpoints.after(round_, workers, outer)
+                    saved.after(round_, workers, outer)
 
 
 def _tell(record: Record) -> None:
     click.echo(record.line)
+    for note in record.notes:
+        click.echo(f"note: {note}", err=True)
     if record.loss is None:
         raise TrainingError(
             f"the loss is no longer a number after round {record.round}: lower base_lr in the solver"
         )
 
 
-def _checkpoints(options: Options) -> Checkpoints | None:
-    if options.checkpoint is None:
-        return None
-    return Checkpoints(options.checkpoint, every=options.checkpoint_every)
-
-
-def _start(
-    checkpoints: Checkpoints | None, workers: SparkWorkers, outer: Outer, options: Options
-) -> dict[str, Any]:
-    """Where ``train`` begins: after the last checkpoint, if there is one."""
-    start = resumed(checkpoints.latest() if checkpoints else None, workers, outer)
-    if start:
-        click.echo(f"going on after round {start['done']}, from {options.checkpoint}")
-    if start.get("done", 0) >= options.rounds:
-        raise UsageError(f"{start['done']} rounds are done already: ask for more with --rounds")
-    return start
+def _workers(
+    task: Task, options: Options, spark: SparkSession, recipe: Recipe, shards: RDD[Examples]
+) -> SparkWorkers:
+    deadlines = Deadlines(round=options.deadline, quorum=options.quorum, grace=options.grace)
+    return SparkWorkers(
+        spark,
+        recipe,
+        shards,
+        task.test,
+        shape=task.test.shape,
+        deadlines=deadlines,
+        wire=options.wire,
+        exchange=options.exchange,
+        profile=options.profile,
+    )
 
 
 def _settings(options: Options) -> Settings:
@@ -168,24 +165,15 @@ def _table(task: Task, options: Options, model: CaffeModel, workers: int, thread
         "outer step": f"{options.outer}, momentum: {options.momentum or MOMENTA[options.outer]}",
         "seed": str(options.seed),
         "precision": options.precision,
+        "exchange of weights": f"{options.exchange}, {options.wire}",
+        "a round waits for": _patience(options),
     }
 
 
-@contextmanager
-def open_session(name: str) -> Iterator[SparkSession]:
-    """A session that says only what went wrong, and is stopped in the end."""
-    try:
-        spark = session(name)
-    except (Py4JError, PySparkException) as error:
-        raise TrainingError(
-            f"Spark does not start ({str(error).strip().splitlines()[0]}): is there a Java 17 or newer, and "
-            "does the master of --master answer?"
-        ) from error
-    spark.sparkContext.setLogLevel("ERROR")
-    try:
-        yield spark
-    finally:
-        spark.stop()
+def _patience(options: Options) -> str:
+    if options.quorum == 1:
+        return f"all workers, {options.deadline:g} s at most"
+    return f"{options.quorum:.0%} of the workers, then {options.grace:g} s for the others"
 
 
 def _count(number: int, noun: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -107,13 +107,15 @@ class Record:
 class Log:
     """Appends records to a file, one line of JSON each, flushed: a run that is killed keeps what it wrote.
 
-    It begins the file anew. Raises UsageError if that cannot be.
+    It begins the file anew, with ``before``, in one step. Raises UsageError if that cannot be.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, before: Iterable[Record] = ()) -> None:
+        new = file.with_name(f".{file.name}.new")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._file = file.open("w", encoding="utf-8")
+            new.write_text("".join(map(_line, before)), encoding="utf-8")
+            self._file = new.replace(file).open("a", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{file} cannot be written ({error.strerror}): give another folder") from error
 
@@ -127,8 +129,7 @@ class Log:
         self._file.close()
 
     def write(self, record: Record) -> None:
-        line = {**asdict(record), "images_per_second": record.images_per_second}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.write(_line(record))
         self._file.flush()
 
 
@@ -162,6 +163,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def _line(record: Record) -> str:
+    values = {**asdict(record), "images_per_second": record.images_per_second}
+    return json.dumps(values, allow_nan=False) + "\n"
 
 
 def _parsed(line: str, where: str, *, is_last: bool) -> Record | None:

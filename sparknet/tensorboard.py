@@ -28,8 +28,8 @@ from sparknet.metrics import Record
 class Curves:
     """Appends a step to a new event file in ``folder``, flushed.
 
-    A run that goes on after round ``done`` says so: TensorBoard then drops what earlier files hold of later
-    rounds. Raises UsageError if the file cannot be made.
+    It says that the run begins after round ``done``: TensorBoard then drops what earlier files of the folder
+    hold of later rounds. Raises UsageError if the file cannot be made.
     """
 
     def __init__(self, folder: Path, *, done: int = 0) -> None:
@@ -42,8 +42,7 @@ class Curves:
         except OSError as error:
             raise UsageError(f"{folder / name} cannot be written ({error.strerror})") from error
         self._append(_event(now, 0, _text(3, "brain.Event:2")))
-        if done:
-            self._append(_event(now, done + 1, _bytes(7, _number(1, _START))))
+        self._append(_event(now, done + 1, _bytes(7, _number(1, _START))))
 
     def __enter__(self) -> Curves:
         return self

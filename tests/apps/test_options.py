@@ -40,6 +40,8 @@ def test_every_option_arrives() -> None:
         *("--solver", "s.prototxt", "--data", "synthetic", "--seed", "9", "--test-every", "0"),
         *("--output", "out", "--sampling", "epoch", "--outer", "slowmo", "--momentum", "keep"),
         *("--checkpoint", "s3://bucket/run", "--checkpoint-every", "7", "--precision", "bf16"),
+        *("--checkpoint-keep", "3", "--resume", "--wire", "int8", "--exchange", "star", "--profile", "2"),
+        *("--quorum", "0.75", "--grace", "1.5", "--deadline", "60", "--tensorboard", "curves"),
     )
     assert options == Options(
         tau=5,
@@ -58,6 +60,15 @@ def test_every_option_arrives() -> None:
         checkpoint="s3://bucket/run",
         checkpoint_every=7,
         precision="bf16",
+        checkpoint_keep=3,
+        resume=True,
+        wire="int8",
+        exchange="star",
+        profile=2,
+        quorum=0.75,
+        grace=1.5,
+        deadline=60.0,
+        tensorboard=Path("curves"),
     )
 
 
@@ -73,14 +84,25 @@ def test_every_option_arrives() -> None:
         (["--test-every", "-1"], "Invalid value for '--test-every'"),
         (["--sampling", "sorted"], "'sorted' is not one of"),
         (["--outer", "adam"], "'adam' is not one of"),
+        (["--wire", "float64"], "'float64' is not one of"),
+        (["--exchange", "tree"], "'tree' is not one of"),
+        (["--quorum", "1.5"], "Invalid value for '--quorum'"),
+        (["--quorum", "0"], "Invalid value for '--quorum'"),
+        (["--grace", "-1"], "Invalid value for '--grace'"),
+        (["--deadline", "0"], "Invalid value for '--deadline'"),
+        (["--profile", "-1"], "Invalid value for '--profile'"),
+        (["--checkpoint-keep", "0"], "Invalid value for '--checkpoint-keep'"),
+        (["--resume"], "--resume needs --checkpoint"),
+        (["--grace", "5"], "--grace is what a --quorum below 1 leaves the others"),
         (["--round", "3"], "No such option"),
         (["left", "over"], "unexpected extra argument"),
     ],
 )
-def test_an_option_that_cannot_be_is_named(arguments: list[str], says: str) -> None:
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2
-    assert says in result.stderr
+def test_an_option_that_cannot_be_is_named(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(lambda: main.main(arguments, standalone_mode=False)) == 2
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -109,8 +131,8 @@ def test_how_a_run_ends_decides_the_exit_status(
 
 def test_help_names_every_option() -> None:
     shown = CliRunner().invoke(main, ["--help"]).output
-    for option in ("--tau", "--rounds", "--workers", "--time-cap", "--data", "--output", "--sampling"):
-        assert option in shown
+    for option in Options.__annotations__:
+        assert f"--{option.replace('_', '-')} " in shown
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -65,7 +66,9 @@ def check_output(folder: Path, rounds: int) -> None:
         "metrics.jsonl",
         "model.caffemodel",
         "report.html",
+        "tensorboard",
     ]
+    assert len(list((folder / "tensorboard").iterdir())) == 1
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["round"] for record in records] == list(range(1, rounds + 1))
     assert all(
@@ -104,17 +107,27 @@ def test_photographs_are_read_by_the_workers_themselves(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(tmp_path: Path) -> None:
     common = (*SMALL, "--checkpoint", "saved", "--checkpoint-every", "1", "--output", "parts")
-    first = run_app("MnistApp", *common, "--rounds", "2", folder=tmp_path)
-    second = run_app("MnistApp", *common, "--rounds", "4", folder=tmp_path)
-    third = run_app("MnistApp", *common, "--rounds", "4", folder=tmp_path)
+    first = run_app("MnistApp", *common, "--resume", "--rounds", "2", folder=tmp_path)
+    anew = run_app("MnistApp", *common, "--rounds", "4", folder=tmp_path)
+    second = run_app("MnistApp", *common, "--resume", "--rounds", "4", "--profile", "1", folder=tmp_path)
+    third = run_app("MnistApp", *common, "--resume", "--rounds", "4", folder=tmp_path)
     whole = run_app("MnistApp", *SMALL, "--rounds", "4", "--output", "whole", folder=tmp_path)
     assert [first.returncode, second.returncode, whole.returncode] == [0, 0, 0], second.stderr
     assert "going on after round 2, from saved" in second.stdout
+    assert anew.returncode == 2
+    assert "saved holds a run that has come to round 2: add --resume" in anew.stderr
     assert (third.returncode, "4 rounds are done already" in third.stderr) == (2, True)
     models = [(tmp_path / part / "model.caffemodel").read_bytes() for part in ("parts", "whole")]
     assert models[0] == models[1]
     records = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in records] == [1, 2, 3, 4]
+    traces = sorted((tmp_path / "parts" / "profile").iterdir())
+    assert [trace.name.split("-attempt-")[0] for trace in traces] == ["worker-0", "worker-1"]
+    for trace in traces:
+        names = {
+            event.get("name") for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+        }
+        assert {"round 1 of the trace", "aten::convolution"} <= names
 
 
 def test_spark_submit_of_an_app_from_a_zip_outlives_the_death_of_an_executor(tmp_path: Path) -> None:

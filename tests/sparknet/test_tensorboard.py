@@ -100,7 +100,7 @@ def test_a_round_becomes_a_point_of_every_curve(tmp_path: Path) -> None:
     with Curves(tmp_path / "new") as curves:
         curves.take(record(1))
         curves.take(record(300, accuracy=0.5))
-    version, first, tested = events(tmp_path / "new")
+    version, _, first, tested = events(tmp_path / "new")
     assert version.file_version == "brain.Event:2"  # the version this format has
     assert (first.step, tested.step) == (1, 300)
     assert first.wall_time > 1.7e9
@@ -120,7 +120,7 @@ def test_a_round_becomes_a_point_of_every_curve(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_is_shown_as_such(tmp_path: Path) -> None:
     with Curves(tmp_path) as curves:
         curves.take(record(1, losses=(math.nan, 1.0)))
-    assert math.isnan(points(list(events(tmp_path))[1])["train/loss"])
+    assert math.isnan(points(list(events(tmp_path))[2])["train/loss"])
 
 
 def test_a_run_that_goes_on_takes_back_what_came_after_its_checkpoint(tmp_path: Path) -> None:
@@ -129,7 +129,8 @@ def test_a_run_that_goes_on_takes_back_what_came_after_its_checkpoint(tmp_path: 
             curves.take(record(done + 1))
     found = list(events(tmp_path))
     assert [(event.step, event.session_log.status) for event in found if event.HasField("session_log")] == [
-        (5, 1)
+        (1, 1),
+        (5, 1),
     ]
     assert [event.step for event in found if event.HasField("summary")] == [1, 5]
 
@@ -137,7 +138,7 @@ def test_a_run_that_goes_on_takes_back_what_came_after_its_checkpoint(tmp_path: 
 def test_a_point_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
     with Curves(tmp_path) as curves:
         curves.take(record(1))
-        assert len(list(events(tmp_path))) == 2
+        assert len(list(events(tmp_path))) == 3
 
 
 def test_a_folder_that_cannot_be_is_a_usage_error(tmp_path: Path) -> None:
