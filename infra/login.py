@@ -107,20 +107,20 @@ def _classified(name: str, where: Address, failure: Exception) -> HostError | No
                 f"{where} does not accept user {where.user} with the key {where.key}; check --identity-file, "
                 "and that the image's user is that one",
             )
-        case OSError() if _is_refusal(failure):
+        case OSError() if _is_all(failure, ConnectionRefusedError):
             return HostRefused(name, f"{where} refuses the connection; its sshd is not up (yet)")
-        case OSError():
+        case OSError() if not _is_all(failure, ConnectionError):
             return HostUnreachable(
                 name,
                 f"{where} does not answer ({failure}); is this machine's address the one the security group "
                 "lets in, and is there a route?",
             )
-        case ssh.SSHException() | EOFError():  # EOFError: it hung up in the middle of the greeting
+        case ssh.SSHException() | EOFError() | OSError():  # it hung up in the middle of the greeting
             return HostRefused(name, f"{where} does not speak ssh (yet): {failure or 'it hung up'}")
     return None
 
 
-def _is_refusal(failure: OSError) -> bool:
-    """True if the machine itself said no. paramiko keeps what each address answered in ``errors``."""
+def _is_all(failure: OSError, kind: type[OSError]) -> bool:
+    """True if every address answered with that. paramiko keeps what each answered in ``errors``."""
     answers = getattr(failure, "errors", {"": failure}).values()
-    return all(isinstance(answer, ConnectionError) for answer in answers)
+    return all(isinstance(answer, kind) for answer in answers)

@@ -29,8 +29,9 @@ NAMESPACES = (
     "carries out scripts, write_files, bootcmd and runcmd.",
     "Nothing outside the cloud's own network is reached from a host; hosts can only be in the default VPC.",
     "Disks answer lsblk, blkid and /dev/disk/by-id as on Nitro, but not `nvme id-ctrl`; a volume that is "
-    "detached while it is mounted can be read until it is unmounted; the root disk is not shown. They are "
-    "sparse files: all of them together hold no more than this machine has room for.",
+    "detached while it is mounted works until it is unmounted, and fails at once if Force is asked for; the "
+    "root disk is not shown. They are sparse files: all of them together hold no more than this machine has "
+    "room for.",
     "A host's root could reach this machine if it tried: run only programs of your own there.",
     "There is no GPU.",
 )

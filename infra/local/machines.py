@@ -80,6 +80,10 @@ class Machine(Protocol):
 
     def detach(self, volume_id: str) -> None: ...
 
+    def pull(self, volume_id: str) -> None:
+        """From now on whatever is read from or written to the volume's device fails."""
+        ...
+
 
 class NoMachine:
     """A machine that is only a state: it answers at once and never dies by itself."""
@@ -102,6 +106,8 @@ class NoMachine:
     def attach(self, volume_id: str, folder: Path) -> None: ...
 
     def detach(self, volume_id: str) -> None: ...
+
+    def pull(self, volume_id: str) -> None: ...
 
 
 class ProcessMachine:
@@ -169,6 +175,9 @@ class ProcessMachine:
         if link.is_symlink():
             (link.parent / link.readlink()).unlink(missing_ok=True)
             link.unlink()
+
+    def pull(self, volume_id: str) -> None:
+        """A folder cannot fail."""
 
     def _kill(self) -> None:
         """Descendants first, then init, then what escaped both: found by the mark in its environment."""

@@ -117,6 +117,16 @@ def detach_volume(
     return attachment
 
 
+@patch(
+    ElasticBlockStore, "detach_volume", why="Force pulls the disk from under a file system that is mounted"
+)
+def detach_by_force(original: Original, response: Any) -> Any:
+    volume = response.ec2_backend.get_volume(response._get_param("VolumeId"))
+    if response._get_param("Force") and volume.attachment is not None:
+        patch.cloud.lifecycle.machine(volume.attachment.instance.id).pull(volume.id)
+    return original(response)
+
+
 @patch(EBSBackend, "delete_volume", why="the content goes with the volume")
 def delete_volume(original: Original, backend: Any, volume_id: str) -> Any:
     volume = original(backend, volume_id)

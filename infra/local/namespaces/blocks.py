@@ -16,7 +16,10 @@ import struct
 from pathlib import Path
 
 LOOP_CONFIGURE, LOOP_CLR_FD, LOOP_SET_CAPACITY, LOOP_CTL_GET_FREE = 0x4C0A, 0x4C01, 0x4C07, 0x4C82
+LOOP_SET_STATUS64, LOOP_GET_STATUS64 = 0x4C04, 0x4C05
 LO_FLAGS_AUTOCLEAR = 4
+SECTOR = 512
+_STATUS_BYTES, _SIZE_LIMIT_AT = 232, 32  # of struct loop_info64
 # struct loop_config: fd, block size, loop_info64 (its flags are at 52, then names and keys), reserved
 _CONFIG = struct.Struct("=II 52x I 176x 64x")
 _LOOP_MAJOR = 7
@@ -39,6 +42,16 @@ class Block:
     @property
     def is_open(self) -> bool:
         return self._device >= 0
+
+    def sever(self) -> None:
+        """Let all I/O fail from now on, for whoever has it mounted; the file stays as it is.
+
+        The device shrinks to one sector: the kernel refuses what lies beyond a device's end with EIO.
+        """
+        status = bytearray(_STATUS_BYTES)
+        fcntl.ioctl(self._device, LOOP_GET_STATUS64, status)
+        struct.pack_into("=Q", status, _SIZE_LIMIT_AT, SECTOR)
+        fcntl.ioctl(self._device, LOOP_SET_STATUS64, bytes(status))
 
     def close(self) -> None:
         """Let go of it; a host that has it mounted keeps it until it unmounts it or ends."""

@@ -104,6 +104,12 @@ class NamespaceMachine:
                     self._life.hide(disk)
                 disk.block.close()
 
+    def pull(self, volume_id: str) -> None:
+        with self._lock:
+            disk = self._volumes.get(volume_id)
+            if disk is not None:
+                disk.block.sever()
+
     def _live(self) -> None:
         """One boot, and a thread that waits for its end."""
         life = Life(self._specification(), self._folder, self._driver.environment_of(self._facts.instance_id))

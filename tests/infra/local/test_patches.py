@@ -38,6 +38,7 @@ replaces EBSBackend.delete_volume
 replaces EBSBackend.detach_volume
 replaces EC2Backend.create_default_vpc
 replaces ElasticBlockStore.create_volume
+replaces ElasticBlockStore.detach_volume
 replaces ElasticBlockStore.modify_volume
 replaces Fleets.create_fleet
 replaces Fleets.delete_fleets

@@ -76,3 +76,24 @@ def attach(rig: Rig, host: SSHHost, volume: str, instance_id: str) -> None:
 def detach(rig: Rig, host: SSHHost, volume: str) -> None:
     rig.ec2.detach_volume(VolumeId=volume)
     until(lambda: status(host, f"test -e {link(volume)}") != 0, "the volume to be gone")
+
+
+def test_a_volume_that_is_pulled_fails_and_is_whole_elsewhere(rig: Rig, pair: list[str]) -> None:
+    here, there = rig.host(pair[0]), rig.host(pair[1])
+    volume = rig.volume()
+    attach(rig, here, volume, pair[0])
+    said(here, f"sudo mkfs.ext4 -q {link(volume)} && sudo mkdir -p /mnt/pulled")
+    said(here, f"sudo mount {link(volume)} /mnt/pulled && echo kept | sudo tee /mnt/pulled/file && sync")
+    assert status(here, "echo more | sudo dd of=/mnt/pulled/more conv=fsync") == 0
+    rig.ec2.detach_volume(VolumeId=volume, Force=True)
+    until(lambda: status(here, f"test -e {link(volume)}") != 0, "the volume to be gone")
+    assert status(here, "echo lost | sudo dd of=/mnt/pulled/lost conv=fsync") != 0
+    assert status(here, "sudo touch /mnt/pulled/other && sync -f /mnt/pulled") != 0
+    said(here, "sudo umount /mnt/pulled")
+    attach(rig, there, volume, pair[1])
+    said(there, f"sudo mkdir -p /mnt/pulled && sudo mount {link(volume)} /mnt/pulled")
+    assert said(there, "ls /mnt/pulled; cat /mnt/pulled/file; sudo umount /mnt/pulled").split() == [
+        "file", "lost+found", "more", "kept",
+    ]  # fmt: skip
+    detach(rig, there, volume)
+    rig.ec2.delete_volume(VolumeId=volume)
