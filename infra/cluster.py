@@ -19,7 +19,7 @@ from infra.cloud import Cloud, Cluster, connect, find, in_all_regions, look, nam
 from infra.ec2 import fence, fleet, keys, network, nodes, template
 from infra.ec2.network import SecurityGroup
 from infra.ec2.tags import Stamp
-from infra.errors import InfraError, SetupError
+from infra.errors import InfraError, Interrupted, SetupError
 from infra.events import Emit, Note
 from infra.provision import Member, phase
 from infra.spec import ClusterSpec
@@ -70,32 +70,43 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
     or shrinks. If it fails, everything is removed, or, of a cluster that was ready before, what this run
     added. Raises ClusterBusy if somebody else is at it.
     """
-    region = cloud.region
     # before the first thing is made, unless an unfinished launch has made some already
     found = None if _is_unfinished(cloud, spec.name) else _survey(cloud, spec, emit)
-    with fence.held(region, spec.name, cloud.home, emit) as held:
-        before, ground = look(cloud, spec.name), network.find_group(region, spec.name)
-        was_ready = ground is not None and ground.is_ready
-        kept = {node.id for node in before.nodes} if was_ready else set()
-        with undone_on_failure(cloud, spec.name, emit, kept=kept, whole=not was_ready, fence=held):
-            found = found or _survey(cloud, spec, emit)
-            with phase(emit, "network"):
-                stamp, group = _make_ground(cloud, spec, found, ground, has_nodes=bool(before.nodes))
-            setup = provision.Setup(
-                spec=spec,
-                connect=journal.recorded(
-                    cloud.connect, journal.folder_of(cloud.home, region.name, spec.name)
-                ),
-                gpus={name: one.gpus for name, one in found.types.items()},
-                emit=emit,
-                pace=cloud.pace,
-            )
+    cluster: Cluster | None = None
+    try:
+        with fence.held(cloud.region, spec.name, cloud.home, emit) as held:
+            cluster = _launch(cloud, spec, emit, found, held)
+    except Interrupted as stop:
+        if cluster is None:
+            raise
+        remove = cloud.command("destroy", spec.name)
+        raise Interrupted(f"{stop}, but {spec.name} was ready by then; {remove} removes it") from None
+    return cluster
 
-            def buy(there: Cluster) -> None:
-                _make_nodes(cloud, spec, found, stamp, group, there, emit)
 
-            cluster = _bring_up(cloud, setup, buy, kept)
-            network.mark_ready(region, group, secrets.token_hex(8))
+def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | None, held: str) -> Cluster:
+    """``launch`` behind the fence ``held``."""
+    region = cloud.region
+    before, ground = look(cloud, spec.name), network.find_group(region, spec.name)
+    was_ready = ground is not None and ground.is_ready
+    kept = {node.id for node in before.nodes} if was_ready else set()
+    with undone_on_failure(cloud, spec.name, emit, kept=kept, whole=not was_ready, fence=held):
+        known = found or _survey(cloud, spec, emit)
+        with phase(emit, "network"):
+            stamp, group = _make_ground(cloud, spec, known, ground, has_nodes=bool(before.nodes))
+        setup = provision.Setup(
+            spec=spec,
+            connect=journal.recorded(cloud.connect, _journals(cloud, spec.name)),
+            gpus={name: one.gpus for name, one in known.types.items()},
+            emit=emit,
+            pace=cloud.pace,
+        )
+
+        def buy(there: Cluster) -> None:
+            _make_nodes(cloud, spec, known, stamp, group, there, emit)
+
+        cluster = _bring_up(cloud, setup, buy, kept)
+        network.mark_ready(region, group, secrets.token_hex(8))
     return cluster
 
 

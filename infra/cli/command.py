@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -119,7 +120,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(message: str, status: int) -> int:
-    click.echo(f"sparknet-ec2: {message}", err=True)
+    with suppress(OSError):  # nobody is there to read it
+        click.echo(f"sparknet-ec2: {message}", err=True)
     return status
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,8 @@ class Screen:
         self._lock = threading.Lock()
 
     def emit(self, event: Event) -> None:
-        """Nodes report from threads of their own: one at a time."""
-        with self._lock:
+        """Nodes report from threads of their own, one at a time. Where nobody reads, the work goes on."""
+        with self._lock, suppress(OSError):
             self._draw(event)
 
     def _draw(self, event: Event) -> None:

@@ -5,6 +5,8 @@
     reset      the connection is reset before anything is done
     throttle   RequestLimitExceeded, HTTP 503
     delay      done after ``seconds``
+    signal     done, and then, before the answer, the process ``pid`` gets ``signal``; with ``before`` it gets
+               it at once, nothing is done, and the connection is reset
 
 A fault fits a call by ``action`` (a pattern as in a shell), by ``index`` (the number of the call since the
 counter was set to 0, the first being 1), or by both, and happens ``times`` times.
@@ -12,6 +14,9 @@ counter was set to 0, the first being 1), or by both, and happens ``times`` time
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,7 +25,7 @@ from typing import Any
 
 from infra.errors import UsageError
 
-KINDS = ("error", "lost", "reset", "throttle", "delay")
+KINDS = ("error", "lost", "reset", "throttle", "delay", "signal")
 
 #: Codes that EC2 answers with a status of the 500s, so that SDKs retry them.
 SERVER_CODES = {
@@ -42,12 +47,17 @@ class Fault:
     code: str = "InternalError"
     message: str = "An internal error has occurred"
     seconds: float = 0.0
+    pid: int = 0
+    signal: str = "SIGKILL"
+    before: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"a fault's kind is one of {', '.join(KINDS)}, not {self.kind!r}")
         if self.times < 1:
             raise UsageError(f"a fault's times must be 1 or more, not {self.times}")
+        if self.kind == "signal" and (self.pid <= 1 or self.signal not in signal.Signals.__members__):
+            raise UsageError("a fault of kind signal needs a pid, and a signal like SIGKILL")
 
     @property
     def answer(self) -> tuple[int, str, str]:
@@ -55,6 +65,11 @@ class Fault:
         if self.kind == "throttle":
             return 503, "RequestLimitExceeded", "Request limit exceeded."
         return SERVER_CODES.get(self.code, 400), self.code, self.message
+
+    def send(self) -> None:
+        """Give the process its signal, if it is still there."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.Signals[self.signal])
 
     def fits(self, action: str, index: int) -> bool:
         return fnmatchcase(action, self.action) and self.index in (None, index)

@@ -125,7 +125,9 @@ class Front:
     def _with_fault(self, fault: Fault | None, environ: dict[str, Any], body: bytes, call: Call) -> Answer:
         if fault is None:
             return self._consistent_work(environ, body, call)
-        if fault.kind == "reset":
+        if fault.kind == "signal" and fault.before:
+            fault.send()
+        if fault.kind == "reset" or fault.before:
             _reset(environ)
         if fault.kind in ("error", "throttle"):
             time.sleep(fault.seconds)
@@ -133,6 +135,8 @@ class Front:
         if fault.kind == "delay":
             time.sleep(fault.seconds)
         answer = self._consistent_work(environ, body, call)
+        if fault.kind == "signal":
+            fault.send()
         if fault.kind == "lost":
             call.status, call.code = answer.status, _code_of(answer)
             _reset(environ)

@@ -50,6 +50,7 @@ def simulated(simulation: LocalCloud, tmp_path: Path) -> Iterator[Cloud]:
     region.close()
     simulation.control("DELETE", "faults")
     simulation.control("DELETE", "calls")
+    simulation.control("POST", "clock", {"advance_seconds": 7200})  # forget what was terminated
     simulation.control("POST", "capacity", [])
     simulation.control("POST", "spot_prices", [])
     simulation.control("POST", "quotas", dict.fromkeys(QUOTAS, 8192))

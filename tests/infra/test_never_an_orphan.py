@@ -1,6 +1,7 @@
 """Whatever happens at whichever call of a launch or a destroy, nothing is left that nobody knows of.
 
 The faults are the simulated EC2's own: it answers with an error, or does the work and loses the answer.
+A process that is killed is in test_signals.py.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,13 +25,6 @@ from infra.events import Event, Removed, Retrying, ignore
 from infra.interrupts import interrupts_raise
 from infra.local import LocalCloud
 from infra.spec import ClusterSpec
-
-LAUNCH_CALLS = range(1, 24)  # a launch makes 21; the last ones of the range see it succeed
-DESTROY_CALLS = range(1, 30)
-
-
-class Killed(BaseException):
-    """The process is gone: it makes no call any more, whatever its handlers want."""
 
 
 @contextmanager
@@ -53,16 +47,32 @@ def at_call(region: Region, index: int, happen: Callable[[], None]) -> Iterator[
         del region._once  # type: ignore[attr-defined]
 
 
-def raise_killed() -> None:
-    raise Killed
-
-
 def left(cloud: Cloud, spec: ClusterSpec) -> list[sweep.Resource]:
     return sweep.remaining(cloud.region, spec.name)
 
 
 def roles(cloud: Cloud, spec: ClusterSpec) -> list[str]:
     return sorted(node.role for node in nodes.alive(nodes.describe(cloud.region, spec.name)))
+
+
+def calls(simulation: LocalCloud, work: Callable[[], object]) -> range:
+    """The indices of the calls that ``work`` makes."""
+    simulation.control("DELETE", "calls")
+    work()
+    return range(1, len(simulation.control("GET", "calls")) + 1)
+
+
+def calls_of_launch(simulation: LocalCloud, simulated: Cloud, spec: ClusterSpec) -> range:
+    found = calls(simulation, lambda: cluster.launch(simulated, spec, ignore))
+    cluster.destroy(simulated, spec.name, ignore)
+    return found
+
+
+def every(simulation: LocalCloud, indices: Iterable[int]) -> Iterator[int]:
+    """``indices``, each in an account that shows nothing of what was terminated before: it is quicker."""
+    for index in indices:
+        simulation.control("POST", "clock", {"advance_seconds": 7200})
+        yield index
 
 
 def fault(simulation: LocalCloud, **what: Any) -> None:
@@ -75,7 +85,8 @@ def test_an_error_at_any_call_of_a_launch_leaves_nothing(
     simulation: LocalCloud, simulated: Cloud, spec: ClusterSpec
 ) -> None:
     outcomes = []
-    for index in LAUNCH_CALLS:
+    launch_calls = calls_of_launch(simulation, simulated, spec)
+    for index in every(simulation, launch_calls):
         fault(simulation, kind="error", code="UnauthorizedOperation", index=index)
         try:
             cluster.launch(simulated, spec, ignore)
@@ -86,14 +97,18 @@ def test_an_error_at_any_call_of_a_launch_leaves_nothing(
             outcomes.append(error.exit_status)
         simulation.control("DELETE", "faults")
         assert left(simulated, spec) == [], f"after an error at call {index}"
-    # the quota cannot be read without that permission, which is no reason not to launch
-    assert outcomes.count(3) >= len(LAUNCH_CALLS) - 4
-    assert outcomes[-1] == 0
+    # quotas and what is in use cannot be read without that permission, which is no reason not to launch;
+    # nor is it one that the fence stays at the end
+    assert set(outcomes) == {0, 3}
+    assert outcomes.count(3) >= len(launch_calls) - 8
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_any_call_of_a_launch_leaves_nothing(simulated: Cloud, spec: ClusterSpec) -> None:
-    for index in range(1, 22):
+def test_ctrl_c_at_any_call_of_a_launch_leaves_nothing(
+    simulation: LocalCloud, simulated: Cloud, spec: ClusterSpec
+) -> None:
+    *launch_calls, last = calls_of_launch(simulation, simulated, spec)
+    for index in every(simulation, (*launch_calls, last)):
         sent: list[int] = []
 
         def interrupt(sent: list[int] = sent) -> None:
@@ -109,39 +124,9 @@ def test_ctrl_c_at_any_call_of_a_launch_leaves_nothing(simulated: Cloud, spec: C
         ):
             cluster.launch(simulated, spec, told.append)
         assert stopped.value.exit_status == 130
-        assert left(simulated, spec) == [], f"after Ctrl-C at call {index}"
-
-
-@pytest.mark.slow
-def test_a_launch_killed_at_any_call_is_brought_to_its_end_by_the_next(
-    simulated: Cloud, spec: ClusterSpec
-) -> None:
-    for index in range(1, 22):
-        with at_call(simulated.region, index, raise_killed), pytest.raises(Killed):
-            cluster.launch(simulated, spec, ignore)
-        cluster.launch(simulated, spec, ignore)
-        assert roles(simulated, spec) == ["master", "worker", "worker", "worker"], f"killed at call {index}"
-        cluster.destroy(simulated, spec.name, ignore)
-        assert left(simulated, spec) == []
-
-
-@pytest.mark.slow
-def test_a_launch_killed_at_any_call_can_be_destroyed(simulated: Cloud, spec: ClusterSpec) -> None:
-    for index in range(1, 22):
-        with at_call(simulated.region, index, raise_killed), pytest.raises(Killed):
-            cluster.launch(simulated, spec, ignore)
-        cluster.destroy(simulated, spec.name, ignore)
-        assert left(simulated, spec) == [], f"killed at call {index}"
-
-
-@pytest.mark.slow
-def test_a_destroy_killed_at_any_call_is_finished_by_the_next(simulated: Cloud, spec: ClusterSpec) -> None:
-    for index in range(1, 16):
-        cluster.launch(simulated, spec, ignore)
-        with at_call(simulated.region, index, raise_killed), pytest.raises(Killed):
-            cluster.destroy(simulated, spec.name, ignore)
-        cluster.destroy(simulated, spec.name, ignore)
-        assert left(simulated, spec) == [], f"killed at call {index}"
+        assert bool(left(simulated, spec)) == (index == last), f"after Ctrl-C at call {index}"
+    assert "was ready by then; sparknet-ec2 destroy --name" in str(stopped.value)
+    cluster.destroy(simulated, spec.name, ignore)
 
 
 @pytest.mark.parametrize("kind", ["lost", "throttle"])

@@ -146,6 +146,7 @@ def test_the_log_tells_reading_from_changing_and_has_the_parameters(
     [
         ("faults", [{"kind": "explosion"}], "kind is one of error, lost"),
         ("faults", [{"acton": "RunInstances"}], "has no 'acton'"),
+        ("faults", [{"kind": "signal"}], "needs a pid"),
         ("capacity", [{"instance_type": "g6.xlarge"}], "machines"),
         ("capacity", {"machines": 1}, "a list of CapacityRule"),
         ("spot_prices", [{"price": -1}], "more than 0"),
