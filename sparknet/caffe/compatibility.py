@@ -22,7 +22,11 @@ DIFFERENCES = """\
 - `SoftmaxWithLoss`, `SigmoidCrossEntropyLoss` and `InfogainLoss` take a second top (the probabilities), which
   BVLC Caffe cannot build at its last commit.
 - STOCHASTIC pooling works on the CPU too; its padding is refused, as in Caffe.
-- `Convolution` and `Deconvolution` take 1, 2 or 3 spatial axes; `Im2col` any number.
+- Where layers overwrite a blob in place, the gradients of the elementwise layers, `Softmax`, `LRN`, `MVN` and
+  products are made of what is in the blobs afterwards, as in Caffe, even where that is not the derivative.
+  A `Power` or `Log` in place has its derivative, where Caffe multiplies numbers that are none.
+- A layer in place after a `Split`, `Reshape` or `Flatten` leaves their bottom as it was; Caffe's
+  share one memory.
 - Pooling with a stride beyond its window drops a last window that would begin outside the picture,
   where Caffe reads memory that is not its own.
 - `Data` reads a LevelDB with the package `plyvel-ci`, which there is for Python 3.11 and 3.12.

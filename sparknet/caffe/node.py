@@ -45,6 +45,8 @@ class Node:
         self.low: torch.dtype | None = None
         """What a low precision computes in; None is float32 throughout."""
         self._made: list[torch.dtype] = []
+        self._is_in_place = bool(tops) and tops[0] in bottoms
+        self._top: Tensor | None = None
         self.is_fed = isinstance(layer, SourceLayer) and layer.is_fed
         self.set_flow(Flow(False, [False] * len(bottoms), []))
 
@@ -61,6 +63,8 @@ class Node:
             blob.data = tensor
         if self.low:
             self._made = [tensor.dtype for tensor in tops]
+        if self.layer.rereads:
+            self._top = tops[0]
         for top, weight in self.weighted_tops:
             top.default_diff = weight * self.loss_scale
             top.forget_diff()
@@ -81,10 +85,17 @@ class Node:
         diffs = [top.diff for top in self.tops]
         if self.low:  # a layer above may have computed in other numbers
             diffs = [diff.to(made) for diff, made in zip(diffs, self._made, strict=True)]
+        if self.layer.rereads and (self._is_in_place or self.tops[0].data is not self._top):
+            self._reread()
         gradients = self._computed(self.layer.backward, diffs, self.flow.bottoms)
         for blob, want, gradient in zip(self.bottoms, self.flow.bottoms, gradients, strict=True):
             if want:
                 blob.diff = torch.zeros_like(blob.data) if gradient is None else gradient
+
+    def _reread(self) -> None:
+        if self._top is not None:
+            bottom, top = (blob.data.to(self._top.dtype) for blob in (self.bottoms[0], self.tops[0]))
+            self.layer.reread(bottom, top)
 
     def _computed(self, run: Callable[P, list[T]], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         """What ``run`` gives; what torch refuses is said with the layer's name. A user's own errors pass."""

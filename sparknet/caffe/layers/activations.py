@@ -17,7 +17,36 @@ from sparknet.caffe.schema.caffe_pb2 import FillerParameter
 from sparknet.weights import Shape
 
 
-class ReLU(Layer):
+class Neuron(Layer):
+    """y = f(x) element by element; its gradient is made of x and y as they are in the blobs by then.
+
+    In place, or with an in-place layer after it, that is not always the derivative (a Clip in place, a
+    Dropout in place on a Sigmoid), but it is what Caffe trains with.
+    """
+
+    rereads = True
+
+    def forward(self, bottoms: Tensors) -> list[Tensor]:
+        top = self.value(bottoms[0])
+        self.saved = bottoms[0], top
+        return [top]
+
+    def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
+        return [self.slope(top_diffs[0], *self.saved) if propagate_down[0] else None]
+
+    def reread(self, bottom: Tensor, top: Tensor) -> None:
+        self.saved = bottom, top
+
+    def value(self, x: Tensor) -> Tensor:
+        """f(x)."""
+        raise NotImplementedError
+
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """``diff`` times f'."""
+        raise NotImplementedError
+
+
+class ReLU(Neuron):
     """max(x, 0) + negative_slope * min(x, 0); the gradient at 0 is the slope."""
 
     type = "ReLU"
@@ -25,22 +54,17 @@ class ReLU(Layer):
     messages = ("relu_param",)
     hints = ONE_ENGINE
 
-    def forward(self, bottoms: Tensors) -> list[Tensor]:
+    def value(self, x: Tensor) -> Tensor:
         slope = self.param.relu_param.negative_slope
         if slope:
-            self.saved = bottoms[0]
-            return [torch.nn.functional.leaky_relu(bottoms[0], slope)]
-        top = bottoms[0].relu_() if self.may_overwrite else bottoms[0].relu()
-        self.saved = top
-        return [top]
+            return torch.nn.functional.leaky_relu(x, slope)
+        return x.relu_() if self.may_overwrite else x.relu()
 
-    def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
-        if not propagate_down[0]:
-            return [None]
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
         slope = self.param.relu_param.negative_slope
         if slope:
-            return [torch.ops.aten.leaky_relu_backward(top_diffs[0], self.saved, slope, False)]
-        return [torch.ops.aten.threshold_backward(top_diffs[0], self.saved, 0)]
+            return torch.ops.aten.leaky_relu_backward(diff, x, slope, False)  # type: ignore[no-any-return]
+        return torch.ops.aten.threshold_backward(diff, x, 0)  # type: ignore[no-any-return]
 
 
 class PReLU(TapeLayer):
@@ -63,36 +87,45 @@ class PReLU(TapeLayer):
         return [torch.where(x > 0, x, x * slope)]
 
 
-class ELU(TapeLayer):
+class ELU(Neuron):
     """x, or alpha * (exp(x) - 1) for x <= 0."""
 
     type = "ELU"
     messages = ("elu_param",)
 
-    def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        return [torch.nn.functional.elu(bottoms[0], self.param.elu_param.alpha)]
+    def value(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.elu(x, self.param.elu_param.alpha)
+
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(x > 0, diff, diff * (y + self.param.elu_param.alpha))
 
 
-class Sigmoid(TapeLayer):
+class Sigmoid(Neuron):
     """1 / (1 + exp(-x))."""
 
     type = "Sigmoid"
     messages = ("sigmoid_param",)
     hints = ONE_ENGINE
 
-    def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        return [bottoms[0].sigmoid()]
+    def value(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return torch.ops.aten.sigmoid_backward(diff, y)  # type: ignore[no-any-return]
 
 
-class TanH(TapeLayer):
+class TanH(Neuron):
     """tanh(x)."""
 
     type = "TanH"
     messages = ("tanh_param",)
     hints = ONE_ENGINE
 
-    def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        return [bottoms[0].tanh()]
+    def value(self, x: Tensor) -> Tensor:
+        return x.tanh()
+
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return torch.ops.aten.tanh_backward(diff, y)  # type: ignore[no-any-return]
 
 
 class AbsVal(TapeLayer):
@@ -105,21 +138,36 @@ class AbsVal(TapeLayer):
         return [bottoms[0].abs()]
 
 
-class Power(TapeLayer):
+class Power(Neuron):
     """(shift + scale * x) ^ power."""
 
     type = "Power"
     messages = ("power_param",)
 
-    def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
+    def value(self, x: Tensor) -> Tensor:
         p = self.param.power_param
-        if p.power * p.scale == 0:  # a constant, even where x is infinite; its gradient is 0
-            return [torch.full_like(bottoms[0], p.shift if p.power else 1.0).pow(p.power)]
-        inner = bottoms[0] * p.scale + p.shift
-        return [inner if p.power == 1 else inner.pow(p.power)]
+        if p.power * p.scale == 0:  # a constant, even where x is infinite
+            return torch.full_like(x, p.shift if p.power else 1.0).pow(p.power)
+        inner = x * p.scale + p.shift
+        return inner if p.power == 1 else inner.pow(p.power)
+
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        p = self.param.power_param
+        factor = p.power * p.scale
+        if factor == 0 or p.power == 1:
+            return diff * factor
+        inner = x * p.scale + p.shift
+        if p.power == 2:
+            return diff * inner * factor
+        ratio = torch.where(inner == 0, inner.pow(p.power - 1), y / inner)  # Caffe's, but not 0 / 0
+        return diff * ratio * factor
+
+    def reread(self, bottom: Tensor, top: Tensor) -> None:
+        if bottom is not top:  # in place Caffe squares a constant, whatever comes from above: not kept
+            super().reread(bottom, top)
 
 
-class Exp(TapeLayer):
+class Exp(Neuron):
     """base ^ (shift + scale * x); base -1 is e."""
 
     type = "Exp"
@@ -128,37 +176,43 @@ class Exp(TapeLayer):
     def configure(self, bottoms: Shapes) -> None:
         self.log_base = _log_base(self, self.param.exp_param.base)
 
-    def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
+    def value(self, x: Tensor) -> Tensor:
         p = self.param.exp_param
-        return [((bottoms[0] * p.scale + p.shift) * self.log_base).exp()]
+        return ((x * p.scale + p.shift) * self.log_base).exp()
+
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return diff * y * (self.param.exp_param.scale * self.log_base)
 
 
-class Log(TapeLayer):
+class Log(Neuron):
     """The logarithm to ``base`` (-1 is e) of shift + scale * x."""
 
     type = "Log"
+    rereads = False  # in place Caffe multiplies what is no gradient: not kept
     messages = ("log_param",)
 
     def configure(self, bottoms: Shapes) -> None:
         self.log_base = _log_base(self, self.param.log_param.base)
 
-    def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
+    def value(self, x: Tensor) -> Tensor:
         p = self.param.log_param
-        return [(bottoms[0] * p.scale + p.shift).log() / self.log_base]
+        return (x * p.scale + p.shift).log() / self.log_base
+
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        p = self.param.log_param
+        return diff * (p.scale / self.log_base) / (x * p.scale + p.shift)
 
 
-class BNLL(Layer):
+class BNLL(Neuron):
     """log(1 + exp(x)), the binomial normal log likelihood; the gradient sees x cut at 50."""
 
     type = "BNLL"
 
-    def forward(self, bottoms: Tensors) -> list[Tensor]:
-        self.saved = bottoms[0]
-        x = bottoms[0]
-        return [x.clamp(min=0) + torch.log1p(torch.exp(-x.abs()))]
+    def value(self, x: Tensor) -> Tensor:
+        return x.clamp(min=0) + torch.log1p(torch.exp(-x.abs()))
 
-    def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
-        return [top_diffs[0] * self.saved.clamp(max=50).sigmoid() if propagate_down[0] else None]
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return diff * x.clamp(max=50).sigmoid()
 
 
 class Threshold(Layer):
@@ -176,7 +230,7 @@ class Threshold(Layer):
         return [None]
 
 
-class Clip(TapeLayer):
+class Clip(Neuron):
     """x kept between ``min`` and ``max``."""
 
     type = "Clip"
@@ -187,18 +241,28 @@ class Clip(TapeLayer):
         if not self.param.HasField("clip_param"):
             raise self.error("needs clip_param { min: .. max: .. }")
 
-    def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        return [bottoms[0].clamp(self.param.clip_param.min, self.param.clip_param.max)]
+    def value(self, x: Tensor) -> Tensor:
+        p = self.param.clip_param
+        return x.clamp(max=p.max).clamp(min=p.min)  # in this order where min > max
+
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        p = self.param.clip_param
+        return diff * ((x >= p.min) & (x <= p.max))
 
 
-class Swish(TapeLayer):
+class Swish(Neuron):
     """x * sigmoid(beta * x)."""
 
     type = "Swish"
     messages = ("swish_param",)
 
-    def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        return [bottoms[0] * (bottoms[0] * self.param.swish_param.beta).sigmoid()]
+    def value(self, x: Tensor) -> Tensor:
+        self.gate = (x * self.param.swish_param.beta).sigmoid()
+        return x * self.gate
+
+    def slope(self, diff: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        inner = y * self.param.swish_param.beta
+        return diff * (inner + self.gate * (1 - inner))
 
 
 class Dropout(Layer):

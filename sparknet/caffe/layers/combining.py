@@ -23,6 +23,7 @@ class Eltwise(Layer):
     arithmetic = Arithmetic.ANY
     messages = ("eltwise_param",)
     bottom_arity = Arity(least=2, most=None)
+    rereads = True
 
     def configure(self, bottoms: Shapes) -> None:
         p = self.param.eltwise_param
@@ -52,6 +53,10 @@ class Eltwise(Layer):
             self._gradient_of(operation, i, top_diffs[0]) if want else None
             for i, want in enumerate(propagate_down)
         ]
+
+    def reread(self, bottom: Tensor, top: Tensor) -> None:
+        if self.param.eltwise_param.operation == EltwiseParameter.PROD:
+            self.saved = self.saved[0], top
 
     def _gradient_of(self, operation: int, i: int, diff: Tensor) -> Tensor:
         if operation == EltwiseParameter.SUM:

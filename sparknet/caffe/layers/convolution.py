@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from sparknet.caffe.layers import many_axes
 from sparknet.caffe.layers.kernel import Kernel, convolution_kernel
 from sparknet.caffe.layers.layer import ANY, ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
 from sparknet.caffe.precision import Arithmetic
@@ -65,13 +65,7 @@ class Convolution(Layer):
         self.saved = [self._batched(bottom) for bottom in bottoms]
         weight, *rest = (blob.data.to(self.saved[0].dtype) for blob in self.blobs)
         bias = rest[0] if rest else None
-        tops = [
-            torch.convolution(
-                x, weight, bias, self._stride(x), self.kernel.pad, self.kernel.dilation,
-                self.transposed, [0] * len(self.kernel.size), self.group,
-            )
-            for x in self.saved
-        ]  # fmt: skip
+        tops = [self._top(x, weight, bias) for x in self.saved]
         if self.channel_axis == 1:
             return tops
         return [top.reshape(self._top_shape(b.shape)) for top, b in zip(tops, bottoms, strict=True)]
@@ -89,17 +83,47 @@ class Convolution(Layer):
             return None
         leading = diff.shape[: self.channel_axis]
         diff = diff if self.channel_axis == 1 else diff.reshape(-1, *diff.shape[self.channel_axis :])
-        grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            _fast_layout(diff), x, self.blobs[0].data.to(x.dtype), [self.outputs] if has_bias else None,
-            self._stride(x), self.kernel.pad, self.kernel.dilation,
-            self.transposed, [0] * len(self.kernel.size), self.group, wants,
-        )  # fmt: skip
+        find = self._gradients if self.is_torchs else self._gradients_of_many_axes
+        grad_x, grad_weight, grad_bias = find(_fast_layout(diff), x, self.blobs[0].data.to(x.dtype), wants)
         for i, grad in enumerate((grad_weight, grad_bias)):
             if wants[i + 1]:
                 self.gradient(i, grad)
         if not want or self.channel_axis == 1:
-            return grad_x  # type: ignore[no-any-return]
-        return grad_x.reshape(*leading, *x.shape[1:])  # type: ignore[no-any-return]
+            return grad_x
+        return grad_x.reshape(*leading, *x.shape[1:])
+
+    def _top(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        k = self.kernel
+        if self.is_torchs:
+            return torch.convolution(
+                x, weight, bias, self._stride(x), k.pad, k.dilation,
+                self.transposed, [0] * len(k.size), self.group,
+            )  # fmt: skip
+        if self.transposed:
+            top = many_axes.scatter(x, weight, k, self.group, k.inputs(x.shape[2:]))
+        else:
+            top = many_axes.gather(x, weight, k, self.group)
+        return top if bias is None else top + bias.view(-1, *[1] * len(k.size))
+
+    def _gradients(
+        self, diff: Tensor, x: Tensor, weight: Tensor, wants: Sequence[bool]
+    ) -> tuple[Tensor, ...]:
+        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+            diff, x, weight, [self.outputs] if wants[2] else None, self._stride(x), self.kernel.pad,
+            self.kernel.dilation, self.transposed, [0] * len(self.kernel.size), self.group, wants,
+        )  # fmt: skip
+
+    def _gradients_of_many_axes(
+        self, diff: Tensor, x: Tensor, weight: Tensor, wants: Sequence[bool]
+    ) -> tuple[Tensor, ...]:
+        k, group = self.kernel, self.group
+        if self.transposed:
+            grad_x = many_axes.gather(diff, weight, k, group)
+            grad_weight = many_axes.weight_gradient(x, diff, weight, k, group)
+        else:
+            grad_x = many_axes.scatter(diff, weight, k, group, x.shape[2:])
+            grad_weight = many_axes.weight_gradient(diff, x, weight, k, group)
+        return grad_x, grad_weight, diff.sum([0, *range(2, diff.dim())])
 
     def _batched(self, bottom: Tensor) -> Tensor:
         """All axes before the channels as one."""
@@ -108,23 +132,22 @@ class Convolution(Layer):
         return _fast_layout(bottom)
 
     def _stride(self, x: Tensor) -> tuple[int, ...]:
-        """The stride, but along an axis with one window, where it plays no part, 1: huge ones break torch."""
-        windows = x.shape[2:] if self.transposed else self.kernel.outputs(x.shape[2:])
-        return tuple(1 if n == 1 else s for n, s in zip(windows, self.kernel.stride, strict=True))
+        """The stride, but no longer than it plays a part: huge ones break torch."""
+        k = self.kernel
+        if self.transposed:
+            return tuple(1 if n == 1 else s for n, s in zip(x.shape[2:], k.stride, strict=True))
+        geometry = zip(x.shape[2:], k.pad, k.extent, k.stride, strict=True)
+        return tuple(min(stride, n + 2 * pad - extent + 1) for n, pad, extent, stride in geometry)
 
     def _spatial_axes(self, shape: Shape) -> int:
         axes = len(shape) - self.channel_axis - 1
-        if not 1 <= axes <= 3:
-            raise self.error(
-                f"a bottom of shape {tuple(shape)} has {axes} spatial axes after the channels (axis "
-                f"{self.channel_axis}); 1, 2 or 3 are possible"
-            )
+        self.is_torchs = 1 <= axes <= 3  # for which torch has kernels
         return axes
 
     def _top_shape(self, shape: Shape) -> Shape:
         spatial = shape[self.channel_axis + 1 :]
         outputs = self.kernel.inputs(spatial) if self.transposed else self.kernel.outputs(spatial)
-        if min(outputs) < 1:
+        if min(outputs, default=1) < 1:
             raise self.error(
                 f"a kernel of {self.kernel.extent} does not fit a bottom of shape {tuple(shape)}"
             )
@@ -167,11 +190,8 @@ class Im2col(TapeLayer):
         return [(*shape[:a], shape[a] * math.prod(self.kernel.size), *outputs)]
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        a, k, axes = self.channel_axis, self.kernel, self.spatial_axes
-        margins = [margin for pad in reversed(k.pad) for margin in (pad, pad)]
-        windows = F.pad(bottoms[0], margins)  # (.., C, *spatial), then (.., C, *outputs, *kernel)
-        for i, (extent, stride, dilation) in enumerate(zip(k.extent, k.stride, k.dilation, strict=True)):
-            windows = windows.unfold(a + 1 + i, extent, stride)[..., ::dilation]
+        a, axes = self.channel_axis, self.spatial_axes
+        windows = many_axes.windows(bottoms[0], self.kernel, a + 1)  # (.., C, *outputs, *kernel)
         first = windows.dim() - axes
         order = [*range(a + 1), *range(first, windows.dim()), *range(a + 1, first)]
         return [windows.permute(order).reshape(self.top_shapes([tuple(bottoms[0].shape)])[0])]

@@ -84,6 +84,9 @@ class Layer:
     arithmetic: Arithmetic = Arithmetic.FULL
     """In which numbers it computes in a net of low precision."""
 
+    rereads: ClassVar[bool] = False
+    """Backward reads what is in the blobs then, not what forward saw and made: see ``reread``."""
+
     def __init__(self, param: LayerParameter, *, phase: int, device: torch.device | str = "cpu") -> None:
         self.param, self.phase, self.device = param, phase, torch.device(device)
         self.name = param.name
@@ -111,6 +114,13 @@ class Layer:
 
     def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
         """Gradients of the bottoms asked for, None for the rest; parameters' are added to their diffs."""
+        raise NotImplementedError
+
+    def reread(self, bottom: Tensor, top: Tensor) -> None:
+        """Let backward use these as the first bottom and top: what layers in place have left there.
+
+        Caffe has one memory per blob, so that this is what its gradients are made of.
+        """
         raise NotImplementedError
 
     # ---- for subclasses

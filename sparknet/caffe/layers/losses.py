@@ -54,7 +54,7 @@ class HingeLoss(TapeLayer):
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
         x = bottoms[0].reshape(bottoms[0].shape[0], -1)
         sign = torch.ones_like(x).scatter_(1, bottoms[1].reshape(-1, 1).long(), -1)  # -1 for the true class
-        margins = (1 + sign * x).clamp(min=0)
+        margins = (1 + sign * x).relu()  # no gradient at 0
         squared = self.param.hinge_loss_param.norm == HingeLossParameter.L2
         return [(margins.square() if squared else margins).sum() / x.shape[0]]
 

@@ -27,6 +27,7 @@ class LRN(Layer):
     messages = ("lrn_param",)
     hints = ONE_ENGINE
     fresh_tops = True
+    rereads = True
 
     def configure(self, bottoms: Shapes) -> None:
         p = self.param.lrn_param
@@ -46,16 +47,20 @@ class LRN(Layer):
         x = bottoms[0]
         scale = self._window_sum(x * x).mul_(self.weight).add_(self.k)
         factor = self._to_minus_beta(scale)
-        self.saved = x, scale, factor
-        return [x * factor]
+        top = x * factor
+        self.saved = x, scale, factor, top
+        return [top]
 
     def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
         if not propagate_down[0]:
             return [None]
-        x, scale, factor = self.saved
+        x, scale, factor, top = self.saved
         grad = top_diffs[0] * factor
-        ratio = (grad * x).div_(scale)
+        ratio = (grad * x if self.within else top_diffs[0] * top).div_(scale)
         return [torch.addcmul(grad, x, self._window_sum(ratio), value=-2 * self.beta * self.weight)]
+
+    def reread(self, bottom: Tensor, top: Tensor) -> None:
+        self.saved = (*self.saved[:3], top)
 
     def _to_minus_beta(self, scale: Tensor) -> Tensor:
         if self.beta != 0.75:

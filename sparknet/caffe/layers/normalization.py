@@ -95,22 +95,23 @@ class MVN(Layer):
     """
 
     type = "MVN"
+    rereads = True
     messages = ("mvn_param",)
 
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
         if len(bottoms[0]) < 2:
             raise self.error(f"needs a bottom (N, C, ...), not {tuple(bottoms[0])}")
-        return [tuple(bottoms[0])]
+        return [(*bottoms[0], *[1] * (4 - len(bottoms[0])))]  # at least 4 axes, as Caffe has it
 
     def forward(self, bottoms: Tensors) -> list[Tensor]:
-        rows = self._rows(bottoms[0])
+        self.shape, rows = bottoms[0].shape, self._rows(bottoms[0])
         centred = rows - rows.mean(1, keepdim=True)
         if not self.param.mvn_param.normalize_variance:
-            return [centred.view(bottoms[0].shape)]
+            return [centred.view(self.top_shapes([tuple(bottoms[0].shape)])[0])]
         std = centred.square().mean(1, keepdim=True).sqrt_().add_(self.param.mvn_param.eps)
         top = centred / std
         self.saved = top, std
-        return [top.view(bottoms[0].shape).clone()]
+        return [top.view(self.top_shapes([tuple(bottoms[0].shape)])[0])]
 
     def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
         if not propagate_down[0]:
@@ -120,7 +121,11 @@ class MVN(Layer):
         if self.param.mvn_param.normalize_variance:
             top, std = self.saved
             grad = (grad - top * (top * diff).mean(1, keepdim=True)) / std
-        return [grad.view(top_diffs[0].shape)]
+        return [grad.view(self.shape)]
+
+    def reread(self, bottom: Tensor, top: Tensor) -> None:
+        if self.param.mvn_param.normalize_variance:
+            self.saved = self._rows(top), self.saved[1]
 
     def _rows(self, x: Tensor) -> Tensor:
         """One row for each set of elements normalised together."""

@@ -2,7 +2,8 @@
 
 Time is the first axis: x is (T, N, ...), and cont (T, N) is 0 where a sequence begins. The state at the end
 of a forward is where the next one begins, unless ``expose_hidden`` passes it through bottoms and tops
-instead. Source: ``recurrent_layer.cpp``, ``lstm_layer.cpp``, ``lstm_unit_layer.cpp``, ``rnn_layer.cpp`` of
+instead; no gradient goes through either, as in Caffe. Source: ``recurrent_layer.cpp``,
+``lstm_layer.cpp``, ``lstm_unit_layer.cpp``, ``rnn_layer.cpp`` of
 BVLC Caffe; Donahue et al., 2014 (arXiv 1411.4389).
 """
 
@@ -57,12 +58,12 @@ class Recurrent(TapeLayer):
         cont = bottoms[1].to(x.dtype)
         static = bottoms[2].flatten(1) if self.has_static else None
         exposed = self.param.recurrent_param.expose_hidden
-        states = [state[0] for state in bottoms[-self.states :]] if exposed else self._carried(x)
+        states = [state[0].detach() for state in bottoms[-self.states :]] if exposed else self._carried(x)
         outputs, states = self._unrolled(self._inputs(x, static, parameters), cont, states, parameters)
         self.carried = [] if exposed else [state.detach() for state in states]
         if self.param.recurrent_param.debug_info:
             log.info("%s: mean |h| per step %s", self.name, [float(h.abs().mean()) for h in outputs])
-        return [torch.stack(outputs), *([state.unsqueeze(0) for state in states] if exposed else [])]
+        return [torch.stack(outputs), *([state.detach().unsqueeze(0) for state in states] if exposed else [])]
 
     def reset(self) -> None:
         """Forget the state: the next forward begins from zeros."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import ONE_ENGINE, Arity, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.layers.layer import ONE_ENGINE, Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.schema.caffe_pb2 import LossParameter
 from sparknet.caffe.weight_file import read_blob
 from sparknet.weights import Shape
@@ -21,8 +21,10 @@ _LOG_FLT_MIN = math.log(torch.finfo(torch.float32).tiny)
 _LOG_THRESHOLD = 1e-20
 
 
-class Softmax(TapeLayer):
+class Softmax(Layer):
     """exp(x) / sum of exp(x) along ``axis``."""
+
+    rereads = True
 
     type = "Softmax"
     messages = ("softmax_param",)
@@ -31,8 +33,18 @@ class Softmax(TapeLayer):
     def configure(self, bottoms: Shapes) -> None:
         self.along = self.axis(self.param.softmax_param.axis, bottoms[0])
 
-    def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        return [bottoms[0].softmax(self.along)]
+    def forward(self, bottoms: Tensors) -> list[Tensor]:
+        self.saved = bottoms[0].softmax(self.along)
+        return [self.saved]
+
+    def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
+        if not propagate_down[0]:
+            return [None]
+        y = self.saved
+        return [torch.ops.aten._softmax_backward_data(top_diffs[0], y, self.along, y.dtype)]
+
+    def reread(self, bottom: Tensor, top: Tensor) -> None:
+        self.saved = top
 
 
 class ClassLoss(Layer):

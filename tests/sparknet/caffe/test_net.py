@@ -103,8 +103,8 @@ def test_backward_may_run_twice_after_one_forward() -> None:
     "second", ["ReLU", "Dropout", "Sigmoid", "PReLU", "ELU", "BatchNorm", "Scale", "TanH"]
 )
 @pytest.mark.parametrize(
-    "first", ["InnerProduct", "Sigmoid", "Split", "Reshape", "Power", "Scale", "BatchNorm"]
-)
+    "first", ["InnerProduct", "Split", "Reshape", "Scale", "BatchNorm"]
+)  # not Sigmoid, Power: in Caffe, and here, their gradient is made of what the second has left in the blob
 def test_an_in_place_layer_computes_what_it_computes_elsewhere(first: str, second: str) -> None:
     setting = {
         "InnerProduct": 'inner_product_param { num_output: 3 weight_filler { type: "xavier" } }',
@@ -269,9 +269,6 @@ def test_debug_info_is_logged(caplog: pytest.LogCaptureFixture) -> None:
                                                                              " times for 1 tops"),
         (INPUT + IP.replace("inner", "propagate_down: [1, 1] inner"), "propagate_down is given 2"),
         (INPUT + IP.replace("{ num", '{ weight_filler { type: "xaver" } num'), 'unknown filler "xaver"'),
-        (INPUT + 'layer { name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param {'
-                 ' num_output: 1'
-         " kernel_size: 3 } }", "a bottom of shape (4, 3) has 0 spatial axes"),
         ('input: "x" input_shape { dim: 1 dim: 3 dim: 2 dim: 2 } layer { name: "c" type:'
          ' "Convolution" bottom: "x"'
          ' top: "y" convolution_param { num_output: 1 kernel_size: 3 } }', "a kernel of (3, 3) does not fit"),
