@@ -2,6 +2,7 @@
 
     EXPECTED_GPUS=1 opt/sparknet/venv/bin/python -I gate.py facts FOLDER...
     opt/sparknet/venv/bin/python -I gate.py reach ADDRESS:PORT...
+    opt/sparknet/venv/bin/python -I gate.py disks opt/sparknet/conf/spark-env.sh
 
 It only tells; infra/gate.py judges. It runs in the environment it tells of, and is given nothing but that.
 """
@@ -78,6 +79,12 @@ def folder(name):
     return {"path": name, "mount_point": mount_point(name), "error": write_error(Path(name))}
 
 
+def disks(words):
+    """The folders that Spark was told to spill to, by its configuration."""
+    [told] = [line for line in Path(words[0]).read_text().splitlines() if "SPARK_LOCAL_DIRS=" in line]
+    return {"folders": [folder(name) for name in told.partition("=")[2].strip("'\"").split(",")]}
+
+
 def mount_point(name):
     # mount, not /proc: a host that is a folder has mounts of its own making
     table = subprocess.run(["mount"], capture_output=True, text=True, timeout=60).stdout
@@ -119,5 +126,5 @@ def said(error):
 
 
 if __name__ == "__main__":
-    answer = {"facts": facts, "reach": reach}[sys.argv[1]](sys.argv[2:])
+    answer = {"facts": facts, "reach": reach, "disks": disks}[sys.argv[1]](sys.argv[2:])
     sys.stdout.write(json.dumps(answer) + "\n")

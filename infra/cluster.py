@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra import bootstrap, journal, plan, provision, replacement, service
+from infra import bootstrap, journal, plan, power, provision, replacement, service
 from infra.cloud import Cloud, Cluster, connect, find, in_all_regions, look, names, of_nodes
 from infra.ec2 import fence, fleet, keys, network, nodes, template
 from infra.ec2.network import SecurityGroup
@@ -105,8 +105,8 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | No
         def buy(there: Cluster) -> None:
             _make_nodes(cloud, spec, known, stamp, group, there, emit)
 
-        cluster = _bring_up(cloud, setup, buy, kept)
-        network.mark_ready(region, group, secrets.token_hex(8))
+        cluster = _bring_up(cloud, setup, buy, set() if spec.repair else kept)
+        network.mark_ready(region, group, secrets.token_hex(8), workers=spec.workers)
     return cluster
 
 
@@ -121,6 +121,7 @@ def _bring_up(
             buy(before)
         with phase(emit, "boot"):
             _remove_surplus(cloud, spec, before)
+            power.wake(cloud, before, emit)
             cluster = _wait_for_nodes(cloud, spec)
         try:
             provision.set_up(setup, cluster.nodes)

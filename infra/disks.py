@@ -16,7 +16,7 @@ from shlex import quote
 from typing import Any
 
 from infra.bootstrap import ON_NODE
-from infra.errors import SetupError
+from infra.errors import SetupError, last_lines
 from infra.remote import Host
 
 EBS_LINK = "nvme-Amazon_Elastic_Block_Store_"
@@ -127,9 +127,16 @@ def prepare(host: Host, volumes: Sequence[str]) -> tuple[PurePosixPath, ...]:
         host.run("bash " + " ".join(map(quote, words)), timeout_seconds=300)
     folders = tuple(_on(host.root, folder) for folder in todo.folders)
     names = " ".join(quote(str(folder)) for folder in folders)
-    host.run(
-        f'sudo mkdir -p {names} && sudo chown "$(id -un)" {names} && chmod 700 {names}', timeout_seconds=60
+    made = host.run(
+        f'sudo mkdir -p {names} && sudo chown "$(id -un)" {names} && chmod 700 {names}',
+        timeout_seconds=60,
+        check=False,
     )
+    if made.exit_status:
+        raise SetupError(
+            f"{host.name}: a disk for what spills is dead or full; sparknet-ec2 repair puts another node in "
+            f"its place:\n{last_lines(made.stderr)}"
+        )
     return folders
 
 

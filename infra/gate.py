@@ -9,8 +9,10 @@ A worker with another torch, or whose GPU is not seen, would not fail: it would 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,6 +34,8 @@ TIGHT_SECONDS = 0.4  # a round trip that leaves less than the skew in doubt
 CLOCK_ATTEMPTS = 3
 INSPECT_SECONDS = 180.0  # torch takes long to import when every node of one machine does it at once
 REACH_SECONDS = 60.0
+DISKS_SECONDS = 30.0
+SPARK_ENVIRONMENT = PurePosixPath("opt/sparknet/conf/spark-env.sh")
 
 #: CUDA's major version -> the oldest driver that runs what was built for it
 #: https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
@@ -142,6 +146,17 @@ def reach(host: Host, node: str, endpoints: Sequence[str]) -> tuple[Finding, ...
     )
 
 
+def disks(host: Host, node: str) -> tuple[Finding, ...]:
+    """What is wrong with the folders that Spark spills to, on a node that has been set up before."""
+    conf = host.root / SPARK_ENVIRONMENT
+    told = _ask(host, "disks", [str(conf)], seconds=DISKS_SECONDS)
+    found = [Folder(**one) for one in told["folders"]]
+    mounted = [_mount_point(host, PurePosixPath(one.path)) for one in found]
+    return tuple(
+        Finding(node=node, check=check, said=said) for check, said in _folder_findings(found, mounted)
+    )
+
+
 def findings(told: Sequence[Facts]) -> tuple[Finding, ...]:
     """What is wrong with the nodes, the master's facts first. The clocks are compared with the master's."""
     usual = _usual(told)
@@ -151,7 +166,7 @@ def findings(told: Sequence[Facts]) -> tuple[Finding, ...]:
         for check, said in (
             *_environment_findings(one, usual),
             *_gpu_findings(one),
-            *_disk_findings(one),
+            *_folder_findings(one.folders, one.mounted),
             *_clock_findings(one, told[0]),
         )
     )
@@ -230,13 +245,19 @@ def _gpu_findings(one: Facts) -> list[tuple[str, str]]:
     return found
 
 
-def _disk_findings(one: Facts) -> list[tuple[str, str]]:
+def _folder_findings(folders: Sequence[Folder], mounted: Sequence[str]) -> list[tuple[str, str]]:
     found = []
-    for folder, mounted in zip(one.folders, one.mounted, strict=True):
-        if folder.error:
-            found.append(("disk", f"{folder.path} cannot be written to: {folder.error}"))
-        if mounted and folder.mount_point != mounted:
-            found.append(("disk", f"{mounted} is not mounted: what spills would fill {folder.mount_point}"))
+    for folder, wanted in zip(folders, mounted, strict=True):
+        if wanted and folder.mount_point != wanted:
+            found.append(("disk", f"{wanted} is not mounted: what spills would fill {folder.mount_point}"))
+        elif folder.error == os.strerror(errno.ENOSPC):
+            found.append(
+                ("disk", f"{folder.mount_point} is full: remove files there, or launch with larger disks")
+            )
+        elif folder.error:
+            found.append(
+                ("disk", f"{folder.mount_point} is dead: {folder.path} cannot be written to ({folder.error})")
+            )
     return found
 
 

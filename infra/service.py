@@ -23,6 +23,7 @@ from infra.remote import Host, read_text, write_text
 
 MASTER_UNIT, WORKER_UNIT = "sparknet-master", "sparknet-worker"
 MASTER_PORT, MASTER_PAGE = 7077, 8080
+APPLICATION_PAGE = 4040  # of the job that runs, on the master
 CONF = PurePosixPath("opt/sparknet/conf")
 SECRET = CONF / "secret"
 LEAST_MEMORY_MIB = 512  # Spark refuses executors below 450 MiB

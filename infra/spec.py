@@ -143,6 +143,7 @@ class ClusterSpec:
     require_gpus: bool = True  # a worker whose type has GPUs must show them
     max_hours: float = 12.0  # the nodes end themselves after this; 0: never
     replacements: int | None = None  # so many nodes that fail are replaced; None: one in five, at least one
+    repair: bool = False  # those of a cluster that was ready before as well, and any number of them
     tags: Mapping[str, str] = field(default_factory=dict)
     purchase: Purchase = Purchase()
     spill: Spill = Spill()
@@ -195,4 +196,6 @@ class ClusterSpec:
     @property
     def most_replaced(self) -> int:
         """How many nodes that fail are replaced before the whole is given up."""
-        return max(1, self.nodes // NODES_A_REPLACEMENT) if self.replacements is None else self.replacements
+        if self.replacements is not None:
+            return self.replacements
+        return self.nodes if self.repair else max(1, self.nodes // NODES_A_REPLACEMENT)

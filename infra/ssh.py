@@ -57,6 +57,13 @@ class SSHHost:
             f"{where.user}@{where.host}",
         ]
 
+    def forward_command(self, ports: Mapping[int, str]) -> list[str]:
+        """The same client, leading ports of this machine's loopback to address:port as the node sees it."""
+        ways = (("-L", f"127.0.0.1:{port}:{target}") for port, target in ports.items())
+        client, *options, target = self.login_command
+        quiet = ("-N", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15")
+        return [client, *quiet, *(word for way in ways for word in way), *options, target]
+
     def run(
         self,
         command: str,

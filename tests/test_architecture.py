@@ -30,9 +30,9 @@ LAYERS = {
     "infra": (
         ("infra.cli",),
         ("infra.local",),
-        ("infra.image",),
+        ("infra.image", "infra.diagnosis"),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
-        ("infra.undo", "infra.replacement"),
+        ("infra.undo", "infra.replacement", "infra.power"),
         ("infra.cloud",),
         ("infra.plan", "infra.provision", "infra.costs"),
         ("infra.service", "infra.bootstrap", "infra.disks", "infra.gate", "infra.journal", "infra.ec2"),

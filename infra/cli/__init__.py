@@ -7,7 +7,8 @@
     show.py      how events, tables and progress look
     machines.py  launch, plan, status, destroy, gc, cost
     work.py      submit, jobs, logs, cancel
-    nodes.py     login, run-command, copy-file
+    nodes.py     login, ui, run-command, copy-file
+    upkeep.py    add-slaves, remove-slaves, repair, stop, start
     local.py     the embedded cloud itself
     settings.py  configure
 

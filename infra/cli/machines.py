@@ -38,11 +38,12 @@ def launch(where: Site, dry_run: bool, **values: Any) -> int:
         return _plan(where, values, as_json=False)
     wanted = _wanted(where, values)
     with launching(where):
-        _launch(where, wanted)
+        bring_up(where, wanted)
     return 0
 
 
-def _launch(where: Site, wanted: ClusterSpec) -> None:
+def bring_up(where: Site, wanted: ClusterSpec) -> None:
+    """Launch, and tell how long it took and what comes next."""
     from infra import cluster
 
     screen = show.Screen()
@@ -107,7 +108,7 @@ def _wanted(where: Site, values: dict[str, Any]) -> ClusterSpec:
 @options.JSON
 def status(where: Site, every: bool, as_json: bool) -> None:
     """Show the nodes of a cluster, what Spark says of them, and what they cost."""
-    from infra import cluster, costs
+    from infra import cluster, costs, diagnosis
     from infra.ec2 import sweep
 
     cloud = where.require()
@@ -117,12 +118,18 @@ def status(where: Site, every: bool, as_json: bool) -> None:
         costs.of_cluster(cloud.region, one.cluster.nodes, sweep.remaining(cloud.region, one.cluster.name))
         for one in found
     ]
+    troubles = [diagnosis.of_nodes(cluster.connect(cloud, name)) for name in names]
+    rows = zip(found, cost, troubles, strict=True)
     if as_json:
-        both = [{"status": one, "cost": dollars} for one, dollars in zip(found, cost, strict=True)]
-        show.print_json(both if every else both[0])
+        told = [{"status": one, "cost": dollars, "troubles": wrong} for one, dollars, wrong in rows]
+        show.print_json(told if every else told[0])
         return
-    for one, dollars in zip(found, cost, strict=True):
+    for one, dollars, wrong in rows:
         click.echo(show.status(one, dollars, f"{where.region} of --cloud {where.cloud}"))
+        for finding in wrong:
+            click.echo(f"TROUBLE: {finding}")
+        if wrong:
+            click.echo(f"sparknet-ec2 repair --name {one.cluster.name} puts other nodes in their place.")
     if not found:
         click.echo(f"There is no cluster in {where.region} of --cloud {where.cloud}.")
     if where.cloud == LOCAL:

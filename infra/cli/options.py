@@ -43,8 +43,11 @@ SITE = [
     option("--private-ips", is_flag=True, help="Reach the nodes at their private addresses."),
 ]
 
+SLAVES = option(
+    "-s", "--slaves", "--workers", "slaves", type=int, default=2, show_default=True, help="Workers."
+)
 CLUSTER = [
-    option("-s", "--slaves", "--workers", "slaves", type=int, default=2, show_default=True, help="Workers."),
+    SLAVES,
     option("-z", "--zone", "zones", multiple=True, help="Only this zone; may be repeated."),
     option(
         "-t",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from infra.cli import options, show
 from infra.cli.options import option
 from infra.cli.site import LOCAL, Site
-from infra.errors import Interrupted, UsageError
+from infra.errors import InfraError, Interrupted, UsageError
 
 SHARED = ("SPARKNET_DATA", "https_proxy", "http_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
@@ -126,12 +127,21 @@ def _attend(where: Site, job: str, output: Path | None) -> int:
     if output:
         _fetch(where, job, output)
     status = jobs.status_of(code)
-    if status:
-        click.echo(
-            f"{job} {'was cancelled' if code == Interrupted.exit_status else f'failed with status {code}'}.",
-            err=True,
-        )
+    if code == Interrupted.exit_status:
+        click.echo(f"{job} was cancelled.", err=True)
+    elif status:
+        click.echo(f"{job} failed with status {code}.", err=True)
+        _explain(where, job)
     return status
+
+
+def _explain(where: Site, job: str) -> None:
+    """What the nodes have to do with it."""
+    from infra import diagnosis
+
+    with suppress(InfraError):  # the job's own failure is what is told
+        for finding in diagnosis.of_job(where.require(), where.name, job):
+            click.echo(f"    {finding}", err=True)
 
 
 def _fetch(where: Site, job: str, output: Path) -> None:

@@ -32,6 +32,7 @@ class SecurityGroup:
     created: str
     expires: str
     is_ready: bool  # whether a launch has been brought to its end
+    workers: int | None = None  # how many the last launch was for
 
 
 def subnets(region: Region, spec: ClusterSpec) -> tuple[Subnet, ...]:
@@ -80,6 +81,7 @@ def find_group(region: Region, cluster: str) -> SecurityGroup | None:
         created=known.get(tags.CREATED, ""),
         expires=known.get(tags.EXPIRES, ""),
         is_ready=known.get(tags.STATE) == tags.READY,
+        workers=int(known[tags.WORKERS]) if known.get(tags.WORKERS, "").isdigit() else None,
     )
 
 
@@ -127,14 +129,16 @@ def open_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:
         )
 
 
-def mark_ready(region: Region, group: SecurityGroup, generation: str) -> None:
-    """Note that the launch is over, and ``generation``, from which the next one draws its tokens."""
+def mark_ready(region: Region, group: SecurityGroup, generation: str, *, workers: int) -> None:
+    """Note that the launch is over, for how many workers it was, and ``generation``, from which the next one
+    draws its tokens."""
     region.change(
         "create_tags",
         Resources=[group.id],
         Tags=[
             {"Key": tags.STATE, "Value": tags.READY},
             {"Key": tags.GENERATION, "Value": generation},
+            {"Key": tags.WORKERS, "Value": str(workers)},
         ],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,19 +126,33 @@ def stop(
     region: Region, cluster: str, identity: str, *, deadline_seconds: float, poll_seconds: float = 1.0
 ) -> None:
     """Stop one node and wait until it is. Raises SetupError if it ends instead, DeadlineExceeded."""
-    region.change("stop_instances", InstanceIds=[identity])
+    stop_all(region, cluster, [identity], deadline_seconds=deadline_seconds, poll_seconds=poll_seconds)
+
+
+def stop_all(
+    region: Region,
+    cluster: str,
+    ids: Collection[str],
+    *,
+    deadline_seconds: float,
+    poll_seconds: float = 1.0,
+) -> None:
+    """Stop nodes and wait until they are. Raises SetupError if one ends instead, DeadlineExceeded."""
+    if not ids:
+        return
+    region.change("stop_instances", InstanceIds=list(ids))
     end = time.monotonic() + deadline_seconds
     while True:
-        states = [node.state for node in describe(region, cluster) if node.id == identity]
-        state = states[0] if states else "unknown"
-        if state == "stopped":
+        known = {node.id: node.state for node in describe(region, cluster)}
+        states = {one: known.get(one, "unknown") for one in ids}
+        if all(state == "stopped" for state in states.values()):
             return
-        if state in GONE:
-            raise SetupError(f"{identity} was to stop, and is {state}.")
+        for one, state in states.items():
+            if state in GONE:
+                raise SetupError(f"{one} was to stop, and is {state}.")
         if time.monotonic() > end:
-            raise DeadlineExceeded(
-                f"{identity} is still {state} {deadline_seconds:g} s after the call to stop it."
-            )
+            left = ", ".join(f"{one} is still {state}" for one, state in states.items() if state != "stopped")
+            raise DeadlineExceeded(f"{left} {deadline_seconds:g} s after the call to stop it.")
         region.sleep(poll_seconds)
 
 

@@ -18,6 +18,7 @@ VERSION = "sparknet:version"
 GENERATION = "sparknet:generation"
 STATE = "sparknet:state"  # on the security group alone
 READY = "ready"
+WORKERS = "sparknet:workers"  # there as well: how many the last launch was for
 
 TagList = list[dict[str, str]]
 

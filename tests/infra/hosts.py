@@ -81,6 +81,7 @@ class ScriptedCluster:
             {
                 "gate.py facts": lambda: account_of(host),
                 "gate.py reach": "{}",
+                "gate.py disks": '{"folders": []}',
                 "date +%s.%N": lambda: str(time.time()),
                 "disk-facts.sh": f'== links\n{links}== lsblk\n{{"blockdevices": []}}\n== mounts\n',
                 "machine-facts.sh": "user=ubuntu\ncores=4\nmemory_mib=16000\ngpus=0\n",

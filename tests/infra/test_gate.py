@@ -132,7 +132,11 @@ def test_without_gpus_to_be_shown_neither_driver_nor_torch_matters() -> None:
 
 def test_a_folder_that_is_full_and_one_that_is_not_mounted_are_named() -> None:
     full = Folder(path=f"{SPILL}/spark", mount_point=SPILL, error="No space left on device")
-    assert "cannot be written to: No space left" in found(replace(node("worker-1"), folders=(full,)))[0]
+    assert f"{SPILL} is full: remove files" in found(replace(node("worker-1"), folders=(full,)))[0]
+    dead = Folder(path=f"{SPILL}/spark", mount_point=SPILL, error="Input/output error")
+    assert found(replace(node("worker-1"), folders=(dead,))) == [
+        f"worker-1     disk      {SPILL} is dead: {SPILL}/spark cannot be written to (Input/output error)"
+    ]
     bare = Folder(path=f"{SPILL}/spark", mount_point="/", error="")
     assert found(replace(node("worker-1"), folders=(bare,))) == [
         f"worker-1     disk      {SPILL} is not mounted: what spills would fill /"

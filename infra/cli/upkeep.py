@@ -1,0 +1,96 @@
+"""The verbs about a cluster that is there: add-slaves, remove-slaves, repair, stop, start.
+
+Each but ``stop`` is a launch that knows how many workers there should be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from infra.cli import machines, options, show
+from infra.cli.options import option
+from infra.cli.site import Site, launching
+from infra.errors import UsageError
+
+if TYPE_CHECKING:
+    from infra.cloud import Cloud
+
+HOW_MANY = option("--num-slaves", type=click.IntRange(min=1), default=1, show_default=True, help="So many.")
+OF_LAUNCH = [one for one in options.CLUSTER if one is not options.SLAVES]
+
+
+@click.command()
+@options.names_a_cluster
+@options.reaches_a_cluster
+@HOW_MANY
+@options.decorate(OF_LAUNCH)
+def add_slaves(where: Site, num_slaves: int, **values: Any) -> None:
+    """Add workers to a cluster."""
+    _launch_again(where, values, workers=_size(where) + num_slaves)
+
+
+@click.command()
+@options.names_a_cluster
+@options.reaches_a_cluster
+@HOW_MANY
+@options.decorate(OF_LAUNCH)
+def remove_slaves(where: Site, num_slaves: int, **values: Any) -> None:
+    """Take workers from a cluster, the newest first."""
+    left = _size(where) - num_slaves
+    if left < 1:
+        raise UsageError(
+            f"{where.name} has {left + num_slaves} workers, and one has to stay; sparknet-ec2 destroy --name "
+            f"{where.name} removes all."
+        )
+    _launch_again(where, values, workers=left)
+
+
+@click.command()
+@options.names_a_cluster
+@options.reaches_a_cluster
+@options.decorate(OF_LAUNCH)
+def repair(where: Site, **values: Any) -> None:
+    """Put other nodes in the place of those that are gone, do not answer, or have lost a disk or a GPU."""
+    _launch_again(where, values, workers=_size(where), repair=True)
+
+
+@click.command()
+@options.names_a_cluster
+@options.reaches_a_cluster
+def stop(where: Site) -> None:
+    """Stop the machines of a cluster; their volumes stay, and cost. Spot instances cannot be stopped."""
+    from infra import power
+
+    cloud = where.require()
+    stopped = power.stop(cloud, where.name, show.Screen().emit)
+    click.echo(f"{where.name} is stopped: {len(stopped.nodes)} machines. Its volumes are kept, and billed.")
+    click.echo(f"next:  {cloud.command('start', where.name)}")
+
+
+@click.command()
+@options.names_a_cluster
+@options.reaches_a_cluster
+@options.decorate(OF_LAUNCH)
+def start(where: Site, **values: Any) -> None:
+    """Start the machines of a stopped cluster, and Spark on them."""
+    _launch_again(where, values, workers=_size(where))
+
+
+def _size(where: Site) -> int:
+    """How many workers the cluster should have: as many as the last launch was for."""
+    from infra import cluster
+    from infra.ec2 import network
+
+    cloud: Cloud = where.require()
+    there = cluster.find(cloud, where.name)
+    ground = network.find_group(cloud.region, where.name)
+    return (ground.workers if ground else None) or max(1, len(there.workers))
+
+
+def _launch_again(where: Site, values: dict[str, Any], *, workers: int, repair: bool = False) -> None:
+    wanted = replace(options.spec(where, {**values, "slaves": workers}), repair=repair)
+    with launching(where):
+        machines.bring_up(where, wanted)

@@ -1,0 +1,64 @@
+"""Power: stopping a cluster that costs nothing but its volumes then, and waking it.
+
+Only on-demand instances stop: a spot instance of an instant fleet belongs to a one-time request, which EC2
+can only end. A stopped node keeps its volumes and its private address; its public one is gone.
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Stop_Start.html
+"""
+
+from __future__ import annotations
+
+from infra.cloud import Cloud, Cluster, find
+from infra.ec2 import keys, nodes
+from infra.ec2.nodes import Node
+from infra.errors import UsageError
+from infra.events import Emit, Note
+from infra.provision import phase
+
+STOP_SECONDS = 600.0
+SPOT_NAMED = 4
+
+
+def stop(cloud: Cloud, name: str, emit: Emit) -> Cluster:
+    """Stop all nodes of the cluster and wait until they are. Raises UsageError if some are spot instances."""
+    cluster = find(cloud, name)
+    _require_on_demand(cloud, cluster)
+    ids = [node.id for node in cluster.nodes if node.state != "stopped"]
+    with phase(emit, "stop"):
+        nodes.stop_all(
+            cloud.region, name, ids, deadline_seconds=STOP_SECONDS, poll_seconds=cloud.poll_seconds
+        )
+    _forget_addresses(cloud, name, cluster.nodes)
+    return cluster
+
+
+def wake(cloud: Cloud, cluster: Cluster, emit: Emit) -> None:
+    """Start those nodes of the cluster that are stopped; they get other public addresses."""
+    asleep = [node for node in cluster.nodes if node.state in ("stopped", "stopping")]
+    if not asleep:
+        return
+    emit(Note(text=f"starting {', '.join(node.name for node in asleep)}, which are stopped"))
+    stopping = [node.id for node in asleep if node.state == "stopping"]
+    nodes.stop_all(
+        cloud.region,
+        cluster.name,
+        stopping,
+        deadline_seconds=STOP_SECONDS,
+        poll_seconds=cloud.poll_seconds,
+    )
+    _forget_addresses(cloud, cluster.name, asleep)
+    cloud.region.change("start_instances", InstanceIds=[node.id for node in asleep])
+
+
+def _require_on_demand(cloud: Cloud, cluster: Cluster) -> None:
+    spot = [node.name for node in cluster.nodes if node.purchase == "spot"]
+    if spot:
+        told = ", ".join(spot[:SPOT_NAMED]) + (", ..." if len(spot) > SPOT_NAMED else "")
+        raise UsageError(
+            f"{told} of {cluster.name} are spot instances of an instant fleet: EC2 can end them, and cannot "
+            f"stop them. {cloud.command('destroy', cluster.name)} ends what costs money; a cluster of "
+            "on-demand instances can be stopped."
+        )
+
+
+def _forget_addresses(cloud: Cloud, name: str, asleep: list[Node] | tuple[Node, ...]) -> None:
+    keys.forget_hosts(cloud.home, cloud.region.name, name, [node.public_ip for node in asleep])

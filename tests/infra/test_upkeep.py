@@ -1,0 +1,155 @@
+"""The verbs about a cluster that is there: its size, its repair, its sleep, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from infra import cluster
+from infra.cluster import Cloud
+from infra.ec2 import nodes
+from infra.ec2.nodes import Node
+from infra.errors import HostUnreachable
+from infra.events import ignore
+from infra.local import LocalCloud
+from infra.spec import ClusterSpec
+from tests.infra.hosts import ScriptedCluster, ScriptedHost
+from tests.infra.test_cli import Run, run
+
+__all__ = ["run"]  # the fixture
+
+Happen = Callable[[ScriptedHost, Node], None]
+
+
+class Hosts(ScriptedCluster):
+    """All is well with them, but for what ``happen`` does to the node of that id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.happen: dict[str, Happen] = {}
+
+    def connect(self, node: Node) -> ScriptedHost:
+        host = super().connect(node)
+        self.happen.get(node.id, lambda *_: None)(host, node)
+        return host
+
+
+@pytest.fixture
+def hosts(simulated: Cloud) -> Hosts:
+    """The hosts of ``simulated``."""
+    made = Hosts()
+    object.__setattr__(simulated, "connect", made.connect)
+    object.__setattr__(simulated, "login_seconds", 0.05)
+    return made
+
+
+@pytest.fixture
+def there(simulated: Cloud, hosts: Hosts, spec: ClusterSpec) -> Iterator[cluster.Cluster]:
+    """A ready cluster of two workers."""
+    yield cluster.launch(simulated, replace(spec, workers=2), ignore)
+    cluster.destroy(simulated, spec.name, ignore)
+
+
+def silent(host: ScriptedHost, node: Node) -> None:
+    def refuse() -> str:
+        raise HostUnreachable(node.name, "does not answer")
+
+    host.answers = {"": refuse}
+
+
+def dead_disk(host: ScriptedHost, _: Node) -> None:
+    folder = {"path": "/mnt/sparknet/spill0/spark", "mount_point": "/mnt/sparknet/spill0"}
+    host.answers["gate.py disks"] = json.dumps({"folders": [{**folder, "error": "Input/output error"}]})
+
+
+def alive(cloud: Cloud, name: str) -> list[str]:
+    return [node.name for node in nodes.alive(nodes.describe(cloud.region, name))]
+
+
+def test_workers_are_added_and_taken_away(run: Run, simulated: Cloud, there: cluster.Cluster) -> None:
+    status, out, err = run("add-slaves", there.name, "--num-slaves", "2")
+    assert (status, "a master and 4 workers" in out) == (0, True), err
+    assert run("remove-slaves", "--name", there.name, "--num-slaves", "3")[0] == 0
+    assert alive(simulated, there.name) == ["master", "worker-1"]
+    status, _, err = run("remove-slaves", "--name", there.name)
+    assert (status, "one has to stay" in err) == (2, True)
+
+
+def test_status_names_the_mount_that_is_dead_and_the_node_that_is_silent(
+    run: Run, hosts: Hosts, there: cluster.Cluster
+) -> None:
+    first, second = there.workers
+    hosts.happen = {first.id: dead_disk, second.id: silent}
+    status, out, _ = run("status", there.name)
+    assert status == 0
+    assert (
+        "TROUBLE: worker-1     disk      /mnt/sparknet/spill0 is dead: /mnt/sparknet/spill0/spark cannot be "
+        "written to (Input/output error)\n"
+    ) in out
+    assert "TROUBLE: worker-2     answer    does not answer\n" in out
+    assert f"sparknet-ec2 repair --name {there.name}" in out
+    troubles = json.loads(run("status", there.name, "--json")[1])["troubles"]
+    assert [(one["node"], one["check"]) for one in troubles] == [("worker-1", "disk"), ("worker-2", "answer")]
+
+
+def test_repair_replaces_who_fails_and_who_is_gone_and_nobody_else(
+    run: Run, simulated: Cloud, hosts: Hosts, there: cluster.Cluster
+) -> None:
+    assert there.master is not None
+    first, second = there.workers
+    hosts.happen = {second.id: silent}
+    status, out, err = run("repair", there.name)
+    assert (status, "a master and 2 workers" in out) == (0, True), err
+    found = cluster.find(simulated, there.name)
+    assert found.master is not None
+    assert found.master.id == there.master.id
+    assert [node.id == first.id for node in found.workers] == [True, False]
+    nodes.terminate(simulated.region, [found.workers[1].id])
+    assert run("repair", there.name)[0] == 0
+    assert alive(simulated, there.name) == ["master", "worker-1", "worker-2"]
+
+
+def test_spot_machines_are_not_stopped_and_the_reason_is_told(run: Run, there: cluster.Cluster) -> None:
+    status, _, err = run("stop", there.name)
+    assert status == 2
+    assert "worker-1, worker-2 of" in err
+    assert "are spot instances of an instant fleet: EC2 can end them, and cannot stop them" in err
+
+
+def test_machines_bought_on_demand_are_stopped_and_started(
+    run: Run, simulation: LocalCloud, simulated: Cloud, hosts: Hosts, spec: ClusterSpec
+) -> None:
+    simulation.control("POST", "capacity", [{"purchase": "spot", "machines": 0}])
+    status, _, err = run("launch", "-s", "2", "--fallback", "on-demand", "--name", spec.name)
+    assert status == 0, err
+    before = cluster.find(simulated, spec.name)
+    status, out, err = run("stop", spec.name)
+    assert (status, "is stopped: 3 machines" in out) == (0, True), err
+    assert {node.state for node in cluster.find(simulated, spec.name).nodes} == {"stopped"}
+    assert run("stop", spec.name)[0] == 0  # once more changes nothing
+    hosts.started.clear()
+    status, out, err = run("start", spec.name)
+    assert (status, "is ready: a master and 2 workers" in out) == (0, True), err
+    after = cluster.find(simulated, spec.name)
+    assert [node.id for node in after.nodes] == [node.id for node in before.nodes]
+    assert {node.state for node in after.nodes} == {"running"}
+    cluster.destroy(simulated, spec.name, ignore)
+
+
+def test_a_stopped_cluster_is_destroyed(
+    run: Run, simulation: LocalCloud, simulated: Cloud, hosts: Hosts, spec: ClusterSpec
+) -> None:
+    simulation.control("POST", "capacity", [{"purchase": "spot", "machines": 0}])
+    assert run("launch", "-s", "1", "--fallback", "on-demand", "--name", spec.name)[0] == 0
+    assert run("stop", spec.name)[0] == 0
+    status, out, _ = run("destroy", spec.name, "-y")
+    assert (status, "0 resources left." in out) == (0, True)
+
+
+def test_the_pages_of_hosts_of_this_machine_are_where_they_are(run: Run, there: cluster.Cluster) -> None:
+    assert there.master is not None
+    status, out, _ = run("ui", "--name", there.name)
+    assert (status, out.splitlines()[0]) == (0, f"master   http://{there.master.private_ip}:8080")
