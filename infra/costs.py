@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from infra.ec2 import prices
+from infra.ec2 import images, prices, sweep
 from infra.ec2.nodes import Node
 from infra.ec2.region import Region
-from infra.ec2.sweep import VOLUME, Resource
+from infra.ec2.sweep import Resource
 
 SECONDS_AN_HOUR = 3600.0
 
@@ -26,10 +26,42 @@ class Cost:
     unknown: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """The images of our own in one region: how many, how large, and at most how many dollars a month."""
+
+    region: str
+    images: int
+    gib: int
+    per_month: float
+
+
+def of_images(region: Region) -> Storage:
+    """What the images of ``image build`` cost, by the whole size of their snapshots."""
+    found = images.own(region)
+    gib = sum(one.size_gib for one in found)
+    per_month = prices.storage("snapshot", gib) * prices.HOURS_A_MONTH
+    return Storage(region=region.name, images=len(found), gib=gib, per_month=per_month)
+
+
+def of_resource(one: Resource) -> float:
+    """Dollars an hour of what is no machine."""
+    match one.kind:
+        case sweep.VOLUME:
+            return prices.storage(one.volume_type, one.size_gib)
+        case sweep.SNAPSHOT:
+            return prices.storage("snapshot", one.size_gib)
+        case sweep.ADDRESS:
+            return prices.address()
+    return 0.0
+
+
 def of_cluster(
     region: Region, nodes: Sequence[Node], resources: Sequence[Resource], *, now: datetime | None = None
 ) -> Cost:
-    """What living ``nodes`` and the volumes among ``resources`` cost."""
+    """What living ``nodes``, their public addresses, and volumes, snapshots and addresses among ``resources``
+    cost.
+    """
     now = now or datetime.now(UTC)
     dearest = prices.on_demand(region, {node.instance_type for node in nodes}) if nodes else {}
     spot = prices.spot(region, {node.instance_type for node in nodes if node.purchase == "spot"})
@@ -41,12 +73,13 @@ def of_cluster(
         if price is None and known is None:
             unknown.add(node.instance_type)
         hourly = price if price is not None else known.dollars if known else 0.0
+        hourly += prices.address() if node.public_ip else 0.0
         per_hour += hourly
         so_far += hourly * _hours(node.launched, now)
-    for volume in (one for one in resources if one.kind == VOLUME):
-        hourly = prices.storage(volume.volume_type, volume.size_gib)
+    for one in resources:
+        hourly = of_resource(one)
         per_hour += hourly
-        so_far += hourly * _hours(volume.created, now)
+        so_far += hourly * (_hours(one.created, now) if one.created else 0.0)
     return Cost(per_hour=per_hour, so_far=so_far, unknown=tuple(sorted(unknown)))
 
 

@@ -1,4 +1,6 @@
-"""Orphans: what costs money, or is in the way, and belongs to no cluster that anybody can use."""
+"""Orphans: what costs money, or is in the way, and belongs to no cluster that anybody can use, or to an image
+that was never finished or is gone.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +9,48 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from infra import costs
-from infra.ec2 import network, nodes, sweep
+from infra.cloud import Cloud
+from infra.ec2 import images, network, nodes, sweep
 from infra.ec2.nodes import MASTER, Node
 from infra.ec2.region import Region
 from infra.ec2.sweep import Resource
 from infra.ec2.tags import EXPIRES
+from infra.events import Emit, Removed
+from infra.undo import destroy
 
+BUILD_TIME = timedelta(hours=4)  # nor does the making of an image
 LAUNCH_TIME = timedelta(hours=1)  # a launch that takes longer than this is not going on any more
 
 
 @dataclass(frozen=True, kw_only=True)
 class Orphan:
-    """A cluster nobody can use: why, what is left of it, and what that costs an hour."""
+    """A cluster, or an image, nobody can use: why, what is left of it, and what that costs an hour."""
 
-    cluster: str
+    cluster: str  # or the image's name
     region: str
     reason: str
     resources: tuple[Resource, ...]
     dollars_per_hour: float
+    image: str = ""  # the generation of an image
 
 
 def find(region: Region, *, now: datetime | None = None) -> list[Orphan]:
-    """The orphans of the region, by name. Seven calls and the prices, however many there are."""
+    """The orphans of the region, by name. Some fifteen calls and the prices, however many there are."""
     now = now or datetime.now(UTC)
+    return [*_of_clusters(region, now), *_of_images(region, now)]
+
+
+def remove(cloud: Cloud, orphan: Orphan, emit: Emit) -> int:
+    """Remove all that is left of it; how many resources that was. Raises Leftovers."""
+    if not orphan.image:
+        return len(destroy(cloud, orphan.cluster, emit))
+    gone = images.remove(cloud.region, orphan.image, poll_seconds=cloud.poll_seconds)
+    for one in gone:
+        emit(Removed(kind=sweep.IMAGE if one.startswith("ami-") else sweep.SNAPSHOT, id=one))
+    return len(gone)
+
+
+def _of_clusters(region: Region, now: datetime) -> list[Orphan]:
     everything = sweep.remaining(region, None)
     living = nodes.alive(nodes.describe(region, None))
     found = []
@@ -47,6 +68,35 @@ def find(region: Region, *, now: datetime | None = None) -> list[Orphan]:
                     dollars_per_hour=costs.of_cluster(region, members, mine, now=now).per_hour,
                 )
             )
+    return found
+
+
+def _of_images(region: Region, now: datetime) -> list[Orphan]:
+    """Images that will not be finished, and snapshots whose image is gone."""
+    whole = {one.generation: one for one in images.own(region)}
+    loose = images.snapshots(region)
+    found = []
+    for generation in sorted({*whole, *(one.generation for one in loose)} - {""}):
+        image = whole.get(generation)
+        mine = [one for one in loose if one.generation == generation]
+        born = image.created if image else min(one.created for one in mine)
+        if now - datetime.fromisoformat(born) < BUILD_TIME or (image and image.state == images.AVAILABLE):
+            continue
+        kept = tuple(
+            Resource(kind=sweep.SNAPSHOT, id=one.id, cluster="", created=one.created, size_gib=one.size_gib)
+            for one in mine
+        )
+        own = (Resource(kind=sweep.IMAGE, id=image.id, cluster="", created=born),) if image else ()
+        found.append(
+            Orphan(
+                cluster=image.name if image else f"sparknet-{generation}",
+                region=region.name,
+                reason=f"its image is {image.state}" if image else "its image is gone",
+                resources=(*own, *kept),
+                dollars_per_hour=sum(map(costs.of_resource, kept)),
+                image=generation,
+            )
+        )
     return found
 
 

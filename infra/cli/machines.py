@@ -176,23 +176,22 @@ def _destroy(cloud: Cloud, name: str, screen: show.Screen, *, yes: bool) -> None
 @YES
 def gc(where: Site, all_regions: bool, as_json: bool, yes: bool) -> None:
     """Find what costs money and belongs to no usable cluster, and with --yes remove it."""
-    from infra import cluster, orphans
+    from infra import costs, orphans
 
     screen = show.Screen()
     cloud = where.open(screen.emit)
     places = _everywhere(cloud, all_regions)
     found = [(here, orphan) for here in places for orphan in orphans.find(here.region)]
+    images = [one for one in (costs.of_images(here.region) for here in places) if one.images]
     if as_json:
-        show.print_json([orphan for _, orphan in found])
-    elif not found:
-        click.echo("No orphans.")
+        show.print_json({"orphans": [orphan for _, orphan in found], "images": images})
     else:
-        click.echo(show.orphans([orphan for _, orphan in found]))
+        click.echo(show.orphans([orphan for _, orphan in found]) if found else "No orphans.")
+        for one in images:
+            click.echo(show.images(one))
     for here, orphan in found if yes else ():
-        removed = cluster.destroy(here, orphan.cluster, screen.emit)
-        click.echo(
-            f"{orphan.cluster} is gone: {len(removed)} resources removed, 0 resources left.", err=as_json
-        )
+        count = orphans.remove(here, orphan, screen.emit)
+        click.echo(f"{orphan.cluster} is gone: {count} resources removed, 0 resources left.", err=as_json)
     if found and not yes and not as_json:
         click.echo("Remove them with sparknet-ec2 gc --yes" + (" --all-regions." if all_regions else "."))
     _close_if_empty(where, cloud)
@@ -210,10 +209,13 @@ def cost(where: Site, as_json: bool) -> None:
     cloud = where.require()
     found = cluster.find(cloud, where.name)
     dollars = costs.of_cluster(cloud.region, found.nodes, sweep.remaining(cloud.region, where.name))
+    images = costs.of_images(cloud.region)
     if as_json:
-        show.print_json(dollars)
-    else:
-        click.echo(_spent(cloud, dollars))
+        show.print_json({"cluster": where.name, "cost": dollars, "images": images})
+        return
+    click.echo(_spent(cloud, dollars))
+    if images.images:
+        click.echo(show.images(images))
 
 
 def _everywhere(cloud: Cloud | None, all_regions: bool) -> list[Cloud]:

@@ -33,7 +33,7 @@ from infra.events import (
 
 if TYPE_CHECKING:
     from infra.cluster import Status
-    from infra.costs import Cost
+    from infra.costs import Cost, Storage
     from infra.ec2.quotas import QuotaLine
     from infra.orphans import Orphan
     from infra.plan import Plan
@@ -230,6 +230,15 @@ def orphans(found: Sequence[Orphan]) -> str:
         for one in found
     ]
     return table(("cluster", "region", "why", "left of it", "an hour"), rows)
+
+
+def images(found: Storage) -> str:
+    """What our own images cost, which no cluster's price has in it."""
+    count = "1 image" if found.images == 1 else f"{found.images} images"
+    return (
+        f"{count} of our own in {found.region}, {found.gib} GiB: at most ${found.per_month:.2f} a month "
+        "(sparknet-ec2 image list)"
+    )
 
 
 def dollars(amount: float | None) -> str:

@@ -58,6 +58,16 @@ class OwnImage:
     snapshots: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A snapshot of one of our images; it may have outlived it."""
+
+    id: str
+    generation: str
+    created: str  # ISO 8601
+    size_gib: int
+
+
 def find(region: Region, wanted: str, *, recipe: str = "") -> Image:
     """The image ``wanted``; if that is empty, the newest of our own of ``recipe``; else the newest that AWS
     publishes.
@@ -96,6 +106,11 @@ def own(region: Region, *, tag: str = RECIPE, value: str = "") -> list[OwnImage]
     found = region.pages("describe_images", "Images", Owners=["self"], Filters=filters)
     images = [_own(region, one) for one in found]
     return sorted(images, key=lambda one: (one.created, one.name), reverse=True)
+
+
+def snapshots(region: Region) -> list[Snapshot]:
+    """The snapshots of all our images of the region, those included that are gone."""
+    return _snapshots(region, RECIPE)
 
 
 def create(region: Region, instance_id: str, name: str, described: Mapping[str, str]) -> OwnImage:
@@ -152,7 +167,7 @@ def remove(region: Region, generation: str, *, poll_seconds: float = 1.0) -> lis
     end, seen = time.monotonic() + REMOVE_SECONDS, dict[str, None]()
     while True:
         images = own(region, tag=tags.GENERATION, value=generation)
-        snapshots = _snapshots(region, generation)
+        snapshots = [one.id for one in _snapshots(region, tags.GENERATION, generation)]
         left = [*(one.id for one in images), *snapshots]
         if not left:
             return list(seen)
@@ -180,10 +195,18 @@ def _made(region: Region, name: str, described: Mapping[str, str]) -> OwnImage:
     raise SetupError(f"EC2 took the order for the image {name} in {region.name}, but does not list it.")
 
 
-def _snapshots(region: Region, generation: str) -> list[str]:
-    filters = [{"Name": f"tag:{tags.GENERATION}", "Values": [generation]}]
-    found = region.pages("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
-    return [str(one["SnapshotId"]) for one in found]
+def _snapshots(region: Region, tag: str, value: str = "") -> list[Snapshot]:
+    chosen = {"Name": f"tag:{tag}", "Values": [value]} if value else {"Name": "tag-key", "Values": [tag]}
+    found = region.pages("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=[chosen])
+    return [
+        Snapshot(
+            id=one["SnapshotId"],
+            generation=tags.as_dict(one.get("Tags")).get(tags.GENERATION, ""),
+            created=one["StartTime"].isoformat(),
+            size_gib=one.get("VolumeSize", 0),
+        )
+        for one in found
+    ]
 
 
 def _specification(name: str, described: Mapping[str, str]) -> list[dict[str, object]]:

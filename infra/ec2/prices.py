@@ -63,6 +63,11 @@ def storage(volume_type: str, size_gib: int) -> float:
     return per_month * size_gib / HOURS_A_MONTH
 
 
+def address() -> float:
+    """Dollars an hour for a public address, of a machine or kept."""
+    return float(_table()["other"]["address"])
+
+
 def _from_table(name: str) -> Price | None:
     dollars = _table()["on_demand"].get(name)
     return Price(dollars=dollars, source=f"table of {_table()['as_of']}") if dollars else None

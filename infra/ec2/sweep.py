@@ -16,6 +16,8 @@ from infra.events import Emit, Removed
 
 INSTANCE, SPOT_REQUEST, VOLUME = "instance", "spot request", "volume"
 GROUP, TEMPLATE, KEY = "security group", "launch template", "key pair"
+INTERFACE, ADDRESS, PLACEMENT = "network interface", "address", "placement group"
+IMAGE, SNAPSHOT = "image", "snapshot"
 
 DEADLINE_SECONDS = 600.0
 SETTLE_SECONDS = 1.0  # between the two listings: what a lost call made turns up meanwhile
@@ -25,9 +27,28 @@ _REMOVALS = {
     GROUP: ("delete_security_group", "GroupId"),
     TEMPLATE: ("delete_launch_template", "LaunchTemplateId"),
     KEY: ("delete_key_pair", "KeyName"),
+    INTERFACE: ("delete_network_interface", "NetworkInterfaceId"),
+    ADDRESS: ("release_address", "AllocationId"),
+    PLACEMENT: ("delete_placement_group", "GroupName"),
+    SNAPSHOT: ("delete_snapshot", "SnapshotId"),
 }
-_ABSENT = ("*.NotFound", "InvalidLaunchTemplate*", "InvalidSpotInstanceRequestID.*")
-_IN_USE = ("DependencyViolation", "VolumeInUse", "IncorrectState")  # passes; the next listing tells
+_BY_NAME = (KEY, PLACEMENT)
+_ABSENT = (
+    "*.NotFound",
+    "InvalidLaunchTemplate*",
+    "InvalidSpotInstanceRequestID.*",
+    "InvalidPlacementGroup.Unknown",
+)
+_IN_USE = (  # passes; the next listing tells
+    "DependencyViolation",
+    "VolumeInUse",
+    "IncorrectState",
+    "InvalidParameterValue",  # of a network interface, while it is
+    "InvalidNetworkInterface.InUse",
+    "InvalidIPAddress.InUse",
+    "InvalidPlacementGroup.InUse",
+    "InvalidSnapshot.InUse",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +60,13 @@ class Resource:
     cluster: str
     name: str = ""
     created: str = ""
-    size_gib: int = 0  # of a volume
+    size_gib: int = 0  # of a volume, snapshot or image
     volume_type: str = ""
     instance_type: str = ""  # of an instance
 
 
 def remaining(region: Region, cluster: str | None) -> list[Resource]:
-    """All that is left of ``cluster`` (None: of any). Six calls, however large it is."""
+    """All that is left of ``cluster`` (None: of any). Ten calls, however large it is."""
     return [
         *_instances(region, cluster),
         *_spot_requests(region, cluster),
@@ -53,6 +74,10 @@ def remaining(region: Region, cluster: str | None) -> list[Resource]:
         *_groups(region, cluster),
         *_templates(region, cluster),
         *_keys(region, cluster),
+        *_interfaces(region, cluster),
+        *_addresses(region, cluster),
+        *_placement_groups(region, cluster),
+        *_snapshots(region, cluster),
     ]
 
 
@@ -106,7 +131,7 @@ def _remove(region: Region, left: list[Resource], asked: set[str]) -> None:
         removal = _REMOVALS.get(one.kind)
         if removal:
             operation, argument = removal
-            value = one.name if one.kind == KEY else one.id
+            value = one.name if one.kind in _BY_NAME else one.id
             named: dict[str, Any] = {argument: value}
             region.change(operation, tolerate=(*_ABSENT, *_IN_USE), **named)
 
@@ -181,6 +206,46 @@ def _keys(region: Region, cluster: str | None) -> list[Resource]:
     return [
         _resource(KEY, one["KeyPairId"], one, name=one["KeyName"])
         for one in region.read("describe_key_pairs", Filters=tags.of_cluster(cluster))["KeyPairs"]
+    ]
+
+
+def _interfaces(region: Region, cluster: str | None) -> list[Resource]:
+    """Those that outlived their machine: they hold on to the security group."""
+    alone: list[dict[str, object]] = [{"Name": "status", "Values": ["available"]}]
+    return [
+        _resource(INTERFACE, one["NetworkInterfaceId"], {"Tags": one.get("TagSet")})
+        for one in region.pages(
+            "describe_network_interfaces", "NetworkInterfaces", Filters=[*tags.of_cluster(cluster), *alone]
+        )
+    ]
+
+
+def _addresses(region: Region, cluster: str | None) -> list[Resource]:
+    found = region.read("describe_addresses", Filters=tags.of_cluster(cluster))["Addresses"]
+    return [_resource(ADDRESS, one["AllocationId"], one, name=one.get("PublicIp", "")) for one in found]
+
+
+def _placement_groups(region: Region, cluster: str | None) -> list[Resource]:
+    found = region.read("describe_placement_groups", Filters=tags.of_cluster(cluster))["PlacementGroups"]
+    return [
+        _resource(PLACEMENT, one.get("GroupId") or one["GroupName"], one, name=one["GroupName"])
+        for one in found
+        if one.get("State") not in ("deleting", "deleted")
+    ]
+
+
+def _snapshots(region: Region, cluster: str | None) -> list[Resource]:
+    return [
+        _resource(
+            SNAPSHOT,
+            one["SnapshotId"],
+            one,
+            size_gib=one.get("VolumeSize", 0),
+            created=one["StartTime"].isoformat(),
+        )
+        for one in region.pages(
+            "describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=tags.of_cluster(cluster)
+        )
     ]
 
 

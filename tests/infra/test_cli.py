@@ -19,6 +19,7 @@ import yaml
 from infra import cluster
 from infra.cli import command, settings, show
 from infra.cli.command import VERBS
+from infra.cli.screen import Screen
 from infra.cli.site import Site, launching
 from infra.cluster import Cloud
 from infra.ec2 import sweep
@@ -217,7 +218,7 @@ def test_orphans_are_found_priced_and_removed(run: Run, simulated: Cloud, spec: 
     _, out, _ = run("gc")
     assert spec.name in out
     assert "its --max-hours are over" in out
-    assert json.loads(run("gc", "--json")[1])[0]["dollars_per_hour"] > 0
+    assert json.loads(run("gc", "--json")[1])["orphans"][0]["dollars_per_hour"] > 0
     assert "0 resources left." in run("gc", "--yes")[1]
     assert "No orphans." in run("gc")[1]
 
@@ -288,7 +289,7 @@ def test_a_defect_shows_no_traceback_and_keeps_it(
 
 
 def test_events_are_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = show.Screen(is_terminal=False)
+    screen = Screen(is_terminal=False)
     for event in (
         PhaseStarted(phase="buy"),
         NodeProgress(node="worker-1", phase="python"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from infra import cluster, orphans
+from infra import cluster
 from infra.cluster import Cloud, Cluster
 from infra.ec2 import nodes, sweep
 from infra.ec2.region import Region
@@ -63,9 +63,34 @@ def leave_a_volume_behind(region: Region, made: Cluster) -> None:
     )
 
 
+def leave_one_of_everything_behind(region: Region, made: Cluster) -> None:
+    """What no launch makes, or what outlives its machine."""
+
+    def tagged(kind: str) -> list[dict[str, object]]:
+        return [{"ResourceType": kind, "Tags": [{"Key": "sparknet:cluster", "Value": made.name}]}]
+
+    subnet = region.read("describe_subnets")["Subnets"][0]["SubnetId"]
+    group = group_of(region, made.name)
+    region.change("allocate_address", Domain="vpc", TagSpecifications=tagged("elastic-ip"))
+    region.change("create_placement_group", GroupName=made.name, TagSpecifications=tagged("placement-group"))
+    region.change(
+        "create_network_interface",
+        SubnetId=subnet,
+        Groups=[group],
+        TagSpecifications=tagged("network-interface"),
+    )
+    volume = region.change("create_volume", AvailabilityZone="us-east-1a", Size=1)
+    assert volume is not None
+    region.change("create_snapshot", VolumeId=volume["VolumeId"], TagSpecifications=tagged("snapshot"))
+    region.change("delete_volume", VolumeId=volume["VolumeId"])
+    kinds = {one.kind for one in sweep.remaining(region, made.name)}
+    assert kinds >= {sweep.ADDRESS, sweep.PLACEMENT, sweep.INTERFACE, sweep.SNAPSHOT}
+
+
 @pytest.mark.parametrize(
     "happen",
     [
+        leave_one_of_everything_behind,
         stop_the_master,
         end_the_master,
         end_every_node,
@@ -129,18 +154,3 @@ def test_a_cluster_in_another_region_is_found_there(simulated: Cloud, spec: Clus
     assert sweep.remaining(simulated.region, spec.name) == []
     cluster.destroy(places["us-west-2"], spec.name, ignore)
     assert sweep.remaining(elsewhere.region, spec.name) == []
-
-
-def test_what_is_left_of_an_old_launch_is_an_orphan_and_a_young_one_is_not(
-    simulated: Cloud, spec: ClusterSpec
-) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    made = cluster.launch(simulated, replace(spec, workers=1), ignore)
-    end_the_master(simulated.region, made)
-    later = datetime.now(UTC) + timedelta(hours=2)
-    assert orphans.find(simulated.region) == []
-    (orphan,) = orphans.find(simulated.region, now=later)
-    assert (orphan.cluster, orphan.reason) == (spec.name, "it has no master")
-    assert orphan.dollars_per_hour > 0.1
-    cluster.destroy(simulated, spec.name, ignore)

@@ -15,7 +15,7 @@ from infra import costs
 from infra.ec2 import catalog, prices, quotas
 from infra.ec2.quotas import Need
 from infra.ec2.region import Region
-from infra.ec2.sweep import VOLUME, Resource
+from infra.ec2.sweep import ADDRESS, GROUP, SNAPSHOT, VOLUME, Resource
 from infra.errors import QuotaError
 from tests.infra.hosts import made_up_nodes
 
@@ -72,17 +72,17 @@ def test_a_cluster_costs_what_its_nodes_and_volumes_do() -> None:
     nodes = [
         replace(node, purchase="on-demand", launched="2026-11-01T00:00:00+00:00") for node in made_up_nodes(2)
     ]
-    volume = Resource(
-        kind=VOLUME,
-        id="vol-1",
-        cluster="c",
-        size_gib=730,
-        volume_type="gp3",
-        created="2026-11-01T01:00:00+00:00",
-    )
-    cost = costs.of_cluster(answering(DENIED), nodes, [volume], now=datetime(2026, 11, 1, 2, tzinfo=UTC))
-    assert cost.per_hour == pytest.approx(0.096 + 2 * 0.8048 + 0.08)
-    assert cost.so_far == pytest.approx(2 * (0.096 + 2 * 0.8048) + 0.08)
+    born = {"cluster": "c", "created": "2026-11-01T01:00:00+00:00"}
+    others = [
+        Resource(kind=VOLUME, id="vol-1", size_gib=730, volume_type="gp3", **born),
+        Resource(kind=SNAPSHOT, id="snap-1", size_gib=146, **born),
+        Resource(kind=ADDRESS, id="eipalloc-1", **born),
+        Resource(kind=GROUP, id="sg-1", **born),
+    ]
+    cost = costs.of_cluster(answering(DENIED), nodes, others, now=datetime(2026, 11, 1, 2, tzinfo=UTC))
+    machines, kept = 0.096 + 2 * 0.8048 + 3 * 0.005, 0.08 + 0.01 + 0.005
+    assert cost.per_hour == pytest.approx(machines + kept)
+    assert cost.so_far == pytest.approx(2 * machines + kept)
     assert cost.unknown == ()
 
 
