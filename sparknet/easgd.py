@@ -116,7 +116,7 @@ def train(workers: AsynchronousWorkers, settings: Settings, elastic: Elastic) ->
                 number=number,
                 rounds=settings.rounds,
                 tau=order.tau,
-                weights=center,
+                outcome=center,
                 gathered=Gathered(mean=center, reports=tuple(done)),
                 seconds=seconds,
                 scores=scores,

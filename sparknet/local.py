@@ -11,7 +11,7 @@ from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, WorkersLost
 from sparknet.merge import merge
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
-from sparknet.weights import Vector, mean_of
+from sparknet.weights import Vector, Weights, here, mean_of
 from sparknet.worker import Recipe, Worker
 
 
@@ -35,7 +35,8 @@ class LocalWorkers:
     def initial_weights(self) -> Vector:
         return self.workers[0].vector.copy()
 
-    def train(self, weights: Vector, order: Order) -> Gathered:
+    def train(self, weights: Weights, order: Order) -> Gathered:
+        weights = here(weights)
         workers = self._busy
         reports = [self._train(worker, weights, order) for worker in workers]
         steps = [report.steps for report in reports]
@@ -58,7 +59,8 @@ class LocalWorkers:
                 exchanger.exchange(worker.number, worker.vector, len(self._busy))
                 yield report
 
-    def test(self, weights: Vector) -> Scores:
+    def test(self, weights: Weights) -> Scores:
+        weights = here(weights)
         if self.examples is None:
             raise DataError("there is no test set: give one, or set test_every to 0")
         worker, examples = self.workers[0], self.examples

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparknet.errors import TrainingError
-from sparknet.weights import Layout, Vector, mean_of
+from sparknet.weights import Layout, Vector, Weights, mean_of
 
 # A worker that moved this many times as far as the median one is not believed.
 OUTLIER = 10.0
@@ -30,11 +30,15 @@ _BLOCK = 1 << 15
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """``mean`` float32 (P,); ``kept`` numbers the vectors in it; ``rejected`` says why the others are not."""
+    """``mean`` float32 (P,); ``kept`` numbers the vectors in it; ``rejected`` says why the others are not.
 
-    mean: Vector
+    ``sent`` are the bytes that the workers sent to each other for it.
+    """
+
+    mean: Weights
     kept: tuple[int, ...]
     rejected: Mapping[int, str]
+    sent: int = 0
 
 
 def merge(

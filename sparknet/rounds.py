@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from sparknet.weights import Vector, mean_of
+from sparknet.weights import Vector, Weights, here, mean_of
 
 Momentum = Literal["keep", "average", "reset"]
 
@@ -93,11 +93,12 @@ class Gathered:
     where it runs. ``joining_seconds`` is how long it took until there was a worker to begin with.
     """
 
-    mean: Vector
+    mean: Weights
     reports: tuple[Report, ...]
     joining_seconds: float = 0.0
     bytes_sent: int = 0
     bytes_received: int = 0
+    bytes_between: int = 0
     lost: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
 
@@ -141,11 +142,20 @@ class Round:
     number: int
     rounds: int
     tau: int
-    weights: Vector
+    outcome: Weights
     gathered: Gathered
     seconds: float
     scores: Scores | None = None
     test_seconds: float = 0.0
+
+    @property
+    def weights(self) -> Vector:
+        """The weights the round ended with, float32 (P,).
+
+        They may have to be fetched from the workers, which keep them until they have made the next: those of
+        the last round are here, and whoever wants others must ask before the round after.
+        """
+        return here(self.outcome)
 
     @property
     def reports(self) -> tuple[Report, ...]:

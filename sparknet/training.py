@@ -24,10 +24,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from sparknet.errors import UsageError
 from sparknet.outer import Average, Outer, Schedule, constant
 from sparknet.rounds import Gathered, Momentum, Order, Report, Round, Scores, WorkerState, mean_state
-from sparknet.weights import Vector
+from sparknet.weights import Vector, Weights, here
 
 __all__ = [
     "Gathered",
@@ -61,25 +63,33 @@ def train(
     TrainingError when the workers cannot go on.
     """
     outer = outer or Average()
-    w = frozen(workers.initial_weights() if weights is None else weights)
+    w: Weights = frozen(workers.initial_weights() if weights is None else weights)
     for number in range(done + 1, settings.rounds + 1):
         started = time.perf_counter()
         order = settings.order(number, lr)
         gathered = workers.train(w, order)
         lr = gathered.lr
-        w = frozen(outer.step(w, gathered.mean, lr))
+        w = _after(w, gathered.mean, lr, outer)
         trained = time.perf_counter()
         scores = workers.test(w) if settings.tests_after(number) else None
+        w = here(w) if number == settings.rounds else w  # the workers may go home now
         yield Round(
             number=number,
             rounds=settings.rounds,
             tau=order.tau,
-            weights=w,
+            outcome=w,
             gathered=gathered,
             seconds=trained - started,
             scores=scores,
             test_seconds=time.perf_counter() - trained if scores else 0.0,
         )
+
+
+def _after(weights: Weights, mean: Weights, lr: float, outer: Outer) -> Weights:
+    """What a round ends with; a mean that lies with the workers stays there if it is that."""
+    if isinstance(outer, Average) and not isinstance(mean, np.ndarray):
+        return mean
+    return frozen(outer.step(here(weights), here(mean), lr))
 
 
 def frozen(vector: Vector) -> Vector:
@@ -100,14 +110,14 @@ class Workers(Protocol):
         """The weights a replica is born with, float32 (P,); the same for all of them."""
         ...
 
-    def train(self, weights: Vector, order: Order) -> Gathered:
+    def train(self, weights: Weights, order: Order) -> Gathered:
         """Every worker starts from ``weights`` and does what ``order`` says.
 
         Raises WorkersLost when none is left to report.
         """
         ...
 
-    def test(self, weights: Vector) -> Scores:
+    def test(self, weights: Weights) -> Scores:
         """Score ``weights`` on every record of the test set, each exactly once."""
         ...
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,24 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 Vector = NDArray[np.float32]
+
+
+
+class Elsewhere(Protocol):
+    """Weights that are not in this process."""
+
+    def fetch(self) -> Vector:
+        """Bring them here, float32 (P,). Raises WorkersLost if they are gone."""
+        ...
+
+
+Weights = Vector | Elsewhere
+
+
+def here(weights: Weights) -> Vector:
+    """The vector itself, wherever it was."""
+    return weights if isinstance(weights, np.ndarray) else weights.fetch()
+
 
 # Elements averaged at a time: the float64 sums of a block stay in a core's cache.
 _BLOCK = 1 << 15
@@ -92,8 +110,8 @@ class Layout:
             )
 
 
-def mean_of(vectors: Sequence[Vector], shares: Sequence[int]) -> Vector:
-    """The mean of the vectors, float32 (P,), the k-th counted ``shares[k]`` times.
+def mean_of(vectors: Sequence[Vector], shares: Sequence[int], out: Vector | None = None) -> Vector:
+    """The mean of the vectors, float32 (P,), the k-th counted ``shares[k]`` times; written to ``out``.
 
     Sums are float64 and run in the order given: the mean of equal vectors is that vector, bit for bit, and
     a mean does not depend on who came first.
@@ -103,7 +121,7 @@ def mean_of(vectors: Sequence[Vector], shares: Sequence[int]) -> Vector:
     """
     divisor = math.gcd(*shares)
     factors = [share // divisor for share in shares]
-    mean = np.empty_like(vectors[0])
+    mean = np.empty_like(vectors[0]) if out is None else out
     for start in range(0, mean.size, _BLOCK):
         block = slice(start, start + _BLOCK)
         if factors == [1, 1]:  # the same number in float32, five times as fast: halving is exact

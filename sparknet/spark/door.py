@@ -16,9 +16,20 @@ from contextlib import suppress
 
 import numpy as np
 
-from sparknet.spark.exchange import Channel, ExchangeError, Frame, Kind, raw
+from sparknet.spark.exchange import Channel, ExchangeError, Frame, Kind, Note, raw
 from sparknet.spark.handshake import Identity, admit
-from sparknet.spark.members import Answered, Deadlines, Event, Failed, Joined, Lost, Member, Task
+from sparknet.spark.members import (
+    Answered,
+    Arriving,
+    Deadlines,
+    Event,
+    Failed,
+    Gone,
+    Joined,
+    Lost,
+    Member,
+    Task,
+)
 from sparknet.wire import Codec
 
 log = logging.getLogger(__name__)
@@ -117,9 +128,10 @@ class Conversation(threading.Thread):
         self._ending = False
 
     def run(self) -> None:
-        reason = "its connection ended"
+        reason, who = "its connection ended", None
         try:
             who = self._admitted()
+            self.door.events.put(Arriving(who))
             self.member = self._joined(who)
             self.door.events.put(Joined(self.member))
             self._serve(self.member)
@@ -132,6 +144,8 @@ class Conversation(threading.Thread):
             self.door.ended(self)
             if self.member:
                 self.door.events.put(Lost(self.member, reason))
+            elif who:
+                self.door.events.put(Gone(who))
 
     def end(self) -> None:
         """Ask the worker to stop once it has done what it was told; hang up if it has not joined."""
@@ -149,7 +163,7 @@ class Conversation(threading.Thread):
 
     def _joined(self, who: Identity) -> Member:
         frame = self._receive(who, Kind.READY, self.door.deadlines.join)
-        records, size = int(frame.note["records"]), int(frame.note["size"])
+        size, held = int(frame.note["size"]), _held(who, frame.note)
         if size != self.door.size:
             reason = f"its net has {size:,} weights, the driver's has {self.door.size:,}"
             self.door.events.put(Failed(who, reason, final=True))
@@ -157,10 +171,12 @@ class Conversation(threading.Thread):
         return Member(
             who=who,
             channel=self.channel,
-            records=records,
+            leases={shard: count for shard, count in held.items() if count},
+            place=str(frame.note.get("place", "")),
             fresh=not frame.note["iteration"],
-            buffer=np.empty(self.door.codec.size(size) if records else 0, np.uint8),
+            buffer=np.empty(self.door.codec.size(size), np.uint8),  # takes up nothing until it is used
             base=np.empty(0, np.float32),
+            size=size,
             history=np.empty(int(frame.note["history"]), np.float32),
         )
 
@@ -183,8 +199,8 @@ class Conversation(threading.Thread):
         member.prelude.clear()
         into = {
             Kind.REPORT: raw(member.buffer),
-            Kind.REDUCED: raw(member.buffer),
             Kind.STATE: raw(member.history),
+            **task.into,
         }
         patience = task.deadline + _PATIENCE
         frames = [self._receive(member.who, kind, patience - time.monotonic(), into) for kind in task.answers]
@@ -202,3 +218,11 @@ class Conversation(threading.Thread):
         if into and due in into and frame.size not in (0, into[due].nbytes):
             raise ExchangeError(f"{who} sent {frame.size:,} bytes where {into[due].nbytes:,} were due")
         return frame
+
+
+def _held(who: Identity, note: Note) -> dict[int, int]:
+    """The records of each shard that a worker brings: its own, and others that it had before it was cut off."""
+    try:
+        return {int(shard): int(count) for shard, count in note["shards"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+        raise ExchangeError(f"{who} says what it holds in words that cannot be read: {wrong}") from wrong

@@ -65,6 +65,10 @@ class Kind(IntEnum):
     COMMIT = 19  # d: the others have it too, go on from it; not answered
     FETCH = 20  # d: send the weights the round would start from
     WEIGHTS = 21  # w: these
+    ROOM = 22  # d: park your shards and end, another task needs the slot
+    PARKED = 23  # w: what it parked, and where
+    LEASES = 24  # d: the shards to train on from now on, and how far each has been read
+    HELD = 25  # w: those it holds
 
 
 class ExchangeError(TrainingError):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from sparknet.spark.exchange import NOTHING, Channel, Frame, Kind, Note
 from sparknet.spark.handshake import Identity
@@ -23,6 +25,7 @@ class Deadlines:
     ``ping``   an idle worker hears from the driver this often, and gives up after six times as long
     ``send``   for the other end to take a frame
     ``stop``   for the workers to leave when all is done
+    ``lease``  for a shard's own worker; after that another one takes its shard up
     ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; those that are later
                miss the round and are back in the next
     """
@@ -34,16 +37,41 @@ class Deadlines:
     ping: float = 10.0
     send: float = 60.0
     stop: float = 10.0
+    lease: float = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reduced:
-    """A worker has averaged with the others, or could not because of a ``failure``."""
+    """A worker has averaged with the others, sending them ``sent`` bytes, or has had a ``failure``."""
 
     failure: str = ""
+    sent: int = 0
 
 
-Content = Report | Scores | WorkerState | Reduced
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """``size`` bytes of weights have come."""
+
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parked:
+    """A worker has made room: its last state, and the shards with the ``records`` that it left at a place."""
+
+    records: Mapping[int, int]
+    place: str
+    state: WorkerState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """The shards that a worker holds, with the records of each."""
+
+    records: Mapping[int, int]
+
+
+Content = Report | Scores | WorkerState | Reduced | Fetched | Parked | Held
 """What answers can say."""
 
 
@@ -60,6 +88,8 @@ class Message:
 class Task:
     """What a member is to do next: the frames to send, the kinds of the answers, and how to read them.
 
+    ``into`` says where payloads go that the member has no buffer for.
+
     A member that has not answered within ``seconds`` of the task's making is dropped by the coordinator.
     """
 
@@ -67,6 +97,7 @@ class Task:
     answers: tuple[Kind, ...]
     read: Callable[[Member, Sequence[Frame]], Content]
     seconds: float
+    into: Mapping[Kind, memoryview] = field(default_factory=dict)
     deadline: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,31 +107,56 @@ class Task:
 @dataclass(eq=False, kw_only=True)
 class Member:
     """A worker that has joined. ``buffer`` takes the weights it sends back as they are on the wire,
-    ``history`` float32 (H,) its solver's memory.
+    ``history`` float32 (H,) its solver's memory, ``leases`` the shards it trains on with their records,
+    ``place`` the executor whose other workers find what it parks.
 
-    ``holds`` is the version of the weights its net has now, 0 for none of ours. ``fresh`` until its first
-    order: a worker that has made no steps takes over from the one that had its shard before. ``base`` is
-    what its round began from, ``follows`` the version of them if it hears of changes only, ``moved`` how
-    far it went.
-    ``prelude`` is sent before its next task.
+    ``holds`` is the version of the weights its net has now, 0 for none of ours; ``keeps`` that of those its
+    round began from, which it can send until the next are committed. ``fresh`` until its first order: a
+    worker that has made no steps takes over from the one that had its shard before. ``base`` is what its
+    round began from, ``follows`` the version of them if it hears of changes only, ``vector`` where it ended
+    and ``moved`` how far that is. ``prelude`` is sent before its next task.
     """
 
     who: Identity
     channel: Channel
-    records: int
+    leases: dict[int, int]
     fresh: bool
     buffer: Bytes
     history: Vector
     base: Vector
+    size: int
     holds: int = 0
+    keeps: int = 0
     follows: int = 0
+    vector: Vector = field(default_factory=lambda: np.empty(0, np.float32))
     moved: float = 0.0
+    sent_to_peers: int = 0
     prelude: list[Message] = field(default_factory=list)
+    place: str = ""
     task: Task | None = None
     tasks: queue.SimpleQueue[Task | None] = field(default_factory=queue.SimpleQueue)
 
     def __str__(self) -> str:
         return str(self.who)
+
+    @property
+    def records(self) -> int:
+        """Those it trains on; one without can only test."""
+        return sum(self.leases.values())
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """A worker has been let in and drains its partition."""
+
+    who: Identity
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A worker left before it had joined."""
+
+    who: Identity
 
 
 @dataclass(frozen=True)
@@ -139,4 +195,4 @@ class JobEnded:
     reason: str
 
 
-Event = Joined | Answered | Lost | Failed | JobEnded
+Event = Arriving | Gone | Joined | Answered | Lost | Failed | JobEnded

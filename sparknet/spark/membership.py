@@ -14,7 +14,19 @@ from collections.abc import Callable, Mapping
 from sparknet.errors import DataError, TrainingError, WorkersLost
 from sparknet.spark.door import Door
 from sparknet.spark.handshake import Identity
-from sparknet.spark.members import Answered, Event, Failed, JobEnded, Joined, Lost, Member, Task
+from sparknet.spark.leases import Leases
+from sparknet.spark.members import (
+    Answered,
+    Arriving,
+    Event,
+    Failed,
+    Gone,
+    JobEnded,
+    Joined,
+    Lost,
+    Member,
+    Task,
+)
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +34,8 @@ log = logging.getLogger(__name__)
 _FAILURES = 3
 # Lost workers that an error names.
 _NAMED = 3
+# How often it is looked whether shards without a worker have waited long enough.
+_LOOK_SECONDS = 0.2
 
 
 class Membership:
@@ -29,9 +43,12 @@ class Membership:
 
     def __init__(self, door: Door, workers: int) -> None:
         self._door, self._workers = door, workers
-        self._deadlines = door.deadlines
+        self._deadlines = self.deadlines = door.deadlines
+        self.leases = Leases(workers, door.deadlines.lease)
+        self.settle: Callable[[], bool] = lambda: False
+        self.changed = time.monotonic()
         self._members: dict[int, Member] = {}
-        self._assembled = False
+        self.assembled = False
         self._failures: dict[int, int] = {}
         self._losses: list[str] = []
         self._ended: str | None = None
@@ -68,20 +85,25 @@ class Membership:
         Raises WorkersLost when there is none at the deadline.
         """
         deadline = time.monotonic() + self._deadlines.join
-        while not self._suffice(able):
-            if self.next(deadline) is None:
+        while True:
+            if self.settle():  # every shard that finds a worker is worth waiting for the next
+                deadline = time.monotonic() + self._deadlines.join
+            if self._suffice(able):
+                break
+            look = time.monotonic() + _LOOK_SECONDS
+            if self.next(min(deadline, look)) is None and time.monotonic() >= deadline:
                 break
         found = [member for member in self.all if able(member)]
         if not found:
             raise WorkersLost(self._who_is_missing())
-        if not self._assembled and len(self._members) < self._workers:
+        if not self.assembled and self.leases.fallow:
             log.warning(
-                "%d of %d workers came within %g s and training goes on with them: are there slots for all?",
-                len(self._members),
+                "nobody has come for %d of %d shards within %g s and training goes on without them",
+                len(self.leases.fallow),
                 self._workers,
                 self._deadlines.join,
             )
-        self._assembled = True
+        self.assembled = True
         return found
 
     def ask(self, tasks: Mapping[Member, Task], quorum: float = 1.0) -> list[Answered]:
@@ -127,14 +149,25 @@ class Membership:
         """The member is gone, or is sent away: hang up, so that its thread ends too."""
         if not self.has(member):
             return
-        del self._members[member.who.partition]
-        member.channel.close()
+        self.dismiss(member)
+        self.leases.left(member.who.partition, time.monotonic())
         self.lost(member, reason)
+
+    def dismiss(self, member: Member) -> None:
+        """The member has done its work and is no more; nothing is lost by it."""
+        if self.has(member):
+            del self._members[member.who.partition]
+            member.channel.close()
 
     def lost(self, member: Member, reason: str) -> None:
         """What the member did does not count, and that will be told."""
         self._losses.append(f"{member}: {reason}")
         log.warning("lost %s: %s", member, reason)
+
+    def tell(self, loss: str) -> None:
+        """Something other than a member's work is lost."""
+        self._losses.append(loss)
+        log.warning("lost %s", loss)
 
     def take_losses(self) -> tuple[str, ...]:
         """The losses since the last call."""
@@ -145,9 +178,9 @@ class Membership:
         self._members.clear()
 
     def _suffice(self, able: Callable[[Member], bool]) -> bool:
-        if self._assembled:
+        if self.assembled:
             return any(able(member) for member in self.all)
-        if len(self._members) < self._workers:
+        if self.leases.fallow:
             return False
         if not any(member.records for member in self.all):
             raise DataError(f"all {self._workers} partitions of the training data are empty")
@@ -155,6 +188,11 @@ class Membership:
 
     def _note(self, event: Event) -> None:
         match event:
+            case Arriving(who):
+                self.changed = time.monotonic()
+                self.leases.arriving(who.partition)
+            case Gone(who):
+                self.leases.gone(who.partition, time.monotonic())
             case Joined(member):
                 self._welcome(member)
             case Answered(member=member, task=task):
@@ -174,6 +212,9 @@ class Membership:
         if older:
             self.drop(older, f"attempt {member.who.attempt} took its place")
         self._members[member.who.partition] = member
+        records = {member.who.partition: 0, **member.leases}
+        self.leases.joined(member.who.partition, member.place, records, time.monotonic())
+        self.changed = time.monotonic()
         log.info("%s joined with %d records", member, member.records)
 
     def _count_failure(self, who: Identity, reason: str, final: bool) -> None:

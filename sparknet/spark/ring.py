@@ -3,103 +3,199 @@
 all report, without weights ──> REDUCE to those that are believed ──> each: a mean, in memory of its own
 all have it: COMMIT;  one was lost: the others form a new group (epoch) and do it again, from what they
 still have
+
+The mean stays with the workers. The driver fetches it from one of them when somebody asks for it: for a
+checkpoint, for a worker that has come new, at the end.
 """
 
 from __future__ import annotations
 
+import logging
+import secrets
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sparknet.errors import TrainingError
-from sparknet.spark.exchange import Frame, Kind
-from sparknet.spark.members import Answered, Deadlines, Member, Message, Reduced, Task
+from sparknet.errors import TrainingError, WorkersLost
+from sparknet.merge import Merged, rejections
+from sparknet.spark import answers
+from sparknet.spark.exchange import NOTHING, Frame, Kind, Note, raw
+from sparknet.spark.members import Answered, Deadlines, Fetched, Member, Message, Reduced, Task
 from sparknet.spark.membership import Membership
 from sparknet.spark.peers import new_store
-from sparknet.weights import Vector
+from sparknet.spark.versions import Versions
+from sparknet.training import Order, Report
+from sparknet.weights import Vector, Weights
+from sparknet.wire import codec
+
+log = logging.getLogger(__name__)
 
 # Times that a group may fail in full strength before it is given up.
 _TRIES = 3
 
 
-class Ring:
-    """Groups of members. ``holders`` have the last mean, and have been told to go on from it."""
+class Held:
+    """Weights that the workers made and have; ``fetch`` brings them here."""
 
-    def __init__(self, host: str, members: Membership, deadlines: Deadlines) -> None:
-        self._members, self._deadlines = members, deadlines
+    def __init__(self, ring: Ring, number: int) -> None:
+        self.number, self._ring = number, ring
+        self._vector: Vector | None = None
+
+    def fetch(self) -> Vector:
+        """float32 (P,), read-only. Raises WorkersLost if nobody has them any more."""
+        if self._vector is None:
+            self._vector = self._ring.fetched(self.number)
+        return self._vector
+
+
+class Ring:
+    """Groups of members that average. ``port`` of ``host`` is where they find each other."""
+
+    name = "ring"
+    answers: tuple[Kind, ...] = (Kind.REPORT,)
+
+    def __init__(self, host: str, versions: Versions, members: Membership, deadlines: Deadlines) -> None:
+        self.codec = codec("float32")  # of what the driver is sent; peers have their own
+        self._versions, self._members, self._deadlines = versions, members, deadlines
         self._store = new_store(host)
         self.port: int = self._store.port
-        self.holders: list[Member] = []
-        self.mean_bytes = 0
-        self._mean: Vector | None = None
         self._group: list[Member] = []
-        self._epoch = 0
+        self._epoch, self._key = 0, ""
+        self._fetched_bytes = 0
 
-    def mean(self, steps: Mapping[Member, int], *, history: bool) -> Vector | None:
-        """The mean of the members' weights, float32 (P,), each counted by its steps; None if all were lost.
+    def begin(self, weights: Weights) -> None:
+        self.publish(weights)
 
-        With ``history`` they average that of their solvers too.
-        """
-        group, tries = sorted(steps, key=lambda member: member.who.partition), 0
-        while group:
-            answers = self._members.ask(self._tasks(group, steps, history))
-            if len(answers) == len(group) and all(answer.content == Reduced() for answer in answers):
-                return self._committed(group)
-            left = [member for member in group if self._members.has(member)]
-            tries = tries + 1 if left == group else 0
-            if tries == _TRIES:
-                raise TrainingError(_failure(answers))
-            self._group, group = [], left
-        return None
+    def publish(self, weights: Weights) -> None:
+        """These are the current weights. Raises TrainingError if they are of the workers and gone by."""
+        if not isinstance(weights, Held):
+            assert isinstance(weights, np.ndarray)
+            self._versions.publish(weights)
+        elif weights.number != self._versions.number:
+            raise TrainingError("these weights are of an earlier round: the workers have gone on from them")
 
-    def made(self, weights: Vector) -> bool:
-        """Whether ``weights`` are the last mean itself, which its holders need not be sent."""
-        mean = self._mean
-        return mean is not None and weights.ctypes.data == mean.ctypes.data and weights.size == mean.size
+    def whole(self, member: Member) -> memoryview:
+        """The weights for a member that has not got them."""
+        if member.holds == self._versions.number:
+            return NOTHING
+        payload = raw(self._current())
+        member.holds = self._versions.number
+        return payload
+
+    def orders(self, member: Member, note: Note) -> list[Message]:
+        payload = self.whole(member)
+        member.holds, member.keeps = 0, self._versions.number
+        return [Message(Kind.TRAIN, {**note, "ring": True}, payload)]
+
+    def read(self, member: Member, frames: Sequence[Frame]) -> Report:
+        return answers.moved_report(member, frames)
+
+    def merge(self, done: Sequence[Answered], reports: Sequence[Report], order: Order) -> Merged | None:
+        """The mean of what can be believed; None if all that had it were lost while they averaged it."""
+        rejected = rejections([answer.member.moved for answer in done])
+        steps = {done[k].member: report.steps for k, report in enumerate(reports) if k not in rejected}
+        group = self._averaged(steps, history=order.momentum == "average")
+        if not group:
+            return None
+        kept = tuple(k for k, answer in enumerate(done) if answer.member in group)
+        sent = sum(member.sent_to_peers for member in group)
+        return Merged(Held(self, self._versions.number), kept, rejected, sent)
+
+    def fetched(self, number: int) -> Vector:
+        """The weights of this number. Raises WorkersLost if nobody has them any more."""
+        if self._versions.here != number:
+            vector = self._asked_for(number)
+            if vector is None:
+                raise WorkersLost("the workers that had these weights are gone, or have gone on from them")
+            if number != self._versions.number:
+                return vector
+            self._versions.brought(vector)
+        return self._versions.vector
+
+    def take_fetched(self) -> int:
+        """Bytes of weights that were fetched since the last call."""
+        count, self._fetched_bytes = self._fetched_bytes, 0
+        return count
 
     def close(self) -> None:
         self._store = None
 
+    def _current(self) -> Vector:
+        """The current weights; if all that had them are gone, the last that the driver has."""
+        versions = self._versions
+        try:
+            return self.fetched(versions.number)
+        except WorkersLost:
+            if not versions.vector.size:
+                raise
+            behind = versions.number - versions.here
+            self._members.tell(f"all that had the last average: going on from that of {behind} rounds before")
+            versions.brought(versions.vector)
+            return versions.vector
+
+    def _asked_for(self, number: int) -> Vector | None:
+        """From one of those that have them, the idle ones first."""
+        keepers = [member for member in self._members.all if member.keeps == number]
+        for member in sorted(keepers, key=lambda member: member.task is not None):
+            vector = np.empty(member.size, np.float32)
+            task = Task(
+                messages=(Message(Kind.FETCH, {}),),
+                answers=(Kind.WEIGHTS,),
+                read=answers.fetched,
+                seconds=self._deadlines.round,
+                into={Kind.WEIGHTS: raw(vector)},
+            )
+            for answer in self._members.ask({member: task}):
+                if answer.content == Fetched(size=vector.nbytes):
+                    self._fetched_bytes += answer.received
+                    vector.flags.writeable = False
+                    return vector
+        return None
+
+    def _averaged(self, steps: Mapping[Member, int], *, history: bool) -> list[Member]:
+        """Those that have the mean now, each counted by its steps; none if all were lost."""
+        group, tries = sorted(steps, key=lambda member: member.who.partition), 0
+        while group:
+            done = self._members.ask(self._tasks(group, steps, history))
+            if len(done) == len(group) and not any(_failure(answer) for answer in done):
+                self._commit(done)
+                return group
+            left = [member for member in group if self._members.has(member)]
+            tries = tries + 1 if left == group else 0
+            if tries == _TRIES:
+                raise TrainingError(_why(done))
+            self._group, group = [], left
+        return []
+
     def _tasks(self, group: list[Member], steps: Mapping[Member, int], history: bool) -> dict[Member, Task]:
         if group != self._group:
-            self._group, self._epoch = group, self._epoch + 1
-        total = sum(steps[member] for member in group)
-        place = {"epoch": self._epoch, "size": len(group), "history": history}
+            self._group, self._epoch, self._key = group, self._epoch + 1, secrets.token_hex(16)
+        place = {"key": self._key, "steps": [steps[member] for member in group], "history": history}
         return {
             member: Task(
-                messages=(
-                    Message(
-                        Kind.REDUCE,
-                        {**place, "rank": rank, "share": steps[member] / total, "send": rank == 0},
-                    ),
-                ),
+                messages=(Message(Kind.REDUCE, {**place, "rank": rank}),),
                 answers=(Kind.REDUCED,),
-                read=_reduced,
+                read=answers.reduced,
                 seconds=2 * self._deadlines.send,
             )
             for rank, member in enumerate(group)
         }
 
-    def _committed(self, group: list[Member]) -> Vector:
-        for member in group:
+    def _commit(self, done: Sequence[Answered]) -> None:
+        number = self._versions.made_elsewhere()
+        for answer in done:
+            member = answer.member
             member.prelude.append(Message(Kind.COMMIT, {}))
-        self.holders = group
-        self._mean = group[0].buffer.view(np.float32).copy()
-        self.mean_bytes = self._mean.nbytes
-        return self._mean
+            member.holds = member.keeps = number
+            member.sent_to_peers = answer.content.sent if isinstance(answer.content, Reduced) else 0
 
 
-def _reduced(_member: Member, frames: Sequence[Frame]) -> Reduced:
-    note = frames[0].note
-    return Reduced() if note.get("done") else Reduced(failure=str(note.get("reason")))
+def _failure(answer: Answered) -> str:
+    return answer.content.failure if isinstance(answer.content, Reduced) else "no answer"
 
 
-def _failure(answers: Sequence[Answered]) -> str:
-    reasons = {
-        str(answer.member): answer.content.failure
-        for answer in answers
-        if isinstance(answer.content, Reduced) and answer.content.failure
-    }
+def _why(done: Sequence[Answered]) -> str:
+    reasons = {str(answer.member): _failure(answer) for answer in done if _failure(answer)}
     who, reason = next(iter(reasons.items()), ("a worker", "no answer"))
     return (
         f"the workers could not average among themselves, though none was lost: {who}: {reason}. "

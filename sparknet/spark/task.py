@@ -22,16 +22,18 @@ from pyspark import TaskContext
 from sparknet.data import Examples
 from sparknet.data.growing import Room, spill_folder
 from sparknet.data.memory import share_of_memory
+from sparknet.data.parking import Parking
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
-from sparknet.merge import distance
+from sparknet.spark.averager import Averager
 from sparknet.spark.exchange import NOTHING, Channel, Frame, Kind, raw
 from sparknet.spark.handshake import Identity, introduce
 from sparknet.spark.members import Deadlines
-from sparknet.spark.peers import Averager, Peers
+from sparknet.spark.peers import Peers
 from sparknet.spark.profile import Profile
 from sparknet.spark.uplink import Uplink
-from sparknet.training import Order, WorkerState
 from sparknet.traces import Tracer
+from sparknet.training import Order, WorkerState
+from sparknet.wire import codec
 from sparknet.worker import Recipe, Worker
 
 if TYPE_CHECKING:
@@ -53,14 +55,18 @@ _ORDERS = (
     Kind.CHANGE,
     Kind.REDUCE,
     Kind.COMMIT,
+    Kind.FETCH,
     Kind.PING,
+    Kind.LEASES,
+    Kind.ROOM,
     Kind.STOP,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What every task is given. ``token`` opens the driver's door; it is never shown."""
+    """What every task is given. ``token`` opens the driver's door; it is never shown. ``job`` is the name
+    under which its workers park shards."""
 
     address: tuple[str, int]
     token: bytes = field(repr=False)
@@ -69,6 +75,7 @@ class Assignment:
     deadlines: Deadlines
     wire: str = "float32"
     memory_bytes: int | None = None
+    job: str = ""
     ring: tuple[str, int] | None = None
     profile: Profile | None = None
 
@@ -100,6 +107,7 @@ class Service:
         self._worker: Worker | None = None
         self._uplink: Uplink | None = None
         self._averager: Averager | None = None
+        self._parking = Parking(assignment.job)
         self.tracer = Tracer(assignment.profile.rounds if assignment.profile else 0)
 
     def run(self) -> None:
@@ -143,13 +151,15 @@ class Service:
         deadlines = self.assignment.deadlines
         history = np.empty(worker.replica.history().numel(), np.float32)
         note = {
-            "records": worker.records,
+            **_holding(worker),
+            "place": self._parking.place,
             "size": worker.vector.size,
             "history": history.size,
             "iteration": worker.replica.iteration,
         }
         channel.send(Kind.READY, note, seconds=deadlines.send)
-        uplink = self._uplink = self._uplink or Uplink(worker.vector, self.assignment.wire)
+        wire = "float32" if self.assignment.ring else self.assignment.wire
+        uplink = self._uplink = self._uplink or Uplink(worker.vector, wire)
         into = {
             Kind.TRAIN: raw(worker.vector),
             Kind.TEST: raw(worker.vector),
@@ -159,6 +169,8 @@ class Service:
         while True:
             patience = _MISSED_PINGS * deadlines.ping
             frame = channel.receive(*_ORDERS, into=into, seconds=patience)
+            if self._averager and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
+                self._averager.arrived()
             match frame.kind:
                 case Kind.TRAIN:
                     uplink.begin(arrived=frame.size > 0)
@@ -172,11 +184,19 @@ class Service:
                     self._reduce(channel, worker, frame)
                 case Kind.COMMIT if self._averager:
                     self._averager.commit()
+                case Kind.FETCH if self._averager:
+                    channel.send(Kind.WEIGHTS, {}, self._averager.start, seconds=deadlines.send)
                 case Kind.SAVE:
                     self._send_state(channel, worker)
                 case Kind.RESTORE:
                     worker.restore(WorkerState(**frame.note, history=history if frame.size else None))
+                case Kind.LEASES:
+                    self._hold(channel, worker, frame)
+                case Kind.ROOM:
+                    self._make_room(channel, worker)
+                    return
                 case Kind.STOP:
+                    self._parking.clear()
                     return
 
     def _built(self) -> Worker:
@@ -188,32 +208,35 @@ class Service:
 
     def _train(self, channel: Channel, worker: Worker, uplink: Uplink, frame: Frame) -> None:
         note = dict(frame.note)
-        ring = note.pop("ring")
+        ring = note.pop("ring", False)
         order, seconds = Order(**note), self.assignment.deadlines.send
         if ring:
-            start = worker.vector.copy()
-            done = asdict(worker.train(worker.vector, order))
-            done["moved"] = distance(start, worker.vector)
+            averager = self._averaging(channel, worker)
+            averager.begin()
+            done = {**vars(worker.train(worker.vector, order)), "moved": averager.moved}
             channel.send(Kind.REPORT, done, seconds=seconds)
             return
         report = worker.train(worker.vector, order)
-        channel.send(Kind.REPORT, asdict(report), uplink.result(), seconds=seconds)
+        channel.send(Kind.REPORT, vars(report), uplink.result(), seconds=seconds)
         if order.momentum == "average":
             self._send_state(channel, worker)
 
     def _reduce(self, channel: Channel, worker: Worker, frame: Frame) -> None:
-        if self._averager is None:
-            assert self.assignment.ring is not None
-            seconds = self.assignment.deadlines.send
-            self._averager = Averager(worker, Peers(self.assignment.ring, channel.host, seconds))
-        note: dict[str, object] = {"done": True}
-        mean = NOTHING
+        averager = self._averaging(channel, worker)
+        note: dict[str, object]
         try:
-            mean = self._averager.reduce(**frame.note)
+            note = {"done": True, "sent": averager.reduce(**frame.note)}
         except RuntimeError as error:
             log.warning("%s could not average with the others: %s", self.who, error)
             note = {"done": False, "reason": str(error)[:500]}
-        channel.send(Kind.REDUCED, note, mean, seconds=self.assignment.deadlines.send)
+        channel.send(Kind.REDUCED, note, seconds=self.assignment.deadlines.send)
+
+    def _averaging(self, channel: Channel, worker: Worker) -> Averager:
+        if self._averager is None:
+            assert self.assignment.ring is not None
+            seconds, wire = self.assignment.deadlines.send, codec(self.assignment.wire)
+            self._averager = Averager(worker, Peers(self.assignment.ring, channel.host, seconds, wire))
+        return self._averager
 
     def _test(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         if self.assignment.test is None:
@@ -221,6 +244,26 @@ class Service:
         examples = self.assignment.test.value[frame.note["start"] : frame.note["stop"]]
         scores = worker.test(worker.vector, examples)
         channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.deadlines.send)
+
+    def _hold(self, channel: Channel, worker: Worker, frame: Frame) -> None:
+        """Hold the leases of these shards and no others; what is new has been parked here by another."""
+        due = {int(shard): int(position) for shard, position in frame.note["shards"].items()}
+        for shard in worker.leases.keys() - due.keys():
+            worker.give_up(shard)
+        for shard, position in due.items():
+            if shard in worker.leases:
+                worker.leases[shard].sampler.position = position
+            elif parked := self._parking.adopt(shard):
+                worker.take(shard, parked, position)
+        channel.send(Kind.HELD, _holding(worker), seconds=self.assignment.deadlines.send)
+
+    def _make_room(self, channel: Channel, worker: Worker) -> None:
+        """Leave the shards to the other workers of this executor, and the slot to another task."""
+        for shard, lease in worker.leases.items():
+            self._parking.park(shard, lease.examples)
+        self._send_state(channel, worker)
+        note = {**_holding(worker), "place": self._parking.place}
+        channel.send(Kind.PARKED, note, seconds=self.assignment.deadlines.send)
 
     def _send_state(self, channel: Channel, worker: Worker) -> None:
         state = worker.state
@@ -234,6 +277,10 @@ class Service:
         note = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
         with suppress(OSError):
             channel.send(Kind.FAILED, note, seconds=self.assignment.deadlines.send)
+
+
+def _holding(worker: Worker) -> dict[str, dict[str, int]]:
+    return {"shards": {str(shard): lease.records for shard, lease in worker.leases.items()}}
 
 
 def _room(assignment: Assignment, context: TaskContext) -> Room:

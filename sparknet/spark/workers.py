@@ -28,14 +28,14 @@ from sparknet.data import Examples
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, UsageError
 from sparknet.spark.coordinator import Coordinator
-from sparknet.spark.handshake import Identity
 from sparknet.spark.frames import Shape, drain_batches, drain_blocks, shape_of
+from sparknet.spark.handshake import Identity
 from sparknet.spark.members import Deadlines
 from sparknet.spark.profile import Profile
 from sparknet.spark.session import check
 from sparknet.spark.task import Assignment, work
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState
-from sparknet.weights import Vector
+from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class SparkWorkers:
         host = conf.get("spark.driver.host", "localhost") or "localhost"
         self._slices = recipe.slices(len(test)) if test else []
         token = secrets.token_bytes(32)
-        ring = _uses_ring(exchange, wire, self._initial, count)
+        ring = _uses_ring(exchange, self._initial, count)
         self._coordinator = Coordinator(
             bind=conf.get("spark.driver.bindAddress", None) or host,
             workers=count,
@@ -139,13 +139,13 @@ class SparkWorkers:
     def initial_weights(self) -> Vector:
         return self._initial.copy()
 
-    def train(self, weights: Vector, order: Order) -> Gathered:
+    def train(self, weights: Weights, order: Order) -> Gathered:
         return self._coordinator.train(weights, order)
 
     def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
         return self._coordinator.exchanges(exchanger, order)
 
-    def test(self, weights: Vector) -> Scores:
+    def test(self, weights: Weights) -> Scores:
         if not self._slices:
             raise DataError("there is no test set: give one, or set test_every to 0")
         return self._coordinator.test(weights, self._slices)
@@ -190,10 +190,8 @@ class SparkWorkers:
             log.debug("the SparkContext is gone: %s", error)
 
 
-def _uses_ring(exchange: Exchange, wire: str, weights: Vector, workers: int) -> bool:
-    if exchange == "ring" and wire != "float32":
-        raise UsageError(f'a ring carries float32, not {wire}: leave out wire, or exchange="ring"')
-    large = weights.nbytes >= _LARGE and workers > 1 and wire == "float32"
+def _uses_ring(exchange: Exchange, weights: Vector, workers: int) -> bool:
+    large = weights.nbytes >= _LARGE and workers > 1
     return exchange == "ring" or (exchange == "auto" and large)
 
 

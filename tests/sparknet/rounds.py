@@ -37,7 +37,7 @@ def made_round(
         "number": number,
         "rounds": rounds,
         "tau": 10,
-        "weights": gathered.mean,
+        "outcome": gathered.mean,
         "gathered": gathered,
         "seconds": 2.0,
         "scores": scores,

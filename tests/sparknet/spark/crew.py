@@ -13,7 +13,7 @@ from sparknet.spark.handshake import Identity
 from sparknet.spark.members import Deadlines
 from sparknet.spark.task import Assignment, Service
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState
-from sparknet.weights import Vector
+from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
 
 TOKEN = b"t" * 32
@@ -99,13 +99,13 @@ class Crew:
     def initial_weights(self) -> Vector:
         return self.initial.copy()
 
-    def train(self, weights: Vector, order: Order) -> Gathered:
+    def train(self, weights: Weights, order: Order) -> Gathered:
         return self.coordinator.train(weights, order)
 
     def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
         return self.coordinator.exchanges(exchanger, order)
 
-    def test(self, weights: Vector) -> Scores:
+    def test(self, weights: Weights) -> Scores:
         assert self.examples is not None
         return self.coordinator.test(weights, self.recipe.slices(len(self.examples)))
 

@@ -1,0 +1,87 @@
+"""Averaging in the driver: weights go out to every worker, and come back to be averaged here.
+
+With a wire format of fewer bits, what travels is their change: the driver's since the last round, and the
+worker's since the round's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sparknet.merge import Merged, Statistics, distance, merge_moved
+from sparknet.spark import answers
+from sparknet.spark.exchange import NOTHING, Frame, Kind, Note, raw
+from sparknet.spark.members import Answered, Member, Message
+from sparknet.spark.versions import Versions
+from sparknet.training import Order, Report
+from sparknet.weights import Vector, Weights, here
+from sparknet.wire import Followed, codec
+
+
+class Star:
+    """What is said and heard of weights in a round. Calls of ``read`` come from the connections' threads."""
+
+    name = "star"
+    answers: tuple[Kind, ...] = (Kind.REPORT,)
+
+    def __init__(self, versions: Versions, wire: str, statistics: Sequence[Statistics]) -> None:
+        self.codec = codec(wire)
+        self._versions, self._statistics = versions, statistics
+        self._followed = None if wire == "float32" else Followed(self.codec)
+        self._start: Vector = versions.vector
+
+    def begin(self, weights: Weights) -> None:
+        """The next round starts from ``weights``, or from what of them can be said in a change."""
+        self.publish(weights)
+        self._start = self._versions.vector
+        if self._followed is not None:
+            self._followed.move(self._start)
+            self._start = self._followed.known
+
+    def publish(self, weights: Weights) -> None:
+        self._versions.publish(here(weights))
+
+    def whole(self, member: Member) -> memoryview:
+        """The weights for a member that has not got them."""
+        return NOTHING if member.holds == self._versions.number else raw(self._versions.vector)
+
+    def orders(self, member: Member, note: Note) -> list[Message]:
+        """The order, with the weights, a change of them, or neither if the worker has them."""
+        messages = self._orders(member, note)
+        member.holds, member.base = 0, self._start
+        return messages
+
+    def order_from(self, start: Vector, member: Member, note: Note) -> list[Message]:
+        """An order with weights that are for this member alone."""
+        member.holds, member.follows, member.base = 0, 0, start
+        return [Message(Kind.TRAIN, note, raw(start))]
+
+    def read(self, member: Member, frames: Sequence[Frame]) -> Report:
+        report = answers.report(member, frames)
+        member.vector = self.codec.decode(member.buffer, member.base.size)
+        if self.codec.name != "float32":
+            member.vector = member.base + member.vector
+        member.moved = distance(member.base, member.vector)
+        return report
+
+    def merge(self, done: Sequence[Answered], reports: Sequence[Report], _order: Order) -> Merged | None:
+        """The mean of what can be believed."""
+        vectors = [answer.member.vector for answer in done]
+        distances = [answer.member.moved for answer in done]
+        return merge_moved(vectors, distances, [report.steps for report in reports], self._statistics)
+
+    def take_fetched(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def _orders(self, member: Member, note: Note) -> list[Message]:
+        followed = self._followed
+        if followed is None:
+            return [Message(Kind.TRAIN, note, self.whole(member))]
+        knew, member.follows = member.follows, followed.version
+        if not knew or followed.version - knew > 1:
+            return [Message(Kind.TRAIN, note, raw(followed.known))]
+        change = [Message(Kind.CHANGE, {}, raw(followed.change))] if followed.version > knew else []
+        return [*change, Message(Kind.TRAIN, note)]
