@@ -16,6 +16,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -41,6 +42,8 @@ from sparknet.worker import Recipe
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from pyspark import Broadcast
+
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +52,8 @@ Exchange = Literal["auto", "star", "ring"]
 # Bytes of weights from which on workers average among themselves: what a star through the driver would cost
 # grows with the workers, and below this it is lost beside the waking of a thread.
 _LARGE = 16 << 20
+# How long executors are waited for that are to forget the test set.
+_FORGET_SECONDS = 2.0
 # How long the others' traces are waited for where a worker is missing.
 _TRACES_SECONDS = 2.0
 
@@ -171,7 +176,7 @@ class SparkWorkers:
             self._on_spark(lambda: self._spark.sparkContext.cancelJobGroup(self._group))
             self._job.join(0.5)
         if self._broadcast is not None:
-            self._on_spark(self._broadcast.unpersist)
+            self._forget(self._broadcast)
 
     def _run(self, job: Callable[[], Any]) -> None:
         """The job's thread."""
@@ -182,6 +187,16 @@ class SparkWorkers:
             self._coordinator.job_ended(_first_line(error))
         else:
             self._coordinator.job_ended("all tasks finished")
+
+    def _forget(self, test: Broadcast[Examples]) -> None:
+        """Drop the test set everywhere, and wait for the executors' word, though not for one that is gone.
+
+        If it came when Spark has stopped, Java would print a page for each.
+        """
+        drop = partial(self._on_spark, partial(test.unpersist, blocking=True))
+        forgetting = InheritableThread(target=drop, daemon=True)
+        forgetting.start()
+        forgetting.join(_FORGET_SECONDS)
 
     def _on_spark(self, action: Callable[[], object]) -> None:
         try:
