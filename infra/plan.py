@@ -69,7 +69,8 @@ class Plan:
     problems: tuple[InfraError, ...]  # what would make the launch fail
     spot_now: float | None  # dollars an hour of the whole cluster, in the cheapest pool
     on_demand: float | None  # the same bought on demand, in the dearest pool: never more than this
-    storage: float  # dollars an hour of the volumes; part of the two above
+    storage: float  # dollars an hour of the volumes, root volumes too; part of the two above
+    addresses: float  # of the public addresses; also part of them
 
     @property
     def worst_case(self) -> float | None:
@@ -93,7 +94,8 @@ def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Su
     offered = catalog.offerings(region, (*wanted, master))
     catalog.require_offered(region, wanted, offered)
     catalog.require_offered(region, [master], offered)
-    kept, dear = _affordable(region, spec, wanted, master)
+    fixed = _storage(spec, image) + _addresses(spec)
+    kept, dear = _affordable(region, spec, wanted, master, fixed=fixed)
     pools = _pools(kept, subnets, offered)
     if not pools:
         raise CapacityError(
@@ -157,8 +159,8 @@ def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -
         for pool in found.pools
     )
     master = known.get(found.master_places[0].instance_type)
-    storage = spec.nodes * spec.spill.count * prices.storage(spec.spill.type, spec.spill.size_gib)
-    fixed = storage + master.dollars if master else None
+    storage, addresses = _storage(spec, found.image), _addresses(spec)
+    fixed = storage + addresses + master.dollars if master else None
     cheapest = min((pool.spot for pool in pools if pool.spot is not None), default=None)
     dearest = max((pool.on_demand.dollars for pool in pools if pool.on_demand), default=None)
     return Plan(
@@ -173,7 +175,19 @@ def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -
         spot_now=_total(spec.workers, cheapest, fixed),
         on_demand=_total(spec.workers, dearest, fixed),
         storage=storage,
+        addresses=addresses,
     )
+
+
+def _storage(spec: ClusterSpec, image: Image) -> float:
+    """Dollars an hour of all volumes."""
+    spill = spec.spill.count * prices.storage(spec.spill.type, spec.spill.size_gib)
+    return spec.nodes * (spill + prices.storage("gp3", image.root_gib))
+
+
+def _addresses(spec: ClusterSpec) -> float:
+    """Dollars an hour of the public addresses: every node has one, where a subnet gives them."""
+    return 0.0 if spec.network.private_ips else spec.nodes * prices.address()
 
 
 def _pools(
@@ -188,7 +202,7 @@ def _pools(
 
 
 def _affordable(
-    region: Region, spec: ClusterSpec, names: tuple[str, ...], master: str
+    region: Region, spec: ClusterSpec, names: tuple[str, ...], master: str, *, fixed: float
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The types with which the cluster cannot cost more than its limit, and a note for each other one."""
     most = spec.purchase.max_price_per_hour
@@ -203,7 +217,7 @@ def _affordable(
         worker = known[name].dollars
         if spec.purchase.spot_price is not None and not spec.purchase.fallback_on_demand:
             worker = min(worker, spec.purchase.spot_price)
-        total = worker * spec.workers + known[master].dollars
+        total = worker * spec.workers + known[master].dollars + fixed
         if total <= most:
             kept.append(name)
         else:

@@ -187,7 +187,7 @@ def plan(found: Plan) -> str:
             f"  workers  {spec.workers} of one of these pools, spot"
             + (", otherwise on demand" if spec.purchase.fallback_on_demand else ""),
             f"  volumes  {spec.nodes * disk.count} {disk.type} of {disk.size_gib} GiB, encrypted, gone with "
-            f"their nodes, {dollars(found.storage)} an hour",
+            f"their nodes; with {survey.image.root_gib} GiB of each root {dollars(found.storage)} an hour",
             f"  image    {survey.image.id}  {survey.image.name}",
             f"  network  {survey.subnets[0].vpc_id}; ssh from {found.ssh_from}",
             *(f"  note     {note}" for note in survey.notes),

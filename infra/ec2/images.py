@@ -36,6 +36,7 @@ class Image:
     id: str
     name: str
     root_device: str
+    root_gib: int = 0
     note: str = ""
 
 
@@ -80,6 +81,7 @@ def find(region: Region, wanted: str, *, recipe: str = "") -> Image:
             id=fitting.id,
             name=fitting.name,
             root_device=fitting.root_device,
+            root_gib=fitting.size_gib,
             note=f"The nodes start from {fitting.name} ({fitting.id}), built {fitting.created[:16]}; "
             "--fresh takes the image of AWS instead.",
         )
@@ -93,10 +95,13 @@ def find(region: Region, wanted: str, *, recipe: str = "") -> Image:
         raise UsageError(
             f"The image {image['ImageId']} is for {image['Architecture']}; the nodes are x86_64."
         )
+    root = image.get("RootDeviceName") or "/dev/sda1"
+    disks = {one["DeviceName"]: one.get("Ebs", {}) for one in image.get("BlockDeviceMappings", [])}
     return Image(
         id=image["ImageId"],
         name=image.get("Name", ""),
-        root_device=image.get("RootDeviceName") or "/dev/sda1",
+        root_device=root,
+        root_gib=disks.get(root, {}).get("VolumeSize", 0),
     )
 
 
