@@ -27,6 +27,14 @@ class PhaseEnded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhaseFailed:
+    """The recipe left a step before its end, after ``seconds``."""
+
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeProgress:
     """A node entered a step of its own; ``READY`` after its last one."""
 
@@ -91,6 +99,7 @@ class Note:
 Event = (
     PhaseStarted
     | PhaseEnded
+    | PhaseFailed
     | NodeProgress
     | NodeReplaced
     | PoolAnswered

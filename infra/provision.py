@@ -29,7 +29,7 @@ from infra.errors import (
     SetupError,
     last_lines,
 )
-from infra.events import READY, CheckFailed, Emit, NodeProgress, PhaseEnded, PhaseStarted
+from infra.events import READY, CheckFailed, Emit, NodeProgress, PhaseEnded, PhaseFailed, PhaseStarted
 from infra.remote import Host, on_all, write_text
 from infra.spec import ClusterSpec
 
@@ -143,10 +143,14 @@ class Setup:
 
 @contextmanager
 def phase(emit: Emit, name: str) -> Iterator[None]:
-    """Tell when a step begins, and how long it took when it has succeeded."""
+    """Tell when a step begins, and how long it took, or after how long it failed."""
     began = time.monotonic()
     emit(PhaseStarted(phase=name))
-    yield
+    try:
+        yield
+    except BaseException:
+        emit(PhaseFailed(phase=name, seconds=time.monotonic() - began))
+        raise
     emit(PhaseEnded(phase=name, seconds=time.monotonic() - began))
 
 

@@ -4,7 +4,8 @@
     options.py   every option once, and the ClusterSpec made of them
     config.py    the file they can stand in
     site.py      which cloud is meant, and how to reach it
-    show.py      how events, tables and progress look
+    screen.py    how events look while they happen
+    show.py      how tables and the progress of a job look
     machines.py  launch, plan, status, destroy, gc, cost
     work.py      submit, jobs, logs, cancel
     nodes.py     login, ui, run-command, copy-file

@@ -11,6 +11,7 @@ import click
 
 from infra.cli import options, show
 from infra.cli.options import option
+from infra.cli.screen import Screen
 from infra.cli.site import AWS, Site
 from infra.interrupts import interrupts_held
 
@@ -44,7 +45,7 @@ def build(where: Site, copies: tuple[str, ...], **values: Any) -> None:
     from infra import image as images
 
     order = images.Order(spec=images.builder(_spec(where, **values)), copy_to=copies)
-    screen = show.Screen()
+    screen = Screen()
     with interrupts_held():
         cloud = where.open(screen.emit, start=True)
     assert cloud is not None
@@ -114,7 +115,7 @@ def delete(where: Site, wanted: str, yes: bool) -> None:
     """Delete an image and its snapshots. Clusters that started from it go on."""
     from infra import image as images
 
-    screen = show.Screen()
+    screen = Screen()
     cloud = where.require(screen.emit)
     found = images.find(cloud.region, wanted)
     if not yes:

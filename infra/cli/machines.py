@@ -10,6 +10,7 @@ import click
 
 from infra.cli import options, show
 from infra.cli.options import option
+from infra.cli.screen import Screen
 from infra.cli.site import LOCAL, Site, launching
 from infra.interrupts import interrupts_held
 
@@ -46,7 +47,7 @@ def bring_up(where: Site, wanted: ClusterSpec) -> None:
     """Launch, and tell how long it took and what comes next."""
     from infra import cluster
 
-    screen = show.Screen()
+    screen = Screen()
     with interrupts_held():  # a half-started server would be nobody's
         cloud = where.open(screen.emit, start=True)
     assert cloud is not None
@@ -56,6 +57,7 @@ def bring_up(where: Site, wanted: ClusterSpec) -> None:
         with interrupts_held():
             _close_if_empty(where, cloud)
         raise
+    screen.timings()
     seconds = time.monotonic() - screen.began
     workers = "1 worker" if len(made.workers) == 1 else f"{len(made.workers)} workers"
     click.echo(f"{made.name} is ready: a master and {workers} in {seconds:.0f} s.")
@@ -79,7 +81,7 @@ def _plan(where: Site, values: dict[str, Any], *, as_json: bool) -> int:
 
     wanted = _wanted(where, values)
     with interrupts_held():
-        cloud = where.open(show.Screen().emit, start=True)
+        cloud = where.open(Screen().emit, start=True)
     assert cloud is not None
     try:
         found = planning.plan(cloud.region, wanted, cloud.caller_address)
@@ -143,7 +145,7 @@ def status(where: Site, every: bool, as_json: bool) -> None:
 @YES
 def destroy(where: Site, all_regions: bool, yes: bool) -> None:
     """Remove a cluster, in whatever state it is: machines, volumes, groups, template, key, spot requests."""
-    screen = show.Screen()
+    screen = Screen()
     cloud = where.open(screen.emit)
     for here in _everywhere(cloud, all_regions):
         _destroy(here, where.name, screen, yes=yes)
@@ -152,7 +154,7 @@ def destroy(where: Site, all_regions: bool, yes: bool) -> None:
     _close_if_empty(where, cloud)
 
 
-def _destroy(cloud: Cloud, name: str, screen: show.Screen, *, yes: bool) -> None:
+def _destroy(cloud: Cloud, name: str, screen: Screen, *, yes: bool) -> None:
     from infra import cluster, costs
     from infra.ec2 import nodes, sweep
 
@@ -178,7 +180,7 @@ def gc(where: Site, all_regions: bool, as_json: bool, yes: bool) -> None:
     """Find what costs money and belongs to no usable cluster, and with --yes remove it."""
     from infra import costs, orphans
 
-    screen = show.Screen()
+    screen = Screen()
     cloud = where.open(screen.emit)
     places = _everywhere(cloud, all_regions)
     found = [(here, orphan) for here in places for orphan in orphans.find(here.region)]

@@ -8,28 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from infra.events import (
-    Event,
-    NodeProgress,
-    Note,
-    PhaseEnded,
-    PhaseStarted,
-    PoolAnswered,
-    Removed,
-    Retrying,
-)
 
 if TYPE_CHECKING:
     from infra.cluster import Status
@@ -44,55 +29,6 @@ NOISE = re.compile(
 )  # of every Java that Spark starts
 ROUND = re.compile(r"round (\d+)/(\d+)")
 BAR_WIDTH = 24
-
-
-class Screen:
-    """Draws events: a line a phase with its seconds; on a terminal also the phase under way."""
-
-    def __init__(self, *, is_terminal: bool | None = None) -> None:
-        self.is_terminal = sys.stderr.isatty() if is_terminal is None else is_terminal
-        self.began = time.monotonic()
-        self._phases: list[str] = []
-        self._nodes: dict[str, str] = {}
-        self._lock = threading.Lock()
-
-    def emit(self, event: Event) -> None:
-        """Nodes report from threads of their own, one at a time. Where nobody reads, the work goes on."""
-        with self._lock, suppress(OSError):
-            self._draw(event)
-
-    def _draw(self, event: Event) -> None:
-        match event:
-            case PhaseStarted():
-                self._phases.append(event.phase)
-                self._nodes.clear()
-                self._live(event.phase)
-            case PhaseEnded():
-                self._phases.remove(event.phase)
-                self._line(f"  {event.phase:<10} {event.seconds:6.1f} s")
-            case NodeProgress():
-                self._nodes[event.node] = event.phase
-                self._live(", ".join(f"{node} {phase}" for node, phase in sorted(self._nodes.items())))
-            case PoolAnswered():
-                pool = f"{event.instance_type or 'any type':<14} {event.zone or 'any zone':<12}"
-                self._line(f"    {event.purchase:<10} {pool} {event.answer}")
-            case Retrying():
-                self._line(
-                    f"    {event.operation} answers {event.code}; attempt {event.attempt + 1} in "
-                    f"{event.wait_seconds:.1f} s"
-                )
-            case Removed():
-                self._line(f"    removed {event.kind} {event.id}")
-            case Note():
-                self._line(f"  {event.text}")
-
-    def _line(self, text: str) -> None:
-        click.echo(("\r\033[K" if self.is_terminal else "") + text, err=True)
-
-    def _live(self, text: str) -> None:
-        if self.is_terminal:
-            width = shutil.get_terminal_size().columns
-            click.echo(f"\r\033[K  {text}"[: width + 3], err=True, nl=False)
 
 
 class Progress:

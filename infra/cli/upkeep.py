@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.cli import machines, options, show
+from infra.cli import machines, options
 from infra.cli.options import option
+from infra.cli.screen import Screen
 from infra.cli.site import Site, launching
 from infra.errors import UsageError
 
@@ -65,7 +66,7 @@ def stop(where: Site) -> None:
     from infra import power
 
     cloud = where.require()
-    stopped = power.stop(cloud, where.name, show.Screen().emit)
+    stopped = power.stop(cloud, where.name, Screen().emit)
     click.echo(f"{where.name} is stopped: {len(stopped.nodes)} machines. Its volumes are kept, and billed.")
     click.echo(f"next:  {cloud.command('start', where.name)}")
 

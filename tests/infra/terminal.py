@@ -1,0 +1,103 @@
+"""Terminal: a pty, and what a person would see on it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable, Mapping
+
+TOKEN = re.compile(r"\x1b\[(\d*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n])")
+
+
+class Terminal:
+    """Runs Python ``code`` with a terminal of that size for all of its streams."""
+
+    def __init__(self, code: str, *, columns: int, lines: int, env: Mapping[str, str] | None = None) -> None:
+        self.columns = columns
+        self.said = ""
+        self._pid, self._end = pty.fork()
+        if self._pid == 0:
+            time.sleep(0.1)  # until it has its size
+            os.execve(
+                sys.executable, [sys.executable, "-c", code], {**os.environ, "TERM": "xterm", **(env or {})}
+            )
+        mode = termios.tcgetattr(self._end)
+        mode[3] &= ~termios.ECHO  # what is typed would stand between what is drawn
+        termios.tcsetattr(self._end, termios.TCSANOW, mode)
+        self.resize(columns, lines)
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self._end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
+        """Read on until ``condition`` holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.said
+            if not self._read():
+                assert condition(), self.said
+                return
+
+    def close(self) -> int:
+        """Read to the end; the status."""
+        while self._read():
+            pass
+        os.close(self._end)
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+    def press_enter(self) -> None:
+        os.write(self._end, b"\n")
+
+    @property
+    def screen(self) -> list[str]:
+        """Every line so far, as it looks now, without those that are empty at the end."""
+        return seen(self.said, self.columns)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._end], [], [], 1.0)
+        if not ready:
+            return True
+        try:
+            chunk = os.read(self._end, 65536)
+        except OSError:  # what Linux says when the other side is gone
+            return False
+        self.said += chunk.decode()
+        return bool(chunk)
+
+
+def seen(said: str, columns: int) -> list[str]:
+    """The lines of ``said`` on an endless terminal that is so wide; a wrapped one is several."""
+    grid, row, column = [[""] * 0], 0, 0
+    for match in TOKEN.finditer(said):
+        number, command, is_return, is_newline, character = match.groups()
+        if is_return:
+            column = 0
+        elif is_newline:
+            row += 1
+        elif command == "A":
+            row = max(0, row - int(number or 1))
+        elif command == "J":
+            grid[row] = grid[row][:column]
+            del grid[row + 1 :]
+        elif character:
+            if column == columns:
+                row, column = row + 1, 0
+            while len(grid) <= row:
+                grid.append([])
+            line = grid[row]
+            line += [" "] * (column + 1 - len(line))
+            line[column] = character
+            column += 1
+        while len(grid) <= row:
+            grid.append([])
+    lines = ["".join(line).rstrip() for line in grid]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
