@@ -30,6 +30,7 @@ DIFFERENCES = """\
 - Pooling with a stride beyond its window drops a last window that would begin outside the picture,
   where Caffe reads memory that is not its own.
 - `Data` reads a LevelDB with the package `plyvel-ci`, which there is for Python 3.11 and 3.12.
+- `Data` heeds `force_encoded_color`, which Caffe reads and forgets.
 - `Data` skips up to `rand_skip` records at the start, as Caffe once did; Caffe now ignores the field.
 - `MemoryData` does not transform the arrays it is given.
 - `HDF5Output` adds the rows of each forward pass; Caffe can write only one.

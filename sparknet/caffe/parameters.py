@@ -69,7 +69,7 @@ def allocate(layers: Sequence[Layer], device: torch.device) -> Parameters:
             blob.diff = diff[owned.name].view(declaration.shape)
             blob.lr_mult, blob.decay_mult = owned.multiplier("lr_mult"), owned.multiplier("decay_mult")
             if layer.type == "BatchNorm":
-                blob.lr_mult = blob.decay_mult = 0.0
+                blob.lr_mult = 0.0  # not its decay, which moves the history of some rules
             layer.blobs.append(blob)
             if owned.layer is layer and owned.index == index:
                 found.learnable.append(blob)
