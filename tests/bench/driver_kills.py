@@ -1,0 +1,113 @@
+"""``kill -9`` of a driver at random points, and again of the one started in its place."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import click
+
+from tests.bench.standalone import descendants, kill_all
+
+APP = Path(__file__).resolve().parents[2] / "apps" / "MnistApp.py"
+EVERY = 3
+"""Rounds between two checkpoints: no kill may cost more."""
+
+_COMMON = ("--data", "synthetic", "--tau", "2", "--batch-size", "20", "--workers", "2", "--test-every", "0")
+_START_SECONDS = 300.0
+
+
+class Driver:
+    """An app in a process of its own; ``started_from`` and ``last`` are rounds, as its lines tell them."""
+
+    def __init__(self, folder: Path, rounds: int, output: str, *options: str) -> None:
+        dropped = ("SPARKNET_", "SPARK_", "PYSPARK_", "AWS_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+        self.started_from, self.last = 0, 0
+        self._errors = folder / "errors"
+        with self._errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, str(APP), *_COMMON, "--rounds", str(rounds), "--output", output, *options],
+                cwd=folder,
+                env={**kept, "SPARK_LOCAL_IP": "127.0.0.1"},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self._limit = threading.Timer(_START_SECONDS, self.process.kill)
+        self._limit.start()
+
+    def read_until(self, round_: int) -> bool:
+        """Read its lines until it has done ``round_`` rounds of its own; False if it ended before."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if match := re.match(r"going on after round (\d+)", line):
+                self.started_from = self.last = int(match[1])
+            if match := re.match(r"round (\d+)/", line):
+                self.last = int(match[1])
+                if self.last - self.started_from >= round_:
+                    return True
+        return False
+
+    def kill(self) -> None:
+        """Only the driver: what it leaves behind must go by itself, or not matter."""
+        self.process.kill()
+        self.read_until(10**9)  # what it had said already
+        self.process.wait()
+        self._limit.cancel()
+
+    def wait(self) -> int:
+        self.read_until(10**9)
+        self._limit.cancel()
+        return self.process.wait()
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+
+def kill_drivers(times: int, seed: int) -> str | None:
+    """What was wrong, or None. Ends with a comparison: the weights are those of a run that nobody killed."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="sparknet-driver-", ignore_cleanup_errors=True) as name:
+        folder, last, worst = Path(name), 0, 0
+        saved = ("--checkpoint", "saved", "--checkpoint-every", str(EVERY), "--resume")
+        for number in range(times):
+            driver = Driver(folder, 10**6, "killed", *saved)
+            left = descendants(driver.process.pid)
+            if not driver.read_until(rng.randint(1, 2 * EVERY)):
+                return f"driver {number + 1} ended by itself: {driver.errors[-500:]}"
+            left += descendants(driver.process.pid)
+            time.sleep(rng.uniform(0, 0.3))
+            if driver.started_from < last - EVERY:
+                return f"round {last} was done, and driver {number + 1} went on after {driver.started_from}"
+            worst = max(worst, last - driver.started_from)
+            driver.kill()
+            click.echo(f"{number + 1}: went on after {driver.started_from}, killed after {driver.last}")
+            last = driver.last
+            _wait_until_gone(left)
+        rounds = last + 3
+        ways = [Driver(folder, rounds, "killed", *saved), Driver(folder, rounds, "straight")]
+        if any(way.wait() for way in ways):
+            return f"the last driver failed: {ways[0].errors[-500:]}"
+        models = [(folder / way / "model.caffemodel").read_bytes() for way in ("killed", "straight")]
+        click.echo(f"{times} kills in {rounds} rounds, at most {worst} rounds lost")
+        return None if models[0] == models[1] else "the weights are not those of a run that nobody killed"
+
+
+def _wait_until_gone(pids: list[int], seconds: float = 60.0) -> None:
+    """The JVM and the workers of a dead driver end by themselves; whatever does not is a leak, and killed."""
+    ends = time.monotonic() + seconds
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        if time.monotonic() > ends:
+            click.echo(f"still there after {seconds:g} s: {left}")
+            kill_all(left)
+            return
+        time.sleep(0.1)
