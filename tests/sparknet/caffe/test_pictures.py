@@ -23,16 +23,10 @@ RESIZED = [  # B, G, R; 3 x 7
 GREY_RESIZED = [[73, 42, 142], [76, 61, 112], [84, 87, 91], [104, 120, 123], [143, 99, 140], [177, 70, 149]]
 GREY = {  # the readers of the formats round each in its own way
     "PNG": [
-        [31, 156, 42, 174, 126],
-        [67, 103, 79, 74, 87],
-        [118, 90, 128, 63, 166],
-        [181, 169, 70, 140, 153],
+        [31, 156, 42, 174, 126], [67, 103, 79, 74, 87], [118, 90, 128, 63, 166], [181, 169, 70, 140, 153],
     ],
     "BMP": [
-        [31, 156, 43, 175, 127],
-        [68, 103, 80, 75, 88],
-        [119, 91, 129, 63, 166],
-        [181, 170, 71, 140, 153],
+        [31, 156, 43, 175, 127], [68, 103, 80, 75, 88], [119, 91, 129, 63, 166], [181, 170, 71, 140, 153],
     ],
 }  # fmt: skip
 
@@ -51,13 +45,13 @@ def test_a_picture_is_resized_to_opencvs_numbers(tmp_path: Path) -> None:
 
 def test_halving_takes_the_mean_of_four() -> None:
     halved = pictures.resize(pictures.decode(encoded(PICTURE[:, :4]), "a", color=False), 2, 2)
-    grey = GREY["PNG"][:, :4].reshape(2, 2, 2, 2).sum((1, 3))
+    grey = np.array(GREY["PNG"])[:, :4].reshape(2, 2, 2, 2).sum((1, 3))
     assert halved[0].tolist() == ((grey + 2) // 4).tolist()
 
 
 @pytest.mark.parametrize("kind", sorted(GREY))
 def test_colours_become_grey_as_opencv_reads_them(kind: str) -> None:
-    assert pictures.decode(encoded(PICTURE, kind), "a", color=False)[0].tolist() == GREY[kind].tolist()
+    assert pictures.decode(encoded(PICTURE, kind), "a", color=False)[0].tolist() == GREY[kind]
 
 
 def test_a_jpegs_grey_is_the_brightness_that_it_holds() -> None:
