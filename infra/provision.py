@@ -246,7 +246,7 @@ def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> service.Healt
     """Start Spark everywhere and wait for it. Raises DeadlineExceeded with the logs of who is missing."""
     members = [one.member for one in prepared]
     for member in members:
-        setup.emit(NodeProgress(node=member.name, phase="spark"))
+        setup.emit(NodeProgress(node=member.name, phase="start"))
     _start_spark(members, _configs(prepared))
     names = {member.node.private_ip: member.name for member in members[1:]}
     master = members[0]

@@ -97,6 +97,11 @@ class Namespaces:
             "environment": self.environment_of(facts.instance_id),
         }
 
+    def disconnect(self, instance_id: str, port: str) -> None:
+        """After the last process of a host: nothing of its network is left."""
+        self.wiring.unplug(instance_id)
+        self._fabric.disconnect(port)
+
     def end(self) -> None:
         """After the last machine: nothing of the network is left."""
         self.wiring.end()

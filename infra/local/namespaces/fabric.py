@@ -139,6 +139,15 @@ class Fabric:
             yield from (str(address) for address in self._slice if str(address) not in ends)
         yield from (str(address) for address in list(self._uplink)[3:-1])
 
+    def disconnect(self, port: str) -> None:
+        """Remove the port of a host that has ended, and with it the host's own end.
+
+        The kernel keeps the network of a host that was cut off for as long as its connections want to say
+        goodbye; another host may have its address by then.
+        """
+        with contextlib.suppress(CommandError):
+            ip(f"link delete {port}\n", network=self.network)
+
     def translate(self, private_of: Mapping[str, str]) -> None:
         """Lead each public address to its private one, and nothing else. Raises CommandError."""
         if self._translated == private_of:

@@ -35,6 +35,7 @@ class Life:
     def __init__(
         self, specification: Mapping[str, Any], folder: Path, environment: Mapping[str, str]
     ) -> None:
+        self.port = str(specification["network"]["port"])  # of the fabric's bridge
         self._console = folder / "console.log"
         file = folder / "boot.json"
         file.touch(mode=0o600)

@@ -64,6 +64,7 @@ class NamespaceMachine:
         self._driver.wiring.unplug(self._facts.instance_id)
         if life is not None:
             life.end(orderly=orderly)
+            self._driver.disconnect(self._facts.instance_id, life.port)
         self._close_own_disks()
 
     def reboot(self) -> None:
@@ -122,8 +123,8 @@ class NamespaceMachine:
                     life.show(disk)
                 self._life = life
         except OSError:
-            self._driver.wiring.unplug(self._facts.instance_id)
             life.end()
+            self._driver.disconnect(self._facts.instance_id, life.port)
             raise
         life.go()
         threading.Thread(
@@ -137,8 +138,8 @@ class NamespaceMachine:
             if self._life is not life:
                 return  # stopped from outside
             self._life = None
-        self._driver.wiring.unplug(self._facts.instance_id)
         life.end()
+        self._driver.disconnect(self._facts.instance_id, life.port)
         if status == REBOOT_STATUS and self._is_wanted:
             try:
                 self._live()

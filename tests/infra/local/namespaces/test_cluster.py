@@ -12,9 +12,16 @@ from typing import Any
 
 import pytest
 
+from infra import login
+from infra.cli.site import Site
+from infra.cluster import launch
+from infra.ec2 import nodes
 from infra.errors import HostError
+from infra.events import Event, NodeProgress, NodeReplaced
 from infra.local import LocalCloud, clean, open_cloud
 from infra.local.namespaces import missing
+from infra.local.processes import INSTANCE_MARK, marked
+from infra.spec import ClusterSpec
 from infra.ssh import SSHHost
 from tests.infra.local.conftest import client
 from tests.infra.local.namespaces.rig import said
@@ -48,6 +55,8 @@ class Cluster:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.events: list[Event] = []
+        self.cut_off: list[str] = []
         self._hosts: list[SSHHost] = []
 
     def run(self, *words: str, timeout_seconds: float = 300.0) -> str:
@@ -99,10 +108,41 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(f"no namespace hosts here: {'; '.join(lacking)}")
     made = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
-        made.run("launch", "-s", "2")
+        launch_with_a_cut(made)
         yield made
     finally:
         made.end()
+
+
+def launch_with_a_cut(made: Cluster) -> None:
+    """Launch two workers, one of which loses its network in the midst of its installation."""
+
+    def emit(event: Event) -> None:
+        made.events.append(event)
+        if isinstance(event, NodeProgress) and (event.node, event.phase) == ("worker-1", "python"):
+            [lost] = [one for one in nodes.describe(cloud.region, "sparknet") if one.name == "worker-1"]
+            if not made.cut_off:
+                made.cut_off.append(lost.id)
+                cut_off(lost.id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARKNET_EC2_HOME", str(made.home))
+        patch.setenv("SPARKNET_EC2_HOSTS", "namespaces")
+        patch.setattr(login, "CONNECT_SECONDS", 3.0)
+        patch.setattr(login, "KEEPALIVE_SECONDS", 1)
+        patch.setattr(login, "SILENCE_MILLISECONDS", 4000)
+        cloud = Site(cloud="local", region="us-east-1", name="sparknet").open(emit, start=True)
+        assert cloud is not None
+        launch(cloud, ClusterSpec(workers=2, require_gpus=False), emit)
+
+
+def cut_off(instance_id: str) -> None:
+    """From now on no packet leaves or enters the host."""
+    drop = "chain {0} {{\n type filter hook {0} priority -10; policy drop\n}}\n"
+    table = f"table inet cut {{\n{drop.format('input')}{drop.format('output')}}}\n"
+    network = f"/proc/{marked(INSTANCE_MARK, instance_id)[0].pid}/ns/net"
+    command = ["nsenter", f"--net={network}", "nft", "-f", "-"]
+    subprocess.run(command, input=table, text=True, check=True, timeout=30)
 
 
 def facts(host: SSHHost) -> str:
@@ -112,6 +152,15 @@ def facts(host: SSHHost) -> str:
         "cat /etc/fstab; findmnt -rno TARGET,SOURCE,FSTYPE -t ext4,xfs; sudo blkid /dev/nvme*; "
         "sudo md5sum /opt/sparknet/conf/*; pgrep -a java | cut -d' ' -f1",
     )
+
+
+def test_a_node_whose_network_is_cut_during_the_launch_is_replaced(cluster: Cluster) -> None:
+    [replaced] = [event for event in cluster.events if isinstance(event, NodeReplaced)]
+    assert [replaced.id] == cluster.cut_off
+    assert "the connection was lost" in replaced.why or "does not answer" in replaced.why
+    assert replaced.id not in {one["InstanceId"] for one in cluster.instances}
+    [journal] = (cluster.home / "local/logs").rglob(f"*{replaced.id}.log")
+    assert "30-python.sh" in journal.read_text()
 
 
 def test_every_node_has_its_disks_mounted_for_good_and_its_spark_running(cluster: Cluster) -> None:
