@@ -1,40 +1,46 @@
-"""What a round costs beyond its compute: the whole engine on Spark against the same steps in one process.
+"""What a round costs beyond its compute: the engine on Spark against the bare bytes and SparkNet's own loop.
 
-    python -m tests.bench.round_overhead [--workers 2] [--rounds 60] [--tau 1] [--models quick,googlenet]
+    python -m tests.bench.round_overhead                              all sizes, about 5 minutes
+    python -m tests.bench.round_overhead --sizes 0.58 --workers 2     the smallest, under a minute
+    python -m tests.bench.round_overhead --sizes 244 --wires float32,bfloat16 --exchanges ring
 
-Every executor has a JVM of its own (local-cluster). The workers really train: "compute" is the time of the
-slowest worker's steps inside its task, overhead is the round's time, measured in the driver, minus that. The
-rows below the first compare: the same steps on the same data in this process, and the bare bytes there and
-back over loopback TCP. Timings of a busy machine mean little; compare rows of one table.
+Every executor has a JVM of its own (local-cluster). The workers really train (one pass over the weights a
+step): overhead is the round's time, measured in the driver, minus the slowest worker's steps. In the same run
+are timed: the same bytes over loopback TCP, once down and once up over one connection (the floor) and over K
+at once; and a straight port of SparkNet's loop (``straight_port.py``). Timings of a busy machine mean little:
+compare the rows of one table, and their minima.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import socket
 import statistics
-import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import click
 import numpy as np
 import torch
+from pyspark.sql import SparkSession
 
-from sparknet.data import Examples, Transform, contiguous
-from sparknet.local import LocalWorkers
+from sparknet.data import Examples, Transform
 from sparknet.replica import Batch
 from sparknet.spark import SparkWorkers, from_examples, session
 from sparknet.training import Settings, train
 from sparknet.weights import Layout
+from sparknet.wire import CODECS
 from sparknet.worker import Recipe
+from tests.bench import straight_port
+from tests.bench.loopback import floor
 
-SIZES = {"quick": 145_578, "lenet": 431_080, "googlenet": 6_998_552, "caffenet": 60_965_224}
-"""Number of float32 weights."""
+SIZES = {"0.58": 145_578, "1.7": 431_080, "28": 6_998_552, "244": 60_965_224}
+"""Number of float32 weights by their MB: cifar10_quick, LeNet, GoogLeNet and CaffeNet."""
+
+ROUNDS = {"0.58": 300, "1.7": 200, "28": 40, "244": 12}
+PORT_ROUNDS = {"0.58": 10, "1.7": 10, "28": 5, "244": 2}
+
+Exchange = Literal["star", "ring"]
 
 
 class Scaling:
@@ -43,6 +49,7 @@ class Scaling:
     batches_per_step, iteration, lr, statistics = 1, 0, 1.0, ()
 
     def __init__(self, size: int) -> None:
+        torch.set_num_threads(1)
         self.layout, self.weights = Layout.of({"w": (size,)}), torch.ones(size)
 
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
@@ -61,104 +68,122 @@ class Scaling:
         """There is none."""
 
 
-EXCHANGES: tuple[Literal["star", "ring"], ...] = ("star", "ring")
-
-
 def recipe(size: int) -> Recipe:
     return Recipe(replica=lambda: Scaling(size), batch_size=1, transform=Transform())
 
 
-def line(name: str, values: list[float]) -> None:
-    ordered = sorted(values)
-    p90 = ordered[int(0.9 * len(ordered))]
-    median = statistics.median(values)
-    click.echo(
-        f"    {name:<34} median {1e3 * median:9.2f} ms   min {1e3 * ordered[0]:9.2f}   p90 {1e3 * p90:9.2f}"
-    )
+class Table:
+    """The rows of one size, and the aims they are held to."""
+
+    def __init__(self, title: str) -> None:
+        self._medians: dict[str, float] = {}
+        click.echo(f"\n{title}\n{'':<36}{'median':>10}{'min':>10}{'p90':>10} ms")
+
+    def add(self, name: str, seconds: list[float]) -> None:
+        ordered = sorted(seconds)
+        median = self._medians[name] = 1e3 * statistics.median(ordered)
+        p90 = 1e3 * ordered[int(0.9 * len(ordered))]
+        click.echo(f"{name:<36}{median:>10.2f}{1e3 * ordered[0]:>10.2f}{p90:>10.2f}")
+
+    def aim(self, what: str, name: str, limit: float, of: str | None = None) -> None:
+        """The median of a row, or its ratio to that of another, must be at most ``limit``."""
+        if name not in self._medians or (of and of not in self._medians):
+            return
+        value = self._medians[name] / (self._medians[of] if of else 1.0)
+        verdict = "met" if value <= limit else "NOT met"
+        click.echo(f"  {what:<60}{value:>9.3f}   aim: at most {limit:g}   {verdict}")
 
 
-def loopback(size: int, workers: int, rounds: int) -> list[float]:
-    """The same bytes to ``workers`` threads and back, with nothing else."""
-    server = socket.create_server(("127.0.0.1", 0))
-    count = 4 * size
-
-    def echo() -> None:
-        with socket.create_connection(server.getsockname()) as end:
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            data = memoryview(bytearray(count))
-            for _ in range(rounds):
-                fill(end, data)
-                end.sendall(data)
-
-    threads = [threading.Thread(target=echo) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    ends = [server.accept()[0] for _ in range(workers)]
-    data, times = memoryview(bytearray(count)), []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        for end in ends:
-            end.sendall(data)
-        for end in ends:
-            fill(end, data)
-        times.append(time.perf_counter() - started)
-    for thread in threads:
-        thread.join()
-    for end in [*ends, server]:
-        end.close()
-    return times
+def overheads(
+    spark: SparkSession, size: int, workers: int, rounds: int, exchange: Exchange, wire: str
+) -> tuple[list[float], str]:
+    """Seconds of each round but the first two, and what it sent."""
+    count = workers * 8
+    records = Examples(np.zeros((count, 1, 1, 1), np.uint8), np.zeros(count, np.int64))
+    data = from_examples(spark, records, workers)
+    times = []
+    with SparkWorkers(spark, recipe(size), data, exchange=exchange, wire=wire) as crew:
+        for done in train(crew, Settings(rounds=rounds + 3, tau=1)):
+            if 2 < done.number < done.rounds:  # the first wait for the executors, the last fetches
+                times.append(done.exchange_seconds)
+                gathered = done.gathered
+    traffic = (gathered.bytes_sent, gathered.bytes_received, gathered.bytes_between)
+    weights = 4 * size
+    return times, " + ".join(f"{part / weights:.3f}" for part in traffic)
 
 
-def fill(end: socket.socket, view: memoryview) -> None:
-    while view:
-        view = view[end.recv_into(view) :]
+def measure(
+    spark: SparkSession,
+    name: str,
+    workers: int,
+    rounds: int | None,
+    port_rounds: int | None,
+    exchanges: list[Exchange],
+    wires: list[str],
+) -> None:
+    size, rounds = SIZES[name], rounds or ROUNDS[name]
+    table = Table(f"{4 * size / 1e6:.2f} MB of weights, K = {workers}, {rounds} rounds")
+    floors = max(5, rounds // 4)
+    one, all_ = floor(4 * size, 1, floors), floor(4 * size, workers, floors)
+    traffic = {}
+    for wire in wires:
+        for exchange in exchanges:
+            row = f"{exchange}, {wire}"
+            times, traffic[row] = overheads(spark, size, workers, rounds, exchange, wire)
+            table.add(row, times)
+    one += floor(4 * size, 1, floors)
+    all_ += floor(4 * size, workers, floors)
+    table.add("floor: down and up, one connection", one)
+    table.add("floor: down and up, K connections", all_)
+    if port_rounds != 0:
+        asked = port_rounds or PORT_ROUNDS[name]
+        table.add("SparkNet's loop, straight port", straight_port.overheads(spark, size, workers, asked))
+    click.echo("  bytes a round, in vectors of float32: driver sends + receives + workers to each other")
+    for row, parts in traffic.items():
+        click.echo(f"    {row:<24}{parts}")
+    tell_aims(table, name)
 
 
-def measure(size: int, options: argparse.Namespace) -> None:
-    records = Examples(
-        np.zeros((options.workers * 8, 1, 1, 1), np.uint8), np.zeros(options.workers * 8, np.int64)
-    )
-    settings = Settings(rounds=options.rounds, tau=options.tau)
-    shards = [records[part] for part in contiguous(len(records), options.workers)]
-    with LocalWorkers(recipe(size), shards) as here:
-        local = list(train(here, settings))
-    spark = session(
-        "round overhead",
-        f"local-cluster[{options.workers},1,2048]",
-        {"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1", "spark.executor.memory": "2048m",
-         "spark.log.level": "OFF"},
-    )  # fmt: skip
-    data = from_examples(spark, records, options.workers)
-    for exchange in EXCHANGES:
-        with SparkWorkers(spark, recipe(size), data, exchange=exchange) as crew:
-            remote = list(train(crew, settings))[1:]  # the first waits for the executors
-        assert np.allclose(remote[-1].weights, local[-1].weights, rtol=1e-6)
-        line(f"{exchange}: round - slowest worker", [done.exchange_seconds for done in remote])
-        line(f"{exchange}: the round itself", [done.seconds for done in remote])
-        line(f"{exchange}: its compute", [done.compute_seconds for done in remote])
-        down, up = remote[-1].bytes_sent, remote[-1].bytes_received
-        click.echo(f"    {exchange}: driver sends {down:,} and receives {up:,} bytes a round")
-    line("the same round in one process", [one.seconds for one in local])
-    line("the bytes alone, loopback", loopback(size, options.workers, options.rounds))
+def tell_aims(table: Table, name: str) -> None:
+    lone = "floor: down and up, one connection"
+    if name == "0.58":
+        table.aim("star, median ms", "star, float32", 3.0)
+        table.aim("star / straight port", "star, float32", 1 / 50, "SparkNet's loop, straight port")
+    if name == "244":
+        table.aim("ring / floor", "ring, float32", 1.3, lone)
+        table.aim("ring, bfloat16 / float32", "ring, bfloat16", 0.7, "ring, float32")
+        table.aim("star, bfloat16 / float32", "star, bfloat16", 0.7, "star, float32")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--tau", type=int, default=1)
-    parser.add_argument("--models", default="quick,googlenet", help=f"of {', '.join(SIZES)}")
-    options = parser.parse_args()
+@click.command(help=__doc__)
+@click.option("--workers", "-k", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--sizes", default="0.58,28,244", show_default=True, help=f"MB, of {', '.join(SIZES)}")
+@click.option("--exchanges", default="star,ring", show_default=True)
+@click.option("--wires", default=",".join(CODECS), show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), help="By size if not given.")
+@click.option("--port-rounds", type=click.IntRange(min=0), help="Of the straight port; 0 leaves it out.")
+def main(
+    workers: int, sizes: str, exchanges: str, wires: str, rounds: int | None, port_rounds: int | None
+) -> None:
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     warnings.simplefilter("ignore", FutureWarning)
-    for name in options.models.split(","):
-        size = SIZES[name]
-        shape = f"K = {options.workers}, tau = {options.tau}, {options.rounds} rounds"
-        click.echo(f"{name}: {4 * size / 1e6:.2f} MB, {shape}")
-        measure(size, options)
-        sys.stdout.flush()
+    spark = session("round overhead", f"local-cluster[{workers},1,2048]", CONF)
+    chosen: list[Exchange] = [one for one in get_args(Exchange) if one in exchanges.split(",")]
+    try:
+        for name in sizes.split(","):
+            measure(spark, name, workers, rounds, port_rounds, chosen, wires.split(","))
+    finally:
+        spark.stop()
+
+
+CONF = {
+    "spark.ui.enabled": "false",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.memory": "5g",
+    "spark.driver.maxResultSize": "0",
+    "spark.executor.memory": "2048m",
+    "spark.log.level": "OFF",
+}
 
 
 if __name__ == "__main__":
