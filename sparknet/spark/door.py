@@ -221,7 +221,7 @@ class Conversation(threading.Thread):
 
 
 def _held(who: Identity, note: Note) -> dict[int, int]:
-    """The records of each shard that a worker brings: its own, and others that it had before it was cut off."""
+    """The records of each shard it brings: its own, and others that it had before it was cut off."""
     try:
         return {int(shard): int(count) for shard, count in note["shards"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as wrong:

@@ -26,27 +26,27 @@ def workers_for(
     for ``settle_seconds``. Raises UsageError for more workers than slots, WorkersLost if there is still none
     at the deadline.
     """
-    slots = _settled(spark, wanted, settle_seconds, deadline_seconds)
-    if wanted is not None and wanted > slots:
+    there = _settled(spark, wanted, settle_seconds, deadline_seconds)
+    if wanted is not None and wanted > there:
         raise UsageError(
-            f"{wanted} workers are wanted, but {spark.sparkContext.master} has {slots} slots (cores, GPUs): "
+            f"{wanted} workers are wanted, but {spark.sparkContext.master} has {there} slots (cores, GPUs): "
             "ask for fewer, or for a larger cluster"
         )
-    return wanted or slots
+    return wanted or there
 
 
 def threads_each(spark: SparkSession, workers: int) -> int:
     """An even share of the cores for each of ``workers``, at least 1; in local mode of this machine's."""
-    cores = (os.cpu_count() or 1) if _is_local(spark) else _slots(spark) * _cores_a_task(spark)
+    cores = (os.cpu_count() or 1) if _is_local(spark) else slots(spark) * _cores_a_task(spark)
     return max(1, cores // workers)
 
 
 def _settled(spark: SparkSession, wanted: int | None, settle_seconds: float, deadline_seconds: float) -> int:
     started = changed = time.monotonic()
-    known = _slots(spark)
+    known = slots(spark)
     while not _is_local(spark) and (wanted is None or known < wanted):
         time.sleep(0.2)
-        found, now = _slots(spark), time.monotonic()
+        found, now = slots(spark), time.monotonic()
         if found != known:
             known, changed = found, now
         if known and now - changed >= settle_seconds:
@@ -59,7 +59,8 @@ def _settled(spark: SparkSession, wanted: int | None, settle_seconds: float, dea
     return max(known, 1)
 
 
-def _slots(spark: SparkSession) -> int:
+def slots(spark: SparkSession) -> int:
+    """How many tasks can run at once on the executors that are here now."""
     context = spark.sparkContext._jsc.sc()  # Spark knows, but tells Python nothing
     profile = context.resourceProfileManager().defaultResourceProfile()
     return int(context.maxNumConcurrentTasks(profile))

@@ -3,7 +3,7 @@
     driver                                    executors
     train() ── Coordinator ── Door ═══════╗
                                           ╠══ task.work: one for each partition of the data
-    job thread ── rdd.mapPartitions ──────╝
+    a thread for each job (jobs.py) ──────╝
 
 The job is an ordinary one: Spark places the tasks, ships the data and replaces the dead. Rounds cost no
 Spark job: weights go over the coordinator's own sockets.
@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
 from py4j.protocol import Py4JError
-from pyspark import RDD, InheritableThread
+from pyspark import InheritableThread
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -29,12 +27,14 @@ from sparknet.data import Examples
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, UsageError
 from sparknet.spark.coordinator import Coordinator
-from sparknet.spark.frames import Shape, drain_batches, drain_blocks, shape_of
+from sparknet.spark.frames import Shape
 from sparknet.spark.handshake import Identity
+from sparknet.spark.jobs import Jobs, Records
 from sparknet.spark.members import Deadlines
 from sparknet.spark.profile import Profile
 from sparknet.spark.session import check
-from sparknet.spark.task import Assignment, work
+from sparknet.spark.slots import slots
+from sparknet.spark.task import Assignment
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState
 from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
@@ -76,7 +76,7 @@ class SparkWorkers:
         self,
         spark: SparkSession,
         recipe: Recipe,
-        data: DataFrame | RDD[Examples],
+        data: Records,
         test: Examples | None = None,
         *,
         workers: int | None = None,
@@ -106,6 +106,8 @@ class SparkWorkers:
             statistics=replica.statistics,
             wire=wire,
             ring_host=host if ring else None,
+            submit=lambda shards: self._jobs.submit(shards),
+            slots=lambda: slots(spark),
         )
         self._broadcast = spark.sparkContext.broadcast(test) if test else None
         self._profile = Profile(spark.sparkContext, profile) if profile else None
@@ -117,13 +119,13 @@ class SparkWorkers:
             deadlines=self._deadlines,
             wire=wire,
             memory_bytes=memory_bytes,
+            job=uuid.uuid4().hex,
             ring=(host, self._coordinator.ring_port) if self._coordinator.ring_port else None,
             profile=self._profile,
         )
-        self._group = f"sparknet-{uuid.uuid4()}"
         self._closed = False
-        self._job = InheritableThread(target=self._run, args=(_job(data, assignment, shape),), daemon=True)
-        self._job.start()
+        self._jobs = Jobs(spark, data, assignment, shape, ended=self._coordinator.job_ended)
+        self._jobs.submit(range(count))
 
     def __enter__(self) -> SparkWorkers:
         return self
@@ -169,24 +171,10 @@ class SparkWorkers:
         complete = self._coordinator.close()
         # a partition without its worker would be tried again and again, and find the door shut
         for_traces = _TRACES_SECONDS if self._profile else 0
-        self._job.join(self._deadlines.stop if complete else for_traces)
-        deadline = time.monotonic() + self._deadlines.stop
-        while self._job.is_alive() and time.monotonic() < deadline:
-            # again and again: a job that was on its way to Spark is not there to be cancelled
-            self._on_spark(lambda: self._spark.sparkContext.cancelJobGroup(self._group))
-            self._job.join(0.5)
+        self._jobs.join(self._deadlines.stop if complete else for_traces)
+        self._jobs.cancel(self._deadlines.stop)
         if self._broadcast is not None:
             self._forget(self._broadcast)
-
-    def _run(self, job: Callable[[], Any]) -> None:
-        """The job's thread."""
-        try:
-            self._spark.sparkContext.setJobGroup(self._group, "SparkNet workers", interruptOnCancel=True)
-            job()
-        except Exception as error:  # noqa: BLE001 - whoever waits for the workers is told, whatever it was
-            self._coordinator.job_ended(_first_line(error))
-        else:
-            self._coordinator.job_ended("all tasks finished")
 
     def _forget(self, test: Broadcast[Examples]) -> None:
         """Drop the test set everywhere, and wait for the executors' word, though not for one that is gone.
@@ -210,9 +198,7 @@ def _uses_ring(exchange: Exchange, weights: Vector, workers: int) -> bool:
     return exchange == "ring" or (exchange == "auto" and large)
 
 
-def _partitioned(
-    data: DataFrame | RDD[Examples], workers: int | None
-) -> tuple[DataFrame | RDD[Examples], int]:
+def _partitioned(data: Records, workers: int | None) -> tuple[Records, int]:
     """The data in as many partitions as there are workers, and that number."""
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers: at least 1 is needed")
@@ -220,29 +206,3 @@ def _partitioned(
     if workers is None or workers == count:
         return data, count
     return data.repartition(workers), workers
-
-
-def _job(data: DataFrame | RDD[Examples], assignment: Assignment, shape: Shape | None) -> Callable[[], Any]:
-    """The action that holds the workers; its functions travel to the executors."""
-    if isinstance(data, DataFrame):
-        size = shape or shape_of(data)
-
-        def serve_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            work(assignment, lambda room: drain_batches(batches, size, room))
-            return iter(())
-
-        return data.select("image", "label").mapInArrow(serve_batches, "done boolean").collect
-    size = shape or (1, 1, 1)
-
-    def serve_blocks(blocks: Iterable[Examples]) -> Iterable[int]:
-        work(assignment, lambda room: drain_blocks(blocks, size, room))
-        return ()
-
-    return data.mapPartitions(serve_blocks).collect
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, without Java's stack, and without py4j's first line, which says nothing."""
-    lines = (str(error).strip() or type(error).__name__).splitlines()
-    says_nothing = len(lines) > 1 and lines[0].startswith("An error occurred while calling")
-    return lines[1 if says_nothing else 0].removeprefix(": ")

@@ -344,7 +344,7 @@ def test_a_member_that_breaks_the_rules_is_dropped() -> None:
         channel = Channel.connect(workers.address, 5)
         introduce(channel, TOKEN, Identity(partition=1, attempt=1, host="there", pid=1))
         size = workers.initial.size
-        channel.send(Kind.READY, {"records": 5, "size": size, "iteration": 0, "history": 0}, seconds=5)
+        channel.send(Kind.READY, {"shards": {"1": 5}, "size": size, "iteration": 0, "history": 0}, seconds=5)
         wait_for(workers, 0, 1)
         huge = np.zeros(2 * size, np.float32)
 

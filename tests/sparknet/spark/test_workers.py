@@ -203,7 +203,7 @@ def test_an_exception_in_the_users_loop_closes_everything(spark: SparkSession) -
 def nothing_is_left(spark: SparkSession, crew: SparkWorkers) -> None:
     """No thread of ours, no task in Spark, no listener."""
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sparknet")]
-    assert not crew._job.is_alive()
+    assert not crew._jobs.alive
     tracker = spark.sparkContext.statusTracker()
     deadline = time.monotonic() + 10
     while tracker.getActiveJobsIds() or any(

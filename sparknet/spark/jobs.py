@@ -1,0 +1,143 @@
+"""The Spark jobs that hold the workers: one for all partitions, and further ones for partitions done again.
+
+A task ends early when its worker makes room for another (``leases.py``). Its partition is then submitted in a
+job of its own, whose task waits in Spark's queue until a slot is free.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import pyarrow as pa
+from py4j.protocol import Py4JError
+from pyspark import RDD, InheritableThread
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.util import _load_from_socket
+
+from sparknet.data import Examples
+from sparknet.spark.frames import Row, Shape, drain_batches, drain_blocks, shape_of
+from sparknet.spark.task import Assignment, work
+
+log = logging.getLogger(__name__)
+
+Records = DataFrame | RDD[Examples] | RDD[Row]
+
+
+class Jobs:
+    """For the partitions of ``data``; ``ended`` is told why when a job fails, or when all are over."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        data: Records,
+        assignment: Assignment,
+        shape: Shape | None,
+        ended: Callable[[str], None],
+    ) -> None:
+        self._context = spark.sparkContext
+        self._run = _runner(data, assignment, shape)
+        self._ended = ended
+        self._group = f"sparknet-{uuid.uuid4()}"
+        self._threads: list[InheritableThread] = []
+        self._preparing = threading.Lock()
+
+    def submit(self, partitions: Sequence[int]) -> None:
+        """Start a task for each of these partitions, as soon as there is a slot for it."""
+        thread = InheritableThread(target=self._hold, args=(list(partitions),), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self, seconds: float) -> None:
+        """Wait for all jobs to end by themselves."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def cancel(self, seconds: float) -> None:
+        """End all jobs; a stopped SparkContext is no hindrance."""
+        deadline = time.monotonic() + seconds
+        while self.alive and time.monotonic() < deadline:
+            # again and again: a job that was on its way to Spark is not there to be cancelled
+            quietly(lambda: self._context.cancelJobGroup(self._group))
+            self.join(0.5)
+
+    def _hold(self, partitions: list[int]) -> None:
+        """A job's thread."""
+        try:
+            self._context.setJobGroup(self._group, "SparkNet workers", interruptOnCancel=True)
+            with self._preparing:  # the stages before the last are run by whoever comes first
+                run = self._run()
+            run(partitions)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the workers is told, whatever it was
+            self._ended(_first_line(error))
+        else:
+            others = [thread for thread in self._threads if thread is not threading.current_thread()]
+            if not any(thread.is_alive() for thread in others):
+                self._ended("all tasks finished")
+
+
+def quietly(action: Callable[[], object]) -> None:
+    """Do it if the SparkContext is still there."""
+    try:
+        action()
+    except (PySparkException, Py4JError, OSError, AttributeError) as error:
+        log.debug("the SparkContext is gone: %s", error)
+
+
+Run = Callable[[list[int]], object]
+
+
+def _runner(data: Records, assignment: Assignment, shape: Shape | None) -> Callable[[], Run]:
+    """What runs tasks of the data's partitions; its functions travel to the executors."""
+    if isinstance(data, DataFrame):
+        return _arrow_runner(data, assignment, shape or shape_of(data))
+    size = shape or (1, 1, 1)
+
+    def serve(blocks: Iterable[Any]) -> Iterable[int]:
+        work(assignment, lambda room: drain_blocks(blocks, size, room))
+        return ()
+
+    return lambda: lambda partitions: data.context.runJob(data, serve, partitions)
+
+
+def _arrow_runner(frame: DataFrame, assignment: Assignment, size: Shape) -> Callable[[], Run]:
+    """The frame's plan is made once: its partitions are then the same in every job."""
+
+    def serve(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        work(assignment, lambda room: drain_batches(batches, size, room))
+        return iter(())
+
+    served = frame.select("image", "label").mapInArrow(serve, "done boolean")
+    context = frame.sparkSession.sparkContext
+
+    def prepared() -> Run:
+        rows = served.rdd  # cached by the frame
+
+        def run(partitions: list[int]) -> object:
+            spark: Any = context  # runJob without a Python function of its own after Arrow's
+            answer = spark._jvm.PythonRDD.runJob(spark._jsc.sc(), rows._jrdd, partitions)
+            stream: Any = _load_from_socket(answer, rows._jrdd_deserializer)
+            with stream if hasattr(stream, "__enter__") else nullcontext(stream) as results:
+                return list(results)
+
+        return run
+
+    return prepared
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without Java's stack, and without py4j's first line, which says nothing."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    says_nothing = len(lines) > 1 and lines[0].startswith("An error occurred while calling")
+    return lines[1 if says_nothing else 0].removeprefix(": ")
