@@ -83,7 +83,7 @@ class Node:
                 f"no gradient is possible for bottom {self.impossible[0]} (labels or indices)"
             )
         diffs = [top.diff for top in self.tops]
-        if self.low:  # a layer above may have computed in other numbers
+        if self._made:  # a layer above may have computed in other numbers
             diffs = [diff.to(made) for diff, made in zip(diffs, self._made, strict=True)]
         if self.layer.rereads and (self._is_in_place or self.tops[0].data is not self._top):
             self._reread()

@@ -32,16 +32,17 @@ class LayerCase:
         with np.load(self.folder / f"{self.name}.npz") as file:
             return dict(file)
 
-    def net(self) -> Net:
+    def net(self, device: str = "cpu", precision: str = "float32") -> Net:
         """The case's net, with the case's parameters."""
-        net = Net.for_file(self.folder / f"{self.name}.prototxt", self.phase)
+        path = self.folder / f"{self.name}.prototxt"
+        net = Net.for_file(path, self.phase, device=device, precision=precision)
         for (layer, index), values in self._named("param"):
             net.params[layer][int(index)].data.copy_(torch.from_numpy(values))
         return net
 
-    def run(self) -> Net:
+    def run(self, device: str = "cpu", precision: str = "float32") -> Net:
         """The net after the case's forward and backward passes."""
-        net = self.net()
+        net = self.net(device, precision)
         inputs = {
             name if name in net.input_names else f"{name}_in": torch.from_numpy(v)
             for (name,), v in self._named("in")
@@ -50,7 +51,7 @@ class LayerCase:
             net.forward(inputs)
         if self.has_backward:
             for (blob,), values in self._named("topdiff"):
-                net.blobs[blob].diff = torch.from_numpy(values)
+                net.blobs[blob].diff = torch.from_numpy(values).to(device)
             net.backward()
         return net
 
@@ -92,7 +93,7 @@ def layer_cases(folder: Path) -> list[LayerCase]:
 
 
 def _difference(what: str, found: torch.Tensor, expected: np.ndarray[Any, Any]) -> list[str]:
-    mine = found.numpy()
+    mine = found.cpu().numpy()
     if mine.shape != expected.shape:
         return [f"{what}: shape {mine.shape}, not {expected.shape}"]
     finite = np.isfinite(expected)
