@@ -11,6 +11,8 @@ user=$(id -un)
 type=$(sudo blkid -o value -s TYPE "$device" || true)
 if [ -z "$type" ]; then
     [ "$format" = format ] || { echo "$device has no file system" >&2; exit 1; }
+    table=$(sudo blkid -o value -s PTTYPE "$device" || true)
+    [ -z "$table" ] || { echo "$device has a $table partition table; it was left as it is" >&2; exit 1; }
     # lazily: a node does not wait for the inode tables of a terabyte
     sudo mkfs.ext4 -q -L "$label" -E lazy_itable_init=1,lazy_journal_init=1 "$device"
 fi
@@ -19,7 +21,12 @@ sudo mkdir -p "$mount_point"
 uuid=$(sudo blkid -o value -s UUID "$device")
 [ -n "$uuid" ] || { echo "$device has no UUID after mkfs" >&2; exit 1; }
 if ! grep -qs "^UUID=$uuid " "$fstab"; then
-    printf 'UUID=%s %s ext4 defaults,noatime,nofail 0 2\n' "$uuid" "$mount_point" | sudo tee -a "$fstab" >/dev/null
+    # an instance store is blank after a stop: the line of what was mounted there before would be tried first
+    {
+        grep -sv "^UUID=[^ ]* $mount_point " "$fstab" || true
+        printf 'UUID=%s %s ext4 defaults,noatime,nofail 0 2\n' "$uuid" "$mount_point"
+    } | sudo tee "$fstab.new" >/dev/null
+    sudo mv "$fstab.new" "$fstab"
 fi
 if ! mountpoint -q "$mount_point"; then sudo mount "$mount_point"; fi
 sudo chown "$user" "$mount_point"

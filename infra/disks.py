@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -23,6 +24,7 @@ EBS_LINK = "nvme-Amazon_Elastic_Block_Store_"
 STORE_MODEL = "Amazon EC2 NVMe Instance Storage"
 STORE_LINK = "nvme-Amazon_EC2_NVMe_Instance_Storage_"
 IMAGE_MOUNT = "/opt/dlami/nvme"  # the Deep Learning image makes one file system of all instance-store disks
+PARTITION = re.compile(r"-part\d+$")
 ROOT = PurePosixPath("/")
 
 
@@ -32,7 +34,7 @@ class Link:
 
     name: str
     kernel_name: str
-    file_system: str
+    file_system: str  # or the member of a RAID or an LVM, or the partition table; empty: it is blank
     label: str
 
 
@@ -161,28 +163,37 @@ def _volume(facts: Facts, volume: str) -> Link:
                     f"The volume {volume} holds a {link.file_system} file system that is not SparkNet's "
                     f"(label {link.label!r}); it was left as it is."
                 )
+            if _has_children(facts, link):
+                raise SetupError(f"The volume {volume} has partitions; it was left as it is.")
             return link
     raise SetupError(f"The volume {volume} is not to be seen on the node (no /dev/disk/by-id/{name}).")
 
 
 def _stores(facts: Facts) -> list[Link]:
-    """The type's own disks, by link; udev makes two links a disk, of which the shorter is taken."""
+    """The type's own disks, by link; udev makes several links a disk, of which the shortest is taken.
+
+    It makes links for partitions as well, which are somebody's.
+    """
     models = {block["name"]: block.get("model") or "" for block in facts.blocks}
     found: dict[str, Link] = {}
     for link in sorted(facts.links, key=lambda one: (len(one.name), one.name)):
         is_store = models.get(link.kernel_name, "").strip() == STORE_MODEL or link.name.startswith(STORE_LINK)
-        if is_store and not link.name.startswith(EBS_LINK):
+        if is_store and not link.name.startswith(EBS_LINK) and not PARTITION.search(link.name):
             found.setdefault(link.kernel_name, link)
     return [found[name] for name in sorted(found)]
 
 
 def _blank_or_ours(facts: Facts, links: list[Link]) -> list[Link]:
-    partitioned = {block["name"] for block in facts.blocks if block.get("children")}
     return [
         link
         for link in links
-        if link.kernel_name not in partitioned and (not link.file_system or link.label.startswith("store"))
+        if not _has_children(facts, link) and (not link.file_system or link.label.startswith("store"))
     ]
+
+
+def _has_children(facts: Facts, link: Link) -> bool:
+    """Whether the disk is in use as partitions, or as a member of a RAID or an LVM."""
+    return any(block["name"] == link.kernel_name and block.get("children") for block in facts.blocks)
 
 
 def _named(links: list[Link], kind: str) -> list[tuple[Link, str]]:

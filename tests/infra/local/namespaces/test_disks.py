@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 
 import pytest
 
+from infra import bootstrap
 from infra.ssh import SSHHost
 from tests.infra.local.namespaces.rig import Rig, said, status
 from tests.infra.local.orders import describe, until
@@ -96,4 +98,32 @@ def test_a_volume_that_is_pulled_fails_and_is_whole_elsewhere(rig: Rig, pair: li
         "file", "lost+found", "more", "kept",
     ]  # fmt: skip
     detach(rig, there, volume)
+    rig.ec2.delete_volume(VolumeId=volume)
+
+
+def test_a_blank_disk_is_formatted_once_and_one_with_partitions_never(
+    rig: Rig, pair: list[str], host: SSHHost
+) -> None:
+    volume = rig.volume()
+    attach(rig, host, volume, pair[0])
+    said(host, "mkdir -p ~/ami && sudo cp /etc/fstab /tmp/fstab")
+    folder = said(host, "echo ~/ami")
+    host.put(bootstrap.AMI / "mount-disk.sh", PurePosixPath(folder) / "mount-disk.sh")
+    mount = f"bash {folder}/mount-disk.sh {link(volume)} spill7 /mnt/sparknet/spill7 format"
+    table = "printf '\\000\\000\\002\\000\\203\\000\\000\\000\\000\\010\\000\\000\\000\\020\\000\\000'"
+    said(host, f"{table} | sudo dd of={link(volume)} bs=1 seek=446 conv=fsync status=none")
+    said(host, f"printf '\\125\\252' | sudo dd of={link(volume)} bs=1 seek=510 conv=fsync status=none")
+    refused = host.run(mount, timeout_seconds=60, check=False)
+    assert (refused.exit_status, "has a dos partition table" in refused.stderr) == (1, True)
+    said(host, f"sudo dd if=/dev/zero of={link(volume)} bs=512 count=1 conv=fsync status=none")
+    said(host, "echo UUID=gone /mnt/sparknet/spill7 ext4 defaults,nofail 0 2 | sudo tee -a /etc/fstab")
+    for _ in range(2):
+        said(host, mount)
+    uuid = said(host, f"sudo blkid -o value -s UUID {link(volume)}")
+    assert said(host, "grep spill7 /etc/fstab").split()[0] == f"UUID={uuid}"
+    label = said(host, f"sudo blkid -o value -s LABEL {link(volume)}")
+    shown = said(host, "findmnt -no FSTYPE /mnt/sparknet/spill7; stat -c %a /etc/fstab").split()
+    assert (label, shown) == ("spill7", ["ext4", "644"])
+    said(host, "sudo umount /mnt/sparknet/spill7 && sudo cp /tmp/fstab /etc/fstab")
+    detach(rig, host, volume)
     rig.ec2.delete_volume(VolumeId=volume)
