@@ -14,7 +14,7 @@ import numpy as np
 from apps.options import Options
 from sparknet import metrics, report
 from sparknet.caffe import weight_file
-from sparknet.errors import UsageError
+from sparknet.errors import TrainingError, UsageError
 from sparknet.metrics import Log, Record
 from sparknet.replica import CaffeModel
 from sparknet.report import Run
@@ -22,7 +22,6 @@ from sparknet.spark import SparkWorkers
 from sparknet.tensorboard import Curves
 from sparknet.training import Round
 from sparknet.watch import Watch
-from sparknet.weights import Vector
 
 
 class Journal:
@@ -42,7 +41,7 @@ class Journal:
         done: int = 0,
     ) -> None:
         self.output, self.model, self.settings, self.synthetic = options.output, model, settings, synthetic
-        self._weights: Vector | None = None
+        self._last: Round | None = None
         self._watch = Watch()
         self._records = _before(self.output / "metrics.jsonl", done)
         self._log = Log(self.output / "metrics.jsonl", self._records)
@@ -56,8 +55,8 @@ class Journal:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._log.close()
         self._curves.close()
-        if self._weights is not None:
-            self._leave(self._weights)
+        if self._last is not None:
+            self._leave(self._last)
 
     def take(self, done: Round) -> Record:
         """Keep a round; the record of it, which is on disk by then."""
@@ -68,19 +67,26 @@ class Journal:
         self._curves.take(record)
         self._records.append(record)
         if record.loss is not None:
-            self._weights = done.weights
+            self._last = done  # its weights stay where they are, which may be with the workers
         return record
 
-    def _leave(self, weights: Vector) -> None:
-        replica = CaffeModel(net=self.model.net, solver=self.model.solver, device="cpu")()
-        np.copyto(replica.weights.numpy(), weights)
-        weight_file.save(replica.net, self.output / "model.caffemodel")
+    def _leave(self, last: Round) -> None:
+        try:
+            self._save_model(last)
+        except TrainingError as error:
+            click.echo(f"there is no model.caffemodel of round {last.number}: {error}", err=True)
         run = Run(title=self.model.net.name, settings=self.settings, records=self._records)
         report.write(self.output, run)
         click.echo(run.headline)
         click.echo(
-            f"model.caffemodel, metrics.jsonl, report.html and curve.png are in {self.output.resolve()}"
+            "model.caffemodel, metrics.jsonl, report.html, curve.png and tensorboard are in "
+            f"{self.output.resolve()}"
         )
+
+    def _save_model(self, last: Round) -> None:
+        replica = CaffeModel(net=self.model.net, solver=self.model.solver, device="cpu")()
+        np.copyto(replica.weights.numpy(), last.weights)
+        weight_file.save(replica.net, self.output / "model.caffemodel")
 
 
 @contextmanager

@@ -51,6 +51,7 @@ class Record:
     members: tuple[int, ...] = ()
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    bytes_between: int = 0
     synthetic: bool = False
 
     @classmethod
@@ -79,6 +80,7 @@ class Record:
             test_seconds=done.test_seconds,
             bytes_sent=done.bytes_sent,
             bytes_received=done.bytes_received,
+            bytes_between=done.bytes_between,
             workers=len(done.members),
             members=done.members,
             lost=tuple(done.gathered.lost),

@@ -215,6 +215,11 @@ class Round:
         return self.gathered.bytes_received
 
     @property
+    def bytes_between(self) -> int:
+        """Weights, from worker to worker, all of them together."""
+        return self.gathered.bytes_between
+
+    @property
     def accuracy(self) -> float | None:
         """The first score that is named an accuracy (or top-1), 0 to 1; None in a round without a test."""
         named = (v for k, v in (self.scores.means if self.scores else {}).items() if _is_accuracy(k))

@@ -80,6 +80,7 @@ def scalars(record: Record) -> dict[str, float]:
         **({"time/test": record.test_seconds} if record.scores else {}),
         "bytes/sent": record.bytes_sent,
         "bytes/received": record.bytes_received,
+        "bytes/between_workers": record.bytes_between,
         "workers/members": record.workers,
         "workers/lost": len(record.lost),
     }

@@ -1,0 +1,42 @@
+"""The benchmark ``chaos``, shortened: machines and drivers are killed, and training does not mind much."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench.driver_kills import kill_drivers
+
+ROOT = Path(__file__).resolve().parents[3]
+
+pytestmark = [pytest.mark.slow, pytest.mark.spark]
+
+
+def test_machines_may_be_killed_stopped_and_slowed() -> None:
+    """Twenty seconds are too few to learn all there is: what remains to learn may be ten points."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.chaos",
+        "--seconds",
+        "20",
+        "--hosts",
+        "3",
+        "--data",
+        "synthetic",
+    ]
+    ran = subprocess.run(
+        [*command, "--points", "10"], cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
+    )
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 0, said
+    assert re.search(r"what happened: .*(kill|stop|slow) (python|executor|host)", said), said
+    assert "Exception" not in said
+
+
+def test_a_driver_may_be_killed_at_any_point() -> None:
+    assert kill_drivers(2, seed=4) is None
