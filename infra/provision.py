@@ -86,6 +86,8 @@ class Setup:
     def prepare(self, node: Node, *, mount: bool = True) -> Prepared:
         """Log in, install and, if ``mount``, mount the disks. Raises HostError, SetupError."""
         member = self._log_in(node)
+        if self.spec.repair:
+            _require_sound(member)
         self._install(member)
         machine = _twice(lambda: service.machine(member.host))
         if not mount:
@@ -175,6 +177,18 @@ def set_up(setup: Setup, nodes: Sequence[Node]) -> service.Health:
     for node in nodes:
         setup.emit(NodeProgress(node=node.name, phase=READY))
     return health
+
+
+def _require_sound(member: Member) -> None:
+    """Raises SetupError if a disk that Spark was told to spill to is dead, full or not there any more.
+
+    The plan of its disks would go on with those that are left.
+    """
+    conf = quote(str(member.host.root / gate.SPARK_ENVIRONMENT))
+    if member.host.run(f"test -e {conf}", timeout_seconds=30, check=False).exit_status == 0:
+        wrong = gate.disks(member.host, member.name)
+        if wrong:
+            raise SetupError("; ".join(one.said for one in wrong))
 
 
 def _copy_scripts(host: Host, folder: PurePosixPath) -> None:

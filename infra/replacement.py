@@ -11,7 +11,7 @@ from collections.abc import Collection
 from infra.cloud import Cloud, Cluster
 from infra.ec2 import keys, nodes
 from infra.ec2.nodes import Node
-from infra.errors import HostsFailed, InfraError, SetupError, shorten
+from infra.errors import HostRefused, HostsFailed, HostUnreachable, InfraError, SetupError, shorten
 from infra.events import Emit, NodeReplaced, Note
 from infra.undo import end
 
@@ -35,8 +35,9 @@ def candidates(error: SetupError, cluster: Cluster, *, kept: Collection[str], mo
 def discard(cloud: Cloud, name: str, failed: Collection[Node], error: SetupError, emit: Emit) -> None:
     """End the nodes and forget the keys they showed: their addresses may be given to others."""
     for node in failed:
-        emit(NodeReplaced(node=node.name, id=node.id, why=_reason(error, node)))
-        console = _console(cloud, node)
+        cause = _cause(error, node)
+        emit(NodeReplaced(node=node.name, id=node.id, why=shorten(str(cause), 200)))
+        console = _console(cloud, node) if isinstance(cause, HostUnreachable | HostRefused) else ""
         if console:
             emit(Note(text=f"the end of {node.name}'s console:\n{console}"))
     end(cloud, name, {node.id for node in failed})
@@ -44,9 +45,8 @@ def discard(cloud: Cloud, name: str, failed: Collection[Node], error: SetupError
     keys.forget_hosts(cloud.home, cloud.region.name, name, addresses)
 
 
-def _reason(error: SetupError, node: Node) -> str:
-    cause: Exception = error.failures.get(node.name, error) if isinstance(error, HostsFailed) else error
-    return shorten(str(cause), 200)
+def _cause(error: SetupError, node: Node) -> Exception:
+    return error.failures.get(node.name, error) if isinstance(error, HostsFailed) else error
 
 
 def _console(cloud: Cloud, node: Node) -> str:

@@ -9,6 +9,7 @@ Everything listens on the private address. Who talks to it must know the cluster
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -111,10 +112,13 @@ def start(host: Host, unit: str, config: NodeConfig) -> None:
     """Install and start ``unit``; it starts again at each boot.
 
     One that runs goes on, with all that runs on it, unless it would have to be started differently now: with
-    another master, after the first was lost.
+    another master, after the first was lost, or with other disks.
     """
+    values = _values(host, config)
+    environment = hashlib.sha256(_environment(values).encode()).hexdigest()[:16]
     text = bootstrap.render(
-        (bootstrap.AMI / f"systemd/{unit}.service.template").read_text(), _values(host, config)
+        (bootstrap.AMI / f"systemd/{unit}.service.template").read_text(),
+        {**values, "ENVIRONMENT": environment},
     )
     draft, file = host.root / CONF / f"{unit}.service", host.root / f"etc/systemd/system/{unit}.service"
     write_text(host, draft, text)
@@ -125,6 +129,10 @@ def start(host: Host, unit: str, config: NodeConfig) -> None:
         f" && sudo systemctl enable {unit} && sudo systemctl restart {unit}; fi",
         timeout_seconds=60,
     )
+
+
+def _environment(values: Mapping[str, object]) -> str:
+    return bootstrap.render((bootstrap.AMI / "spark/spark-env.sh.template").read_text(), values)
 
 
 def stop(host: Host, unit: str) -> None:

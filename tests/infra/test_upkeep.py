@@ -107,7 +107,11 @@ def test_repair_replaces_who_fails_and_who_is_gone_and_nobody_else(
     assert found.master is not None
     assert found.master.id == there.master.id
     assert [node.id == first.id for node in found.workers] == [True, False]
-    nodes.terminate(simulated.region, [found.workers[1].id])
+    hosts.happen = {found.workers[1].id: dead_disk}  # which no plan of disks would notice
+    assert run("repair", there.name)[0] == 0
+    again = cluster.find(simulated, there.name)
+    assert [node.id in {first.id, found.workers[1].id} for node in again.workers] == [True, False]
+    nodes.terminate(simulated.region, [again.workers[1].id])
     assert run("repair", there.name)[0] == 0
     assert alive(simulated, there.name) == ["master", "worker-1", "worker-2"]
 
