@@ -26,6 +26,7 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from infra.errors import UsageError
+from infra.local import refusals
 from infra.local.calls import Call
 from infra.local.control import CONTROL_PATH
 from infra.local.faults import SERVER_CODES, Fault
@@ -144,7 +145,8 @@ class Front:
 
     def _consistent_work(self, environ: dict[str, Any], body: bytes, call: Call) -> Answer:
         """As soon as what the call names can be found."""
-        refusal = self._cloud.consistency.refusal(call.parameters)
+        malformed = refusals.of_ids(call.parameters) if call.service == "ec2" else None
+        refusal = malformed or self._cloud.consistency.refusal(call.parameters)
         if refusal is not None:
             return _error(400, *refusal, call)
         answer = self._work(environ, body, call)
@@ -165,6 +167,8 @@ class Front:
             with self._cloud.lock:
                 content = b"".join(self._aws(environ, start))
         except NotImplementedError as error:
+            if refusal := refusals.of_filter(error):
+                return _error(400, *refusal, call)
             missing = f"The simulated cloud cannot do this {call.service}:{call.action}: {error}"
             return _error(400, "InvalidAction", missing, call)
         except Exception as error:

@@ -31,8 +31,18 @@ from infra.local.specification import (
 NO_STORE: dict[str, Any] = {"Disks": []}
 
 
-def make(backend: Any, spec: LaunchSpec, count: int, *, fleet_id: str | None = None) -> Any:
-    """A reservation of ``count`` new instances, booting. The pool was asked before."""
+def make(
+    backend: Any,
+    spec: LaunchSpec,
+    count: int,
+    *,
+    fleet_id: str | None = None,
+    request: spot.SpotRequest | None = None,
+) -> Any:
+    """A reservation of ``count`` new instances, booting. The pool was asked before.
+
+    A spot instance is that of ``request``, or gets a request of its own.
+    """
     reservation = _reserve(backend, spec, count)
     for index, instance in enumerate(reservation.instances):
         instance.ami_launch_index = index
@@ -44,7 +54,9 @@ def make(backend: Any, spec: LaunchSpec, count: int, *, fleet_id: str | None = N
             interface.delete_on_termination = True
             interface.add_tags(dict(spec.tags.get("network-interface", {})))
         instance.spot_instance_request_id = None
-        if spec.is_spot:
+        if request is not None:
+            request.fulfil(instance)
+        elif spec.is_spot:
             spot.request_for(instance, spec.max_price, spec.tags.get("spot-instances-request", {}), fleet_id)
         machine = patch.cloud.machine_for(_facts(instance, spec))
         _show_disks(instance, machine)

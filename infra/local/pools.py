@@ -81,12 +81,16 @@ class Pools:
 
     def available(self, pool: Pool, wanted: int, *, at_least: int) -> int:
         """How many of ``wanted`` the pool and the quota allow. Raises if that is less than ``at_least``."""
-        self.quotas.check(pool.instance_type, pool.purchase, at_least, self._running(pool.region))
+        self.check_quota(pool, at_least)
         free = self.free(pool)
         count = wanted if free is None else min(wanted, free)
         if count < at_least or count == 0:
             raise EC2ClientError("InsufficientInstanceCapacity", no_capacity(pool))
         return min(count, self.quotas.room(pool.instance_type, pool.purchase, self._running(pool.region)))
+
+    def check_quota(self, pool: Pool, count: int) -> None:
+        """Raises VcpuLimitExceeded or MaxSpotInstanceCountExceeded."""
+        self.quotas.check(pool.instance_type, pool.purchase, count, self._running(pool.region))
 
     def take(self, pool: Pool, count: int) -> None:
         self._taken[pool] += count

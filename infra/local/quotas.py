@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from moto.core.exceptions import JsonRESTError
 from moto.ec2.exceptions import EC2ClientError
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
@@ -140,3 +143,33 @@ def get_aws_default_service_quota(_original: Original, response: Any) -> str:
     return json.dumps(
         {"Quota": response.backend.get_service_quota(wanted["ServiceCode"], wanted["QuotaCode"])}
     )
+
+
+@patch.add(ServiceQuotasResponse, "request_service_quota_increase", why="not in moto")
+def request_service_quota_increase(_original: Original, response: Any) -> str:
+    """Granted at once, as a small one is by AWS within minutes."""
+    wanted = json.loads(response.body)
+    code, value = str(wanted["QuotaCode"]), float(wanted["DesiredValue"])
+    described = response.backend.get_service_quota(wanted["ServiceCode"], code)
+    if value <= described["Value"]:
+        raise IllegalArgumentError(
+            f"The quota value that you requested is not greater than the current one: {described['Value']:g}."
+        )
+    patch.cloud.pools.quotas.change({code: value})
+    kept = ("ServiceCode", "ServiceName", "QuotaCode", "QuotaName", "QuotaArn", "Unit", "GlobalQuota")
+    request = {
+        "Id": uuid.uuid4().hex,
+        "DesiredValue": value,
+        "Status": "APPROVED",
+        "Created": time.time(),
+        "LastUpdated": time.time(),
+        **{name: described[name] for name in kept},
+    }
+    return json.dumps({"RequestedQuota": request})
+
+
+class IllegalArgumentError(JsonRESTError):
+    """An increase that is none."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("IllegalArgumentException", message)

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 import moto.ec2.models
 from moto.ec2.models import EC2Backend
 
-from infra.local import fleet, instances, lookups, placement, saved, tokens, volumes  # noqa: F401 - each registers its patches
+from infra.local import (  # noqa: F401 - each registers its patches
+    fleet,
+    instances,
+    lookups,
+    placement,
+    refusals,
+    saved,
+    spot_requests,
+    tokens,
+    volumes,
+)
 from infra.local.calls import Calls
 from infra.local.clock import Clock
 from infra.local.consistency import Consistency

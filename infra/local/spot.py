@@ -9,7 +9,6 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
-from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.responses import EC2Response
@@ -18,6 +17,7 @@ from moto.ec2.utils import random_spot_request_id
 
 from infra.local.patches import Original, patch
 from infra.local.pools import SPOT, Pool, zones_with
+from infra.local.prices import on_demand_price
 
 HISTORY_STEP = timedelta(hours=6)
 HISTORY_LENGTH = timedelta(days=90)
@@ -25,39 +25,50 @@ MOST_ROWS = 1000  # of one answer, as EC2's
 
 
 class SpotRequest(TaggedEC2Resource):
-    """A one-time request that was fulfilled at once, as RunInstances and CreateFleet make them."""
+    """A one-time request: open until there is an instance for it, which may be at once."""
 
     def __init__(
-        self, instance: Any, max_price: float | None, tags: Mapping[str, str], fleet_id: str | None
+        self,
+        backend: Any,
+        parameters: Mapping[str, Any],  # as of RunInstances; the answer shows some of them
+        max_price: float | None,
+        tags: Mapping[str, str],
+        fleet_id: str | None = None,
     ) -> None:
-        self.ec2_backend = instance.ec2_backend
+        self.ec2_backend = backend
         self.id = random_spot_request_id()
-        self.instance = instance
-        self.instance_id = instance.id
+        self.instance: Any = None
+        self.instance_id: str | None = None
         self.spot_instance_request_id = self.id
         self.spot_fleet_id = fleet_id
-        self.state = "active"
+        self.parameters, self.max_price = parameters, max_price
+        self.state = "open"
         self.status: dict[str, Any] = {}
-        self.set_status("fulfilled", "Your Spot request is fulfilled.")
+        self.set_status("pending-evaluation", "Your Spot request has been submitted for review.")
         self.type = "one-time"
         self.product_description = "Linux/UNIX"
         self.instance_interruption_behavior = "terminate"
         self.create_time = utcnow()
-        self.launched_availability_zone = instance.placement.zone
-        pool = Pool(instance.instance_type, instance.placement.zone, SPOT)
-        self.spot_price = f"{max_price if max_price is not None else patch.cloud.pools.price(pool):.6f}"
-        self.launch_specification = {
-            "ImageId": instance.image_id,
-            "InstanceType": instance.instance_type,
-            "KeyName": instance.key_name,
-            "SubnetId": instance.subnet_id,
-            "SecurityGroups": [
-                {"GroupId": group.id, "GroupName": group.name} for group in instance.security_groups
-            ],
-            "Placement": {"AvailabilityZone": instance.placement.zone},
-        }
+        self.valid_until: datetime | None = None
+        self.launched_availability_zone: str | None = None
+        cap = max_price if max_price is not None else on_demand_price(parameters["InstanceType"])
+        self.spot_price = f"{cap:.6f}"
+        shown = ("ImageId", "InstanceType", "KeyName", "SubnetId", "Placement")
+        self.launch_specification = {name: parameters[name] for name in shown if parameters.get(name)}
         self.launch_spec = None
         self.add_tags(dict(tags))
+
+    def fulfil(self, instance: Any) -> None:
+        """Let the request and its instance know of each other."""
+        self.instance, self.instance_id = instance, instance.id
+        self.launched_availability_zone = instance.placement.zone
+        self.launch_specification["SecurityGroups"] = [
+            {"GroupId": group.id, "GroupName": group.name} for group in instance.security_groups
+        ]
+        self.state = "active"
+        self.set_status("fulfilled", "Your Spot request is fulfilled.")
+        instance.spot_instance_request_id = self.id
+        instance.lifecycle = "spot"
 
     def set_status(self, code: str, message: str) -> None:
         self.status = {"Code": code, "Message": message, "UpdateTime": utcnow()}
@@ -73,7 +84,9 @@ class SpotRequest(TaggedEC2Resource):
             "spot-instance-request-id": self.id,
             "instance-id": self.instance_id,
             "type": self.type,
-            "launch.instance-type": self.instance.instance_type,
+            "launch.instance-type": self.launch_specification["InstanceType"],
+            "launch.image-id": self.launch_specification.get("ImageId"),
+            "spot-price": self.spot_price,
             "launched-availability-zone": self.launched_availability_zone,
         }
         if filter_name in known:
@@ -84,11 +97,17 @@ class SpotRequest(TaggedEC2Resource):
 def request_for(
     instance: Any, max_price: float | None, tags: Mapping[str, str], fleet_id: str | None = None
 ) -> SpotRequest:
-    """Make the request of a spot instance, and let each know of the other."""
-    request = SpotRequest(instance, max_price, tags, fleet_id)
+    """The request behind a spot instance of RunInstances or CreateFleet."""
+    parameters = {
+        "ImageId": instance.image_id,
+        "InstanceType": instance.instance_type,
+        "KeyName": instance.key_name,
+        "SubnetId": instance.subnet_id,
+        "Placement": {"AvailabilityZone": instance.placement.zone},
+    }
+    request = SpotRequest(instance.ec2_backend, parameters, max_price, tags, fleet_id)
     instance.ec2_backend.spot_instance_requests[request.id] = request
-    instance.spot_instance_request_id = request.id
-    instance.lifecycle = "spot"
+    request.fulfil(instance)
     return request
 
 
@@ -98,35 +117,6 @@ def request_of(instance: Any) -> SpotRequest | None:
         getattr(instance, "spot_instance_request_id", None)
     )
     return request if isinstance(request, SpotRequest) else None
-
-
-@patch(SpotInstances, "cancel_spot_instance_requests", why="unknown ids are errors; the instance runs on")
-def cancel_spot_instance_requests(_original: Original, response: Any) -> ActionResult:
-    ids = response._get_param("SpotInstanceRequestIds", [])
-    response.error_on_dryrun()
-    known = response.ec2_backend.spot_instance_requests
-    for one in ids:
-        if one not in known:
-            raise EC2ClientError(
-                "InvalidSpotInstanceRequestID.NotFound",
-                f"The spot instance request ID '{one}' does not exist",
-            )
-    for one in ids:
-        known[one].state = "cancelled"
-        if isinstance(known[one], SpotRequest):
-            known[one].set_status("request-canceled-and-instance-running", "The request was canceled.")
-    return ActionResult(
-        {"CancelledSpotInstanceRequests": [{"SpotInstanceRequestId": i, "State": "cancelled"} for i in ids]}
-    )
-
-
-@patch(SpotInstances, "request_spot_instances", why="moto's would make instances without a host")
-def request_spot_instances(_original: Original, _response: Any) -> ActionResult:
-    raise EC2ClientError(
-        "UnsupportedOperation",
-        "This simulated cloud has no RequestSpotInstances, which AWS discourages; use CreateFleet or "
-        "RunInstances.",
-    )
 
 
 @patch(SpotInstances, "describe_spot_price_history", why="prices of the scenario, moving a little over time")
@@ -159,8 +149,8 @@ def _spot_pools(region: str, types: set[str], zones: set[str]) -> list[Pool]:
 def _history(pool: Pool, start: datetime | None, end: datetime | None) -> list[dict[str, Any]]:
     """The price at each change between two moments, newest first, with the one in force at ``start``."""
     now = datetime.now(UTC)  # not the simulation's: who asks names moments of the real time
-    last = min(_aware(end), now) if end else now
-    first = max(_aware(start), now - HISTORY_LENGTH) if start else now
+    last = min(aware(end), now) if end else now
+    first = max(aware(start), now - HISTORY_LENGTH) if start else now
     moments = []
     step = int(last.timestamp() // HISTORY_STEP.total_seconds())
     while True:
@@ -186,7 +176,8 @@ def _row(pool: Pool, moment: datetime, *, is_current: bool) -> dict[str, Any]:
     }
 
 
-def _aware(moment: datetime | str) -> datetime:
+def aware(moment: datetime | str) -> datetime:
+    """A moment of a request, which moto may give as text, or without its zone."""
     parsed = datetime.fromisoformat(moment.replace("Z", "+00:00")) if isinstance(moment, str) else moment
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 

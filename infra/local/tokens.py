@@ -16,6 +16,7 @@ from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.ec2.responses.launch_templates import LaunchTemplates
 
 from infra.local.patches import Original, patch
+from infra.local.specification import VOLUME_TYPES
 
 CAPACITY_CODES = {"InsufficientInstanceCapacity", "SpotMaxPriceTooLow", "MaxSpotInstanceCountExceeded"}
 NOT_COMPARED = {"ClientToken", "DryRun"}
@@ -64,11 +65,21 @@ def fingerprint(parameters: dict[str, Any]) -> str:
 )
 def create_volume(original: Original, response: Any) -> Any:
     def work() -> Any:
+        _check_volume(response)
         result = original(response)
         patch.cloud.disks.make(result.result)
         return result
 
     return patch.cloud.tokens.once(response, "CreateVolume", work)
+
+
+def _check_volume(response: Any) -> None:
+    zone, kind = response._get_param("AvailabilityZone"), response._get_param("VolumeType") or "gp2"
+    known = [one.name for one in response.ec2_backend.zones.get(response.region, [])]
+    if zone not in known:
+        raise EC2ClientError("InvalidZone.NotFound", f"The zone '{zone}' does not exist.")
+    if kind not in VOLUME_TYPES:
+        raise EC2ClientError("UnknownVolumeType", f"Unsupported volume type '{kind}' for volume creation.")
 
 
 @patch(LaunchTemplates, "create_launch_template", why="a client token makes the call idempotent")

@@ -30,6 +30,7 @@ adds EC2Response.describe_placement_groups
 adds EC2Response.get_spot_placement_scores
 adds ServiceQuotasResponse.get_aws_default_service_quota
 adds ServiceQuotasResponse.list_service_quotas
+adds ServiceQuotasResponse.request_service_quota_increase
 replaces AmiBackend.create_image
 replaces AmiBackend.deregister_image
 replaces AmisResponse.copy_image
@@ -49,12 +50,15 @@ replaces Instance.stop
 replaces Instance.terminate
 replaces InstanceBackend.get_instance
 replaces InstanceResponse.run_instances
+replaces ElasticBlockStore.describe_volumes
 replaces LaunchTemplates.create_launch_template
+replaces LaunchTemplates.delete_launch_template
 replaces ParameterDict._check_loading_status
 replaces SecurityGroupBackend.delete_security_group
 replaces ServiceQuotasBackend.get_service_quota
 replaces ServiceQuotasBackend.list_aws_default_service_quotas
 replaces SpotInstances.cancel_spot_instance_requests
+replaces SpotInstances.describe_spot_instance_requests
 replaces SpotInstances.describe_spot_price_history
 replaces SpotInstances.request_spot_instances
 replaces TaggedEC2Resource.get_tags

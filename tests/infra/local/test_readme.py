@@ -33,7 +33,7 @@ def test_the_scenario_in_the_readme_is_one(tmp_path: Path) -> None:
     path.write_text(blocks("yaml")[0])
     scenario = Scenario.read(path)
     assert scenario.hosts == "none"
-    assert [fault.kind for fault in scenario.faults] == ["lost", "throttle", "error"]
+    assert [fault.kind for fault in scenario.faults] == ["lost", "throttle", "error", "signal"]
 
 
 @pytest.mark.slow

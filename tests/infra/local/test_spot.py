@@ -94,7 +94,3 @@ def test_scores_follow_the_capacity_left(cloud: LocalCloud, ec2: Any) -> None:
     full = ec2.get_spot_placement_scores(InstanceTypes=["g5.xlarge"], **asked)["SpotPlacementScores"]
     assert {row["Score"] for row in full} == {9}
     assert all(row["AvailabilityZoneId"].startswith("use1-az") for row in full)
-
-
-def test_requesting_spot_instances_the_old_way_is_refused(ec2: Any) -> None:
-    assert code_of(lambda: ec2.request_spot_instances(InstanceCount=1)) == "UnsupportedOperation"

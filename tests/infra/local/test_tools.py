@@ -1,11 +1,8 @@
-"""Stand-ins on a host, and the AWS CLI against the endpoint: tools as their users call them."""
+"""Stand-ins on a host: tools as their users call them."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from typing import Any
 
 import pytest
@@ -142,25 +139,3 @@ def test_a_shutdown_can_be_planned_and_taken_back(hosts_ec2: Any, host: ProcessH
     say(host, f"kill -0 {pending}")
     say(host, "sudo shutdown -c")
     say(host, f"kill -0 {pending}", status=1)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("aws") is None, reason="the AWS CLI is not installed")
-def test_the_aws_cli_works_with_the_environment_of_the_cloud(cloud: LocalCloud, ec2: Any) -> None:
-    environment = {**{k: v for k, v in os.environ.items() if not k.startswith("AWS_")}, **cloud.environment}
-
-    def aws(*words: str) -> Any:
-        said = subprocess.run(
-            ["aws", *words, "--output", "json"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert said.returncode == 0, said.stderr
-        return json.loads(said.stdout)
-
-    made = aws("ec2", "run-instances", "--image-id", "ami-0d1a51a51a51a2204", "--instance-type", "g6.xlarge")
-    found = aws("ec2", "describe-instances", "--instance-ids", made["Instances"][0]["InstanceId"])
-    assert found["Reservations"][0]["Instances"][0]["InstanceType"] == "g6.xlarge"
