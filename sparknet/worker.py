@@ -9,6 +9,7 @@ of (seed, shard, step): where a worker runs, and after whom, changes nothing.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ class Recipe:
     """How to build workers that differ in their shard alone; must pickle if it is to go to a cluster.
 
     ``replica`` builds the net and its optimiser; it is called with torch seeded by ``seed``, so all start
-    alike.
+    alike. ``deterministic`` has GPUs compute the same numbers every time, and torch raise RuntimeError where
+    it knows no way to; on CPUs they always are. It is for the whole process, and for good.
     """
 
     replica: Callable[[], Replica]
@@ -45,19 +47,25 @@ class Recipe:
     test_transform: Transform | None = None
     sampling: str = "window"
     seed: int = 0
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"the batch size is {self.batch_size}: at least 1 is needed")
 
     def build(self) -> Replica:
+        if self.deterministic:
+            # cuBLAS has a choice of algorithms unless its memory is laid out beforehand
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return self.replica()
 
-    def worker(self, number: int, shard: Examples) -> Worker:
-        """The worker of shard ``number``; one without records can only test."""
-        return Worker(self.build(), shard, self, number)
+    def worker(self, number: int, shard: Examples, replica: Replica | None = None) -> Worker:
+        """The worker of shard ``number``, of a ``replica`` that has been built already or of a new one; one
+        without records can only test."""
+        return Worker(replica or self.build(), shard, self, number)
 
     def slices(self, records: int) -> list[slice]:
         """Cut a test set into whole test batches, the same whoever scores them."""

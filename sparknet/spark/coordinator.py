@@ -87,6 +87,11 @@ class Coordinator:
             pass
         return tuple(member.who for member in self._members.all)
 
+    @property
+    def numbers(self) -> frozenset[int]:
+        """The partitions that have a worker of their own, as far as is known."""
+        return frozenset(member.who.partition for member in self._members.all)
+
     def train(self, weights: Weights, order: Order) -> Gathered:
         """One round. If every worker of it is lost, it begins again with those that come in their place.
 

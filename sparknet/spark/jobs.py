@@ -10,8 +10,10 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -44,47 +46,68 @@ class Jobs:
         self._context = spark.sparkContext
         self._run = _runner(data, assignment, shape)
         self._ended = ended
-        self._group = f"sparknet-{uuid.uuid4()}"
-        self._threads: list[InheritableThread] = []
+        self._jobs: list[Job] = []
         self._preparing = threading.Lock()
 
     def submit(self, partitions: Sequence[int]) -> None:
         """Start a task for each of these partitions, as soon as there is a slot for it."""
-        thread = InheritableThread(target=self._hold, args=(list(partitions),), daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        job = Job(group=f"sparknet-{uuid.uuid4()}", partitions=frozenset(partitions))
+        job.thread = InheritableThread(target=self._hold, args=(job,), daemon=True)
+        self._jobs.append(job)
+        job.thread.start()
+
+    def withdraw(self, here: Collection[int]) -> None:
+        """Cancel the jobs that wait for a slot, none of their workers being ``here``."""
+        for job in self._jobs:
+            if job.alive and job.partitions.isdisjoint(here):
+                quietly(partial(self._context.cancelJobGroup, job.group))
 
     @property
     def alive(self) -> bool:
-        return any(thread.is_alive() for thread in self._threads)
+        return any(job.alive for job in self._jobs)
 
     def join(self, seconds: float) -> None:
         """Wait for all jobs to end by themselves."""
         deadline = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for job in self._jobs:
+            if job.thread:
+                job.thread.join(max(0.0, deadline - time.monotonic()))
 
     def cancel(self, seconds: float) -> None:
         """End all jobs; a stopped SparkContext is no hindrance."""
         deadline = time.monotonic() + seconds
         while self.alive and time.monotonic() < deadline:
             # again and again: a job that was on its way to Spark is not there to be cancelled
-            quietly(lambda: self._context.cancelJobGroup(self._group))
+            for job in self._jobs:
+                if job.alive:
+                    quietly(partial(self._context.cancelJobGroup, job.group))
             self.join(0.5)
 
-    def _hold(self, partitions: list[int]) -> None:
+    def _hold(self, job: Job) -> None:
         """A job's thread."""
         try:
-            self._context.setJobGroup(self._group, "SparkNet workers", interruptOnCancel=True)
+            self._context.setJobGroup(job.group, "SparkNet workers", interruptOnCancel=True)
             with self._preparing:  # the stages before the last are run by whoever comes first
                 run = self._run()
-            run(partitions)
+            run(sorted(job.partitions))
         except Exception as error:  # noqa: BLE001 - whoever waits for the workers is told, whatever it was
             self._ended(_first_line(error))
         else:
-            others = [thread for thread in self._threads if thread is not threading.current_thread()]
-            if not any(thread.is_alive() for thread in others):
+            if not any(other.alive for other in self._jobs if other is not job):
                 self._ended("all tasks finished")
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """One Spark job and the thread that waits for its end."""
+
+    group: str
+    partitions: frozenset[int]
+    thread: InheritableThread | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.thread is not None and bool(self.thread.is_alive())
 
 
 def quietly(action: Callable[[], object]) -> None:

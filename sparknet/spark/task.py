@@ -12,11 +12,13 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from pyspark import TaskContext
 
 from sparknet.data import Examples
@@ -200,11 +202,15 @@ class Service:
                     return
 
     def _built(self) -> Worker:
-        try:
-            examples = self._drain()
-        except (OSError, EOFError) as error:
-            raise TrainingError(f"partition {self.who.partition} could not be read: {error}") from error
-        return self.assignment.recipe.worker(self.who.partition, examples)
+        """The net is built while the data is on its way."""
+        recipe, number = self.assignment.recipe, self.who.partition
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sparknet-drain") as thread:
+            draining = thread.submit(self._drain)
+            replica = recipe.build()
+            try:
+                return recipe.worker(number, draining.result(), replica)
+            except (OSError, EOFError) as error:
+                raise TrainingError(f"partition {number} could not be read: {error}") from error
 
     def _train(self, channel: Channel, worker: Worker, uplink: Uplink, frame: Frame) -> None:
         note = dict(frame.note)
@@ -294,7 +300,17 @@ def _room(assignment: Assignment, context: TaskContext) -> Room:
 
 
 def _choose_gpu(context: TaskContext) -> None:
-    """Show this process the GPU that Spark gave the task, and no other."""
+    """Show this process the GPU that Spark gave the task, and no other.
+
+    Without GPUs among Spark's resources it sees what the machine has. Raises TrainingError in a process that
+    computes on another one since an earlier task: Spark starts the task again, in a new process.
+    """
     gpus = context.resources().get("gpu")
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus.addresses)
+    if not gpus:
+        return
+    given, seen = ",".join(gpus.addresses), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.cuda.is_initialized() and seen != given:
+        raise TrainingError(
+            f"this process computes on GPU {seen or 'unknown'} and was given {given}: another must take over"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = given

@@ -168,6 +168,7 @@ class SparkWorkers:
         if self._closed:
             return
         self._closed = True
+        self._jobs.withdraw(self._coordinator.numbers)  # or they would take the slots that become free now
         complete = self._coordinator.close()
         # a partition without its worker would be tried again and again, and find the door shut
         for_traces = _TRACES_SECONDS if self._profile else 0
