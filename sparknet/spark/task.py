@@ -18,17 +18,16 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from pyspark import TaskContext
 
 from sparknet.data import Examples
-from sparknet.data.growing import Room, spill_folder
-from sparknet.data.memory import share_of_memory
+from sparknet.data.growing import Room
 from sparknet.data.parking import Parking
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
 from sparknet.spark.averager import Averager
 from sparknet.spark.exchange import NOTHING, Channel, Frame, Kind, raw
 from sparknet.spark.handshake import Identity, introduce
+from sparknet.spark.machine import choose_gpu, room_for
 from sparknet.spark.members import Deadlines
 from sparknet.spark.peers import Peers
 from sparknet.spark.profile import Profile
@@ -87,14 +86,14 @@ def work(assignment: Assignment, drain: Callable[[Room], Examples]) -> None:
     context = TaskContext.get()
     if context is None:
         raise TrainingError("there is no Spark task here: this function is for executors")
-    _choose_gpu(context)
+    choose_gpu(context)
     who = Identity(
         partition=context.partitionId(),
         attempt=context.taskAttemptId(),
         host=socket.gethostname(),
         pid=os.getpid(),
     )
-    room = _room(assignment, context)
+    room = room_for(context, assignment.memory_bytes)
     service = Service(assignment, who, lambda: drain(room))
     service.run()
     if assignment.profile:
@@ -287,30 +286,3 @@ class Service:
 
 def _holding(worker: Worker) -> dict[str, dict[str, int]]:
     return {"shards": {str(shard): lease.records for shard, lease in worker.leases.items()}}
-
-
-def _room(assignment: Assignment, context: TaskContext) -> Room:
-    """As many tasks as there are cores for may share this machine."""
-    tasks = (os.cpu_count() or 1) // context.cpus()
-    memory = assignment.memory_bytes
-    return Room(
-        memory_bytes=share_of_memory(tasks) if memory is None else memory,
-        folder=spill_folder(),
-    )
-
-
-def _choose_gpu(context: TaskContext) -> None:
-    """Show this process the GPU that Spark gave the task, and no other.
-
-    Without GPUs among Spark's resources it sees what the machine has. Raises TrainingError in a process that
-    computes on another one since an earlier task: Spark starts the task again, in a new process.
-    """
-    gpus = context.resources().get("gpu")
-    if not gpus:
-        return
-    given, seen = ",".join(gpus.addresses), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if torch.cuda.is_initialized() and seen != given:
-        raise TrainingError(
-            f"this process computes on GPU {seen or 'unknown'} and was given {given}: another must take over"
-        )
-    os.environ["CUDA_VISIBLE_DEVICES"] = given

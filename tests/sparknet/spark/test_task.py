@@ -13,7 +13,8 @@ import torch
 
 from sparknet.errors import ModelError, TrainingError
 from sparknet.replica import TorchReplica
-from sparknet.spark.task import Service, _choose_gpu, _room
+from sparknet.spark.machine import choose_gpu, room_for
+from sparknet.spark.task import Service
 from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe
 from tests.sparknet.spark.crew import Crew
 
@@ -30,23 +31,23 @@ def _devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_task_sees_the_gpu_that_spark_gave_it() -> None:
-    _choose_gpu(context(["3"]))
+    choose_gpu(context(["3"]))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-    _choose_gpu(context(["0", "1"]))
+    choose_gpu(context(["0", "1"]))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 def test_without_gpus_among_the_resources_the_machine_is_left_as_it_is() -> None:
-    _choose_gpu(context())
+    choose_gpu(context())
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
 
 
 def test_a_process_that_computes_on_another_gpu_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python worker that Spark uses again: CUDA does not look at the variable twice."""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    _choose_gpu(context(["7"]))
+    choose_gpu(context(["7"]))
     with pytest.raises(TrainingError, match="computes on GPU 7 and was given 3"):
-        _choose_gpu(context(["3"]))
+        choose_gpu(context(["3"]))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
 
 
@@ -57,10 +58,10 @@ def test_memory_is_shared_by_as_many_tasks_as_there_are_cores_for(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.setattr("sparknet.data.memory.available", lambda root: 1 << 30)
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
-    room = _room(SimpleNamespace(memory_bytes=None), context(cpus=cpus))  # type: ignore[arg-type]
+    room = room_for(context(cpus=cpus), None)
     assert room.memory_bytes == (1 << 30) // tasks // 2
     assert room.folder == tmp_path
-    told = _room(SimpleNamespace(memory_bytes=12), context())  # type: ignore[arg-type]
+    told = room_for(context(), 12)
     assert told.memory_bytes == 12
 
 
