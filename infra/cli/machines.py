@@ -29,21 +29,22 @@ YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @options.decorate(options.CLUSTER)
 @options.decorate(options.OF_SPARK_EC2)
 @click.option("--dry-run", is_flag=True, help="Only show what would be made, as `plan` does.")
-def launch(where: Site, dry_run: bool, **values: Any) -> int:
+@options.JSON
+def launch(where: Site, dry_run: bool, as_json: bool, **values: Any) -> int:
     """Make a cluster: a master and -s workers, with Spark running on them.
 
     Run again, it goes on where it was interrupted, and brings a ready cluster to another -s. What a failed or
     interrupted launch made is removed.
     """
     if dry_run:
-        return _plan(where, values, as_json=False)
+        return _plan(where, values, as_json=as_json)
     wanted = _wanted(where, values)
     with launching(where):
-        bring_up(where, wanted)
+        bring_up(where, wanted, as_json=as_json)
     return 0
 
 
-def bring_up(where: Site, wanted: ClusterSpec) -> None:
+def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None:
     """Launch, and tell how long it took and what comes next."""
     from infra import cluster
 
@@ -58,6 +59,9 @@ def bring_up(where: Site, wanted: ClusterSpec) -> None:
             _close_if_empty(where, cloud)
         raise
     screen.timings()
+    if as_json:
+        show.print_json(made)
+        return
     seconds = time.monotonic() - screen.began
     workers = "1 worker" if len(made.workers) == 1 else f"{len(made.workers)} workers"
     click.echo(f"{made.name} is ready: a master and {workers} in {seconds:.0f} s.")
@@ -89,7 +93,7 @@ def _plan(where: Site, values: dict[str, Any], *, as_json: bool) -> int:
         with interrupts_held():
             _close_if_empty(where, cloud)
     if as_json:
-        show.print_json(found)
+        show.print_json(show.plan_values(found))
     else:
         click.echo(show.plan(found))
     return found.problems[0].exit_status if found.problems else 0

@@ -186,6 +186,17 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, default=_plain))
 
 
+def plan_values(found: Plan) -> dict[str, Any]:
+    """The plan for ``print_json``, with what follows from its values."""
+    quotas = [
+        {"code": line.need.code, **_plain(line.need), "used": line.used, "limit": line.limit}
+        | {"is_enough": line.is_enough}
+        for line in found.quotas
+    ]
+    problems = [{"message": str(one), "exit_status": one.exit_status} for one in found.problems]
+    return {**_plain(found), "quotas": quotas, "problems": problems, "worst_case": found.worst_case}
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: getattr(value, one.name) for one in fields(value)}

@@ -82,16 +82,23 @@ def jobs(where: Site, as_json: bool) -> None:
     show_default=True,
     help="So many of the last lines.",
 )
+@options.JSON
 @click.argument("job", required=False)
-def logs(where: Site, job: str | None, follow: bool, lines: int, output: Path | None) -> int:
+def logs(where: Site, job: str | None, follow: bool, lines: int, output: Path | None, as_json: bool) -> int:
     """Show what JOB says (by default the newest one); with --output, fetch what it left."""
     from infra import jobs as work
 
+    if as_json and (follow or output):
+        raise UsageError("--json shows what the job has said so far: leave out --follow and --output.")
     cloud = where.require()
     chosen = job or work.latest(cloud, where.name)
     if follow:
         return _attend(where, chosen, output)
-    click.echo(work.log(cloud, where.name, chosen, lines=lines), nl=False)
+    said = work.log(cloud, where.name, chosen, lines=lines)
+    if as_json:
+        show.print_json({"job": chosen, "lines": said.splitlines()})
+        return 0
+    click.echo(said, nl=False)
     if output:
         _fetch(where, chosen, output)
     return 0

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from infra.cli import command
+from infra.cli.site import Site
 from infra.cluster import Cloud
 from infra.ec2.region import Region
 from infra.local import LocalCloud, clean, open_cloud
 from infra.spec import ClusterSpec
 from tests.infra.hosts import ScriptedCluster
+
+#: The command in this process: its words in, its status, stdout and stderr out.
+Run = Callable[..., tuple[int, str, str]]
 
 QUOTAS = ("L-3819A6DF", "L-DB2E81BA", "L-34B43A08", "L-1216C47A")
 
@@ -54,6 +59,40 @@ def simulated(simulation: LocalCloud, tmp_path: Path) -> Iterator[Cloud]:
     simulation.control("POST", "capacity", [])
     simulation.control("POST", "spot_prices", [])
     simulation.control("POST", "quotas", dict.fromkeys(QUOTAS, 8192))
+
+
+@pytest.fixture
+def run(
+    simulated: Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Run:
+    """The command against the simulation, with hosts that run nothing."""
+    monkeypatch.setenv("SPARKNET_EC2_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(Site, "open", lambda _site, *_emit, start=False: simulated)
+    monkeypatch.setattr("infra.cli.machines._close_if_empty", lambda _where, _cloud: None)
+    monkeypatch.setattr("infra.cli.machines._tell_limits", lambda: None)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        status = command.run(list(words))
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return call
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """The command where no embedded cloud runs, and none is to be started."""
+    monkeypatch.setenv("SPARKNET_EC2_HOME", str(tmp_path / "home"))
+
+    def call(*words: str) -> tuple[int, str, str]:
+        status = command.run(list(words))
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return call
 
 
 @pytest.fixture

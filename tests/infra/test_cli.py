@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,42 +25,7 @@ from infra.ec2 import sweep
 from infra.errors import InfraError
 from infra.events import NodeProgress, Note, PhaseEnded, PhaseStarted, PoolAnswered, Removed, Retrying, ignore
 from infra.spec import ClusterSpec
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(
-    simulated: Cloud,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Run:
-    """The command against the simulation, with hosts that run nothing."""
-    monkeypatch.setenv("SPARKNET_EC2_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(Site, "open", lambda _site, *_emit, start=False: simulated)
-    monkeypatch.setattr("infra.cli.machines._close_if_empty", lambda _where, _cloud: None)
-    monkeypatch.setattr("infra.cli.machines._tell_limits", lambda: None)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        status = command.run(list(words))
-        told = capsys.readouterr()
-        return status, told.out, told.err
-
-    return call
-
-
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """The command where no embedded cloud runs, and none is to be started."""
-    monkeypatch.setenv("SPARKNET_EC2_HOME", str(tmp_path / "home"))
-
-    def call(*words: str) -> tuple[int, str, str]:
-        status = command.run(list(words))
-        told = capsys.readouterr()
-        return status, told.out, told.err
-
-    return call
+from tests.infra.conftest import Run
 
 
 def test_help_answers_at_once_and_loads_nothing_heavy() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from infra import cluster
 from infra.cluster import Cloud
-from infra.ec2 import nodes, sweep
+from infra.ec2 import images, nodes, sweep
 from infra.errors import CapacityError, CredentialsError, PriceTooLow, QuotaError, UsageError
 from infra.events import Event, Note, PoolAnswered, ignore
 from infra.local import LocalCloud
@@ -105,17 +105,47 @@ def test_a_maximum_below_the_spot_price_says_so(
     assert refused.value.exit_status == 5
 
 
+@pytest.mark.parametrize(
+    ("limits", "purchase", "says"),
+    [
+        ({"L-3819A6DF": 8}, Purchase(), "L-3819A6DF .* is 8, 12 are needed"),
+        ({"L-1216C47A": 1}, Purchase(), "L-1216C47A .* is 1, 2 are needed"),
+        (
+            {"L-3819A6DF": 8, "L-DB2E81BA": 8},
+            Purchase(fallback_on_demand=True),
+            "L-DB2E81BA .* is 8, 12 are needed",
+        ),
+    ],
+    ids=["of the workers", "of the master", "of both ways"],
+)
 def test_a_quota_that_is_too_small_ends_the_launch_before_anything_is_made(
+    simulation: LocalCloud,
+    simulated: Cloud,
+    spec: ClusterSpec,
+    limits: dict[str, float],
+    purchase: Purchase,
+    says: str,
+) -> None:
+    simulation.control("POST", "quotas", limits)
+    simulation.control("DELETE", "calls")
+    with pytest.raises(QuotaError, match=says) as failed:
+        cluster.launch(simulated, replace(spec, purchase=purchase), ignore)
+    assert failed.value.exit_status == 4
+    assert not any(call["changes"] for call in simulation.control("GET", "calls"))
+
+
+def test_what_runs_already_counts_against_the_quota(
     simulation: LocalCloud, simulated: Cloud, spec: ClusterSpec
 ) -> None:
-    simulation.control("POST", "quotas", {"L-3819A6DF": 8})
-    simulation.control("DELETE", "calls")
-    with pytest.raises(QuotaError, match="L-3819A6DF") as failed:
+    simulation.control("POST", "quotas", {"L-1216C47A": 3})
+    image = images.find(simulated.region, "").id
+    made = simulated.region.change(
+        "run_instances", ImageId=image, InstanceType="m6i.large", MinCount=1, MaxCount=1
+    )
+    assert made is not None
+    with pytest.raises(QuotaError, match="is 3, 2 are needed and 2 are in use"):
         cluster.launch(simulated, spec, ignore)
-    assert "12 are needed" in str(failed.value)
-    assert failed.value.exit_status == 4
-    made = [call["action"] for call in simulation.control("GET", "calls")]
-    assert not any(action.startswith(("Create", "Run", "Import", "Authorize")) for action in made)
+    nodes.terminate(simulated.region, [made["Instances"][0]["InstanceId"]])
 
 
 @pytest.mark.parametrize(
