@@ -1,14 +1,16 @@
 """What a training step of the Caffe path costs beside the same net written by hand in torch.
 
-    python -m tests.bench.caffe_speed [--nets lenet,cifar10_quick] [--threads 1,2] [--rounds 9] [--clock cpu]
+    ./run bench caffe_speed
+    python -m tests.bench.caffe_speed [--nets lenet,cifar10_quick] [--threads 1,2] [--rounds 9]
 
 A step is forward, backward and update (SGD with momentum and decay, Caffe's multipliers of rate and decay).
 Three programs take turns, one step each: the solver of this package; plain torch in its default layout; plain
 torch with channels last. The plain ones run `torch.optim.SGD(foreach=True)`, and before they are timed all
 three have made the same loss and the same gradients of the same weights. Times are medians; the last columns
-are what the Caffe path takes of the default layout's time, and of the better layout's. On a machine with
-other work use `--clock cpu` (CPU seconds), for two threads with OMP_WAIT_POLICY=passive in the
-environment, so that waiting for the other thread does not count; and compare within one row only.
+are what the Caffe path takes of the default layout's time and of the better layout's, by the wall clock and
+in CPU seconds: medians over the turns of the ratios within one. Other programs on the machine disturb the wall
+clock, and much less the CPU seconds; in those of two threads waiting for the other one counts, unless
+OMP_WAIT_POLICY=passive is in the environment.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from sparknet.caffe.solver import Solver
 from tests.bench.plain_nets import PLAIN, PlainNet
 
 MODELS = Path(__file__).parents[2] / "apps" / "models"
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+CLOCKS = (time.perf_counter, time.process_time)  # wall, CPU
 RATE, MOMENTUM, DECAY = 1e-4, 0.9, 5e-4
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 COLUMNS = ("Caffe path", "plain", "plain, channels last")
@@ -105,31 +107,40 @@ def plain_step(
     return step
 
 
-def seconds(steps: list[Callable[[], object]], rounds: int, clock: Callable[[], float]) -> list[list[float]]:
-    """The times of each step, the steps taking turns; one turn before to warm up."""
-    times: list[list[float]] = [[] for _ in steps]
+def seconds(steps: list[Callable[[], object]], rounds: int) -> list[list[list[float]]]:
+    """The times of each step by each clock, the steps taking turns; one turn before to warm up."""
+    times: list[list[list[float]]] = [[[] for _ in steps] for _ in CLOCKS]
     for turn in range(rounds + 1):
-        for step, own in zip(steps, times, strict=True):
-            started = clock()
+        for i, step in enumerate(steps):
+            started = [clock() for clock in CLOCKS]
             step()
-            if turn:
-                own.append(clock() - started)
+            for clock, begin, own in zip(CLOCKS, started, times, strict=True):
+                if turn:
+                    own[i].append(clock() - begin)
     return times
 
 
-def measure(name: str, threads: int, rounds: int, clock: Callable[[], float]) -> str:
+def share(ours: list[float], other: list[float]) -> float:
+    """What ours takes of the other's time, turn by turn: the median."""
+    return statistics.median(mine / theirs for mine, theirs in zip(ours, other, strict=True))
+
+
+def measure(name: str, threads: int, rounds: int) -> str:
     plain = PLAIN[name]
     torch.set_num_threads(threads)
     images, labels = torch.randn(plain.batch, *plain.image), torch.randint(0, plain.classes, (plain.batch,))
     net = Net.for_file(prototxt(name), schema.TRAIN)
     steps = [plain_step(net, plain, images, labels, layout) for layout in LAYOUTS]
-    times = seconds([caffe_step(net, images, labels), *steps], rounds, clock)
-    ours, default, last = (statistics.median(own) for own in times)
-    cells = [f"{1e3 * median:8.1f} ms" for median in (ours, default, last)]
-    label = f"{name} ({plain.batch})"
-    return " | ".join(
-        [f"{label:<19}", f"{threads}", *cells, f"{ours / default:.2f}", f"{ours / min(default, last):.2f}"]
-    )
+    wall, cpu = seconds([caffe_step(net, images, labels), *steps], rounds)
+    cells = [f"{1e3 * statistics.median(own):8.1f} ms" for own in wall]
+    shares = [f"{share(ours, default):.2f}  {share(ours, better(default, last)):.2f}"
+              for ours, default, last in (wall, cpu)]  # fmt: skip
+    return " | ".join([f"{name + f' ({plain.batch})':<19}", f"{threads}", *cells, *shares])
+
+
+def better(default: list[float], last: list[float]) -> list[float]:
+    """The times of the layout with the smaller median."""
+    return min(default, last, key=statistics.median)
 
 
 def main() -> None:
@@ -139,13 +150,12 @@ def main() -> None:
     parser.add_argument("--nets", default=",".join(PLAIN), help=f"of {', '.join(PLAIN)}")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=9, help="timed steps of each program")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     options = parser.parse_args()
-    click.echo(" | ".join(["net (batch)", "threads", *COLUMNS, "of plain", "of the better layout"]))
+    click.echo(" | ".join(["net (batch)", "threads", *COLUMNS, "of plain, of the better: wall", "CPU"]))
     for name in options.nets.split(","):
         check_same(name, PLAIN[name])
         for threads in map(int, options.threads.split(",")):
-            click.echo(measure(name, threads, options.rounds, CLOCKS[options.clock]))
+            click.echo(measure(name, threads, options.rounds))
 
 
 if __name__ == "__main__":
