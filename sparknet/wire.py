@@ -10,6 +10,7 @@ feedback), so that nothing is lost for good. Sums are always float32 or wider: o
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ from sparknet.weights import Vector
 Bytes = NDArray[np.uint8]
 
 _BLOCK = 256
+# Numbers that are encoded at a time: all that is made of them on the way stays in a core's cache.
+_STRETCH = 1 << 15
 
 
 class Codec(Protocol):
@@ -78,27 +81,43 @@ class Int8:
         return length + 4 * self._blocks(length)
 
     def encode(self, vector: Vector) -> Bytes:
-        blocks = self._blocks(vector.size)
-        padded = np.zeros(blocks * _BLOCK, np.float32)
-        padded[: vector.size] = vector
-        values = torch.from_numpy(padded).view(blocks, _BLOCK)
-        scales = values.abs().amax(1) / 127
-        steps = (values / torch.where(scales > 0, scales, 1.0)[:, None]).round_().to(torch.int8)
-        flat = steps.view(torch.uint8).flatten()[: vector.size]
-        data: Bytes = np.concatenate([scales.numpy().view(np.uint8), flat.numpy()])
+        data = np.empty(self.size(vector.size), np.uint8)
+        scales, steps = self._parts(data, vector.size)
+        for begin in range(0, vector.size, _STRETCH):
+            values = _whole_blocks(vector[begin : begin + _STRETCH])
+            scale = values.abs().amax(1) / 127
+            units = torch.where(scale > 0, scale, 1.0).reciprocal_()[:, None]
+            torch.from_numpy(scales[begin // _BLOCK :][: len(scale)]).copy_(scale)
+            stretch = torch.from_numpy(steps[begin : begin + _STRETCH])
+            stretch.copy_((values * units).round_().flatten()[: len(stretch)])
         return data
 
     def decode(self, data: Bytes, length: int) -> Vector:
-        blocks = self._blocks(length)
-        scales = torch.from_numpy(data[: 4 * blocks].view(np.float32))
-        steps = np.zeros(blocks * _BLOCK, np.int8)
-        steps[:length] = data[4 * blocks : 4 * blocks + length].view(np.int8)
-        values = torch.from_numpy(steps).view(blocks, _BLOCK) * scales[:, None]
-        vector: Vector = values.flatten()[:length].numpy()
+        vector = np.empty(length, np.float32)
+        scales, steps = self._parts(data, length)
+        for begin in range(0, length, _STRETCH):
+            values = _whole_blocks(steps[begin : begin + _STRETCH])
+            scale = torch.from_numpy(scales[begin // _BLOCK :][: len(values)])
+            stretch = torch.from_numpy(vector[begin : begin + _STRETCH])
+            if len(stretch) == values.numel():
+                torch.mul(values, scale[:, None], out=stretch.view_as(values))
+            else:
+                stretch.copy_((values * scale[:, None]).flatten()[: len(stretch)])
         return vector
+
+    def _parts(self, data: Bytes, length: int) -> tuple[Vector, NDArray[np.int8]]:
+        """The scales and the numbers in ``data``."""
+        scales = 4 * self._blocks(length)
+        return data[:scales].view(np.float32), data[scales : scales + length].view(np.int8)
 
     def _blocks(self, length: int) -> int:
         return -(-length // _BLOCK)
+
+
+def _whole_blocks(values: Vector | NDArray[np.int8]) -> torch.Tensor:
+    """The values as rows of a block each, zeros after the last."""
+    missing = -len(values) % _BLOCK
+    return torch.from_numpy(np.pad(values, (0, missing)) if missing else values).view(-1, _BLOCK)
 
 
 CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8())}
@@ -120,11 +139,11 @@ class Changes:
 
     def encode(self, change: Vector) -> Bytes:
         """``change`` float32 (n,), which is not changed."""
-        whole = change if self._residue is None else change + self._residue
+        whole = change if self._residue is None else np.add(change, self._residue, out=self._residue)
         data = self._codec.encode(whole)
-        residue = whole - self._codec.decode(data, whole.size)
+        residue = np.subtract(whole, self._codec.decode(data, whole.size), out=self._residue)
         # a change that is not a number is told as it is, and not told again
-        self._residue = residue if np.isfinite(residue).all() else None
+        self._residue = residue if math.isfinite(residue.sum()) else None
         return data
 
 

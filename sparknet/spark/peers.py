@@ -9,7 +9,7 @@ and out of each worker, whatever K is, and none to the driver:
 
 It is done bucket by bucket, so that one is on its way while another is reckoned. The bytes of both steps are
 those of a ring, and the mean is the star's, bit for bit. With a wire format of fewer bits both steps carry
-changes since the round's start, and what rounding took away is added to the next.
+changes since the round's start; what rounding to int8 took away is added to the next change.
 
 Group and store are torch.distributed's (gloo), without its global state: a group lives as long as its members
 do, and a new one takes its place. Gloo knows no authentication: workers must be on a network of their own, as
@@ -242,6 +242,8 @@ class _Coded:
             self._settle(bucket.parts[peer], bucket.arrivals[peer])
 
     def _encoded(self, part: slice, change: Vector) -> torch.Tensor:
+        if self._codec.name != "int8":
+            return torch.from_numpy(self._codec.encode(change))
         key = part.start, part.stop
         if key not in self._changes:
             self._changes[key] = Changes(self._codec)

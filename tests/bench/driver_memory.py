@@ -71,9 +71,8 @@ def main(size_mb: float, workers: tuple[int, ...], exchange: str, task: str | No
         child(*json.loads(task))
         return
     copy = size_mb * 1e6 / (1 << 20)
-    click.echo(
-        f"{exchange}, {size_mb:g} MB of weights: one copy is {copy:.0f} MiB\n{'K':>4}{'Python':>12}{'JVM':>12}  peak MiB"
-    )
+    click.echo(f"{exchange}, {size_mb:g} MB of weights: one copy is {copy:.0f} MiB")
+    click.echo(f"{'K':>4}{'Python':>12}{'JVM':>12}  peak MiB")
     peaks = {}
     for count in workers:
         found = one_run(round(size_mb * 1e6 / 4), count, exchange)
