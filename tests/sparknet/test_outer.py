@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from sparknet.errors import UsageError
-from sparknet.outer import DiLoCo, SlowMo, post_local, quadratic
+from sparknet.outer import Average, DiLoCo, Outer, SlowMo, post_local, quadratic
 from sparknet.weights import mean_of
 
 
@@ -26,6 +28,40 @@ def test_a_mean_is_the_rounded_exact_one() -> None:
     vectors = draws(5)
     exact = np.average(np.asarray(vectors, np.float64), axis=0, weights=[3, 3, 1, 2, 3])
     assert np.allclose(mean_of(vectors, [3, 3, 1, 2, 3]), exact, rtol=6e-8, atol=1e-12)
+
+
+OUTERS: dict[str, Callable[[], Outer]] = {
+    "average": Average,
+    "SlowMo(1, 0)": lambda: SlowMo(1.0, 0.0),
+    "DiLoCo(1, 0)": lambda: DiLoCo(1.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", OUTERS)
+def test_every_outer_optimiser_without_extras_gives_the_mean_bit_for_bit(name: str) -> None:
+    outer, weights = OUTERS[name](), draws(1)[0]
+    for mean, lr in zip(draws(5), [0.1, 0.1, 0.01, 1e-3, 7.0], strict=True):
+        weights = outer.step(weights, mean, lr)
+        assert np.array_equal(weights, mean)
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 5])
+def test_equal_replicas_go_nowhere_under_any_outer_optimiser(replicas: int) -> None:
+    """From weights w, K workers that all end at w: D is nothing, and so is every step made of it."""
+    weights = draws(1)[0]
+    for outer in (Average(), SlowMo(), SlowMo(0.8, 0.6), DiLoCo()):
+        mean = mean_of([weights] * replicas, [7] * replicas)
+        assert np.array_equal(outer.step(weights, mean, 0.1), weights)
+
+
+def test_two_equal_shares_are_averaged_as_any_others_are() -> None:
+    """The short way for two is the long one's rounding: against exact halves of exact sums."""
+    first, second = draws(2)
+    exact = ((first.astype(np.float64) + second) / 2).astype(np.float32)
+    assert np.array_equal(mean_of([first, second], [10, 10]), exact)
+    out = np.empty_like(first)
+    assert mean_of([first, second], [3, 3], out=out) is out
+    assert np.array_equal(out, exact)
 
 
 def test_diloco_is_torch_sgd_with_nesterov_momentum() -> None:
