@@ -98,7 +98,7 @@ def test_the_shard_of_a_machine_that_is_gone_is_taken_up_and_given_back(spark: S
             done = until(rounds, lambda done: len(done.members) <= 2)
             read = {report.read for report in done.reports} | (read if len(done.members) == 2 else set())
         assert crew.test(done.weights).records == len(TEST)
-        assert context.requestExecutors(1)
+        assert context.requestExecutors(3)  # in all
         done = until(rounds, lambda done: done.members == (0, 1, 2) and own_shards(done))
         again = [next(rounds) for _ in range(4)]
         assert all(own_shards(done) for done in again)
