@@ -85,6 +85,9 @@ class Identity:
     environment: Mapping[str, str]  # of every login
 
 
+DATA_VARIABLE = "SPARKNET_DATA"  # the folder of data sets, which submit tells to the programs it starts
+
+
 @dataclass(frozen=True, kw_only=True)
 class Environment:
     """What of this machine hosts are given: mounts (source, target), links (name, target), a Python."""
@@ -102,6 +105,9 @@ class Environment:
         java = _java_home()
         if java is not None:
             given.put("opt/sparknet/java", java, "java")
+        data = os.environ.get(DATA_VARIABLE)
+        if data and Path(data).is_dir():  # as on a shared disk: nothing can be downloaded on a host
+            given.show(Path(data).absolute())
         python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
         given.links[f"{GIVEN}/python".lstrip("/")] = str(python)
         return cls(binds=tuple(given.binds.items()), links=given.links, python=str(python))

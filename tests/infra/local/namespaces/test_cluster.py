@@ -55,6 +55,9 @@ class Cluster:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.data = home.with_name("data-of-cluster")
+        self.data.mkdir(exist_ok=True)
+        (self.data / "pictures").write_text("seen")
         self.events: list[Event] = []
         self.cut_off: list[str] = []
         self._hosts: list[SSHHost] = []
@@ -128,6 +131,7 @@ def launch_with_a_cut(made: Cluster) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARKNET_EC2_HOME", str(made.home))
         patch.setenv("SPARKNET_EC2_HOSTS", "namespaces")
+        patch.setenv("SPARKNET_DATA", str(made.data))
         patch.setattr(login, "CONNECT_SECONDS", 3.0)
         patch.setattr(login, "KEEPALIVE_SECONDS", 1)
         patch.setattr(login, "SILENCE_MILLISECONDS", 4000)
@@ -190,6 +194,13 @@ def test_every_node_has_its_disks_mounted_for_good_and_its_spark_running(cluster
         folders = said(host, ". /opt/sparknet/conf/spark-env.sh && echo $SPARK_LOCAL_DIRS")
         assert folders == "/mnt/sparknet/store0/spark,/mnt/sparknet/spill0/spark"
     assert said(cluster.host(master), "systemctl is-active sparknet-master") == "active"
+
+
+def test_the_folder_of_data_sets_can_be_read_on_every_node(cluster: Cluster) -> None:
+    for instance in cluster.instances:
+        host = cluster.host(instance)
+        assert said(host, f"cat {cluster.data}/pictures") == "seen"
+        assert "Read-only" in said(host, f"touch {cluster.data}/more 2>&1 || true")
 
 
 def test_launching_again_changes_nothing(cluster: Cluster) -> None:
