@@ -1,4 +1,4 @@
-"""How long until training starts, and until a lost worker is back: the same Spark with our settings and its own.
+"""How long until training starts, and until a lost worker is back, with this package's daemon and without.
 
     python -m tests.bench.time_to_first_round [--workers 2] [--kills 3]
 
