@@ -10,13 +10,14 @@ After an update the gradient vector holds what was subtracted, as the ``diff`` o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
 import torch
 
+from sparknet.caffe.blob import Blob
 from sparknet.caffe.update_rules import Moment, Rule, Tensors
 from sparknet.errors import ModelError
 
@@ -146,6 +147,14 @@ class Descent:
         first = spans[0]
         history = [views(h) for h in self.history]
         return _Part(first.lr_mult, first.decay_mult, views(self.weights), views(self.diffs), history)
+
+
+def spans_of(blobs: Iterable[Blob]) -> Iterator[Span]:
+    """The places of ``blobs``, one after the other, in their vector."""
+    offset = 0
+    for blob in blobs:
+        yield Span(start=offset, stop=offset + blob.count, lr_mult=blob.lr_mult, decay_mult=blob.decay_mult)
+        offset += blob.count
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:

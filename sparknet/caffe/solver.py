@@ -11,23 +11,23 @@ read these. Source: ``src/caffe/solver.cpp`` of BVLC Caffe.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from sparknet.caffe import solver_nets, solver_state, weight_file
-from sparknet.caffe.descent import Descent, Span
+from sparknet.caffe import snapshots, solver_nets, solver_state, weight_file
+from sparknet.caffe.descent import Descent, spans_of
 from sparknet.caffe.net import Net
 from sparknet.caffe.policies import rate
 from sparknet.caffe.precision import LossScale
+from sparknet.caffe.progress import Progress
 from sparknet.caffe.schema import load_net, load_solver
 from sparknet.caffe.schema.caffe_pb2 import NetParameter, SolverParameter
-from sparknet.caffe.scores import Feed, Score, mean_outputs, scores_of
+from sparknet.caffe.scores import Feed, Score, mean_outputs
 from sparknet.caffe.signals import Action
-from sparknet.caffe.solver_files import found, snapshot_path
+from sparknet.caffe.solver_files import found
 from sparknet.caffe.solver_state import SolverState
 from sparknet.caffe.update_rules import rule_named
 from sparknet.errors import ModelError
@@ -58,7 +58,7 @@ class Solver:
         _at_least_one(param.iter_size, "iter_size")
         self._descent = self._new_descent()
         self.loss_scale = LossScale(net.device) if net.dtype == torch.float16 else None
-        self._clock = (time.perf_counter(), 0)
+        self._progress = Progress(param.display)
         rate(param, 0)  # a policy that cannot be is refused now, not after the first forward pass
         for test_net in self.test_nets:
             test_net.share_with(net)
@@ -157,7 +157,8 @@ class Solver:
             loss = self._forward_backward(feed)
             total += loss
             self._losses.append(loss)
-            self._display()
+            if _divides(self.param.display, self.iter) and log.isEnabledFor(logging.INFO):
+                self._progress.tell(self.iter, self.smoothed_loss, self.net)
             self.apply_update()
             self.iter += 1
             if self._act_on_request():
@@ -232,17 +233,7 @@ class Solver:
 
     def snapshot(self) -> Path:
         """Write the weights and the state as ``snapshot_format`` says; returns the path of the state."""
-        suffix = ".h5" if self.param.snapshot_format == SolverParameter.HDF5 else ""
-        model, state = (
-            snapshot_path(self.param.snapshot_prefix, self.file, self.iter, ending + suffix)
-            for ending in (".caffemodel", ".solverstate")
-        )
-        kind = "HDF5" if suffix else "binary proto"
-        log.info("Snapshotting to %s file %s", kind, model)
-        weight_file.save(self.net, model, with_diffs=self.param.snapshot_diff)
-        log.info("Snapshotting solver state to %s file %s", kind, state)
-        solver_state.write(state, self.save_state(str(model)))
-        return state
+        return snapshots.write(self)
 
     def restore(self, path: str | Path) -> None:
         """Go on from a snapshot: the state in ``path`` and the weights it names.
@@ -250,10 +241,7 @@ class Solver:
         Those are looked for where the state says, or else beside it. Raises ModelError if either does not
         fit.
         """
-        state = solver_state.read(path)
-        if state.learned_net:
-            weight_file.load(self.net, found(state.learned_net, Path(path).parent, by_name=True))
-        self.load_state(state)
+        snapshots.restore(self, path)
 
     # -- the parts of an iteration
 
@@ -297,18 +285,6 @@ class Solver:
             self.stopped = self.stopped or action is Action.STOP
         return self.stopped
 
-    def _display(self) -> None:
-        if not _divides(self.param.display, self.iter) or not log.isEnabledFor(logging.INFO):
-            return
-        (then, before), now = self._clock, time.perf_counter()
-        seconds = now - then
-        speed = f"{(self.iter - before) / seconds:g} iter/s, {seconds:g}s/{self.param.display} iters"
-        self._clock = (now, self.iter)
-        log.info("Iteration %d (%s), loss = %g", self.iter, speed, self.smoothed_loss)
-        outputs = {name: self.net.blobs[name].data for name in self.net.outputs}
-        for number, score in enumerate(scores_of(self.net, outputs)):
-            log.info("    Train net output #%d: %s", number, score)
-
     def _new_descent(self) -> Descent:
         param, net = self.param, self.net
         return Descent(
@@ -316,15 +292,8 @@ class Solver:
             param,
             weights=net.weights,
             diffs=net.diffs,
-            spans=self._spans(),
+            spans=spans_of(net.learnable),
         )
-
-    def _spans(self) -> Iterator[Span]:
-        offset = 0
-        for blob in self.net.learnable:
-            size = blob.data.numel()
-            yield Span(start=offset, stop=offset + size, lr_mult=blob.lr_mult, decay_mult=blob.decay_mult)
-            offset += size
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [tuple(blob.shape) for blob in self.net.learnable]

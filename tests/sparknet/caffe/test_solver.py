@@ -309,7 +309,7 @@ WITHOUT_EFFECT = {
 
 def test_every_setting_of_a_solver_is_read_or_known_to_have_no_effect() -> None:
     folder = Path(solver_nets.__file__).parent
-    files = ("solver", "solver_nets", "descent", "policies")
+    files = ("solver", "solver_nets", "descent", "policies", "snapshots")
     source = "".join((folder / f"{name}.py").read_text() for name in files)
     read = set(re.findall(r"(?:param|solver|settings|schedule)\.(\w+)", source)) | set(
         solver_nets.TRAIN_FIELDS
