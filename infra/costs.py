@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from infra.ec2 import images, prices, sweep
+from infra.ec2.images import Image
 from infra.ec2.nodes import Node
 from infra.ec2.region import Region
 from infra.ec2.sweep import Resource
+from infra.spec import ClusterSpec
 
 SECONDS_AN_HOUR = 3600.0
 
@@ -42,6 +44,17 @@ def of_images(region: Region) -> Storage:
     gib = sum(one.size_gib for one in found)
     per_month = prices.storage("snapshot", gib) * prices.HOURS_A_MONTH
     return Storage(region=region.name, images=len(found), gib=gib, per_month=per_month)
+
+
+def of_volumes(spec: ClusterSpec, image: Image) -> float:
+    """Dollars an hour of all volumes of the cluster, the roots too."""
+    spill = spec.spill.count * prices.storage(spec.spill.type, spec.spill.size_gib)
+    return spec.nodes * (spill + prices.storage("gp3", image.root_gib))
+
+
+def of_addresses(spec: ClusterSpec) -> float:
+    """Dollars an hour of the public addresses: every node has one, where a subnet gives them."""
+    return 0.0 if spec.network.private_ips else spec.nodes * prices.address()
 
 
 def of_resource(one: Resource) -> float:

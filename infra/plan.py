@@ -6,22 +6,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from infra import bootstrap
-from infra.ec2 import catalog, images, keys, network, prices, quotas
-from infra.ec2.catalog import InstanceType
+from infra import costs
+from infra.ec2 import prices, quotas
 from infra.ec2.codes import explain
 from infra.ec2.fleet import ON_DEMAND, SPOT, Pool
-from infra.ec2.images import Image
-from infra.ec2.network import Subnet
 from infra.ec2.prices import Price
 from infra.ec2.quotas import Need, QuotaLine
 from infra.ec2.region import ApiError, Region
-from infra.errors import CapacityError, InfraError, QuotaError, UsageError
+from infra.errors import InfraError, QuotaError, UsageError
 from infra.spec import ClusterSpec
+from infra.survey import Survey, survey
+
+__all__ = ["Plan", "PoolPrice", "Survey", "plan", "require_quota", "survey"]
 
 #: Calls whose permission can be asked for without making them, and the least they need.
 PERMISSIONS: dict[str, dict[str, Any]] = {
@@ -32,18 +32,6 @@ PERMISSIONS: dict[str, dict[str, Any]] = {
     },
     "import_key_pair": {"KeyName": "sparknet-permission", "PublicKeyMaterial": b"ssh-ed25519 AAAA"},
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What the region has of what the spec asks for."""
-
-    image: Image
-    subnets: tuple[Subnet, ...]
-    pools: tuple[Pool, ...]  # for workers, in order of preference
-    master_places: tuple[Pool, ...]
-    types: dict[str, InstanceType]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,38 +68,6 @@ class Plan:
         return self.on_demand * self.spec.max_hours
 
 
-def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Survey:
-    """What the region has, with the facts of the types ``also``.
-
-    With ``max_price_per_hour``, types with which the cluster could cost more are left out. Raises UsageError
-    or CapacityError if what the region has is not enough to begin with.
-    """
-    wanted, notes = catalog.today(spec.instance_types)
-    (master,), more = catalog.today([spec.master_instance_type])
-    fitting = bootstrap.recipe(spec) if spec.use_own_image else ""
-    image = images.find(region, spec.image, recipe=fitting)
-    subnets = network.subnets(region, spec)
-    offered = catalog.offerings(region, (*wanted, master))
-    catalog.require_offered(region, wanted, offered)
-    catalog.require_offered(region, [master], offered)
-    fixed = _storage(spec, image) + _addresses(spec)
-    kept, dear = _affordable(region, spec, wanted, master, fixed=fixed)
-    pools = _pools(kept, subnets, offered)
-    if not pools:
-        raise CapacityError(
-            f"None of {', '.join(kept)} is offered in {', '.join(one.zone for one in subnets)}; "
-            "leave out --zone and --subnet-id, or name other types."
-        )
-    return Survey(
-        image=image,
-        subnets=subnets,
-        pools=pools,
-        master_places=_pools((master,), subnets, offered),
-        types=catalog.types(region, {*wanted, master, *also}),
-        notes=(*notes, *more, *dear, *([image.note] if image.note else [])),
-    )
-
-
 def require_quota(
     region: Region, spec: ClusterSpec, found: Survey, workers: int, *, master: bool = True
 ) -> None:
@@ -136,8 +92,6 @@ def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -
     account = str(region.read("get_caller_identity", service="sts")["Arn"])
     found = survey(region, spec)
     problems = _permission_problems(region, found)
-    if spec.access.identity_file:
-        problems += _problem(keys.check_file, spec.access.identity_file)
     problems += [
         UsageError(
             f"The subnet {subnet.id} in {subnet.zone} has {subnet.free_addresses} free addresses, "
@@ -159,7 +113,7 @@ def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -
         for pool in found.pools
     )
     master = known.get(found.master_places[0].instance_type)
-    storage, addresses = _storage(spec, found.image), _addresses(spec)
+    storage, addresses = costs.of_volumes(spec, found.image), costs.of_addresses(spec)
     fixed = storage + addresses + master.dollars if master else None
     cheapest = min((pool.spot for pool in pools if pool.spot is not None), default=None)
     dearest = max((pool.on_demand.dollars for pool in pools if pool.on_demand), default=None)
@@ -177,57 +131,6 @@ def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -
         storage=storage,
         addresses=addresses,
     )
-
-
-def _storage(spec: ClusterSpec, image: Image) -> float:
-    """Dollars an hour of all volumes."""
-    spill = spec.spill.count * prices.storage(spec.spill.type, spec.spill.size_gib)
-    return spec.nodes * (spill + prices.storage("gp3", image.root_gib))
-
-
-def _addresses(spec: ClusterSpec) -> float:
-    """Dollars an hour of the public addresses: every node has one, where a subnet gives them."""
-    return 0.0 if spec.network.private_ips else spec.nodes * prices.address()
-
-
-def _pools(
-    names: tuple[str, ...], subnets: tuple[Subnet, ...], offered: dict[str, frozenset[str]]
-) -> tuple[Pool, ...]:
-    return tuple(
-        Pool(instance_type=name, zone=subnet.zone, subnet_id=subnet.id)
-        for name in names
-        for subnet in subnets
-        if subnet.zone in offered.get(name, ())
-    )
-
-
-def _affordable(
-    region: Region, spec: ClusterSpec, names: tuple[str, ...], master: str, *, fixed: float
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The types with which the cluster cannot cost more than its limit, and a note for each other one."""
-    most = spec.purchase.max_price_per_hour
-    if most is None:
-        return names, ()
-    known = prices.on_demand(region, (*names, master))
-    kept, notes = [], []
-    for name in names:
-        if name not in known or master not in known:
-            notes.append(f"{name} is left out: nobody knows its price, and --max-price-per-hour is given.")
-            continue
-        worker = known[name].dollars
-        if spec.purchase.spot_price is not None and not spec.purchase.fallback_on_demand:
-            worker = min(worker, spec.purchase.spot_price)
-        total = worker * spec.workers + known[master].dollars + fixed
-        if total <= most:
-            kept.append(name)
-        else:
-            notes.append(f"{name} is left out: the cluster could cost ${total:.2f} an hour with it.")
-    if not kept:
-        raise UsageError(
-            f"With every type the cluster could cost more than --max-price-per-hour {most:g}: "
-            f"{' '.join(notes)}"
-        )
-    return tuple(kept), tuple(notes)
 
 
 def _needs(found: Survey, workers: int, purchase: str, *, master: bool) -> list[tuple[Need, ...]]:

@@ -16,6 +16,7 @@ from infra.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+SPARK_VERSION = re.compile(r"\d+\.\d+\.\d+")
 INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 VOLUME_TYPES = ("gp3", "gp2", "io1", "io2", "st1", "sc1")
 LOWEST_SPOT_PRICE = 0.001  # EC2 refuses a maximum price at or below this
@@ -157,6 +158,10 @@ class ClusterSpec:
             f"at most.",
         )
         require(REGION.fullmatch(self.region), f"--region {self.region} is not a region like us-east-1.")
+        require(
+            not self.spark_version or SPARK_VERSION.fullmatch(self.spark_version),
+            f"--spark-version {self.spark_version} is not a version like 4.1.0.",
+        )
         self._check_size()
         self._check_places()
         self._check_types()

@@ -34,7 +34,7 @@ LAYERS = {
         ("infra.cluster", "infra.jobs", "infra.orphans"),
         ("infra.undo", "infra.replacement", "infra.power"),
         ("infra.cloud",),
-        ("infra.plan", "infra.provision", "infra.costs"),
+        ("infra.plan", "infra.survey", "infra.provision", "infra.costs"),
         ("infra.service", "infra.bootstrap", "infra.disks", "infra.gate", "infra.journal", "infra.ec2"),
         ("infra.ssh",),
         ("infra.login", "infra.output", "infra.remote"),

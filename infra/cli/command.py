@@ -108,9 +108,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with interrupts_raise():
             status = sparknet_ec2.main(args=arguments, prog_name="sparknet-ec2", standalone_mode=False)
         sys.stdout.flush()
+    except click.UsageError as error:
+        place = error.ctx.command_path if error.ctx else "sparknet-ec2"
+        return _say(f"{error.format_message()} ({place} --help)", error.exit_code)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _say(error.format_message(), error.exit_code)
     except click.Abort:
         return _say("Stopped.", 130)
     except (InfraError, Interrupted) as error:

@@ -12,6 +12,7 @@ from infra.cli import options, show
 from infra.cli.options import option
 from infra.cli.screen import Screen
 from infra.cli.site import LOCAL, Site, launching
+from infra.errors import UsageError
 from infra.interrupts import interrupts_held
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _spent(cloud: Cloud, spent: Cost) -> str:
 
 def _confirm(what: str) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError(f"Removing {what} needs --yes where nobody can be asked.")
+        raise UsageError(f"Removing {what} needs --yes where nobody can be asked.")
     click.confirm(f"Remove {what}?", abort=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from infra.cli.site import AWS, LOCAL, Site
+from infra.errors import UsageError
 from infra.spec import GPU_TYPES, MASTER_TYPE, Access, ClusterSpec, Network, Purchase, Spill
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -206,6 +207,6 @@ def _pairs(text: str) -> dict[str, str]:
     for word in filter(None, (part.strip() for part in text.split(","))):
         key, colon, value = word.partition(":")
         if not colon or not key:
-            raise click.UsageError(f"--additional-tags {word!r} is not of the form key:value.")
+            raise UsageError(f"--additional-tags {word!r} is not of the form key:value.")
         pairs[key] = value
     return pairs

@@ -60,6 +60,11 @@ def subnets(region: Region, spec: ClusterSpec) -> tuple[Subnet, ...]:
             known is None or known.free_addresses < subnet.free_addresses
         ):
             best[subnet.zone] = subnet
+    if not found and where.vpc_id:
+        raise UsageError(
+            f"{where.vpc_id} is no VPC of {region.name} that has a subnet: aws ec2 describe-subnets lists "
+            "those there are; or leave out --vpc-id."
+        )
     if not best:
         zones = ", ".join(spec.zones) or region.name
         raise UsageError(

@@ -10,6 +10,7 @@ made again with jitter until a deadline, and shown while it happens; the rest be
 
 from __future__ import annotations
 
+import difflib
 import random
 import re
 import threading
@@ -19,7 +20,7 @@ from functools import cache
 from typing import Any
 
 from infra.ec2.codes import explain, is_retryable
-from infra.errors import DeadlineExceeded
+from infra.errors import DeadlineExceeded, UsageError
 from infra.events import Emit, Retrying, ignore
 from infra.interrupts import interrupts_held
 
@@ -28,6 +29,8 @@ READ_TIMEOUT_SECONDS = 60
 RETRY_SECONDS = 120.0  # the deadline of one call with all its repetitions
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 15.0
+
+PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 
 Answer = dict[str, Any]
 
@@ -188,6 +191,7 @@ class Region:
     def _make_client(self, service: str) -> Any:
         from botocore.config import Config
 
+        _require_known(self.name)
         return _session(self._keys).client(
             service,
             region_name=self.name,
@@ -209,6 +213,20 @@ def _session(keys: tuple[str, str] | None) -> Any:
 
     key_id, secret = keys or (None, None)
     return boto3.session.Session(aws_access_key_id=key_id, aws_secret_access_key=secret)
+
+
+@cache
+def _require_known(name: str) -> None:
+    """Raises UsageError for a region that is none: its endpoint would be asked for in vain for minutes."""
+    known = {
+        one
+        for part in ("aws", "aws-cn", "aws-us-gov")
+        for one in _session(None).get_available_regions("ec2", part)
+    }
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "one looks like us-east-1."
+        raise UsageError(f"There is no region {name} that this version of boto3 knows; {hint}")
 
 
 def _matches(code: str, patterns: tuple[str, ...]) -> bool:

@@ -1,0 +1,115 @@
+"""Survey: what a region has of what a spec asks for. Every launch and every plan begin with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from infra import bootstrap, costs
+from infra.ec2 import catalog, images, keys, network, prices
+from infra.ec2.catalog import InstanceType
+from infra.ec2.fleet import Pool
+from infra.ec2.images import Image
+from infra.ec2.network import Subnet
+from infra.ec2.region import Region
+from infra.errors import CapacityError, UsageError
+from infra.spec import ClusterSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What the region has of what the spec asks for."""
+
+    image: Image
+    subnets: tuple[Subnet, ...]
+    pools: tuple[Pool, ...]  # for workers, in order of preference
+    master_places: tuple[Pool, ...]
+    types: dict[str, InstanceType]
+    notes: tuple[str, ...]
+
+
+def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Survey:
+    """What the region has, with the facts of the types ``also``.
+
+    With ``max_price_per_hour``, types with which the cluster could cost more are left out. Raises UsageError
+    or CapacityError if what the region has is not enough to begin with.
+    """
+    _require_what_is_named(region, spec)
+    wanted, notes = catalog.today(spec.instance_types)
+    (master,), more = catalog.today([spec.master_instance_type])
+    fitting = bootstrap.recipe(spec) if spec.use_own_image else ""
+    image = images.find(region, spec.image, recipe=fitting)
+    subnets = network.subnets(region, spec)
+    offered = catalog.offerings(region, (*wanted, master))
+    catalog.require_offered(region, wanted, offered)
+    catalog.require_offered(region, [master], offered)
+    fixed = costs.of_volumes(spec, image) + costs.of_addresses(spec)
+    kept, dear = _affordable(region, spec, wanted, master, fixed=fixed)
+    pools = _pools(kept, subnets, offered)
+    if not pools:
+        raise CapacityError(
+            f"None of {', '.join(kept)} is offered in {', '.join(one.zone for one in subnets)}; "
+            "leave out --zone and --subnet-id, or name other types."
+        )
+    return Survey(
+        image=image,
+        subnets=subnets,
+        pools=pools,
+        master_places=_pools((master,), subnets, offered),
+        types=catalog.types(region, {*wanted, master, *also}),
+        notes=(*notes, *more, *dear, *([image.note] if image.note else [])),
+    )
+
+
+def _require_what_is_named(region: Region, spec: ClusterSpec) -> None:
+    """Raises UsageError if a file, a key pair, a group that the options name is not there."""
+    if spec.access.identity_file:
+        keys.check_file(spec.access.identity_file)
+    if spec.user_data and not spec.user_data.is_file():
+        raise UsageError(f"There is no file {spec.user_data} for --user-data.")
+    if spec.access.key_pair:
+        region.read("describe_key_pairs", KeyNames=[spec.access.key_pair])
+    if spec.network.placement_group:
+        region.read("describe_placement_groups", GroupNames=[spec.network.placement_group])
+    if spec.network.additional_security_groups:
+        region.read("describe_security_groups", GroupIds=list(spec.network.additional_security_groups))
+
+
+def _pools(
+    names: tuple[str, ...], subnets: tuple[Subnet, ...], offered: dict[str, frozenset[str]]
+) -> tuple[Pool, ...]:
+    return tuple(
+        Pool(instance_type=name, zone=subnet.zone, subnet_id=subnet.id)
+        for name in names
+        for subnet in subnets
+        if subnet.zone in offered.get(name, ())
+    )
+
+
+def _affordable(
+    region: Region, spec: ClusterSpec, names: tuple[str, ...], master: str, *, fixed: float
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The types with which the cluster cannot cost more than its limit, and a note for each other one."""
+    most = spec.purchase.max_price_per_hour
+    if most is None:
+        return names, ()
+    known = prices.on_demand(region, (*names, master))
+    kept, notes = [], []
+    for name in names:
+        if name not in known or master not in known:
+            notes.append(f"{name} is left out: nobody knows its price, and --max-price-per-hour is given.")
+            continue
+        worker = known[name].dollars
+        if spec.purchase.spot_price is not None and not spec.purchase.fallback_on_demand:
+            worker = min(worker, spec.purchase.spot_price)
+        total = worker * spec.workers + known[master].dollars + fixed
+        if total <= most:
+            kept.append(name)
+        else:
+            notes.append(f"{name} is left out: the cluster could cost ${total:.2f} an hour with it.")
+    if not kept:
+        raise UsageError(
+            f"With every type the cluster could cost more than --max-price-per-hour {most:g}: "
+            f"{' '.join(notes)}"
+        )
+    return tuple(kept), tuple(notes)
