@@ -23,10 +23,11 @@ from sparknet.training import Round
 class Record:
     """One round. Times in seconds, ``elapsed_seconds`` since the run began; ``accuracy`` 0 to 1.
 
-    ``seconds`` is the round without its test: ``compute_seconds``, the slowest worker's steps,
-    ``exchange_seconds``, the weights' way there and back, and ``joining_seconds``, in which workers came or
-    came back. ``wait_seconds`` is how long a worker waited for the slowest, on average. ``members`` are the
-    workers whose weights are in the mean, ``lost`` says why others' are not, ``notes`` what was slow.
+    ``seconds`` is the round without its test: ``compute_seconds``, the slowest worker's steps (in which a
+    worker waited for batches for ``data_seconds`` at most), ``exchange_seconds``, the weights' way there and
+    back, and ``joining_seconds``, in which workers came or came back. ``wait_seconds`` is how long a worker
+    waited for the slowest, on average. ``members`` are the workers whose weights are in the mean, ``lost``
+    says why others' are not, ``notes`` what was slow.
     """
 
     round: int
@@ -52,6 +53,7 @@ class Record:
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     bytes_between: int = 0
+    data_seconds: float = 0.0
     synthetic: bool = False
 
     @classmethod
@@ -81,6 +83,7 @@ class Record:
             bytes_sent=done.bytes_sent,
             bytes_received=done.bytes_received,
             bytes_between=done.bytes_between,
+            data_seconds=done.data_seconds,
             workers=len(done.members),
             members=done.members,
             lost=tuple(done.gathered.lost),

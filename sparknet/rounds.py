@@ -42,7 +42,7 @@ class Report:
     ``loss`` is the mean over its steps, ``images`` the records it read (repeats counted), ``lr`` the
     learning rate of its last step. ``iteration`` counts the steps its solver has made in all. ``shard`` is
     the one it read in, its own where that is not said, and ``position`` how far: a worker that takes over the
-    shard goes on from there.
+    shard goes on from there. Of its ``seconds`` it waited ``data_seconds`` for batches.
     """
 
     member: int
@@ -54,6 +54,7 @@ class Report:
     position: int
     seconds: float
     shard: int | None = None
+    data_seconds: float = 0.0
 
     @property
     def read(self) -> int:
@@ -189,6 +190,11 @@ class Round:
     def compute_seconds(self) -> float:
         """Time of the slowest worker's steps."""
         return max(report.seconds for report in self.reports)
+
+    @property
+    def data_seconds(self) -> float:
+        """How long a worker waited for its batches, at most: a part of its steps' time."""
+        return max(report.data_seconds for report in self.reports)
 
     @property
     def wait_seconds(self) -> float:

@@ -69,14 +69,22 @@ class Curves:
 
 def scalars(record: Record) -> dict[str, float]:
     """The curves and their values at this round; a loss that is not a number is a gap TensorBoard shows."""
-    seconds = ("seconds", "compute_seconds", "wait_seconds", "exchange_seconds", "joining_seconds")
+    seconds = (
+        "seconds",
+        "compute_seconds",
+        "wait_seconds",
+        "exchange_seconds",
+        "joining_seconds",
+        "data_seconds",
+    )
     return {
         "train/loss": math.nan if record.loss is None else record.loss,
         "train/lr": record.lr,
         "train/tau": record.tau,
         **{f"test/{name}": math.nan if value is None else value for name, value in record.scores.items()},
         "speed/images_per_second": record.images_per_second,
-        **{f"time/{name.removesuffix('_seconds')}": getattr(record, name) for name in seconds},
+        "time/seconds": record.seconds,
+        **{f"time/{name}": getattr(record, f"{name}_seconds") for name in parts},
         **({"time/test": record.test_seconds} if record.scores else {}),
         "bytes/sent": record.bytes_sent,
         "bytes/received": record.bytes_received,

@@ -1,6 +1,7 @@
 """What is slow in a run, in words: the worker that holds up the others, the phase that takes the time.
 
     worker 3 (attempt 3, ip-10-0-0-9, process 812) took 4.10 s for 10 steps, 2.7 times the others' median
+    worker 1 (attempt 1, ip-10-0-0-7, process 344) waited 1.60 s for its data in round 7, 80 % of its time
     starting workers took 8.2 s in round 12, 41 times as long as usual
     exchanging weights takes 71 % of a round: with a tau of 93 it would be 20 %
 
@@ -21,6 +22,8 @@ from sparknet.rounds import Report, Round
 _STRAGGLES, _SLOW, _SECONDS = 1.5, 5.0, 0.25
 # Share of a round that the exchange of weights may take in the long run.
 _EXCHANGE = 0.5
+# Share of its time that a worker may wait for batches.
+_DATA = 0.3
 # Rounds that are looked back on, rounds that make a habit, and rounds until what lasts is said again.
 _MEMORY, _USUAL, _SILENCE = 30, 5, 50
 
@@ -33,7 +36,12 @@ class Watch:
         self._said: dict[str, int] = {}
 
     def notes(self, done: Round) -> tuple[str, ...]:
-        found = {**self._straggler(done), **self._slow_phases(done), **self._costly_exchange(done)}
+        found = {
+            **self._straggler(done),
+            **self._starved(done),
+            **self._slow_phases(done),
+            **self._costly_exchange(done),
+        }
         for name, seconds in _phases(done).items():
             self._phases.setdefault(name, deque(maxlen=_MEMORY)).append(seconds)
         return tuple(text for topic, text in found.items() if self._is_news(topic, done.number))
@@ -46,11 +54,19 @@ class Watch:
         times = _pace(slowest) / median(others)
         if times < _STRAGGLES:
             return {}
-        name = done.gathered.names.get(slowest.member, f"worker {slowest.member}")
-        return {
-            f"worker {slowest.member}": f"{name} took {slowest.seconds:.2f} s for {slowest.steps} steps of "
-            f"round {done.number}, {times:.1f} times the others' median"
-        }
+        text = (
+            f"took {slowest.seconds:.2f} s for {slowest.steps} steps of round {done.number}, "
+            f"{times:.1f} times the others' median"
+        )
+        return {f"worker {slowest.member}": f"{_name(done, slowest)} {text}"}
+
+    def _starved(self, done: Round) -> dict[str, str]:
+        hungriest = max(done.reports, key=lambda report: report.data_seconds)
+        waited, share = hungriest.data_seconds, hungriest.data_seconds / max(hungriest.seconds, 1e-9)
+        if waited < _SECONDS or share < _DATA:
+            return {}
+        text = f"waited {waited:.2f} s for its data in round {done.number}, {100 * share:.0f} % of its time"
+        return {"data": f"{_name(done, hungriest)} {text}"}
 
     def _slow_phases(self, done: Round) -> dict[str, str]:
         found = {}
@@ -82,6 +98,10 @@ class Watch:
             return False
         self._said[topic] = number
         return True
+
+
+def _name(done: Round, report: Report) -> str:
+    return done.gathered.names.get(report.member, f"worker {report.member}")
 
 
 def _pace(report: Report) -> float:

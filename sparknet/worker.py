@@ -128,7 +128,7 @@ class Worker:
             self.replica.restore_history(torch.empty(0))
         lease = least_read(self.leases.values())
         with _own_random_numbers():
-            losses = self._losses(lease, order, started)
+            losses, waited = self._losses(lease, order, started)
         loss = float(torch.stack(losses).mean())
         self._store()
         images = len(losses) * self.replica.batches_per_step * self.recipe.batch_size
@@ -143,6 +143,7 @@ class Worker:
             iteration=self.replica.iteration,
             position=lease.sampler.position,
             seconds=time.perf_counter() - started,
+            data_seconds=waited,
         )
 
     def test(self, weights: Vector, examples: Examples) -> Scores:
@@ -184,8 +185,11 @@ class Worker:
             raise ModelError(f"a history of {history.size:,} numbers is given to a solver that has {due:,}")
         self.replica.restore_history(torch.from_numpy(history.copy()))
 
-    def _losses(self, lease: Lease, order: Order, started: float) -> list[torch.Tensor]:
-        """Take the steps of a round; the batches that were made and not used count as unread."""
+    def _losses(self, lease: Lease, order: Order, started: float) -> tuple[list[torch.Tensor], float]:
+        """Take the steps of a round; the batches that were made and not used count as unread.
+
+        Also says for how many seconds it waited for batches.
+        """
         each, replica = self.replica.batches_per_step, self.replica
         feed = lease.batches(
             self.recipe.transform,
@@ -202,7 +206,7 @@ class Worker:
                 torch.manual_seed(used.seed_of_next())
                 losses.append(replica.step(used).detach())
         lease.sampler.position = used.position
-        return losses
+        return losses, used.waited
 
     def _score(self, examples: Examples) -> Scores:
         transform = self.recipe.test_transform or self.recipe.transform
@@ -226,22 +230,31 @@ class Worker:
 
 
 class _Used(Iterator[Batch]):
-    """The batches of a round as a replica takes them; ``position`` is the sampler's after the last taken."""
+    """The batches of a round as a replica takes them; ``position`` is the sampler's after the last taken.
+
+    ``waited`` is for how many seconds they were not ready yet.
+    """
 
     def __init__(self, ready: Iterable[Ready]) -> None:
         self._ready = iter(ready)
         self._next: Ready | None = None
-        self.position = 0
+        self.position, self.waited = 0, 0.0
 
     def seed_of_next(self) -> int:
         """What the step that begins with the next batch draws from."""
-        self._next = self._next or next(self._ready)
+        self._next = self._next or self._awaited()
         return self._next.seed
 
     def __next__(self) -> Batch:
-        ready, self._next = self._next or next(self._ready), None
+        ready, self._next = self._next or self._awaited(), None
         self.position = ready.position
         return ready.here()
+
+    def _awaited(self) -> Ready:
+        started = time.perf_counter()
+        ready = next(self._ready)
+        self.waited += time.perf_counter() - started
+        return ready
 
 
 @contextmanager

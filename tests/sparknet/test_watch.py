@@ -63,6 +63,16 @@ def test_a_phase_that_takes_far_longer_than_usual_is_named() -> None:
     assert "computing took 9.0 s" in said([*usual, paced(9, [9.0, 9.0])])[0]
 
 
+def test_a_worker_that_waits_for_its_data_is_named() -> None:
+    done = paced(7, [2.0, 2.0, 2.0])
+    starved = replace(done.reports[2], data_seconds=1.6)
+    gathered = replace(done.gathered, reports=(*done.reports[:2], starved))
+    assert said([replace(done, gathered=gathered)]) == [
+        "worker 2 (attempt 7, ip-10-0-0-9, process 812) waited 1.60 s for its data in round 7, "
+        "80 % of its time"
+    ]
+
+
 def test_the_first_round_is_compared_with_nothing() -> None:
     assert said([paced(1, [1.0, 1.0], joining=60.0, exchange=5.0)]) == []
 
