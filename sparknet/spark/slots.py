@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 
 from pyspark.sql import SparkSession
 
-from sparknet.errors import UsageError, WorkersLost
+from sparknet.errors import WorkersLost
+
+log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 5.0
 DEADLINE_SECONDS = 180.0
@@ -23,22 +26,26 @@ def workers_for(
     """``wanted`` workers, or as many as there are slots: tasks that can run at once, by cores and GPUs.
 
     The executors of a cluster come one after the other: waits until there are enough, or until none has come
-    for ``settle_seconds``. Raises UsageError for more workers than slots, WorkersLost if there is still none
-    at the deadline.
+    for ``settle_seconds``. More workers than slots are allowed: the shards of those that find none are leased
+    to the others, until slots are added. Raises WorkersLost if there is still no slot at the deadline.
     """
     there = _settled(spark, wanted, settle_seconds, deadline_seconds)
     if wanted is not None and wanted > there:
-        raise UsageError(
-            f"{wanted} workers are wanted, but {spark.sparkContext.master} has {there} slots (cores, GPUs): "
-            "ask for fewer, or for a larger cluster"
+        log.warning(
+            "%d workers are wanted, but %s has %d slots (cores, GPUs): the others will train on their shards "
+            "too, until it is larger",
+            wanted,
+            spark.sparkContext.master,
+            there,
         )
     return wanted or there
 
 
 def threads_each(spark: SparkSession, workers: int) -> int:
-    """An even share of the cores for each of ``workers``, at least 1; in local mode of this machine's."""
-    cores = (os.cpu_count() or 1) if _is_local(spark) else slots(spark) * _cores_a_task(spark)
-    return max(1, cores // workers)
+    """An even share of the cores for each worker that runs at once; in local mode of this machine's."""
+    there = slots(spark)
+    cores = (os.cpu_count() or 1) if _is_local(spark) else there * _cores_a_task(spark)
+    return max(1, cores // max(1, min(workers, there)))
 
 
 def _settled(spark: SparkSession, wanted: int | None, settle_seconds: float, deadline_seconds: float) -> int:

@@ -33,7 +33,7 @@ from sparknet.spark.jobs import Jobs, Records
 from sparknet.spark.members import Deadlines
 from sparknet.spark.profile import Profile
 from sparknet.spark.session import check
-from sparknet.spark.slots import slots
+from sparknet.spark.slots import slots, workers_for
 from sparknet.spark.task import Assignment
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState
 from sparknet.weights import Vector, Weights
@@ -62,8 +62,10 @@ class SparkWorkers:
     """One worker for each partition of ``data``; leave it with ``close``, or use it in a ``with``.
 
     ``data`` is a DataFrame of ``image`` (binary, c * h * w bytes) and ``label``, or an RDD of ``Examples``
-    (``frames.from_examples``). ``workers`` repartitions it first. ``test`` goes
-    to every executor as a broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16
+    (``frames.from_examples``). ``workers`` repartitions it first; "slots" stands for as many as can run at
+    once. With more workers than slots the shards of those that wait are leased to the others (``leases.py``)
+    until slots are added; with fewer the further slots stand by. ``test`` goes to every executor as a
+    broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16
     or int8 (``sparknet.wire``); ``exchange`` whether through the driver (star), among the workers (ring), or
     by the size of the weights (auto: a ring from 16 MiB on). Up to ``memory_bytes`` of its shard a worker
     holds in memory, else in a file where Spark spills to (SPARK_LOCAL_DIRS); None leaves it to the worker,
@@ -79,7 +81,7 @@ class SparkWorkers:
         data: Records,
         test: Examples | None = None,
         *,
-        workers: int | None = None,
+        workers: int | Literal["slots"] | None = None,
         shape: Shape | None = None,
         deadlines: Deadlines | None = None,
         wire: str = "float32",
@@ -91,7 +93,8 @@ class SparkWorkers:
         self._spark, self._recipe, self._deadlines = spark, recipe, deadlines or Deadlines()
         replica = recipe.build()
         self._initial: Vector = replica.weights.detach().cpu().numpy().copy()
-        data, count = _partitioned(data, workers)
+        data, count = _partitioned(data, workers_for(spark) if workers == "slots" else workers)
+        _tell_of_spares(slots(spark) - count, count)
         conf = spark.sparkContext.getConf()
         host = conf.get("spark.driver.host", "localhost") or "localhost"
         self._slices = recipe.slices(len(test)) if test else []
@@ -197,6 +200,16 @@ class SparkWorkers:
 def _uses_ring(exchange: Exchange, weights: Vector, workers: int) -> bool:
     large = weights.nbytes >= _LARGE and workers > 1
     return exchange == "ring" or (exchange == "auto" and large)
+
+
+def _tell_of_spares(idle: int, shards: int) -> None:
+    if idle > 0:
+        log.warning(
+            "%d slots have no shard of their own, for there are %d: they stand by for those that are lost. "
+            'workers="slots" cuts the data for all of them',
+            idle,
+            shards,
+        )
 
 
 def _partitioned(data: Records, workers: int | None) -> tuple[Records, int]:

@@ -143,6 +143,9 @@ def test_fewer_slots_than_shards_train_on_every_record(shards: int, slots: int, 
             assert len({read[record] for record in range(shard * SHARD, (shard + 1) * SHARD)}) == 1
         assert rounds[-1].scores is not None
         assert rounds[-1].scores.records == len(TEST)
+        if not ring:  # each test record once: the same sums as one worker that scores them all
+            with LocalWorkers(RECIPE, shards_of(1), TEST) as local:
+                assert rounds[-1].scores == local.test(rounds[-1].weights)
         assert sorted(workers.waiting) == sorted(set(range(shards)) - set(workers.running))
 
 
