@@ -69,14 +69,7 @@ class Curves:
 
 def scalars(record: Record) -> dict[str, float]:
     """The curves and their values at this round; a loss that is not a number is a gap TensorBoard shows."""
-    seconds = (
-        "seconds",
-        "compute_seconds",
-        "wait_seconds",
-        "exchange_seconds",
-        "joining_seconds",
-        "data_seconds",
-    )
+    parts = ("compute", "data", "wait", "exchange", "joining")
     return {
         "train/loss": math.nan if record.loss is None else record.loss,
         "train/lr": record.lr,
