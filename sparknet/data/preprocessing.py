@@ -105,8 +105,19 @@ class Transform:
         return rows, columns, rng.random(count) < 0.5 if self.mirror else None
 
     def _mean_at(self, batch: torch.Tensor, rows: Places, columns: Places) -> torch.Tensor:
-        mean = self._mean.to(batch.device)
+        if batch.device not in self._means:
+            self._means[batch.device] = self._mean.to(batch.device)
+        mean = self._means[batch.device]
         return mean if mean.shape[2:] == (1, 1) else _cut(mean, rows, columns, self.crop)
+
+    def __getstate__(self) -> dict[str, object]:
+        """The settings alone: what was kept of them for a device stays there."""
+        return {name: getattr(self, name) for name in ("mean", "scale", "crop", "mirror")}
+
+    @cached_property
+    def _means(self) -> dict[torch.device, torch.Tensor]:
+        """The mean on each device that has asked for it."""
+        return {}
 
     @cached_property
     def _mean(self) -> torch.Tensor:

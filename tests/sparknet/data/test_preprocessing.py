@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import numpy as np
@@ -166,3 +167,12 @@ def raw() -> NDArray[np.uint8]:
     """The 23 records behind Caffe's batches, in the order of their keys; a label leads each."""
     records: NDArray[np.uint8] = np.load(oracle() / "data_layer" / "raw23.npy")
     return records[:, 1:].reshape(-1, 3, 32, 32).copy()
+
+
+def test_a_transform_that_has_been_used_pickles_as_a_new_one() -> None:
+    used = Transform(mean=np.full((3, 8, 8), 5, np.float32), scale=0.5, crop=4)
+    batch = np.arange(2 * 3 * 64, dtype=np.uint8).reshape(2, 3, 8, 8)
+    expected = used(batch, train=False)
+    again = pickle.loads(pickle.dumps(used))
+    assert again.__dict__.keys() == {"mean", "scale", "crop", "mirror"}
+    assert torch.equal(again(batch, train=False), expected)
