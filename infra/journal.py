@@ -14,11 +14,12 @@ from infra.errors import HostError, shorten
 from infra.remote import Host, Result
 
 COMMAND_CHARACTERS = 400
+FOLDER = "logs"
 
 
 def folder_of(home: Path, region: str, cluster: str) -> Path:
     """Where the files of a cluster's nodes are."""
-    return home / "logs" / region / cluster
+    return home / FOLDER / region / cluster
 
 
 def recorded(connect: Callable[[Node], Host], folder: Path) -> Callable[[Node], Host]:

@@ -76,10 +76,11 @@ def clean() -> None:
     click.echo("Nothing of the embedded cloud is left.")
 
 
-def close_if_empty(cloud: Cloud | None) -> None:
+def close_if_empty(cloud: Cloud | None, *, keep: str = "") -> None:
     """End the embedded cloud with the last thing in it, unless it was started by itself.
 
-    Without ``cloud`` it does not run, and only what a dead one left is removed.
+    Without ``cloud`` it does not run, and only what a dead one left is removed. ``keep``: a folder of it that
+    stays.
     """
     from infra.ec2 import images, nodes, sweep
 
@@ -89,13 +90,13 @@ def close_if_empty(cloud: Cloud | None) -> None:
         sweep.remaining(cloud.region, None) or nodes.anything_runs(cloud.region) or images.own(cloud.region)
     ):
         return
-    _clean()
+    _clean(keep)
 
 
-def _clean() -> None:
+def _clean(keep: str = "") -> None:
     from infra import local as embedded
 
-    embedded.clean(home())
+    embedded.clean(home(), keep=keep)
     _forget()
     if home().is_dir() and not any(home().iterdir()):
         home().rmdir()

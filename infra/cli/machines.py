@@ -12,7 +12,7 @@ from infra.cli import options, show
 from infra.cli.options import option
 from infra.cli.screen import Screen
 from infra.cli.site import LOCAL, Site, launching
-from infra.errors import UsageError
+from infra.errors import InfraError, UsageError
 from infra.interrupts import interrupts_held
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def launch(where: Site, dry_run: bool, as_json: bool, **values: Any) -> int:
 
 def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None:
     """Launch, and tell how long it took and what comes next."""
-    from infra import cluster
+    from infra import cluster, journal
 
     screen = Screen()
     with interrupts_held():  # a half-started server would be nobody's
@@ -55,9 +55,13 @@ def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None
     assert cloud is not None
     try:
         made = cluster.launch(cloud, wanted, screen.emit)
-    except BaseException:
+    except BaseException as error:
         with interrupts_held():
-            _close_if_empty(where, cloud)
+            said = journal.folder_of(cloud.home, cloud.region.name, wanted.name)
+            is_kept = isinstance(error, InfraError) and said.is_dir()
+            _close_if_empty(where, cloud, keep=journal.FOLDER if is_kept else "")
+            if is_kept:
+                click.echo(f"All that was run on the nodes, and what they said: {said}", err=True)
         raise
     screen.timings()
     if as_json:
@@ -253,8 +257,8 @@ def _tell_limits() -> None:
         click.echo(f"note: {sentence}")
 
 
-def _close_if_empty(where: Site, cloud: Cloud | None) -> None:
+def _close_if_empty(where: Site, cloud: Cloud | None, *, keep: str = "") -> None:
     if where.cloud == LOCAL:
         from infra.cli.local import close_if_empty
 
-        close_if_empty(cloud)
+        close_if_empty(cloud, keep=keep)

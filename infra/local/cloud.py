@@ -33,9 +33,12 @@ def open_cloud(
     return LocalCloud(place, endpoint) if endpoint else None
 
 
-def clean(home: Path | None = None) -> None:
-    """End everything of the embedded cloud of ``home``, whatever state it is in, and remove its files."""
-    daemon.clean(Home.find(home))
+def clean(home: Path | None = None, *, keep: str = "") -> None:
+    """End everything of the embedded cloud of ``home``, whatever state it is in, and remove its files.
+
+    ``keep``: the name of a folder among them that stays.
+    """
+    daemon.clean(Home.find(home), keep=keep)
 
 
 class LocalCloud:

@@ -68,10 +68,17 @@ def stop(home: Home) -> bool:
     return was_running
 
 
-def clean(home: Home) -> None:
-    """``stop``, and then remove the whole folder, logs included."""
+def clean(home: Home, *, keep: str = "") -> None:
+    """``stop``, and then remove the whole folder, but what is called ``keep`` in it."""
     stop(home)
-    shutil.rmtree(home.folder, ignore_errors=True)
+    if not (keep and (home.folder / keep).exists()):
+        shutil.rmtree(home.folder, ignore_errors=True)
+        return
+    for one in home.folder.iterdir():
+        if one.is_dir() and one.name != keep:
+            shutil.rmtree(one, ignore_errors=True)
+        elif not one.is_dir():
+            one.unlink(missing_ok=True)
 
 
 def _start(home: Home, scenario: Path | None, port: int) -> Endpoint:

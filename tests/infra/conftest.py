@@ -71,7 +71,7 @@ def run(
     """The command against the simulation, with hosts that run nothing."""
     monkeypatch.setenv("SPARKNET_EC2_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(Site, "open", lambda _site, *_emit, start=False: simulated)
-    monkeypatch.setattr("infra.cli.machines._close_if_empty", lambda _where, _cloud: None)
+    monkeypatch.setattr("infra.cli.machines._close_if_empty", lambda *_, **__: None)
     monkeypatch.setattr("infra.cli.machines._tell_limits", lambda: None)
 
     def call(*words: str) -> tuple[int, str, str]:
