@@ -11,7 +11,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -21,6 +21,7 @@ from sparknet.spark.handshake import Identity, admit
 from sparknet.spark.members import (
     Answered,
     Arriving,
+    Content,
     Deadlines,
     Event,
     Failed,
@@ -204,8 +205,17 @@ class Conversation(threading.Thread):
         }
         patience = task.deadline + _PATIENCE
         frames = [self._receive(member.who, kind, patience - time.monotonic(), into) for kind in task.answers]
-        content = task.read(member, frames)
+        content = self._read(member, task, frames)
         return Answered(member, task, content, self.channel.sent - sent, self.channel.received - received)
+
+    def _read(self, member: Member, task: Task, frames: Sequence[Frame]) -> Content:
+        """One that says what nobody can read, as another version of this program would, has failed at that:
+        it would come back and say it again."""
+        try:
+            return task.read(member, frames)
+        except ExchangeError as error:
+            self.door.events.put(Failed(member.who, str(error), final=False))
+            raise
 
     def _receive(
         self, who: Identity, due: Kind, seconds: float, into: Mapping[Kind, memoryview] | None = None
