@@ -109,22 +109,32 @@ def load_image(filename: str | Path, color: bool = True) -> Floats:
 def resize_image(im: Array, new_dims: Sequence[int] | Array, interp_order: int = 1) -> Floats:
     """``im`` ``(H, W, K)`` resized to ``new_dims`` (height, width), as float32.
 
-    With 1 or 3 channels the centres of the corner pixels move as in ``skimage.transform.resize``, with any
-    other number they stay in the corners as in ``scipy.ndimage.zoom``: pycaffe uses the one or the other.
-    Nothing is smoothed before shrinking. Past the edge the edge goes on. ``interp_order`` is 0, 1 or 3.
+    With 1 or 3 channels the centres of the corner pixels move as in ``skimage.transform.resize``, and past
+    the edge all is the image's least value; with any other number they stay in the corners as in
+    ``scipy.ndimage.zoom``: pycaffe uses the one or the other. Nothing is smoothed before shrinking, as in the
+    skimage of Caffe's days (from 0.15 on it smooths). ``interp_order`` is 0, 1 or 3.
     """
     if interp_order not in INTERPOLATION:
         raise ValueError(f"interp_order is one of {sorted(INTERPOLATION)}, not {interp_order}")
     mode = INTERPOLATION[interp_order]
-    corners = im.shape[-1] not in (1, 3) if interp_order else None
-    channels_first = np.ascontiguousarray(im.transpose(2, 0, 1), dtype=np.float32)
-    resized = torch.nn.functional.interpolate(
-        torch.from_numpy(channels_first)[None],
-        size=(int(new_dims[0]), int(new_dims[1])),
-        mode=mode,
-        align_corners=corners,
-    )
+    image = torch.from_numpy(np.ascontiguousarray(im.transpose(2, 0, 1), dtype=np.float32))[None]
+    size = int(new_dims[0]), int(new_dims[1])
+    if im.shape[-1] in (1, 3):
+        least = image.min()
+        resized = _resampled(image - least, size, mode) + least
+    else:
+        resized = torch.nn.functional.interpolate(
+            image, size=size, mode=mode, align_corners=True if interp_order else None
+        )
     return np.asarray(resized[0].permute(1, 2, 0).numpy(), dtype=np.float32)
+
+
+def _resampled(image: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:
+    """(N, C, H, W) at the centres of ``size`` pixels over it; outside are zeros."""
+    rows, columns = ((2 * torch.arange(n) + 1) / n - 1 for n in size)
+    place = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)[None]
+    mode = mode.removesuffix("-exact")  # of two names for one thing, grid_sample has the other
+    return torch.nn.functional.grid_sample(image, place, mode, "zeros", align_corners=False)
 
 
 def oversample(images: Sequence[Array], crop_dims: Sequence[int] | Array) -> Floats:

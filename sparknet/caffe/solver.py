@@ -160,7 +160,6 @@ class Solver:
             if _divides(self.param.display, self.iter) and log.isEnabledFor(logging.INFO):
                 self._progress.tell(self.iter, self.smoothed_loss, self.net)
             self.apply_update()
-            self.iter += 1
             if self._act_on_request():
                 break
         return total / max(1, self.iter - first)
@@ -187,7 +186,7 @@ class Solver:
         log.info("Optimization Done.")
 
     def apply_update(self) -> None:
-        """Apply the gradient in the net's diffs once; ``iter`` stays, as in Caffe."""
+        """Apply the gradient in the net's diffs once, and count it in ``iter``."""
         now = rate(self.param, self.iter, self.current_step)
         if now.current_step != self.current_step and self.param.lr_policy == "multistep":
             log.info("MultiStep Status: Iteration %d, step = %d", self.iter, now.current_step)
@@ -196,10 +195,14 @@ class Solver:
             log.info("Iteration %d, lr = %g", self.iter, now.lr)
         if self.loss_scale and not self.loss_scale.unscale(self.net.diffs):
             log.info("Iteration %d, no update: a gradient is not finite in fp16", self.iter)
-            return
+        else:
+            self._descend(now.lr)
+        self.iter += 1
+
+    def _descend(self, lr: float) -> None:
         if self._descent.weights is not self.net.weights or self._descent.diffs is not self.net.diffs:
             self._descent.rebind(self.net.weights, self.net.diffs)
-        self._descent.apply(now.lr, self.iter)
+        self._descent.apply(lr, self.iter)
 
     # -- testing
 

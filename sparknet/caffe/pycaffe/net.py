@@ -33,6 +33,10 @@ class PycaffeError(ModelError, RuntimeError):
     """What pycaffe raises as a RuntimeError: a missing file, arrays that do not fit."""
 
 
+class UnknownLayerError(ModelError, ValueError):
+    """What pycaffe raises as a ValueError: a layer that the net does not have."""
+
+
 class Net(NetView):
     """The net of a prototxt file in a phase, its weights filled or read from ``weights``.
 
@@ -241,7 +245,10 @@ class Net(NetView):
         names = self._layer_names
         for name in (start, end):
             if name is not None and name not in names:
-                self._core.layer(name)  # raises, naming the nearest
+                try:
+                    self._core.layer(name)  # raises, naming the nearest
+                except ModelError as error:
+                    raise UnknownLayerError(str(error)) from None
         return names.index(start) if start else 0, names.index(end) if end else len(names) - 1
 
     def _fill(self, arrays: Mapping[str, Array], expected: Sequence[str], kind: str, complaint: str) -> None:

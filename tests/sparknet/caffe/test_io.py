@@ -100,6 +100,12 @@ def test_resizing_halves_by_the_mean_of_pairs() -> None:
     np.testing.assert_allclose(io.resize_image(image, (1, 2))[0, :, 0], [1, 5])
 
 
+def test_past_the_edge_is_the_least_value() -> None:
+    image = np.array([[2, 6]], dtype=np.float32).reshape(1, 2, 1)
+    # the outer samples lie a quarter of a pixel outside, where a quarter of 2, the least, is mixed in
+    np.testing.assert_allclose(io.resize_image(image, (1, 4))[0, :, 0], [2, 3, 5, 5])
+
+
 def test_resizing_with_other_channels_keeps_the_corners() -> None:
     image = np.zeros((1, 3, 2), dtype=np.float32)
     image[0, :, 0] = [0, 5, 10]

@@ -66,7 +66,7 @@ def test_an_update_is_applied_to_the_diffs_that_were_written(solver: caffe.Solve
     data[...], weights.diff[...] = 0, 1
     solver.apply_update()
     np.testing.assert_allclose(data, -0.01, atol=1e-7)
-    assert solver.iter == 0
+    assert solver.iter == 1
 
 
 def test_a_snapshot_is_written_and_gone_on_from(solver: caffe.Solver, tmp_path: Path) -> None:
