@@ -182,7 +182,7 @@ def _aims(rates: dict[str, list[float]], starts: dict[str, list[float]]) -> None
 
 @click.command(help=__doc__)
 @click.option("--workers", "-k", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--steps", type=click.IntRange(min=10), default=60, show_default=True, help="Of each worker.")
+@click.option("--steps", type=click.IntRange(min=10), default=100, show_default=True, help="Of each worker.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--child", type=int, hidden=True)
 def main(workers: int, steps: int, repeats: int, child: int | None) -> None:

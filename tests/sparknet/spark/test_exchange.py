@@ -15,7 +15,7 @@ from sparknet.spark.handshake import Identity, admit, introduce
 from sparknet.training import Settings, train
 from tests.sparknet.small import digest, small_recipe
 from tests.sparknet.spark.crew import crew
-from tests.sparknet.spark.test_coordinator import shards_of
+from tests.sparknet.spark.scene import shards_of
 
 DOWN, UP = b"d" * 32, b"u" * 32
 WEIGHTS = np.arange(1000, dtype=np.float32)

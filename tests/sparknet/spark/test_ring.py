@@ -24,7 +24,7 @@ from sparknet.wire import codec
 from sparknet.worker import Recipe, Worker
 from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
 from tests.sparknet.spark.crew import QUICK, Crew, crew
-from tests.sparknet.spark.test_coordinator import wait_for, wait_until
+from tests.sparknet.spark.scene import wait_for, wait_until
 
 EXAMPLES, TEST = pictures(), pictures(70, seed=1)
 

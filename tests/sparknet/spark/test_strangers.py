@@ -15,7 +15,7 @@ from sparknet.spark import door, handshake
 from sparknet.training import Settings, train
 from tests.sparknet.small import digest, small_recipe
 from tests.sparknet.spark.crew import Crew, crew
-from tests.sparknet.spark.test_coordinator import shards_of
+from tests.sparknet.spark.scene import shards_of
 
 ROUNDS = Settings(rounds=20, tau=2)
 GIGABYTE = 1 << 30

@@ -1,0 +1,68 @@
+"""What the tests of the engine share: a problem, slow replicas, and waiting for things to come true."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from sparknet.data import Examples, contiguous
+from sparknet.local import LocalWorkers
+from sparknet.replica import Batch, TorchReplica
+from sparknet.spark.members import Member
+from sparknet.training import Round, Settings, train
+from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe
+from tests.sparknet.spark.crew import Crew
+
+EXAMPLES, TEST = pictures(), pictures(70, seed=1)
+
+
+SETTINGS = Settings(rounds=8, tau=5, test_every=4)
+
+
+def shards_of(workers: int) -> list[Examples]:
+    return [EXAMPLES[part] for part in contiguous(len(EXAMPLES), workers)]
+
+
+def reference(workers: int, settings: Settings = SETTINGS) -> list[Round]:
+    with LocalWorkers(small_recipe(test_batch_size=8), shards_of(workers), TEST) as local:
+        return list(train(local, settings))
+
+
+class Paused(TorchReplica):
+    """Waits ``pause`` seconds in a step, or fails in it, when told."""
+
+    pause = 0.0
+    error: Exception | None = None
+
+    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        time.sleep(self.pause)
+        if self.error:
+            raise self.error
+        return super().step(batches)
+
+
+def paused(pause: float = 0.0, error: Exception | None = None) -> TorchReplica:
+    replica = Paused(small_net(), momentum_sgd)
+    replica.pause, replica.error = pause, error
+    return replica
+
+
+def slowly() -> TorchReplica:
+    return paused(0.02)
+
+
+def here(workers: Crew) -> list[Member]:
+    return list(workers.coordinator._members.all)
+
+
+def wait_for(workers: Crew, *attempts: int) -> None:
+    wait_until(lambda: set(attempts) <= {who.attempt for who in workers.coordinator.members})
+
+
+def wait_until(true: object, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
