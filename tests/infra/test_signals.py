@@ -17,7 +17,7 @@ from infra.local import LocalCloud
 from tests.infra.nursery import DESTROY, LAUNCH, Nursery
 
 EVERY_CALL = bool(os.environ.get("SPARKNET_EVERY_CALL"))
-SAMPLE = 4
+SAMPLE = 3
 MOMENTS = pytest.mark.parametrize("before", [False, True], ids=["after the work", "before the work"])
 
 
