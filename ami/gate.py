@@ -7,6 +7,7 @@
 It only tells; infra/gate.py judges. It runs in the environment it tells of, and is given nothing but that.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -27,12 +28,26 @@ def facts(folders):
     expected = int(os.environ.get("EXPECTED_GPUS") or 0)
     return {
         "python": platform.python_version(),
+        "trainer": trainer(),
         "packages": {one.name.lower(): one.version for one in metadata.distributions()},
         "cuda": cuda(),
         "driver": driver() if expected else "",
         "gpus": gpus() if expected else [],
         "folders": [folder(name) for name in folders],
     }
+
+
+def trainer():
+    """Twelve digits that identify all files of the trainer; empty if there is none. See infra/trainer.py."""
+    home, digest = Path(__file__).resolve().parent.parent / "trainer", hashlib.sha256()
+    if not home.is_dir():
+        return ""
+    files = ((file.relative_to(home).as_posix(), file) for file in home.rglob("*") if file.is_file())
+    for name, file in sorted(files):
+        if name != ".digest" and "__pycache__" not in file.parts:
+            content = file.read_bytes()
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]
 
 
 def cuda():

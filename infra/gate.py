@@ -65,6 +65,7 @@ class Facts:
 
     node: str
     python: str
+    trainer: str  # twelve digits that identify its files
     packages: Mapping[str, str]  # all of the environment, name -> version
     cuda: str  # that torch was built for; empty for a torch of the CPU
     driver: str  # of NVIDIA; asked only where GPUs are expected
@@ -86,7 +87,7 @@ class Finding:
     """Something that is wrong with one node."""
 
     node: str
-    check: str  # "python", "packages", "driver", "gpu", "disk", "clock" or "port"
+    check: str  # "python", "trainer", "packages", "driver", "gpu", "disk", "clock" or "port"
     said: str
 
     def __str__(self) -> str:
@@ -101,6 +102,7 @@ def inspect(host: Host, node: str, folders: Sequence[PurePosixPath], *, gpus: in
         return Facts(
             node=node,
             python=told["python"],
+            trainer=told["trainer"],
             packages=told["packages"],
             cuda=told["cuda"],
             driver=told["driver"],
@@ -209,6 +211,9 @@ def _environment_findings(one: Facts, usual: Facts) -> list[tuple[str, str]]:
     found = []
     if one.python != usual.python:
         found.append(("python", f"{one.python}, where {usual.node} has {usual.python}"))
+    if one.trainer != usual.trainer:
+        theirs_is = f"where {usual.node} has {usual.trainer or 'none'}"
+        found.append(("trainer", f"{one.trainer or 'none'}, {theirs_is}; launch again to install one on all"))
     mine, theirs = one.packages, usual.packages
     names = {name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name)}
     if names:

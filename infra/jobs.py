@@ -16,14 +16,12 @@ import difflib
 import re
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from shlex import join, quote
 
-from infra import bootstrap
+from infra import bootstrap, trainer
 from infra.cluster import Cloud, find
 from infra.errors import (
     CommandFailed,
@@ -38,8 +36,6 @@ from infra.errors import (
 from infra.remote import Host, read_text, write_text
 
 JOBS = PurePosixPath("var/lib/sparknet/jobs")
-PACKAGES = ("sparknet", "apps")  # what the trainer is made of
-LEFT_OUT = {"__pycache__", ".mypy_cache", ".pytest_cache"}
 FOLLOW_SECONDS = 30 * 24 * 3600.0
 RECONNECT_SECONDS = 300.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -70,7 +66,7 @@ class Program:
 
 def program(word: str) -> Program:
     """The app called ``word``, or the user's own Python file. Raises UsageError, naming the nearest app."""
-    apps = {file.stem: file for file in sorted(_package("apps").glob("[A-Z]*.py"))}
+    apps = {file.stem: file for file in sorted(trainer.package("apps").glob("[A-Z]*.py"))}
     name = word.removesuffix(".py")
     if name in apps:
         return Program(name=name, file=apps[name], is_app=True)
@@ -103,9 +99,9 @@ def submit(
     folder = host.root / JOBS / identity
     host.run(f"mkdir {quote(str(folder))} {quote(str(folder / 'output'))}", timeout_seconds=60)
     with tempfile.TemporaryDirectory(prefix="sparknet-") as scratch:
-        trainer = Path(scratch) / "trainer.zip"
-        pack_trainer(trainer)
-        host.put(trainer, folder / "trainer.zip")
+        zipped = Path(scratch) / "trainer.zip"
+        zipped.write_bytes(trainer.pack().zipped)
+        host.put(zipped, folder / "trainer.zip")
     host.put(what.file, folder / what.file.name)
     unpack = f"{_python(host)} -m zipfile -e {quote(str(folder / 'trainer.zip'))} {quote(str(folder))}"
     host.run(unpack, timeout_seconds=120)  # the driver finds the packages' data as files
@@ -196,34 +192,6 @@ def fetch(cloud: Cloud, cluster: str, job: str, target: Path) -> list[Path]:
 def status_of(exit_code: int) -> int:
     """What ``submit`` leaves with: the program's own decision, or 7 if it failed without one."""
     return JobError.exit_status if exit_code in UNDECIDED else exit_code
-
-
-def pack_trainer(target: Path) -> None:
-    """The trainer's packages as one zip, for ``--py-files``; the same sources give the same bytes."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for package in PACKAGES:
-            for file in _files(_package(package)):
-                info = zipfile.ZipInfo(str(package / file.relative_to(_package(package))))
-                info.external_attr = 0o644 << 16
-                info.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(info, file.read_bytes())
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and LEFT_OUT.isdisjoint(file.relative_to(folder).parts):
-            yield file
-
-
-def _package(name: str) -> Path:
-    """The folder of a package that is installed here, without importing it."""
-    found = find_spec(name)
-    places = list(found.submodule_search_locations or []) if found else []
-    if not places:
-        raise SetupError(
-            f"The package {name} is not installed next to infra; install the project as a whole."
-        )
-    return Path(places[0])
 
 
 def _command(

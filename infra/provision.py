@@ -8,12 +8,14 @@ second time. All of it can be done again: what is there already stays as it is.
 from __future__ import annotations
 
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import TypeVar
 
@@ -32,6 +34,7 @@ from infra.errors import (
 from infra.events import READY, CheckFailed, Emit, NodeProgress, PhaseEnded, PhaseFailed, PhaseStarted
 from infra.remote import Host, on_all, write_text
 from infra.spec import ClusterSpec
+from infra.trainer import ON_NODE, Trainer, pack
 
 READY_SECONDS = 180.0
 LOGS_SHOWN = 3  # of workers that did not come up
@@ -89,6 +92,7 @@ class Setup:
         if self.spec.repair:
             _require_sound(member)
         self._install(member)
+        self._install_trainer(member)
         machine = _twice(lambda: service.machine(member.host))
         if not mount:
             return Prepared(member=member, machine=machine)
@@ -141,6 +145,31 @@ class Setup:
                 _run_step(host, folder, step)
         if known != recipe:
             _twice(lambda: write_text(host, mark, recipe))
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The trainer of this machine, packed once for all nodes."""
+        return pack()
+
+    def _install_trainer(self, member: Member) -> None:
+        """Unless it is there already."""
+        host, trainer = member.host, self.trainer
+        mark = quote(str(host.root / ON_NODE / ".digest"))
+        known = _twice(lambda: host.run(f"cat {mark}", timeout_seconds=60, check=False).stdout.strip())
+        if known == trainer.digest:
+            return
+        self.emit(NodeProgress(node=member.name, phase="trainer"))
+        zipped, script = host.root / f"{ON_NODE}.zip", host.root / bootstrap.ON_NODE / "50-trainer.sh"
+        words = " ".join(map(quote, (str(script), str(zipped), trainer.digest)))
+
+        def install() -> None:
+            with tempfile.NamedTemporaryFile(prefix="sparknet-") as file:
+                file.write(trainer.zipped)
+                file.flush()
+                host.put(Path(file.name), zipped)
+            host.run(f"bash {words}", timeout_seconds=120)
+
+        _twice(install)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ LAYERS = {
         ("infra.cloud",),
         ("infra.plan", "infra.survey", "infra.provision", "infra.costs"),
         ("infra.service", "infra.bootstrap", "infra.disks", "infra.gate", "infra.journal", "infra.ec2"),
+        ("infra.trainer",),
         ("infra.ssh",),
         ("infra.login", "infra.output", "infra.remote"),
         ("infra.spec",),

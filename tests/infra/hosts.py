@@ -106,6 +106,7 @@ def account_of(host: ScriptedHost) -> str:
     return json.dumps(
         {
             "python": "3.11.7",
+            "trainer": "0123456789ab",
             "packages": {"torch": "2.9.0", "pyspark": "4.3.0", "numpy": "2.4.6"},
             "cuda": "12.8",
             "driver": "580.105.08",

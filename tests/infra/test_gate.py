@@ -36,6 +36,7 @@ def node(name: str, **more: str) -> Facts:
     return Facts(
         node=name,
         python="3.11.7",
+        trainer="0123456789ab",
         packages=PACKAGES | more,
         cuda="12.8",
         driver="580.105.08",
@@ -57,6 +58,13 @@ def found(*workers: Facts) -> list[str]:
 def test_nodes_that_agree_pass() -> None:
     assert found(node("worker-1"), node("worker-2")) == []
     gate.require_none((), 3)
+
+
+def test_the_node_with_another_trainer_is_named() -> None:
+    told = [node("master"), node("worker-1"), replace(node("worker-2"), trainer="")]
+    assert [str(one) for one in gate.findings(told)] == [
+        "worker-2     trainer   none, where master has 0123456789ab; launch again to install one on all"
+    ]
 
 
 def test_the_node_with_other_packages_is_named_with_what_most_have() -> None:

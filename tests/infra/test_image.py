@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra import bootstrap, cluster, image, plan
+from infra import bootstrap, cluster, image, plan, trainer
 from infra.cluster import Cloud
 from infra.ec2 import images, nodes, sweep, tags
 from infra.errors import CommandFailed, DeadlineExceeded, GateFailed, InfraError, Interrupted, UsageError
@@ -134,11 +134,12 @@ def test_a_launch_from_it_installs_nothing_again(cloud: Cloud, order: image.Orde
     made = image.build(cloud, order, ignore)
     told: list[Event] = []
     scripted = ScriptedCluster()
-    recipe = bootstrap.recipe(spec)
+    recipe, packed = bootstrap.recipe(spec), trainer.pack().digest
 
     def connect(node: nodes.Node) -> ScriptedHost:
         host = scripted.connect(node)
         host.answers[f"cat /{bootstrap.MARK}"] = f"{recipe}\n"
+        host.answers[f"cat /{trainer.ON_NODE}/.digest"] = f"{packed}\n"
         return host
 
     launched = cluster.launch(replace(cloud, connect=connect), spec, told.append)

@@ -137,12 +137,6 @@ def test_the_packages_go_with_the_job_as_a_zip_and_as_files(
     assert (folder / "mine.py").read_text() == "print('mine')\n"
 
 
-def test_the_same_sources_make_the_same_zip(tmp_path: Path) -> None:
-    jobs.pack_trainer(tmp_path / "a.zip")
-    jobs.pack_trainer(tmp_path / "b.zip")
-    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
-
-
 def test_what_a_job_leaves_is_fetched(running: tuple[Cloud, str, Path], tmp_path: Path) -> None:
     cloud, name, root = running
     job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
