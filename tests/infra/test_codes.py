@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.ec2 import codes
+from infra.ec2 import codes, meanings
 from infra.errors import CapacityError, CloudError, CredentialsError, InfraError, QuotaError, UsageError
 
 GOLDEN = Path(__file__).parent.parent / "golden/infra/error_messages.txt"
@@ -61,13 +61,13 @@ def test_a_code_nobody_knows_is_told_as_it_came() -> None:
 
 
 def test_no_code_is_both_final_and_retried() -> None:
-    assert codes.RETRYABLE.isdisjoint(codes.MEANINGS)
+    assert codes.RETRYABLE.isdisjoint(meanings.MEANINGS)
 
 
 def test_the_messages_are_those_of_the_golden_file() -> None:
     told = "\n\n".join(
         f"{code} (exit {error.exit_status})\n{error}"
-        for code in sorted(codes.MEANINGS)
+        for code in sorted(meanings.MEANINGS)
         for error in [codes.explain(code, "...", "create_fleet")]
     )
     if os.environ.get("SPARKNET_UPDATE_GOLDEN"):
