@@ -39,10 +39,10 @@ from sparknet.weights import Vector, Weights, mean_of
 class Coordinator:
     """Leads ``workers`` workers, one for each partition, whose weights have ``size`` float32 elements.
 
-    ``statistics`` says where running means and variances lie in them, ``wire`` how they travel; with
-    ``ring_host`` they average among themselves, and it is where they find each other. Every method
-    is for the caller's thread, but ``job_ended`` may be called from any. ``submit`` and ``slots`` are for
-    shards that have no worker of their own (``leasing.py``).
+    ``statistics`` says where running means and variances lie in them, ``wire`` how they travel; in a
+    ``ring`` workers average among themselves, and find each other at ``ring_port``. Every method is for the
+    caller's thread, but ``job_ended`` may be called from any. ``submit`` and ``slots`` are for shards that
+    have no worker of their own (``leasing.py``).
     """
 
     def __init__(
@@ -55,16 +55,16 @@ class Coordinator:
         deadlines: Deadlines,
         statistics: Sequence[Statistics] = (),
         wire: str = "float32",
-        ring_host: str | None = None,
+        ring: bool = False,
         submit: Submit | None = None,
         slots: Callable[[], int] | None = None,
     ) -> None:
         self.deadlines = deadlines
         self._versions = versions = Versions()
-        self._star = Star(versions, "float32" if ring_host else wire, statistics)
+        self._star = Star(versions, "float32" if ring else wire, statistics)
         self._door = Door(bind=bind, token=token, size=size, codec=self._star.codec, deadlines=deadlines)
         self._members = Membership(self._door, workers)
-        self._ring = Ring(ring_host, versions, self._members, deadlines) if ring_host else None
+        self._ring = Ring(bind, versions, self._members, deadlines) if ring else None
         self._plane = self._ring or self._star
         self._states: dict[int, WorkerState] = {}
         self._leasing = Leasing(self._members, self._states, submit, slots)

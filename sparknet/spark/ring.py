@@ -49,15 +49,15 @@ class Held:
 
 
 class Ring:
-    """Groups of members that average. ``port`` of ``host`` is where they find each other."""
+    """Groups of members that average. ``port`` of ``bind`` is where they find each other."""
 
     name = "ring"
     answers: tuple[Kind, ...] = (Kind.REPORT,)
 
-    def __init__(self, host: str, versions: Versions, members: Membership, deadlines: Deadlines) -> None:
+    def __init__(self, bind: str, versions: Versions, members: Membership, deadlines: Deadlines) -> None:
         self.codec = codec("float32")  # of what the driver is sent; peers have their own
         self._versions, self._members, self._deadlines = versions, members, deadlines
-        self._store = new_store(host)
+        self._store = new_store(bind)
         self.port: int = self._store.port
         self._group: list[Member] = []
         self._epoch, self._key = 0, ""

@@ -49,9 +49,12 @@ log = logging.getLogger(__name__)
 
 Exchange = Literal["auto", "star", "ring"]
 
-# Bytes of weights from which on workers average among themselves: what a star through the driver would cost
-# grows with the workers, and below this it is lost beside the waking of a thread.
-_LARGE = 16 << 20
+# From how many bytes of weights on workers average among themselves. Overhead of a round by MB of weights,
+# star and ring, K = 2 on one machine of two cores, median ms: 0.58: 2.3, 3.4; 1.7: 4.9, 3.8; 4.2: 11, 8.0;
+# 8.4: 22, 13; 17: 39, 21 (tests/bench/round_overhead.py). They cross between 1 and 2 MB; up to 4 MiB the star
+# is chosen nevertheless, because the driver then has the weights of every round. What a star costs grows with
+# K, and what a ring costs does not.
+RING_FROM_BYTES = 4 << 20
 # How long executors are waited for that are to forget the test set.
 _FORGET_SECONDS = 2.0
 # How long the others' traces are waited for where a worker is missing.
@@ -65,11 +68,11 @@ class SparkWorkers:
     (``frames.from_examples``). ``workers`` repartitions it first; "slots" stands for as many as can run at
     once. With more workers than slots the shards of those that wait are leased to the others (``leases.py``)
     until slots are added; with fewer the further slots stand by. ``test`` goes to every executor as a
-    broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16
-    or int8 (``sparknet.wire``); ``exchange`` whether through the driver (star), among the workers (ring), or
-    by the size of the weights (auto: a ring from 16 MiB on). Up to ``memory_bytes`` of its shard a worker
-    holds in memory, else in a file where Spark spills to (SPARK_LOCAL_DIRS); None leaves it to the worker,
-    by what its machine has left. ``profile`` rounds of each worker are traced: see ``traces``.
+    broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16 or int8
+    (``sparknet.wire``); ``exchange`` whether through the driver (star), among the workers (ring), or by the
+    size of the weights (auto: a ring from ``ring_from_bytes`` on). Up to ``memory_bytes`` of its shard a
+    worker holds in memory, else in a file where Spark spills to (SPARK_LOCAL_DIRS); None leaves it to the
+    worker, by what its machine has left. ``profile`` rounds of each worker are traced: see ``traces``.
 
     Raises UsageError for a session whose settings break training (make it with ``session.session``).
     """
@@ -86,6 +89,7 @@ class SparkWorkers:
         deadlines: Deadlines | None = None,
         wire: str = "float32",
         exchange: Exchange = "auto",
+        ring_from_bytes: int = RING_FROM_BYTES,
         memory_bytes: int | None = None,
         profile: int = 0,
     ) -> None:
@@ -99,7 +103,8 @@ class SparkWorkers:
         host = conf.get("spark.driver.host", "localhost") or "localhost"
         self._slices = recipe.slices(len(test)) if test else []
         token = secrets.token_bytes(32)
-        ring = _uses_ring(exchange, self._initial, count)
+        large = self._initial.nbytes >= ring_from_bytes and count > 1
+        ring = exchange == "ring" or (exchange == "auto" and large)
         self._coordinator = Coordinator(
             bind=conf.get("spark.driver.bindAddress", None) or host,
             workers=count,
@@ -108,7 +113,7 @@ class SparkWorkers:
             deadlines=self._deadlines,
             statistics=replica.statistics,
             wire=wire,
-            ring_host=host if ring else None,
+            ring=ring,
             submit=lambda shards: self._jobs.submit(shards),
             slots=lambda: slots(spark),
         )
@@ -195,11 +200,6 @@ class SparkWorkers:
             action()
         except (PySparkException, Py4JError, OSError, AttributeError) as error:
             log.debug("the SparkContext is gone: %s", error)
-
-
-def _uses_ring(exchange: Exchange, weights: Vector, workers: int) -> bool:
-    large = weights.nbytes >= _LARGE and workers > 1
-    return exchange == "ring" or (exchange == "auto" and large)
 
 
 def _tell_of_spares(idle: int, shards: int) -> None:

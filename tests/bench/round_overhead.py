@@ -22,6 +22,8 @@ from typing import Literal, get_args
 import click
 import numpy as np
 import torch
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from sparknet.data import Examples, Transform
@@ -136,12 +138,19 @@ def measure(
     table.add("floor: down and up, one connection", one)
     table.add("floor: down and up, K connections", all_)
     if port_rounds != 0:
-        asked = port_rounds or PORT_ROUNDS[name]
-        table.add("SparkNet's loop, straight port", straight_port.overheads(spark, size, workers, asked))
+        add_port(table, spark, size, workers, port_rounds or PORT_ROUNDS[name])
     click.echo("  bytes a round, in vectors of float32: driver sends + receives + workers to each other")
     for row, parts in traffic.items():
         click.echo(f"    {row:<24}{parts}")
     tell_aims(table, name)
+
+
+def add_port(table: Table, spark: SparkSession, size: int, workers: int, rounds: int) -> None:
+    name = "SparkNet's loop, straight port"
+    try:
+        table.add(name, straight_port.overheads(spark, size, workers, rounds))
+    except (PySparkException, Py4JError, OSError) as error:  # it needs several copies in the driver's JVM
+        click.echo(f"{name:<36}failed: {str(error).strip().splitlines()[0][:80]}")
 
 
 def tell_aims(table: Table, name: str) -> None:
@@ -166,6 +175,8 @@ def main(
     workers: int, sizes: str, exchanges: str, wires: str, rounds: int | None, port_rounds: int | None
 ) -> None:
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # a session's settings come too late for the JVM's heap, which the straight port fills
+    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--driver-memory 6g pyspark-shell")
     warnings.simplefilter("ignore", FutureWarning)
     spark = session("round overhead", f"local-cluster[{workers},1,2048]", CONF)
     chosen: list[Exchange] = [one for one in get_args(Exchange) if one in exchanges.split(",")]
@@ -179,7 +190,6 @@ def main(
 CONF = {
     "spark.ui.enabled": "false",
     "spark.driver.host": "127.0.0.1",
-    "spark.driver.memory": "5g",
     "spark.driver.maxResultSize": "0",
     "spark.executor.memory": "2048m",
     "spark.log.level": "OFF",

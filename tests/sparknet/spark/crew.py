@@ -49,7 +49,7 @@ class Crew:
             token=TOKEN,
             deadlines=deadlines,
             wire=wire,
-            ring_host="127.0.0.1" if ring else None,
+            ring=ring,
         )
         self.services: dict[int, Service] = {}
         self.endings: dict[int, BaseException | None] = {}
