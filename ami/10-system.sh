@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Afterwards: /opt/sparknet and /var/lib/sparknet belong to the login user, and no package upgrade starts by itself
-# while the cluster lives.
+# Afterwards: /opt/sparknet and /var/lib/sparknet belong to the login user, the daemons' logs are rotated, and no package
+# upgrade starts by itself while the cluster lives.
 set -euo pipefail
 
 root=${SPARKNET_ROOT:-}
@@ -15,6 +15,9 @@ for folder in /opt/sparknet /opt/sparknet/conf /var/lib/sparknet /var/lib/sparkn
     sudo mkdir -p "$root$folder"
     sudo chown "$user" "$root$folder"
 done
+
+sudo mkdir -p "$root/etc/logrotate.d"
+sed "s|@ROOT@|$root|" "${BASH_SOURCE[0]%/*}/logrotate.conf" | sudo tee "$root/etc/logrotate.d/sparknet" >/dev/null
 
 for timer in apt-daily.timer apt-daily-upgrade.timer; do
     if [ -e "/lib/systemd/system/$timer" ] && [ -z "$root" ]; then

@@ -344,4 +344,5 @@ def _start_spark(members: list[Member], configs: list[service.NodeConfig]) -> No
         _twice(lambda: service.configure(member.host, config_of[member.name]))
         _twice(lambda: service.start(member.host, unit, config_of[member.name]))
 
-    on_all(members, start)
+    start(members[0])  # first: where it starts again, no worker finds the port of the one before
+    on_all(members[1:], start)

@@ -129,6 +129,29 @@ def test_a_node_without_a_gpu_still_asks_its_executors_for_the_workers() -> None
     assert "spark.worker.resource.gpu.amount" not in text
 
 
+def test_the_logs_of_the_daemons_are_rotated(tmp_path: Path) -> None:
+    make_sudo(tmp_path / "bin")
+    ran = subprocess.run(
+        ["bash", str(bootstrap.AMI / "10-system.sh")],
+        env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SPARKNET_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    text = (tmp_path / "etc/logrotate.d/sparknet").read_text()
+    assert f"{tmp_path}/var/log/sparknet-*.log {{" in text
+    assert {"copytruncate", "rotate 3"} <= {line.strip() for line in text.splitlines()}
+
+
+def make_sudo(folder: Path) -> None:
+    """A sudo that only runs the command, and a cloud-init that is done."""
+    folder.mkdir()
+    for name, text in (("sudo", 'exec "$@"'), ("cloud-init", "exit 0")):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
 @pytest.mark.parametrize("unit", [service.MASTER_UNIT, service.WORKER_UNIT])
 def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
