@@ -138,6 +138,27 @@ def test_a_shard_that_cannot_be_written_to_is_read_without_a_warning() -> None:
     assert worker.train(worker.vector, Order(tau=3)).steps == 3
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_batches_come_about_as_fast_as_torch_can_index_them(name: str) -> None:
+    """In CPU time, the best of five runs in turn; ``tests/bench/data_rate.py`` measures it with care."""
+    rng = np.random.default_rng(0)
+    shard = Examples(rng.integers(256, size=(5000, 3, 32, 32), dtype=np.uint8), rng.integers(10, size=5000))
+    feed, images = Feed(shard, Transform(), torch.device("cpu")), torch.from_numpy(shard.images)
+    rows = [torch.from_numpy(rng.integers(5000, size=100)) for _ in range(50)]
+    chosen = sampler(name, records=5000, batch_size=100)
+    plain, fed = [], []
+    for _ in range(5):
+        started = time.process_time()
+        for which in rows:
+            images[which].float()
+        plain.append(time.process_time() - started)
+        started = time.process_time()
+        for _ in feed.round(chosen, steps=50, batches_per_step=1, seeds=(0, 0), first=0):
+            pass
+        fed.append(time.process_time() - started)
+    assert min(plain) / min(fed) > 0.7
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("name", SAMPLERS)
