@@ -63,12 +63,13 @@ class BFloat16:
         return 2 * length
 
     def encode(self, vector: Vector) -> Bytes:
-        data: Bytes = torch.from_numpy(vector).bfloat16().view(torch.int16).numpy().view(np.uint8)
+        data = np.empty(2 * vector.size, np.uint8)
+        _halves(data).copy_(torch.from_numpy(vector))
         return data
 
     def decode(self, data: Bytes, length: int) -> Vector:
-        halves = torch.from_numpy(data[: 2 * length].view(np.int16))
-        vector: Vector = halves.view(torch.bfloat16).float().numpy()
+        vector = np.empty(length, np.float32)
+        torch.from_numpy(vector).copy_(_halves(data[: 2 * length]))
         return vector
 
 
@@ -112,6 +113,10 @@ class Int8:
 
     def _blocks(self, length: int) -> int:
         return -(-length // _BLOCK)
+
+
+def _halves(data: Bytes) -> torch.Tensor:
+    return torch.from_numpy(data.view(np.int16)).view(torch.bfloat16)
 
 
 def _whole_blocks(values: Vector | NDArray[np.int8]) -> torch.Tensor:
@@ -166,4 +171,5 @@ class Followed:
             self.known = weights.copy()
             return
         self.change = self._codec.encode(weights - self.known)
-        self.known = self.known + self._codec.decode(self.change, weights.size)
+        moved = self._codec.decode(self.change, weights.size)
+        self.known = np.add(self.known, moved, out=moved)  # the one before may still be somebody's start

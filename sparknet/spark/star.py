@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from sparknet.merge import Merged, Statistics, distance, merge_moved
 from sparknet.spark import answers
 from sparknet.spark.exchange import NOTHING, Frame, Kind, Note, raw
@@ -60,7 +62,7 @@ class Star:
         report = answers.report(member, frames)
         member.vector = self.codec.decode(member.buffer, member.base.size)
         if self.codec.name != "float32":
-            member.vector = member.base + member.vector
+            np.add(member.base, member.vector, out=member.vector)
         member.moved = distance(member.base, member.vector)
         return report
 

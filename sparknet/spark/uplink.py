@@ -24,7 +24,7 @@ class Uplink:
 
     def apply_change(self) -> None:
         """The driver has moved by what has been received into ``change``."""
-        self._base = self._base + self._codec.decode(self.change, self._vector.size)
+        self._base += self._codec.decode(self.change, self._vector.size)
 
     def begin(self, arrived: bool) -> None:
         """A round starts: from ``vector`` if whole weights have ``arrived``, else from what is known."""
