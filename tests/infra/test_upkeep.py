@@ -16,10 +16,8 @@ from infra.errors import HostUnreachable
 from infra.events import ignore
 from infra.local import LocalCloud
 from infra.spec import ClusterSpec
+from tests.infra.conftest import Run
 from tests.infra.hosts import ScriptedCluster, ScriptedHost
-from tests.infra.test_cli import Run, run
-
-__all__ = ["run"]  # the fixture
 
 Happen = Callable[[ScriptedHost, Node], None]
 
