@@ -8,8 +8,8 @@ Three programs take turns, one step each: the solver of this package; plain torc
 torch with channels last. The plain ones run `torch.optim.SGD(foreach=True)`, and before they are timed all
 three have made the same loss and the same gradients of the same weights. Times are medians; the last columns
 are what the Caffe path takes of the default layout's time and of the better layout's, by the wall clock and
-in CPU seconds: medians over the turns of the ratios within one. Other programs on the machine disturb the wall
-clock, and much less the CPU seconds; in those of two threads waiting for the other one counts, unless
+in CPU seconds: medians over the turns of the ratios within one. Other programs on the machine disturb the
+wall clock, and much less the CPU seconds; in those of two threads waiting for the other one counts, unless
 OMP_WAIT_POLICY=passive is in the environment.
 """
 

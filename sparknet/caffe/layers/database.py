@@ -30,7 +30,7 @@ class Data(SourceLayer):
     messages = ("data_param", "transform_param")
     hints: ClassVar[Mapping[str, str]] = {
         "prefetch": "records are read when a batch is asked for",
-        "scale, mean_file, crop_size, mirror": "moved to transform_param when the net is read, as Caffe does",
+        "scale, mean_file, crop_size, mirror": "moved to transform_param, as Caffe does in V1 nets",
     }
     top_arity = Arity(least=1, most=2)
 

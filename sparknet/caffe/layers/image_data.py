@@ -27,7 +27,7 @@ class ImageData(SourceLayer):
     type = "ImageData"
     messages = ("image_data_param", "transform_param")
     hints: ClassVar[Mapping[str, str]] = {
-        "scale, mean_file, crop_size, mirror": "moved to transform_param when the net is read, as Caffe does",
+        "scale, mean_file, crop_size, mirror": "moved to transform_param, as Caffe does in V1 nets",
         "force_color, force_gray of transform_param": "is_color says it",
     }
     top_arity = Arity(least=2, most=2)
