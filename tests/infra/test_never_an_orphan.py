@@ -141,6 +141,7 @@ def test_a_launch_whose_every_call_fails_once_succeeds_with_exactly_its_nodes(
     simulation.control("DELETE", "faults")
     assert roles(simulated, spec) == ["master", "worker", "worker", "worker"]
     assert sum(isinstance(event, Retrying) for event in told) >= 20
+    cluster.destroy(simulated, spec.name, ignore)
 
 
 @pytest.mark.parametrize("kind", ["lost", "throttle"])
