@@ -74,6 +74,14 @@ def test_training_tests_displays_and_snapshots(folder: Path) -> None:
         assert (folder / name).exists()
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_and_timing_in_low_precision(folder: Path, precision: str) -> None:
+    assert run("train", "--solver", folder / "solver.prototxt", "--precision", precision).exit_code == 0
+    assert (folder / "snap_iter_10.caffemodel").exists()
+    timed = run("time", "--model", folder / "net.prototxt", "--iterations", "1", "--precision", precision)
+    assert "conv" in timed.output
+
+
 def test_training_goes_on_from_a_snapshot(folder: Path) -> None:
     solver = folder / "solver.prototxt"
     run("train", "--solver", solver, "--iterations", "7")
