@@ -106,7 +106,10 @@ class Ring:
         if self._versions.here != number:
             vector = self._asked_for(number)
             if vector is None:
-                raise WorkersLost("the workers that had these weights are gone, or have gone on from them")
+                raise WorkersLost(
+                    "the workers that had these weights are gone, or have gone on from them: ask for those of "
+                    "a round before the next, or before the workers are closed"
+                )
             if number != self._versions.number:
                 return vector
             self._versions.brought(vector)
