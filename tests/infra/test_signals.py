@@ -152,11 +152,7 @@ def test_a_third_ctrl_c_leaves_at_once_with_the_command_that_removes_the_rest(
 ) -> None:
     faults = [
         *({**INTERRUPTED, "action": action} for action in ("CreateFleet", "DescribeSpotInstanceRequests")),
-        {
-            "kind": "delay",
-            "action": "DescribeVolumes",
-            "seconds": 2.5,
-        },  # time to read the answer to the second
+        {"kind": "delay", "action": "DescribeVolumes", "seconds": 2.5},  # time to read the answer
         {**INTERRUPTED, "action": "DeleteSecurityGroup"},
     ]
     ended = nursery.run_with(faults, *LAUNCH, "thrice")
