@@ -31,8 +31,9 @@ import torch
 from pyspark.sql import SparkSession
 
 from apps.solvers import load
-from sparknet.data import Dataset, Transform
+from sparknet.data import Dataset, Transform, contiguous
 from sparknet.data.locate import locate
+from sparknet.local import LocalWorkers
 from sparknet.replica import Batch, CaffeModel, CaffeReplica
 from sparknet.spark import Deadlines, SparkWorkers, from_examples, session
 from sparknet.training import Round, Settings, train
@@ -143,6 +144,20 @@ def run(
     return [*done[:-1], replace(done[-1], scores=scores)], chaos.happened
 
 
+def undisturbed(options: argparse.Namespace, dataset: Dataset, rounds: int) -> list[Round]:
+    return run(options, dataset, rounds, disturbed=False)[0]
+
+
+def here(options: argparse.Namespace, dataset: Dataset, rounds: int) -> list[Round]:
+    """The undisturbed run in this process: the same weights, bit for bit, without another cluster."""
+    shards = [dataset.train[part] for part in contiguous(len(dataset.train), options.hosts)]
+    settings = Settings(rounds=rounds, tau=options.tau, test_every=rounds)
+    with LocalWorkers(recipe(options, dataset, 0.0), shards, dataset.test) as workers:
+        done = list(train(workers, settings))
+    click.echo(summary("undisturbed", done, done[-1].accuracy or 0))
+    return done
+
+
 @contextmanager
 def cluster_and_session(hosts: int) -> Iterator[tuple[Cluster, SparkSession]]:
     with (
@@ -179,7 +194,8 @@ def machines(options: argparse.Namespace) -> str | None:
     dataset = locate("mnist", options.data).dataset
     disturbed, happened = run(options, dataset, None, disturbed=True)
     click.echo("what happened: " + ", ".join(f"{name} {count}" for name, count in sorted(happened.items())))
-    plain, _ = run(options, dataset, len(disturbed), disturbed=False)
+    again = here if options.here else undisturbed
+    plain = again(options, dataset, len(disturbed))
     longest = max(one.seconds for one in disturbed[1:])
     if longest > LONGEST:
         return f"a round took {longest:.1f} s, more than {LONGEST:g} s"
@@ -200,6 +216,7 @@ def main() -> None:
         "--pause", type=float, default=0.05, help="seconds added to each step of a disturbed run"
     )
     parser.add_argument("--points", type=float, default=1, help="of accuracy that may be lost (1)")
+    parser.add_argument("--here", action="store_true", help="make the undisturbed run in this process")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", default="auto", help="MNIST: a folder, auto or synthetic")
     parser.add_argument("--driver", type=int, default=0, metavar="TIMES", help="kill the driver instead")
