@@ -107,8 +107,8 @@ class Ring:
             vector = self._asked_for(number)
             if vector is None:
                 raise WorkersLost(
-                    "the workers that had these weights are gone, or have gone on from them: ask for a round's "
-                    "before the next round, or before the workers are closed"
+                    "the workers that had these weights are gone, or have gone on from them: ask for them "
+                    "before the next round, and before the workers are closed"
                 )
             if number != self._versions.number:
                 return vector
