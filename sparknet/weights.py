@@ -24,7 +24,6 @@ Shape = tuple[int, ...]
 Vector = NDArray[np.float32]
 
 
-
 class Elsewhere(Protocol):
     """Weights that are not in this process."""
 
