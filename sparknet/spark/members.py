@@ -26,12 +26,15 @@ class Deadlines:
     ``send``   for the other end to take a frame
     ``stop``   for the workers to leave when all is done
     ``lease``  for a shard's own worker; after that another one takes its shard up
+    ``hang``   for a worker at least, when half of the others have answered, and ten times as long as they
+               took; one that is later hangs, and is dropped
     ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; those that are later
                miss the round and are back in the next
     """
 
     join: float = 120.0
     round: float = 3600.0
+    hang: float = 60.0
     quorum: float = 1.0
     grace: float = 0.0
     ping: float = 10.0

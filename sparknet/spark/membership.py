@@ -27,6 +27,7 @@ from sparknet.spark.members import (
     Member,
     Task,
 )
+from sparknet.spark.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -109,22 +110,22 @@ class Membership:
     def ask(self, tasks: Mapping[Member, Task], quorum: float = 1.0) -> list[Answered]:
         """Give each member its task and wait for the answers, in the order of the members.
 
-        Once a share of ``quorum`` has answered, the others have ``Deadlines.grace`` left.
+        Once a share of ``quorum`` has answered, the others have ``Deadlines.grace`` left. Those that hang
+        are dropped (``patience.py``).
         """
         for member, task in tasks.items():
             self.give(member, task)
-        waiting, answers, grace_ends = dict(tasks), dict[int, Answered](), math.inf
-        enough = math.ceil(quorum * len(tasks))
-        while waiting and time.monotonic() < grace_ends:
-            answer = self.next_answer(waiting, grace_ends)
+        waiting, answers = dict(tasks), dict[int, Answered]()
+        patience = Patience(len(tasks), quorum, self._deadlines)
+        while waiting and not patience.over:
+            answer = self.next_answer(waiting, patience.until)
             if answer:
                 answers[answer.member.who.partition] = answer
                 del waiting[answer.member]
-                if len(answers) == enough:
-                    grace_ends = time.monotonic() + self._deadlines.grace
+                patience.answered()
             waiting = {member: task for member, task in waiting.items() if self.has(member)}
         for member in waiting:
-            self.lost(member, f"it was more than {self._deadlines.grace:g} s later than the others")
+            (self.drop if patience.given_up else self.lost)(member, patience.reason)
         return [answer for _, answer in sorted(answers.items())]
 
     def next_answer(self, tasks: Mapping[Member, Task], until: float = math.inf) -> Answered | None:

@@ -90,6 +90,22 @@ def test_a_worker_that_misses_the_deadline_is_dropped_and_may_come_back() -> Non
         assert next(rounds).members == (0, 1)
 
 
+def test_a_worker_that_hangs_is_given_up_long_before_the_deadline_and_may_come_back() -> None:
+    recipe = small_recipe(replica=paused)
+    with crew(recipe, shards_of(3)[:2], workers=3, deadlines=replace(QUICK, round=60, hang=0.5)) as workers:
+        hung = workers.join(2, shards_of(3)[2], attempt=2)
+        wait_for(workers, 0, 1, 2)
+        rounds = train(workers, Settings(rounds=100, tau=1))
+        assert next(rounds).members == (0, 1, 2)
+        hung._worker.replica.pause = 5.0  # type: ignore[union-attr]
+        late = next(rounds)
+        assert late.members == (0, 1)
+        assert "it hangs: no answer in " in late.gathered.lost[0]
+        hung._worker.replica.pause = 0.0  # type: ignore[union-attr]
+        wait_until(lambda: len(workers.coordinator.members) == 3, seconds=30)
+        assert next(rounds).members == (0, 1, 2)
+
+
 def test_without_workers_it_waits_for_the_deadline_and_says_for_whom() -> None:
     started = time.monotonic()
     with crew(small_recipe(), [], workers=2, deadlines=replace(QUICK, join=0.3)) as workers:
