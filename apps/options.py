@@ -178,8 +178,8 @@ def training_options(
             type=click.FloatRange(min=0, min_open=True),
             default=3600.0,
             metavar="SECONDS",
-            help="A worker that takes longer for a round is given up until it comes back or is replaced; one that "
-            "hangs while the others are long done, much sooner.",
+            help="A worker that takes longer for a round is given up until it comes back or is replaced; "
+            "one that hangs while the others are long done, much sooner.",
         ),
         click.option(
             "--profile",
