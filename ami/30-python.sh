@@ -5,25 +5,41 @@ set -euo pipefail
 
 venv=${SPARKNET_ROOT:-}/opt/sparknet/venv
 
-is_complete() {
+is_complete() { # NAME[==VERSION]...: false, saying why, where one is missing or another version
     [ -x "$venv/bin/python" ] && "$venv/bin/python" - "$@" <<'PYTHON'
 import sys
 from importlib import metadata
 
 for wanted in sys.argv[1:]:
     name, _, version = wanted.partition("==")
-    if version and metadata.version(name).partition("+")[0] != version:
-        sys.exit(f"{name} is {metadata.version(name)}, wanted {version}")
-    metadata.version(name)
+    try:
+        found = metadata.version(name).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        sys.exit(f"{name} is missing")
+    if version and found != version:
+        sys.exit(f"{name} is {found}, wanted {version}")
 PYTHON
 }
 
+torch_index() { # the index of a torch that the NVIDIA driver runs, where it is too old for PyPI's
+    local driver
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1) || return 0
+    if [ -n "$driver" ] && [ "${driver%%.*}" -lt "$TORCH_DRIVER" ]; then
+        echo "--extra-index-url=$OLDER_TORCH_INDEX"
+    fi
+}
+
 read -r -a wanted <<<"$PACKAGES"
+if [ -L "$venv" ]; then # it leads to an environment that is somebody's own: looked at, never changed
+    is_complete "${wanted[@]%%==*}" ${ASKED:+"$ASKED"} && exit 0
+    echo "$(readlink -f "$venv") is not this node's to change: install what it lacks there" >&2
+    exit 1
+fi
 if is_complete "${wanted[@]}" 2>/dev/null; then exit 0; fi
 
 if [ ! -x "$venv/bin/python" ]; then
     if command -v uv >/dev/null 2>&1; then
-        uv venv --python "$PYTHON_VERSION" "$venv"
+        uv venv --seed --python "$PYTHON_VERSION" "$venv"
     elif command -v "python$PYTHON_VERSION" >/dev/null 2>&1; then
         "python$PYTHON_VERSION" -m venv "$venv"
     else
@@ -32,5 +48,6 @@ if [ ! -x "$venv/bin/python" ]; then
         python3 -m uv venv --seed --python "$PYTHON_VERSION" "$venv"
     fi
 fi
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${wanted[@]}"
-is_complete "${wanted[@]}" || { echo "the environment $venv lacks packages" >&2; exit 1; }
+read -r -a index <<<"$(torch_index)"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${index[@]}" "${wanted[@]}"
+is_complete "${wanted[@]}" || { echo "the environment $venv is not complete" >&2; exit 1; }

@@ -56,11 +56,9 @@ def user_data(spec: ClusterSpec) -> str:
 def steps(spec: ClusterSpec, *, gpus: int) -> tuple[Step, ...]:
     """What makes a worker out of a bare machine, in order; ``gpus`` is how many its type has."""
     pins = versions()
-    java, python = pins["java"], pins["python"]
-    packages = [
-        f"pyspark=={spec.spark_version}" if name == "pyspark" and spec.spark_version else name
-        for name in python["packages"]
-    ]
+    java, python, torch = pins["java"], pins["python"], pins["torch"]
+    asked = f"pyspark=={spec.spark_version}" if spec.spark_version else ""
+    packages = [asked if asked and pin.startswith("pyspark==") else pin for pin in python["packages"]]
     return (
         Step(name="system", script="10-system.sh", env={}, timeout_seconds=400),
         Step(
@@ -72,7 +70,13 @@ def steps(spec: ClusterSpec, *, gpus: int) -> tuple[Step, ...]:
         Step(
             name="python",
             script="30-python.sh",
-            env={"PYTHON_VERSION": python["version"], "PACKAGES": " ".join(packages)},
+            env={
+                "PYTHON_VERSION": python["version"],
+                "PACKAGES": " ".join(packages),
+                "ASKED": asked,
+                "TORCH_DRIVER": str(torch["driver"]),
+                "OLDER_TORCH_INDEX": torch["older_index"],
+            },
             timeout_seconds=1200,
             is_kept=True,
         ),
