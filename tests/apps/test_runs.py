@@ -172,9 +172,15 @@ def started(
 def executors(pid: int) -> list[psutil.Process]:
     """The executor JVMs among the descendants of process ``pid``."""
     descendants = psutil.Process(pid).children(recursive=True)
-    return [
-        process for process in descendants if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline())
-    ]
+    return [process for process in descendants if "CoarseGrainedExecutorBackend" in command_of(process)]
+
+
+def command_of(process: psutil.Process) -> str:
+    """Empty for one that has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

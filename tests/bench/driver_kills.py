@@ -13,8 +13,7 @@ import time
 from pathlib import Path
 
 import click
-
-from tests.bench.standalone import descendants, kill_all
+import psutil
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "MnistApp.py"
 EVERY = 3
@@ -59,14 +58,17 @@ class Driver:
     def kill(self) -> None:
         """Only the driver: what it leaves behind must go by itself, or not matter."""
         self.process.kill()
-        self.read_until(10**9)  # what it had said already
-        self.process.wait()
-        self._limit.cancel()
+        self.wait()
 
     def wait(self) -> int:
-        self.read_until(10**9)
+        self.read_until(10**9)  # what it has still to say
         self._limit.cancel()
-        return self.process.wait()
+        with self.process:
+            return self.process.wait()
+
+    def descendants(self) -> set[psutil.Process]:
+        """Known by more than their number, which the next process may have."""
+        return set(psutil.Process(self.process.pid).children(recursive=True))
 
     @property
     def errors(self) -> str:
@@ -81,10 +83,10 @@ def kill_drivers(times: int, seed: int) -> str | None:
         saved = ("--checkpoint", "saved", "--checkpoint-every", str(EVERY), "--resume")
         for number in range(times):
             driver = Driver(folder, 10**6, "killed", *saved)
-            left = descendants(driver.process.pid)
+            left = driver.descendants()
             if not driver.read_until(rng.randint(1, 2 * EVERY)):
                 return f"driver {number + 1} ended by itself: {driver.errors[-500:]}"
-            left += descendants(driver.process.pid)
+            left |= driver.descendants()
             time.sleep(rng.uniform(0, 0.3))
             if driver.started_from < last - EVERY:
                 return f"round {last} was done, and driver {number + 1} went on after {driver.started_from}"
@@ -102,12 +104,10 @@ def kill_drivers(times: int, seed: int) -> str | None:
         return None if models[0] == models[1] else "the weights are not those of a run that nobody killed"
 
 
-def _wait_until_gone(pids: list[int], seconds: float = 60.0) -> None:
+def _wait_until_gone(processes: set[psutil.Process], seconds: float = 60.0) -> None:
     """The JVM and the workers of a dead driver end by themselves; whatever does not is a leak, and killed."""
-    ends = time.monotonic() + seconds
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
-        if time.monotonic() > ends:
-            click.echo(f"still there after {seconds:g} s: {left}")
-            kill_all(left)
-            return
-        time.sleep(0.1)
+    _, left = psutil.wait_procs(processes, timeout=seconds)
+    if left:
+        click.echo(f"still there after {seconds:g} s: {sorted(process.pid for process in left)}")
+    for process in left:
+        process.kill()

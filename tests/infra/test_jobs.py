@@ -20,8 +20,8 @@ from infra.events import ignore
 from infra.remote import Result
 from infra.spec import ClusterSpec
 
-START, FOLLOW, LIST, CANCEL = (
-    bootstrap.AMI / f"job/{name}.sh" for name in ("start", "follow", "list", "cancel")
+START, FOLLOW, LIST, CANCEL, ALIVE = (
+    bootstrap.AMI / f"job/{name}.sh" for name in ("start", "follow", "list", "cancel", "alive")
 )
 
 
@@ -216,6 +216,17 @@ def test_the_list_knows_running_ended_and_lost_jobs(tmp_path: Path) -> None:
 
     wait_for(lambda: states() == {"ended": "0", "running": "running", "lost": "lost"})
     subprocess.run(["bash", str(CANCEL), str(running_job)], check=True, timeout=20)
+
+
+def test_a_process_that_ends_meanwhile_does_not_hide_the_job(tmp_path: Path) -> None:
+    for pid, stat in {"1": None, "2": "2 (a b) c) S 1 7 7 0", "3": "3 (sh) Z 1 8 8 0"}.items():
+        (tmp_path / pid).mkdir()
+        if stat:
+            (tmp_path / pid / "stat").write_text(stat + "\n")
+        else:
+            (tmp_path / pid / "stat").symlink_to("gone")
+    found = [subprocess.run(["bash", str(ALIVE), group, str(tmp_path)], timeout=20) for group in "789"]
+    assert [one.returncode for one in found] == [0, 1, 1]
 
 
 def test_a_job_is_started_once(tmp_path: Path) -> None:
