@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -91,17 +92,26 @@ def test_a_worker_that_misses_the_deadline_is_dropped_and_may_come_back() -> Non
 
 
 def test_a_worker_that_hangs_is_given_up_long_before_the_deadline_and_may_come_back() -> None:
-    recipe = small_recipe(replica=paused)
-    with crew(recipe, shards_of(3)[:2], workers=3, deadlines=replace(QUICK, round=60, hang=0.5)) as workers:
-        hung = workers.join(2, shards_of(3)[2], attempt=2)
+    free = threading.Event()
+    free.set()
+
+    class Hanging(TorchReplica):
+        def step(self, batches: Iterator[Batch]) -> torch.Tensor:
+            free.wait(60)
+            return super().step(batches)
+
+    hanging = small_recipe(replica=lambda: Hanging(small_net(), momentum_sgd))
+    patient = replace(QUICK, round=60, hang=2)
+    with crew(small_recipe(), shards_of(3)[:2], workers=3, deadlines=patient) as workers:
+        workers.join(2, shards_of(3)[2], 2, hanging)
         wait_for(workers, 0, 1, 2)
         rounds = train(workers, Settings(rounds=100, tau=1))
         assert next(rounds).members == (0, 1, 2)
-        hung._worker.replica.pause = 5.0  # type: ignore[union-attr]
+        free.clear()
         late = next(rounds)
+        free.set()
         assert late.members == (0, 1)
         assert "it hangs: no answer in " in late.gathered.lost[0]
-        hung._worker.replica.pause = 0.0  # type: ignore[union-attr]
         wait_until(lambda: len(workers.coordinator.members) == 3, seconds=30)
         assert next(rounds).members == (0, 1, 2)
 
