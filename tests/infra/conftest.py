@@ -11,6 +11,7 @@ import pytest
 from infra.cli import command
 from infra.cli.site import Site
 from infra.cluster import Cloud
+from infra.ec2 import nodes
 from infra.ec2.region import Region
 from infra.local import LocalCloud, clean, open_cloud
 from infra.spec import ClusterSpec
@@ -52,8 +53,9 @@ def simulated(simulation: LocalCloud, tmp_path: Path) -> Iterator[Cloud]:
         home=tmp_path,
         poll_seconds=0.01,
     )
-    region.close()
     simulation.control("DELETE", "faults")
+    _end_instances(region)
+    region.close()
     simulation.control("DELETE", "calls")
     simulation.control("POST", "clock", {"advance_seconds": 7200})  # forget what was terminated
     simulation.control("POST", "capacity", [])
@@ -99,6 +101,13 @@ def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 def spec(request: pytest.FixtureRequest) -> ClusterSpec:
     """Three workers, under a name no other test uses."""
     return ClusterSpec(name="t" + str(abs(hash(request.node.nodeid)) % 10**9), workers=3)
+
+
+def _end_instances(region: Region) -> None:
+    """What a test leaves running would count against the quotas of the next."""
+    reservations = region.read("describe_instances")["Reservations"]
+    machines = [one for part in reservations for one in part["Instances"]]
+    nodes.terminate(region, [one["InstanceId"] for one in machines if one["State"]["Name"] != "terminated"])
 
 
 def _briefly(_seconds: float) -> None:
