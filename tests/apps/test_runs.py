@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyspark
 import pytest
 
 from apps.solvers import load
 from tests.apps.run_app import APPS, environment, pack, run_app
+from tests.bench.standalone import executors_below
 from tests.sparknet.data import photographs
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -157,7 +158,7 @@ def test_spark_submit_of_an_app_from_a_zip_outlives_the_death_of_an_executor(tmp
         assert app.stdout
         training = next(line for line in app.stdout if line.startswith("training "))
         assert next(line for line in app.stdout if line.startswith("round 2/"))
-        executors(app.pid)[0].kill()
+        os.kill(executors_below(app.pid)[0], signal.SIGKILL)
         out, errors = app.communicate()
     assert app.returncode == 0, errors
     assert training.startswith("training LeNet on 3 workers")
@@ -181,20 +182,6 @@ def started(
             yield app
         finally:
             limit.cancel()
-
-
-def executors(pid: int) -> list[psutil.Process]:
-    """The executor JVMs among the descendants of process ``pid``."""
-    descendants = psutil.Process(pid).children(recursive=True)
-    return [process for process in descendants if "CoarseGrainedExecutorBackend" in command_of(process)]
-
-
-def command_of(process: psutil.Process) -> str:
-    """Empty for one that has ended."""
-    try:
-        return " ".join(process.cmdline())
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return ""
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

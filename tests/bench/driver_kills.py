@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import subprocess
@@ -15,7 +14,8 @@ from pathlib import Path
 import click
 import psutil
 
-APP = Path(__file__).resolve().parents[2] / "apps" / "MnistApp.py"
+from tests.apps.run_app import APPS, environment
+
 EVERY = 3
 """Rounds between two checkpoints: no kill may cost more."""
 
@@ -27,15 +27,22 @@ class Driver:
     """An app in a process of its own; ``started_from`` and ``last`` are rounds, as its lines tell them."""
 
     def __init__(self, folder: Path, rounds: int, output: str, *options: str) -> None:
-        dropped = ("SPARKNET_", "SPARK_", "PYSPARK_", "AWS_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         self.started_from, self.last = 0, 0
         self._errors = folder / "errors"
         with self._errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, str(APP), *_COMMON, "--rounds", str(rounds), "--output", output, *options],
+                [
+                    sys.executable,
+                    str(APPS / "MnistApp.py"),
+                    *_COMMON,
+                    "--rounds",
+                    str(rounds),
+                    "--output",
+                    output,
+                    *options,
+                ],
                 cwd=folder,
-                env={**kept, "SPARK_LOCAL_IP": "127.0.0.1"},
+                env=environment(),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

@@ -87,8 +87,7 @@ class Host:
 
     @property
     def executors(self) -> list[int]:
-        """The JVM of each executor, with its Python workers behind it."""
-        return [pid for pid in descendants(self._daemon.pid) if "CoarseGrainedExecutor" in command_of(pid)]
+        return executors_below(self._daemon.pid)
 
     @property
     def pythons(self) -> list[int]:
@@ -143,6 +142,11 @@ def descendants(pid: int) -> list[int]:
         found += below
         left += below
     return found
+
+
+def executors_below(pid: int) -> list[int]:
+    """The JVM of each executor, with its Python workers behind it."""
+    return [below for below in descendants(pid) if "CoarseGrainedExecutor" in command_of(below)]
 
 
 def parent_of(pid: int) -> int:

@@ -64,27 +64,6 @@ def simulated(simulation: LocalCloud, tmp_path: Path) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def run(
-    simulated: Cloud,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Run:
-    """The command against the simulation, with hosts that run nothing."""
-    monkeypatch.setenv("SPARKNET_EC2_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(Site, "open", lambda _site, *_emit, start=False: simulated)
-    monkeypatch.setattr("infra.cli.machines._close_if_empty", lambda *_, **__: None)
-    monkeypatch.setattr("infra.cli.machines._tell_limits", lambda: None)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        status = command.run(list(words))
-        told = capsys.readouterr()
-        return status, told.out, told.err
-
-    return call
-
-
-@pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """The command where no embedded cloud runs, and none is to be started."""
     monkeypatch.setenv("SPARKNET_EC2_HOME", str(tmp_path / "home"))
@@ -95,6 +74,15 @@ def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         return status, told.out, told.err
 
     return call
+
+
+@pytest.fixture
+def run(simulated: Cloud, alone: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command against the simulation, with hosts that run nothing."""
+    monkeypatch.setattr(Site, "open", lambda _site, *_emit, start=False: simulated)
+    monkeypatch.setattr("infra.cli.machines._close_if_empty", lambda *_, **__: None)
+    monkeypatch.setattr("infra.cli.machines._tell_limits", lambda: None)
+    return alone
 
 
 @pytest.fixture
