@@ -4,13 +4,14 @@
     bfloat16  2                     its change, rounded to 8 bits of mantissa
     int8      1 + 4 / 256           its change, in 255 steps of the largest of each block of 256
 
-Fewer bits carry changes, not weights, and what rounding took away is added to the next change (error
-feedback), so that nothing is lost for good. Sums are always float32 or wider: only what travels is short.
+A vector is written stretch by stretch, one after the other: all that is made of a stretch on the way stays in
+a core's cache, and no call is long enough for torch to wake a thread for each core. How changes are told is
+in ``changes.py``.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -22,36 +23,48 @@ from sparknet.weights import Vector
 
 Bytes = NDArray[np.uint8]
 
+STRETCH = 1 << 15
+"""Numbers in a stretch, a multiple of the block of int8."""
+
 _BLOCK = 256
-# Numbers that are encoded at a time: all that is made of them on the way stays in a core's cache.
-_STRETCH = 1 << 15
 
 
 class Codec(Protocol):
-    """Writes a vector, float32 (n,), in ``size(n)`` bytes, and reads it back about as it was."""
+    """Writes numbers, float32 (n,) of a stretch at most, in ``size(n)`` bytes, and reads them back about as
+    they were."""
 
     name: str
 
-    def size(self, length: int) -> int: ...
+    def size(self, length: int) -> int:
+        """Bytes of a vector, of any length."""
+        ...
 
-    def encode(self, vector: Vector) -> Bytes: ...
+    def write(self, numbers: Vector, data: Bytes) -> None: ...
 
-    def decode(self, data: Bytes, length: int) -> Vector: ...
+    def read(self, data: Bytes, numbers: Vector) -> None: ...
+
+
+def stretches(codec: Codec, length: int) -> Iterator[tuple[slice, slice]]:
+    """Where the stretches of a vector of ``length`` numbers lie, and where their bytes do."""
+    size = codec.size(STRETCH)
+    for number, begin in enumerate(range(0, length, STRETCH)):
+        end = min(begin + STRETCH, length)
+        yield slice(begin, end), slice(number * size, number * size + codec.size(end - begin))
 
 
 class Float32:
-    """The bytes of the vector, not a copy of them."""
+    """The bytes of the numbers."""
 
     name = "float32"
 
     def size(self, length: int) -> int:
         return 4 * length
 
-    def encode(self, vector: Vector) -> Bytes:
-        return vector.view(np.uint8)
+    def write(self, numbers: Vector, data: Bytes) -> None:
+        data.view(np.float32)[:] = numbers
 
-    def decode(self, data: Bytes, length: int) -> Vector:
-        return data[: 4 * length].view(np.float32)
+    def read(self, data: Bytes, numbers: Vector) -> None:
+        numbers[:] = data.view(np.float32)
 
 
 class BFloat16:
@@ -62,15 +75,14 @@ class BFloat16:
     def size(self, length: int) -> int:
         return 2 * length
 
-    def encode(self, vector: Vector) -> Bytes:
-        data = np.empty(2 * vector.size, np.uint8)
-        _halves(data).copy_(torch.from_numpy(vector))
-        return data
+    def write(self, numbers: Vector, data: Bytes) -> None:
+        self._halves(data).copy_(torch.from_numpy(numbers))
 
-    def decode(self, data: Bytes, length: int) -> Vector:
-        vector = np.empty(length, np.float32)
-        torch.from_numpy(vector).copy_(_halves(data[: 2 * length]))
-        return vector
+    def read(self, data: Bytes, numbers: Vector) -> None:
+        torch.from_numpy(numbers).copy_(self._halves(data))
+
+    def _halves(self, data: Bytes) -> torch.Tensor:
+        return torch.from_numpy(data.view(np.int16)).view(torch.bfloat16)
 
 
 class Int8:
@@ -81,48 +93,35 @@ class Int8:
     def size(self, length: int) -> int:
         return length + 4 * self._blocks(length)
 
-    def encode(self, vector: Vector) -> Bytes:
-        data = np.empty(self.size(vector.size), np.uint8)
-        scales, steps = self._parts(data, vector.size)
-        for begin in range(0, vector.size, _STRETCH):
-            values = _whole_blocks(vector[begin : begin + _STRETCH])
-            scale = values.abs().amax(1) / 127
-            units = torch.where(scale > 0, scale, 1.0).reciprocal_()[:, None]
-            torch.from_numpy(scales[begin // _BLOCK :][: len(scale)]).copy_(scale)
-            stretch = torch.from_numpy(steps[begin : begin + _STRETCH])
-            stretch.copy_((values * units).round_().flatten()[: len(stretch)])
-        return data
+    def write(self, numbers: Vector, data: Bytes) -> None:
+        scales, steps = self._parts(data, len(numbers))
+        values = _in_blocks(torch.from_numpy(numbers))
+        torch.div(values.abs().amax(1), 127, out=scales)
+        units = torch.where(scales > 0, scales, 1.0).reciprocal_()[:, None]
+        steps.copy_((values * units).round_().flatten()[: len(steps)])
 
-    def decode(self, data: Bytes, length: int) -> Vector:
-        vector = np.empty(length, np.float32)
-        scales, steps = self._parts(data, length)
-        for begin in range(0, length, _STRETCH):
-            values = _whole_blocks(steps[begin : begin + _STRETCH])
-            scale = torch.from_numpy(scales[begin // _BLOCK :][: len(values)])
-            stretch = torch.from_numpy(vector[begin : begin + _STRETCH])
-            if len(stretch) == values.numel():
-                torch.mul(values, scale[:, None], out=stretch.view_as(values))
-            else:
-                stretch.copy_((values * scale[:, None]).flatten()[: len(stretch)])
-        return vector
+    def read(self, data: Bytes, numbers: Vector) -> None:
+        scales, steps = self._parts(data, len(numbers))
+        values, vector = _in_blocks(steps), torch.from_numpy(numbers)
+        if len(vector) == values.numel():
+            torch.mul(values, scales[:, None], out=vector.view_as(values))
+        else:
+            vector.copy_((values * scales[:, None]).flatten()[: len(vector)])
 
-    def _parts(self, data: Bytes, length: int) -> tuple[Vector, NDArray[np.int8]]:
+    def _parts(self, data: Bytes, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The scales and the numbers in ``data``."""
         scales = 4 * self._blocks(length)
-        return data[:scales].view(np.float32), data[scales : scales + length].view(np.int8)
+        steps = data[scales : scales + length].view(np.int8)
+        return torch.from_numpy(data[:scales].view(np.float32)), torch.from_numpy(steps)
 
     def _blocks(self, length: int) -> int:
         return -(-length // _BLOCK)
 
 
-def _halves(data: Bytes) -> torch.Tensor:
-    return torch.from_numpy(data.view(np.int16)).view(torch.bfloat16)
-
-
-def _whole_blocks(values: Vector | NDArray[np.int8]) -> torch.Tensor:
+def _in_blocks(values: torch.Tensor) -> torch.Tensor:
     """The values as rows of a block each, zeros after the last."""
     missing = -len(values) % _BLOCK
-    return torch.from_numpy(np.pad(values, (0, missing)) if missing else values).view(-1, _BLOCK)
+    return (torch.nn.functional.pad(values, (0, missing)) if missing else values).view(-1, _BLOCK)
 
 
 CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8())}
@@ -133,43 +132,3 @@ def codec(name: str) -> Codec:
     if name not in CODECS:
         raise UsageError(f"the wire format {name!r} is not one of {', '.join(CODECS)}")
     return CODECS[name]
-
-
-class Changes:
-    """Encodes changes one after the other; what rounding takes from one is added to the next."""
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
-        self._residue: Vector | None = None
-
-    def encode(self, change: Vector) -> Bytes:
-        """``change`` float32 (n,), which is not changed."""
-        whole = change if self._residue is None else np.add(change, self._residue, out=self._residue)
-        data = self._codec.encode(whole)
-        residue = np.subtract(whole, self._codec.decode(data, whole.size), out=self._residue)
-        # a change that is not a number is told as it is, and not told again
-        self._residue = residue if math.isfinite(residue.sum()) else None
-        return data
-
-
-class Followed:
-    """The weights as those know them who only hear of changes; ``version`` counts the changes.
-
-    What rounding keeps from them is part of the next change: it is reckoned from what they know.
-    """
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
-        self.version = 0
-        self.change: Bytes = np.empty(0, np.uint8)
-        self.known: Vector = np.empty(0, np.float32)
-
-    def move(self, weights: Vector) -> None:
-        """Go to ``weights``; afterwards ``known`` is ``change`` away from the ``known`` before."""
-        self.version += 1
-        if not self.known.size:
-            self.known = weights.copy()
-            return
-        self.change = self._codec.encode(weights - self.known)
-        moved = self._codec.decode(self.change, weights.size)
-        self.known = np.add(self.known, moved, out=moved)  # the one before may still be somebody's start

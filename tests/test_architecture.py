@@ -56,7 +56,9 @@ LAYERS = {
         ("sparknet.rounds", "sparknet.costs"),
         ("sparknet.outer", "sparknet.merge"),
         ("sparknet.caffe", "sparknet.data"),
-        ("sparknet.weights", "sparknet.wire", "sparknet.storage", "sparknet.traces"),
+        ("sparknet.changes",),
+        ("sparknet.wire",),
+        ("sparknet.weights", "sparknet.storage", "sparknet.traces"),
         ("sparknet.errors",),
     ),
 }

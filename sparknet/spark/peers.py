@@ -21,25 +21,30 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
+from sparknet.changes import Changes
 from sparknet.merge import Statistics
-from sparknet.weights import Vector, mean_of
-from sparknet.wire import Bytes, Changes, Codec
+from sparknet.spark.buckets import Bucket, Coded, Rooms, Whole, cut
+from sparknet.weights import Vector
+from sparknet.wire import Codec
 
 _dist: Any = dist  # its stubs leave out what is used here
 
-# Elements in a bucket: 4 MB of float32.
-_BUCKET = 1 << 20
+# Numbers in a bucket: enough that waking threads costs little, few enough that some buckets overlap.
+_SMALLEST_BUCKET, _LARGEST_BUCKET = 1 << 18, 1 << 22
+_BUCKETS = 16
 # Buckets on their way in each of the steps.
 _DEPTH = 2
+# As many can be under way at once.
+_TURNS = 2 * _DEPTH
 
 
 def new_store(host: str) -> Any:
@@ -64,14 +69,16 @@ class Peers:
         self._store: Any = None
         self._group: Any = None
         self._key = ""
-        self._changes: dict[tuple[int, int], Changes] = {}
+        self._told: dict[tuple[int, int], Changes] = {}
+        self._rooms = Rooms()
         self.sent = 0
 
     def meet(self, key: str, rank: int, size: int) -> None:
         """Be number ``rank`` of ``size`` members of group ``key``. Raises RuntimeError if one is missing."""
         if self._group is None or key != self._key:
             self._group = None  # hang up on the old members first
-            self._changes.clear()
+            self._told.clear()
+            self._rooms = Rooms()  # the old ones may still be written to
             options = _dist.ProcessGroupGloo._Options()
             options._timeout = self._timeout
             options._devices = [_dist.ProcessGroupGloo.create_device(hostname=self._host)]
@@ -89,18 +96,23 @@ class Peers:
         if len(steps) == 1:
             np.copyto(out, vector)
             return
-        buckets = _Whole(self, vector, out) if start is None else self._buckets(vector, start, out)
-        scattered: deque[_Bucket] = deque()
-        gathered: deque[_Bucket] = deque()
-        for bucket in self._cut(out.size, len(steps), rank, steps):
+        buckets = self._buckets(vector, start, out)
+        scattered: deque[Bucket] = deque()
+        gathered: deque[Bucket] = deque()
+
+        def reduce(bucket: Bucket) -> None:
+            buckets.reduce(bucket)
+            gathered.append(bucket)
+            if len(gathered) > _DEPTH:
+                buckets.gather(gathered.popleft())
+
+        for bucket in cut(out.size, _bucket(out.size), _TURNS, rank, steps):
             buckets.scatter(bucket)
             scattered.append(bucket)
             if len(scattered) == _DEPTH:
-                gathered.append(buckets.reduce(scattered.popleft()))
-            if len(gathered) > _DEPTH:
-                buckets.gather(gathered.popleft())
+                reduce(scattered.popleft())
         while scattered:
-            gathered.append(buckets.reduce(scattered.popleft()))
+            reduce(scattered.popleft())
         while gathered:
             buckets.gather(gathered.popleft())
 
@@ -113,24 +125,17 @@ class Peers:
                 self._group.allreduce([sums]).wait()
             statistic.widen(mean, sums[:-1].numpy(), float(sums[-1]))
 
-    def send(self, data: torch.Tensor, peer: int, tag: int) -> Any:
+    def send(self, data: NDArray[Any], peer: int, tag: int) -> Any:
         self.sent += data.nbytes
-        return self._group.send([data], peer, tag)
+        return self._group.send([torch.from_numpy(data)], peer, tag)
 
-    def receive(self, data: torch.Tensor, peer: int, tag: int) -> Any:
-        return self._group.recv([data], peer, tag)
+    def receive(self, data: NDArray[Any], peer: int, tag: int) -> Any:
+        return self._group.recv([torch.from_numpy(data)], peer, tag)
 
-    def _buckets(self, vector: Vector, start: Vector, out: Vector) -> _Whole | _Coded:
-        if self._codec.name == "float32":
-            return _Whole(self, vector, out)
-        return _Coded(self, vector, start, out, self._codec, self._changes)
-
-    def _cut(self, length: int, size: int, rank: int, steps: Sequence[int]) -> Iterator[_Bucket]:
-        for begin in range(0, length, _BUCKET):
-            end = min(begin + _BUCKET, length)
-            bounds = [begin + (end - begin) * k // size for k in range(size + 1)]
-            parts = [slice(low, high) for low, high in pairwise(bounds)]
-            yield _Bucket(begin // _BUCKET, rank, parts, steps)
+    def _buckets(self, vector: Vector, start: Vector | None, out: Vector) -> Whole | Coded:
+        if start is None or self._codec.name == "float32":
+            return Whole(self, self._rooms, vector, out)
+        return Coded(self, self._rooms, vector, start, out, self._codec, self._told)
 
     def _connected(self) -> Any:
         if self._store is None:
@@ -141,118 +146,6 @@ class Peers:
         return self._store
 
 
-class _Bucket:
-    """A stretch of the vector, cut into a part for each member. Empty parts do not travel."""
-
-    def __init__(self, number: int, rank: int, parts: list[slice], steps: Sequence[int]) -> None:
-        self.rank, self.parts, self.steps = rank, parts, steps
-        self.scatter_tag, self.gather_tag = 2 * number, 2 * number + 1
-        self.mine = parts[rank]
-        others = [peer for peer in range(len(parts)) if peer != rank]
-        self.others = [peer for peer in others if parts[peer].stop > parts[peer].start]
-        self.tellers = others if self.mine.stop > self.mine.start else []
-        self.arrivals: dict[int, torch.Tensor] = {}
-        self.waits: list[Any] = []
-        self.kept: list[torch.Tensor] = []
-
-    def wait(self) -> None:
-        for wait in self.waits:
-            wait.wait()
-        self.waits.clear()
-
-
-class _Whole:
-    """Buckets that travel as they are."""
-
-    def __init__(self, peers: Peers, vector: Vector, out: Vector) -> None:
-        self._peers, self._vector, self._out = peers, vector, out
-
-    def scatter(self, bucket: _Bucket) -> None:
-        """Send the others their parts of my vector, and begin to receive my part of theirs."""
-        for peer in bucket.others:
-            part = torch.from_numpy(self._vector[bucket.parts[peer]])
-            bucket.waits.append(self._peers.send(part, peer, bucket.scatter_tag))
-        for peer in bucket.tellers:
-            room = bucket.arrivals[peer] = torch.empty(bucket.mine.stop - bucket.mine.start)
-            bucket.waits.append(self._peers.receive(room, peer, bucket.scatter_tag))
-
-    def reduce(self, bucket: _Bucket) -> _Bucket:
-        """Make the mean of my part, send it to the others, and begin to receive the means of theirs."""
-        bucket.wait()
-        mine = self._out[bucket.mine]
-        if bucket.tellers:
-            parts = {peer: data.numpy() for peer, data in bucket.arrivals.items()}
-            parts[bucket.rank] = self._vector[bucket.mine]
-            mean_of([parts[peer] for peer in sorted(parts)], bucket.steps, out=mine)
-        for peer in bucket.tellers:
-            bucket.waits.append(self._peers.send(torch.from_numpy(mine), peer, bucket.gather_tag))
-        for peer in bucket.others:
-            theirs = torch.from_numpy(self._out[bucket.parts[peer]])
-            bucket.waits.append(self._peers.receive(theirs, peer, bucket.gather_tag))
-        return bucket
-
-    def gather(self, bucket: _Bucket) -> None:
-        bucket.wait()
-
-
-class _Coded:
-    """Buckets that travel as changes from ``start``, in fewer bits."""
-
-    def __init__(
-        self,
-        peers: Peers,
-        vector: Vector,
-        start: Vector,
-        out: Vector,
-        codec: Codec,
-        changes: dict[tuple[int, int], Changes],
-    ) -> None:
-        self._peers, self._vector, self._start, self._out = peers, vector, start, out
-        self._codec, self._changes = codec, changes
-
-    def scatter(self, bucket: _Bucket) -> None:
-        for peer in bucket.others:
-            part = bucket.parts[peer]
-            data = self._encoded(part, self._vector[part] - self._start[part])
-            bucket.kept.append(data)
-            bucket.waits.append(self._peers.send(data, peer, bucket.scatter_tag))
-        for peer in bucket.tellers:
-            room = bucket.arrivals[peer] = self._room(bucket.mine)
-            bucket.waits.append(self._peers.receive(room, peer, bucket.scatter_tag))
-
-    def reduce(self, bucket: _Bucket) -> _Bucket:
-        bucket.wait()
-        if bucket.tellers:
-            length = bucket.mine.stop - bucket.mine.start
-            parts = {peer: self._codec.decode(data.numpy(), length) for peer, data in bucket.arrivals.items()}
-            parts[bucket.rank] = self._vector[bucket.mine] - self._start[bucket.mine]
-            mean = self._encoded(bucket.mine, mean_of([parts[peer] for peer in sorted(parts)], bucket.steps))
-            self._settle(bucket.mine, mean)
-            bucket.kept.append(mean)
-            for peer in bucket.tellers:
-                bucket.waits.append(self._peers.send(mean, peer, bucket.gather_tag))
-        for peer in bucket.others:
-            room = bucket.arrivals[peer] = self._room(bucket.parts[peer])
-            bucket.waits.append(self._peers.receive(room, peer, bucket.gather_tag))
-        return bucket
-
-    def gather(self, bucket: _Bucket) -> None:
-        bucket.wait()
-        for peer in bucket.others:
-            self._settle(bucket.parts[peer], bucket.arrivals[peer])
-
-    def _encoded(self, part: slice, change: Vector) -> torch.Tensor:
-        if self._codec.name != "int8":
-            return torch.from_numpy(self._codec.encode(change))
-        key = part.start, part.stop
-        if key not in self._changes:
-            self._changes[key] = Changes(self._codec)
-        return torch.from_numpy(self._changes[key].encode(change))
-
-    def _settle(self, part: slice, change: torch.Tensor) -> None:
-        """All members make the same of the same bytes."""
-        data: Bytes = change.numpy()
-        np.add(self._start[part], self._codec.decode(data, part.stop - part.start), out=self._out[part])
-
-    def _room(self, part: slice) -> torch.Tensor:
-        return torch.empty(self._codec.size(part.stop - part.start), dtype=torch.uint8)
+def _bucket(length: int) -> int:
+    """Numbers in each bucket of a vector."""
+    return min(max(length // _BUCKETS, _SMALLEST_BUCKET), _LARGEST_BUCKET)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparknet.changes import Followed, apply_change
 from sparknet.merge import Merged, Statistics, distance, merge_moved
 from sparknet.spark import answers
 from sparknet.spark.exchange import NOTHING, Frame, Kind, Note, raw
@@ -17,7 +18,7 @@ from sparknet.spark.members import Answered, Member, Message
 from sparknet.spark.versions import Versions
 from sparknet.training import Order, Report
 from sparknet.weights import Vector, Weights, here
-from sparknet.wire import Followed, codec
+from sparknet.wire import codec
 
 
 class Star:
@@ -60,9 +61,11 @@ class Star:
 
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
         report = answers.report(member, frames)
-        member.vector = self.codec.decode(member.buffer, member.base.size)
-        if self.codec.name != "float32":
-            np.add(member.base, member.vector, out=member.vector)
+        if self._followed is None:
+            member.vector = member.buffer.view(np.float32)
+        else:
+            member.vector = np.empty_like(member.base)
+            apply_change(self.codec, member.buffer, member.base, member.vector)
         member.moved = distance(member.base, member.vector)
         return report
 

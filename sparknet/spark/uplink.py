@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparknet.changes import Changes, apply_change
 from sparknet.spark.exchange import raw
 from sparknet.weights import Vector
-from sparknet.wire import Bytes, Changes, codec
+from sparknet.wire import Bytes, codec
 
 
 class Uplink:
@@ -18,13 +19,15 @@ class Uplink:
 
     def __init__(self, vector: Vector, wire: str) -> None:
         self._vector, self._codec = vector, codec(wire)
-        self._changes = None if wire == "float32" else Changes(self._codec)
+        self._changes = None if wire == "float32" else Changes(self._codec, vector.size)
         self._base: Vector = np.empty(0, np.float32)
-        self.change: Bytes = np.empty(self._codec.size(vector.size) if self._changes else 0, np.uint8)
+        size = self._codec.size(vector.size) if self._changes else 0
+        self.change: Bytes = np.empty(size, np.uint8)
+        self._told: Bytes = np.empty(size, np.uint8)
 
     def apply_change(self) -> None:
         """The driver has moved by what has been received into ``change``."""
-        self._base += self._codec.decode(self.change, self._vector.size)
+        apply_change(self._codec, self.change, self._base, self._base)
 
     def begin(self, arrived: bool) -> None:
         """A round starts: from ``vector`` if whole weights have ``arrived``, else from what is known."""
@@ -39,4 +42,5 @@ class Uplink:
         """What to send of ``vector`` now that the round has ended."""
         if self._changes is None:
             return raw(self._vector)
-        return raw(self._changes.encode(self._vector - self._base))
+        self._changes.tell(self._vector, self._base, self._told)
+        return raw(self._told)
