@@ -20,6 +20,7 @@ from typing import Any, Literal, NoReturn
 
 import click
 
+from apps.sizes import SIZE
 from sparknet.errors import Interrupted, SparkNetError, UsageError
 from sparknet.training import Momentum
 
@@ -56,6 +57,9 @@ class Options:
     quorum: float
     grace: float
     deadline: float
+    join_deadline: float
+    shard_memory: int | None
+    deterministic: bool
     profile: int
     tensorboard: Path | None
 
@@ -180,6 +184,25 @@ def training_options(
             metavar="SECONDS",
             help="A worker that takes longer for a round is given up until it comes back or is replaced; "
             "one that hangs while the others are long done, much sooner.",
+        ),
+        click.option(
+            "--join-deadline",
+            type=click.FloatRange(min=0, min_open=True),
+            default=180.0,
+            metavar="SECONDS",
+            help="How long to wait for the workers: for all at the start, for one when none is left.",
+        ),
+        click.option(
+            "--shard-memory",
+            type=SIZE,
+            metavar="SIZE",
+            help="A worker's data that is larger (512m, 4g) lies in a file in SPARK_LOCAL_DIRS, not in memory.  "
+            "[default: half of the worker's part of what is free]",
+        ),
+        click.option(
+            "--deterministic",
+            is_flag=True,
+            help="The same numbers in every run on GPUs too; what torch cannot repeat is an error.",
         ),
         click.option(
             "--profile",

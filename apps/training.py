@@ -84,7 +84,7 @@ def run(task: Task, options: Options) -> None:
     make_folder(options.output)
     saved = Saved.of(options)
     with open_session(f"SparkNet {model.net.name}") as spark:
-        count = workers_for(spark, options.workers)
+        count = workers_for(spark, options.workers, deadline_seconds=options.join_deadline)
         threads = threads_each(spark, count)
         recipe = _recipe(task, options, Threaded(model=model, threads=threads))
         table = _table(task, options, model, count, threads)
@@ -112,7 +112,9 @@ def _tell(record: Record) -> None:
 def _workers(
     task: Task, options: Options, spark: SparkSession, recipe: Recipe, shards: RDD[Examples]
 ) -> SparkWorkers:
-    deadlines = Deadlines(round=options.deadline, quorum=options.quorum, grace=options.grace)
+    deadlines = Deadlines(
+        join=options.join_deadline, round=options.deadline, quorum=options.quorum, grace=options.grace
+    )
     return SparkWorkers(
         spark,
         recipe,
@@ -122,6 +124,7 @@ def _workers(
         deadlines=deadlines,
         wire=options.wire,
         exchange=options.exchange,
+        memory_bytes=options.shard_memory,
         profile=options.profile,
     )
 
@@ -145,6 +148,7 @@ def _recipe(task: Task, options: Options, replica: Threaded) -> Recipe:
         test_transform=task.test_transform,
         sampling=options.sampling,
         seed=options.seed,
+        deterministic=options.deterministic,
     )
 
 
@@ -164,7 +168,7 @@ def _table(task: Task, options: Options, model: CaffeModel, workers: int, thread
         "sampling": options.sampling,
         "outer step": f"{options.outer}, momentum: {options.momentum or MOMENTA[options.outer]}",
         "seed": str(options.seed),
-        "precision": options.precision,
+        "precision": options.precision + (", deterministic" if options.deterministic else ""),
         "exchange of weights": f"{options.exchange}, {options.wire}",
         "a round waits for": _patience(options),
     }

@@ -82,17 +82,18 @@ def shape_of(frame: DataFrame) -> Shape:
 def drain_blocks(blocks: Iterable[Examples | Row], shape: Shape, room: Room) -> Examples:
     """All records of a partition of an RDD: of ``Examples``, or of rows (image, label), a batch at a time.
 
-    The records of a single block are not copied. Raises DataError as ``drain_batches`` does.
+    The records of a single block that has room in memory are not copied. Raises DataError as
+    ``drain_batches`` does.
     """
     arriving = iter(blocks)
     first = next(arriving, None)
     if not isinstance(first, Examples):
         rows = chain([] if first is None else [first], cast("Iterator[Row]", arriving))
         return gathered(_row_blocks(rows, shape), shape, room)
-    second = next(arriving, None)
-    if second is None:
+    more = [block for block in [next(arriving, None)] if block is not None]
+    if not more and first.images.nbytes <= room.memory_bytes:
         return first
-    rest = cast("Iterator[Examples]", chain([first, second], arriving))
+    rest = cast("Iterator[Examples]", chain([first, *more], arriving))
     return gathered(((block.images, block.labels) for block in rest), shape, room)
 
 

@@ -230,5 +230,6 @@ class Membership:
         return (
             f"no worker that can work joined within {self._deadlines.join:g} s. Waited for partitions "
             f"{', '.join(missing)} of {self._workers}. Lost last: {lost}. "
-            "Look at the executors' logs and at how many slots are free, or allow more time (Deadlines.join)"
+            "Look at the executors' logs and at how many slots are free, or allow more time (Deadlines.join, "
+            "--join-deadline)"
         )

@@ -32,6 +32,7 @@ def test_an_app_has_its_own_defaults() -> None:
     assert (options.tau, options.rounds, options.batch_size) == (10, 20, 30)
     assert (options.solver, options.data, options.sampling) == ("a_solver.prototxt", "auto", "window")
     assert (options.workers, options.time_cap, options.momentum) == (None, None, None)
+    assert (options.join_deadline, options.shard_memory, options.deterministic) == (180, None, False)
 
 
 def test_every_option_arrives() -> None:
@@ -42,6 +43,7 @@ def test_every_option_arrives() -> None:
         *("--checkpoint", "s3://bucket/run", "--checkpoint-every", "7", "--precision", "bf16"),
         *("--checkpoint-keep", "3", "--resume", "--wire", "int8", "--exchange", "star", "--profile", "2"),
         *("--quorum", "0.75", "--grace", "1.5", "--deadline", "60", "--tensorboard", "curves"),
+        *("--join-deadline", "30", "--shard-memory", "3m", "--deterministic"),
     )
     assert options == Options(
         tau=5,
@@ -69,7 +71,26 @@ def test_every_option_arrives() -> None:
         grace=1.5,
         deadline=60.0,
         tensorboard=Path("curves"),
+        join_deadline=30.0,
+        shard_memory=3_145_728,
+        deterministic=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "bytes_"),
+    [
+        ("0b", 0),
+        ("17b", 17),
+        ("1k", 1024),
+        ("512m", 536_870_912),
+        ("512MB", 536_870_912),
+        ("4g", 4_294_967_296),
+        ("2t", 2_199_023_255_552),
+    ],
+)
+def test_a_size_is_what_spark_reads_in_it(size: str, bytes_: int) -> None:
+    assert parsed("--shard-memory", size).shard_memory == bytes_
 
 
 @pytest.mark.parametrize(
@@ -90,6 +111,10 @@ def test_every_option_arrives() -> None:
         (["--quorum", "0"], "Invalid value for '--quorum'"),
         (["--grace", "-1"], "Invalid value for '--grace'"),
         (["--deadline", "0"], "Invalid value for '--deadline'"),
+        (["--join-deadline", "0"], "Invalid value for '--join-deadline'"),
+        (["--shard-memory", "4"], "'4' is no size: write a whole number and its unit, as 512m or 4g"),
+        (["--shard-memory", "1.5g"], "'1.5g' is no size"),
+        (["--shard-memory", "-1g"], "'-1g' is no size"),
         (["--profile", "-1"], "Invalid value for '--profile'"),
         (["--checkpoint-keep", "0"], "Invalid value for '--checkpoint-keep'"),
         (["--resume"], "--resume needs --checkpoint"),

@@ -22,7 +22,7 @@ import pytest
 
 from apps.solvers import load
 from tests.apps.run_app import APPS, environment, pack, run_app
-from tests.bench.standalone import executors_below
+from tests.bench.standalone import descendants, executors_below
 from tests.sparknet.data import photographs
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -102,6 +102,41 @@ def test_a_spark_that_does_not_start_is_reported(tmp_path: Path) -> None:
     done = run_app("MnistApp", *SMALL, folder=tmp_path, JAVA_HOME=str(tmp_path))
     assert done.returncode == 7
     assert "Error: Spark does not start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_shard_past_the_memory_that_was_allowed_lies_on_the_spill_volume(tmp_path: Path) -> None:
+    command = [sys.executable, str(APPS / "MnistApp.py"), *SMALL, "--rounds", "100000", "--test-every", "0"]
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    variables = environment(SPARK_LOCAL_DIRS=str(spill))
+    command += ["--shard-memory", "1k", "--deterministic"]
+    with started(command, tmp_path, variables, seconds=180) as app:
+        assert app.stdout
+        line = next((line for line in app.stdout if line.startswith("round 2/")), "")
+        mapped = {pid for pid in descendants(app.pid) if is_mapped(spill, pid)}
+        app.send_signal(signal.SIGINT)
+        _, errors = app.communicate()
+    assert line, errors
+    assert len(mapped) == 2
+    assert app.returncode == 130, errors
+    assert "float32, deterministic" in (tmp_path / "report.html").read_text()
+
+
+def is_mapped(folder: Path, pid: int) -> bool:
+    """Whether the process has mapped a file in ``folder`` that has no name there any more."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:  # it has just ended
+        return False
+    return any(f" {folder}/" in line and line.endswith("(deleted)") for line in maps)
+
+
+def test_workers_that_do_not_come_in_time_are_an_error(tmp_path: Path) -> None:
+    done = run_app("MnistApp", *SMALL, "--join-deadline", "0.01", folder=tmp_path)
+    assert done.returncode == 7
+    assert "Error: no worker that can work joined within 0.01 s" in done.stderr
+    assert "--join-deadline" in done.stderr
     assert "Traceback" not in done.stderr
 
 

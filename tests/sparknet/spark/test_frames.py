@@ -84,8 +84,28 @@ def test_a_short_row_is_refused(room: Room) -> None:
         drain_blocks(iter([(b"abc", 1)]), SHAPE, room)
 
 
-def test_one_block_is_not_copied_and_many_are_joined(room: Room) -> None:
-    assert drain_blocks(iter([EXAMPLES]), SHAPE, room) is EXAMPLES
+def test_one_block_that_has_room_is_not_copied() -> None:
+    exactly = Room(memory_bytes=EXAMPLES.images.nbytes, folder=Path("/nowhere"))
+    assert drain_blocks(iter([EXAMPLES]), SHAPE, exactly) is EXAMPLES
+
+
+def test_one_block_that_has_no_room_in_memory_goes_to_a_file(room: Room) -> None:
+    found = drain_blocks(iter([EXAMPLES]), SHAPE, room)
+    assert same(found)
+    address = found.images.__array_interface__["data"][0]
+    assert str(room.folder) in mapping_of(address)
+
+
+def mapping_of(address: int) -> str:
+    """What the kernel says lies at this address of this process."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        low, high = (int(end, 16) for end in line.split()[0].split("-"))
+        if low <= address < high:
+            return line
+    return ""
+
+
+def test_many_blocks_are_joined(room: Room) -> None:
     parts = [EXAMPLES[:700], EXAMPLES[700:701], EXAMPLES[701:]]
     assert same(drain_blocks(iter(parts), SHAPE, room))
 
