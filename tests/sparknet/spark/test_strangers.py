@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import struct
 import threading
 import time
 from contextlib import suppress
 
+import psutil
 import pytest
 
 from sparknet.spark import door, handshake
@@ -58,15 +60,43 @@ def test_a_gigabyte_is_not_taken_in(first: bytes, undisturbed: str, caplog: pyte
     assert "dropped a connection" in caplog.text
 
 
-def test_a_port_may_be_scanned(undisturbed: str) -> None:
-    def scan() -> None:
-        for _ in range(300):
-            with suppress(OSError), socket.create_connection(workers.address, timeout=5) as stranger:
-                # close with a reset, as scanners do
-                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+def scan(address: tuple[str, int]) -> None:
+    for _ in range(300):
+        with suppress(OSError), socket.create_connection(address, timeout=5) as stranger:
+            # close with a reset, as scanners do
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
+
+def test_a_port_may_be_scanned(undisturbed: str) -> None:
     with crew(small_recipe(), shards_of(2)) as workers:
-        assert trained_beside(workers, threading.Thread(target=scan)) == undisturbed
+        assert trained_beside(workers, threading.Thread(target=scan, args=[workers.address])) == undisturbed
+
+
+def test_whoever_finds_where_workers_meet_and_average_does_not_disturb_them(undisturbed: str) -> None:
+    """torch.distributed listens there, in the driver and in every worker."""
+    taken: dict[int, int] = {}
+    others = listening()
+
+    def disturb() -> None:
+        for port in listening() - others - {workers.coordinator.port}:
+            taken[port] = 0
+            scan(("127.0.0.1", port))
+            for garbage in (bytes(4096), random.Random(0).randbytes(4096)):
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as stranger:
+                    stranger.sendall(garbage)
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as stranger:
+                while taken[port] < GIGABYTE:
+                    taken[port] += stranger.send(bytes(1 << 20))
+
+    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+        assert trained_beside(workers, threading.Thread(target=disturb)) == undisturbed
+    assert len(taken) == 3  # the store, and a worker's each
+    assert max(taken.values()) < 64 << 20
+
+
+def listening() -> set[int]:
+    connections = psutil.Process().net_connections("tcp")
+    return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
 
 
 def test_a_crowd_at_the_door_keeps_a_worker_out_for_no_longer_than_a_handshake_may_take(
