@@ -196,7 +196,7 @@ def training_options(
             "--shard-memory",
             type=SIZE,
             metavar="SIZE",
-            help="A worker's data that is larger (512m, 4g) lies in a file in SPARK_LOCAL_DIRS, not in memory.  "
+            help="A worker's data past this (512m, 4g) lies in a file in SPARK_LOCAL_DIRS, not in memory.  "
             "[default: half of the worker's part of what is free]",
         ),
         click.option(

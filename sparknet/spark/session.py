@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePath
+from typing import Any
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 import sparknet
 from sparknet.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 SETTINGS: Mapping[str, str] = {
     # A lost worker is replaced however often it takes; one that keeps failing is the coordinator's business.
@@ -31,6 +35,17 @@ SETTINGS: Mapping[str, str] = {
     "spark.ui.showConsoleProgress": "false",
 }
 
+# What the driver's Java is started with: a setting that comes later changes nothing.
+_OF_JAVA = (
+    "spark.driver.memory",
+    "spark.driver.defaultJavaOptions",
+    "spark.driver.extraJavaOptions",
+    "spark.driver.extraClassPath",
+    "spark.driver.extraLibraryPath",
+)
+# A heap holds this share at least of what was asked for: some collectors keep a part for themselves.
+_HEAP = 0.85
+
 ARCHIVES = (".zip", ".egg", ".whl")
 
 
@@ -39,15 +54,19 @@ def session(
 ) -> SparkSession:
     """The running session, or a new one with ``SETTINGS`` and then ``options`` on top.
 
-    ``master`` overrides what spark-submit was told; without either it is ``local[*]``.
+    ``master`` overrides what spark-submit was told; without either it is ``local[*]``. What Java is started
+    with, as ``spark.driver.memory``, must be said before it runs: under spark-submit, and when there has been
+    a session in this process, it does. A memory that comes too late is a warning in the log.
     """
-    SparkContext._ensure_initialized()  # before that, a SparkConf does not see what spark-submit was told
+    _start_java(options or {})  # before that, a SparkConf does not see what spark-submit was told
     conf = SparkConf()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # or workers run whatever python3 is
     master = master or conf.get("spark.master", None) or "local[*]"
     settings = {**SETTINGS, **import_path(conf), **(options or {})}
     conf.setMaster(_patient(master)).setAppName(app_name).setAll(list(settings.items()))
-    return SparkSession.builder.config(conf=conf).getOrCreate()
+    spark = SparkSession.builder.config(conf=conf).getOrCreate()
+    _check_memory(spark, settings.get("spark.driver.memory"))
+    return spark
 
 
 def check(spark: SparkSession) -> None:
@@ -76,6 +95,32 @@ def import_path(conf: SparkConf) -> dict[str, str]:
     entries = [*names, conf.get("spark.executorEnv.PYTHONPATH", "") or ""]
     path = ":".join(dict.fromkeys(filter(None, entries)))
     return {"spark.executorEnv.PYTHONPATH": path} if path else {}
+
+
+def _start_java(options: Mapping[str, str]) -> None:
+    """Start the driver's Java, unless it runs, as its part of ``options`` says."""
+    conf = SparkConf(loadDefaults=False)
+    for name in _OF_JAVA:
+        if name in options:
+            conf.set(name, options[name])
+    SparkContext._ensure_initialized(conf=conf)
+
+
+def _check_memory(spark: SparkSession, wanted: str | None) -> None:
+    """Say so if Java was started with another heap than ``wanted``."""
+    if wanted is None:
+        return
+    java: Any = spark.sparkContext._jvm
+    heap = java.java.lang.Runtime.getRuntime().maxMemory()
+    due = java.org.apache.spark.network.util.JavaUtils.byteStringAsMb(wanted) << 20
+    if not _HEAP * due <= heap <= due / _HEAP:
+        log.warning(
+            "spark.driver.memory=%s comes too late: the driver's Java runs, with %d MiB. Say it to "
+            "spark-submit (--driver-memory %s), or before anything in this process starts Spark",
+            wanted,
+            heap >> 20,
+            wanted,
+        )
 
 
 def _patient(master: str) -> str:

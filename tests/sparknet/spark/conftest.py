@@ -15,7 +15,7 @@ OPTIONS = {
     "spark.ui.enabled": "false",
     "spark.driver.host": "127.0.0.1",
     "spark.executor.memory": "512m",
-    "spark.driver.memory": "512m",
+    "spark.driver.memory": "1g",
     "spark.log.level": "OFF",
 }
 
