@@ -47,6 +47,11 @@ class Cluster:
         kill_all([self._master.pid])
         self._master.wait()
 
+    def add(self) -> Host:
+        """Let another host come."""
+        self.hosts.append(self._host())
+        return self.hosts[-1]
+
     def replace(self, host: Host) -> None:
         """Let another host come in the place of one that is gone."""
         self.hosts[self.hosts.index(host)] = self._host()
