@@ -33,16 +33,16 @@ class LocalWorkers:
         self.close()
 
     def initial_weights(self) -> Vector:
-        return self.workers[0].vector.copy()
+        return self.workers[0].bring().copy()
 
     def train(self, weights: Weights, order: Order) -> Gathered:
         weights = here(weights)
         workers = self._busy
         reports = [self._train(worker, weights, order) for worker in workers]
         steps = [report.steps for report in reports]
-        merged = merge(weights, [worker.vector for worker in workers], steps, workers[0].replica.statistics)
+        merged = merge(weights, [worker.bring() for worker in workers], steps, workers[0].replica.statistics)
         if order.momentum == "average":
-            histories = [workers[k].replica.history().numpy() for k in merged.kept]
+            histories = [workers[k].replica.history().cpu().numpy() for k in merged.kept]
             self._history = mean_of(histories, [steps[k] for k in merged.kept])
         self._rejected = {workers[k].number for k in merged.rejected}
         return Gathered(
@@ -56,7 +56,7 @@ class LocalWorkers:
         while True:
             for worker in self._busy:
                 report = worker.train(exchanger.start_of(worker.number), order())
-                exchanger.exchange(worker.number, worker.vector, len(self._busy))
+                exchanger.exchange(worker.number, worker.bring(), len(self._busy))
                 yield report
 
     def test(self, weights: Weights) -> Scores:

@@ -216,7 +216,8 @@ class TorchReplica:
         }
 
     def history(self) -> torch.Tensor:
-        moments = [moment.detach().float().flatten() for moment in self._moments()]
+        # some optimisers count steps on the CPU
+        moments = [moment.detach().to(self.weights.device).float().flatten() for moment in self._moments()]
         return torch.cat(moments) if moments else torch.empty(0)
 
     def restore_history(self, history: torch.Tensor) -> None:

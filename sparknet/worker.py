@@ -79,12 +79,13 @@ class Worker:
 
     ``vector`` float32 (P,) is where weights arrive and leave: the net's own memory on a CPU, a staging copy
     of it on a GPU. Whoever receives weights from elsewhere writes them there and passes it to ``train`` or
-    ``test``.
+    ``test``; whoever wants those of the net asks ``bring`` for them. Otherwise they stay where they are.
     """
 
     def __init__(self, replica: Replica, shard: Examples, recipe: Recipe, number: int = 0) -> None:
         self.replica, self.recipe, self.number = replica, recipe, number
         self.leases: dict[int, Lease] = {}
+        self._moved_on = False  # whether the net is not where vector is
         self.take(number, shard)
 
     @property
@@ -115,22 +116,49 @@ class Worker:
         vector: Vector = self.replica.weights.detach().cpu().numpy()
         return vector
 
-    def train(self, weights: Vector, order: Order) -> Report:
+    @cached_property
+    def _staged(self) -> bool:
+        """Whether ``vector`` is a copy."""
+        return self.replica.weights.device.type != "cpu"
+
+    def load(self, weights: Vector) -> None:
+        """Give the net these weights, float32 (P,). Raises ModelError if they are another net's."""
+        if weights is not self.vector:
+            self.replica.layout.check(weights.size)
+            np.copyto(self.vector, weights)
+        if self._staged:
+            self.replica.weights.copy_(torch.from_numpy(self.vector))
+        self._moved_on = False
+
+    def move_to(self, weights: torch.Tensor) -> None:
+        """Give the net these weights, float32 (P,), which are on its device."""
+        self.replica.weights.copy_(weights)
+        self._moved_on = True
+
+    def bring(self) -> Vector:
+        """The weights of the net, in ``vector``."""
+        if self._moved_on and self._staged:
+            torch.from_numpy(self.vector).copy_(self.replica.weights)
+        self._moved_on = False
+        return self.vector
+
+    def train(self, weights: Vector | None, order: Order) -> Report:
         """``order.tau`` steps from ``weights``, fewer if the time cap comes first, never less than one.
 
-        Afterwards ``vector`` holds the new weights.
+        Without weights it goes on from those it has.
         """
         if not self.leases:
             raise DataError(f"worker {self.number} has no records to train on: use fewer workers")
         started = time.perf_counter()
-        self._load(weights)
+        if weights is not None:
+            self.load(weights)
         if order.momentum == "reset":
             self.replica.restore_history(torch.empty(0))
         lease = least_read(self.leases.values())
+        self._moved_on = True
         with _own_random_numbers():
             losses, waited = self._losses(lease, order, started)
         loss = float(torch.stack(losses).mean())
-        self._store()
         images = len(losses) * self.replica.batches_per_step * self.recipe.batch_size
         lease.images += images
         return Report(
@@ -146,9 +174,10 @@ class Worker:
             data_seconds=waited,
         )
 
-    def test(self, weights: Vector, examples: Examples) -> Scores:
+    def test(self, weights: Vector | None, examples: Examples) -> Scores:
         """Sums of the scores over ``examples``, every record once, the last batch as short as it is."""
-        self._load(weights)
+        if weights is not None:
+            self.load(weights)
         batch = self.recipe.test_batch_size or self.recipe.batch_size
         with torch.no_grad(), _own_random_numbers():
             scores = (
@@ -216,17 +245,6 @@ class Worker:
 
     def _batch(self, data: torch.Tensor, examples: Examples) -> Batch:
         return {"data": data, "label": torch.from_numpy(examples.labels).to(data.device)}
-
-    def _load(self, weights: Vector) -> None:
-        if weights is not self.vector:
-            self.replica.layout.check(weights.size)
-            np.copyto(self.vector, weights)
-        if self.replica.weights.device.type != "cpu":
-            self.replica.weights.copy_(torch.from_numpy(self.vector))
-
-    def _store(self) -> None:
-        if self.replica.weights.device.type != "cpu":
-            torch.from_numpy(self.vector).copy_(self.replica.weights)
 
 
 def _seed(device: torch.device, seed: int) -> None:

@@ -174,6 +174,7 @@ class Conversation(threading.Thread):
             channel=self.channel,
             leases={shard: count for shard, count in held.items() if count},
             place=str(frame.note.get("place", "")),
+            gpu=str(frame.note.get("gpu", "")),
             fresh=not frame.note["iteration"],
             buffer=np.empty(self.door.codec.size(size), np.uint8),  # takes up nothing until it is used
             base=np.empty(0, np.float32),

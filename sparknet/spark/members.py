@@ -111,7 +111,8 @@ class Task:
 class Member:
     """A worker that has joined. ``buffer`` takes the weights it sends back as they are on the wire,
     ``history`` float32 (H,) its solver's memory, ``leases`` the shards it trains on with their records,
-    ``place`` the executor whose other workers find what it parks.
+    ``place`` the executor whose other workers find what it parks, ``gpu`` the one by which it can average
+    with others, "" for none.
 
     ``holds`` is the version of the weights its net has now, 0 for none of ours; ``keeps`` that of those its
     round began from, which it can send until the next are committed. ``fresh`` until its first order: a
@@ -136,6 +137,7 @@ class Member:
     sent_to_peers: int = 0
     prelude: list[Message] = field(default_factory=list)
     place: str = ""
+    gpu: str = ""
     task: Task | None = None
     tasks: queue.SimpleQueue[Task | None] = field(default_factory=queue.SimpleQueue)
 

@@ -20,6 +20,7 @@ from sparknet.errors import TrainingError, WorkersLost
 from sparknet.merge import Merged, rejections
 from sparknet.spark import answers
 from sparknet.spark.exchange import NOTHING, Frame, Kind, Note, raw
+from sparknet.spark.gpus import Backend, choose_backend
 from sparknet.spark.members import Answered, Deadlines, Fetched, Member, Message, Reduced, Task
 from sparknet.spark.membership import Membership
 from sparknet.spark.peers import new_store
@@ -61,6 +62,7 @@ class Ring:
         self.port: int = self._store.port
         self._group: list[Member] = []
         self._epoch, self._key = 0, ""
+        self._backend: Backend = "gloo"
         self._fetched_bytes = 0
 
     def begin(self, weights: Weights) -> None:
@@ -159,7 +161,9 @@ class Ring:
         """Those that have the mean now, each counted by its steps; none if all were lost."""
         group, tries = sorted(steps, key=lambda member: member.who.partition), 0
         while group:
-            done = self._members.ask(self._tasks(group, steps, history))
+            if group != self._group:
+                self._form(group, on_host=tries > 0)
+            done = self._members.ask(self._tasks(steps, history))
             if len(done) == len(group) and not any(_failure(answer) for answer in done):
                 self._commit(done)
                 return group
@@ -167,13 +171,24 @@ class Ring:
             tries = tries + 1 if left == group else 0
             if tries == _TRIES:
                 raise TrainingError(_why(done))
+            if tries and self._backend == "nccl":
+                log.warning("these workers will average in host memory: %s", _failures(done))
             self._group, group = [], left
         return []
 
-    def _tasks(self, group: list[Member], steps: Mapping[Member, int], history: bool) -> dict[Member, Task]:
-        if group != self._group:
-            self._group, self._epoch, self._key = group, self._epoch + 1, secrets.token_hex(16)
-        place = {"key": self._key, "steps": [steps[member] for member in group], "history": history}
+    def _form(self, group: list[Member], *, on_host: bool) -> None:
+        """A new group, which averages on its members' GPUs if it can, and has not failed at that before."""
+        self._group, self._epoch, self._key = group, self._epoch + 1, secrets.token_hex(16)
+        self._backend = "gloo" if on_host else choose_backend([member.gpu for member in group])
+
+    def _tasks(self, steps: Mapping[Member, int], history: bool) -> dict[Member, Task]:
+        group = self._group
+        place = {
+            "backend": self._backend,
+            "key": self._key,
+            "steps": [steps[member] for member in group],
+            "history": history,
+        }
         return {
             member: Task(
                 messages=(Message(Kind.REDUCE, {**place, "rank": rank}),),
@@ -197,10 +212,14 @@ def _failure(answer: Answered) -> str:
     return answer.content.failure if isinstance(answer.content, Reduced) else "no answer"
 
 
+def _failures(done: Sequence[Answered]) -> str:
+    """The first of them, and whose it was."""
+    reasons = (f"{answer.member}: {_failure(answer)}" for answer in done if _failure(answer))
+    return next(reasons, "a worker: no answer")
+
+
 def _why(done: Sequence[Answered]) -> str:
-    reasons = {str(answer.member): _failure(answer) for answer in done if _failure(answer)}
-    who, reason = next(iter(reasons.items()), ("a worker", "no answer"))
     return (
-        f"the workers could not average among themselves, though none was lost: {who}: {reason}. "
+        f"the workers could not average among themselves, though none was lost: {_failures(done)}. "
         'Open all ports between them, or let the driver do it (exchange="star")'
     )

@@ -24,17 +24,15 @@ from sparknet.data import Examples
 from sparknet.data.growing import Room
 from sparknet.data.parking import Parking
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
-from sparknet.spark.averager import Averager
+from sparknet.spark.averaging import Averaging
 from sparknet.spark.exchange import NOTHING, Channel, Frame, Kind, raw
 from sparknet.spark.handshake import Identity, introduce
 from sparknet.spark.machine import choose_gpu, room_for
 from sparknet.spark.members import Deadlines
-from sparknet.spark.peers import Peers
 from sparknet.spark.profile import Profile
 from sparknet.spark.uplink import Uplink
 from sparknet.traces import Tracer
 from sparknet.training import Order, WorkerState
-from sparknet.wire import codec
 from sparknet.worker import Recipe, Worker
 
 if TYPE_CHECKING:
@@ -107,11 +105,18 @@ class Service:
         self.assignment, self.who, self._drain = assignment, who, drain
         self._worker: Worker | None = None
         self._uplink: Uplink | None = None
-        self._averager: Averager | None = None
+        self._averaging: Averaging | None = None
         self._parking = Parking(assignment.job)
         self.tracer = Tracer(assignment.profile.rounds if assignment.profile else 0)
 
     def run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            if self._averaging:
+                self._averaging.close()
+
+    def _serve(self) -> None:
         while True:
             with closing(self._connected()) as channel:
                 try:
@@ -149,11 +154,13 @@ class Service:
 
     def _obey(self, channel: Channel) -> None:
         worker = self._worker = self._worker or self._built()
+        averaging = self._averaging = self._averaging or self._averaging_of(worker, channel)
         deadlines = self.assignment.deadlines
         history = np.empty(worker.replica.history().numel(), np.float32)
         note = {
             **_holding(worker),
             "place": self._parking.place,
+            "gpu": averaging.gpu if averaging else "",
             "size": worker.vector.size,
             "history": history.size,
             "iteration": worker.replica.iteration,
@@ -170,8 +177,8 @@ class Service:
         while True:
             patience = _MISSED_PINGS * deadlines.ping
             frame = channel.receive(*_ORDERS, into=into, seconds=patience)
-            if self._averager and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
-                self._averager.arrived()
+            if averaging and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
+                averaging.arrived()
             match frame.kind:
                 case Kind.TRAIN:
                     uplink.begin(arrived=frame.size > 0)
@@ -182,11 +189,11 @@ class Service:
                 case Kind.TEST:
                     self._test(channel, worker, frame)
                 case Kind.REDUCE:
-                    self._reduce(channel, worker, frame)
-                case Kind.COMMIT if self._averager:
-                    self._averager.commit()
-                case Kind.FETCH if self._averager:
-                    channel.send(Kind.WEIGHTS, {}, self._averager.start, seconds=deadlines.send)
+                    self._reduce(channel, frame)
+                case Kind.COMMIT if averaging:
+                    averaging.commit()
+                case Kind.FETCH if averaging:
+                    channel.send(Kind.WEIGHTS, {}, averaging.start, seconds=deadlines.send)
                 case Kind.SAVE:
                     self._send_state(channel, worker)
                 case Kind.RESTORE:
@@ -215,39 +222,43 @@ class Service:
         note = dict(frame.note)
         ring = note.pop("ring", False)
         order, seconds = Order(**note), self.assignment.deadlines.send
-        if ring:
-            averager = self._averaging(channel, worker)
-            averager.begin()
-            done = {**vars(worker.train(worker.vector, order)), "moved": averager.moved}
+        if ring and self._averaging:
+            done = self._averaging.train(order, arrived=frame.size > 0)
             channel.send(Kind.REPORT, done, seconds=seconds)
             return
         report = worker.train(worker.vector, order)
+        worker.bring()
         channel.send(Kind.REPORT, vars(report), uplink.result(), seconds=seconds)
         if order.momentum == "average":
             self._send_state(channel, worker)
 
-    def _reduce(self, channel: Channel, worker: Worker, frame: Frame) -> None:
-        averager = self._averaging(channel, worker)
+    def _reduce(self, channel: Channel, frame: Frame) -> None:
+        assert self._averaging is not None
         note: dict[str, object]
         try:
-            note = {"done": True, "sent": averager.reduce(**frame.note)}
+            note = {"done": True, "sent": self._averaging.reduce(**frame.note)}
         except RuntimeError as error:
             log.warning("%s could not average with the others: %s", self.who, error)
             note = {"done": False, "reason": str(error)[:500]}
         channel.send(Kind.REDUCED, note, seconds=self.assignment.deadlines.send)
 
-    def _averaging(self, channel: Channel, worker: Worker) -> Averager:
-        if self._averager is None:
-            assert self.assignment.ring is not None
-            seconds, wire = self.assignment.deadlines.send, codec(self.assignment.wire)
-            self._averager = Averager(worker, Peers(self.assignment.ring, channel.host, seconds, wire))
-        return self._averager
+    def _averaging_of(self, worker: Worker, channel: Channel) -> Averaging | None:
+        assignment = self.assignment
+        if assignment.ring is None:
+            return None
+        return Averaging(
+            worker,
+            store=assignment.ring,
+            host=channel.host,
+            seconds=assignment.deadlines.send,
+            wire=assignment.wire,
+        )
 
     def _test(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         if self.assignment.test is None:
             raise DataError("there is no test set: give one, or set test_every to 0")
         examples = self.assignment.test.value[frame.note["start"] : frame.note["stop"]]
-        scores = worker.test(worker.vector, examples)
+        scores = worker.test(worker.vector if frame.size else None, examples)
         channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.deadlines.send)
 
     def _hold(self, channel: Channel, worker: Worker, frame: Frame) -> None:

@@ -21,7 +21,7 @@ from sparknet.spark.task import Service
 from sparknet.training import Momentum, Order, Round, Settings, WorkerState, train
 from sparknet.weights import here
 from sparknet.wire import codec
-from sparknet.worker import Recipe, Worker
+from sparknet.worker import Recipe
 from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
 from tests.sparknet.spark.crew import QUICK, Crew, crew
 from tests.sparknet.spark.scene import wait_for, wait_until
@@ -149,11 +149,11 @@ class DropsOut(Service):
 
     at = 2
 
-    def _reduce(self, channel: Channel, worker: Worker, frame: Frame) -> None:
+    def _reduce(self, channel: Channel, frame: Frame) -> None:
         self.at -= 1
         if not self.at:
             raise RuntimeError("power failure")
-        super()._reduce(channel, worker, frame)
+        super()._reduce(channel, frame)
 
 
 def join_as(kind: type[Service], workers: Crew, partition: int, shard: Examples) -> None:
@@ -200,7 +200,7 @@ def test_a_replica_that_exploded_takes_no_part() -> None:
 
 
 class Unreachable(Service):
-    def _reduce(self, channel: Channel, worker: Worker, frame: Frame) -> None:
+    def _reduce(self, channel: Channel, frame: Frame) -> None:
         channel.send(Kind.REDUCED, {"done": False, "reason": "no route to host"}, seconds=5)
 
 

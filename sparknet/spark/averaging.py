@@ -1,0 +1,97 @@
+"""A worker's part when the workers average among themselves: on its GPU, or on its host.
+
+What is here knows on which GPU the worker could average (``gpus.py``), which the driver asks of all before it
+forms a group, and has the averager for it.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import cached_property
+from typing import Any
+
+from sparknet.spark.averager import Averager
+from sparknet.spark.device_averager import DeviceAverager
+from sparknet.spark.device_ring import DeviceRing
+from sparknet.spark.gpus import averaging_gpu
+from sparknet.spark.groups import Meet, Meeting
+from sparknet.spark.peers import Peers
+from sparknet.training import Order
+from sparknet.wire import codec
+from sparknet.worker import Worker
+
+
+class Averaging:
+    """For ``worker``, whose weights travel as ``wire``.
+
+    ``store`` is the address where a group's members find each other, ``host`` that by which they reach this
+    worker, ``seconds`` how long they are waited for.
+    """
+
+    def __init__(
+        self, worker: Worker, *, store: tuple[str, int], host: str, seconds: float, wire: str
+    ) -> None:
+        self._worker, self._store, self._host = worker, store, host
+        self._seconds, self._wire = seconds, wire
+        self._groups = ExitStack()
+
+    @cached_property
+    def gpu(self) -> str:
+        """The one on which it can average; "" for none."""
+        return averaging_gpu(self._worker.replica.weights.device, self._wire)
+
+    @property
+    def start(self) -> memoryview:
+        """The bytes of what the round started from."""
+        return self._averager.start
+
+    def arrived(self) -> None:
+        """The driver has sent weights."""
+        self._averager.arrived()
+
+    def train(self, order: Order, *, arrived: bool) -> dict[str, Any]:
+        """A round, from the weights that have ``arrived`` or those of the net: the report, and how far it has
+        moved."""
+        worker, averager = self._worker, self._averager
+        if arrived:
+            worker.load(worker.vector)
+        averager.begin()
+        report = worker.train(None, order)
+        if not self.gpu:
+            worker.bring()
+        return {**vars(report), "moved": averager.moved}
+
+    def reduce(self, *, backend: str, **group: Any) -> int:
+        """Average with a group; the bytes sent for it. Raises RuntimeError if it could not be done."""
+        averager = self._averager
+        if isinstance(averager, DeviceAverager):
+            return averager.reduce(backend=backend, **group)
+        return averager.reduce(**group)
+
+    def commit(self) -> None:
+        """All have the mean: go on from it."""
+        self._averager.commit()
+        if not self.gpu:
+            self._worker.load(self._worker.vector)
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._groups.close()
+
+    @cached_property
+    def _averager(self) -> Averager | DeviceAverager:
+        if not self.gpu:
+            return self._on_host()
+        replica = self._worker.replica
+        ring = DeviceRing(self._meet(), replica.weights.device, self._seconds, replica.statistics)
+        self._groups.callback(ring.leave)
+        return DeviceAverager(self._worker, ring, self._on_host)
+
+    def _on_host(self) -> Averager:
+        peers = Peers(self._store, self._host, self._seconds, codec(self._wire))
+        return Averager(self._worker, peers)
+
+    def _meet(self) -> Meet:
+        """How those that average on their GPUs make a group."""
+        meeting = Meeting(self._store, self._host, self._seconds)
+        return meeting.nccl(self._worker.replica.weights.device)

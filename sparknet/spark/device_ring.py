@@ -1,0 +1,178 @@
+"""Averaging among workers where their weights lie, on their GPUs, without a copy in host memory.
+
+    alltoall   worker j gets part j of everyone's weights          (K, n / K)
+    mean       in float32, in the order of the ranks               (n / K,)
+    allgather  everyone gets the parts' means                      (n,)
+
+As ``peers.py`` does on the host, and with the same numbers, but by collective operations, which NCCL brings
+over NVLink, PCIe or the network as it finds them. The vector goes in chunks, so that what is held besides it
+is bounded, and one chunk is on its way while another is averaged.
+
+Any device will do, and any group that has the two operations: a CPU and gloo too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sparknet.merge import Statistics
+from sparknet.spark.device_merge import Spread, mean_of
+from sparknet.spark.groups import Meet
+
+# Elements in a chunk: 32 MB of float32.
+_CHUNK = 1 << 23
+# Chunks on their way in each of the two steps.
+_DEPTH = 2
+# Seconds between two looks at whether an operation has ended.
+_LOOK_SECONDS = 5e-5
+
+
+class DeviceRing:
+    """One worker's place among those that average on ``device``; ``sent`` counts the bytes it sent to them.
+
+    ``meet`` makes groups. An operation that has not ended within ``seconds`` has failed, and ends the group.
+    """
+
+    def __init__(
+        self,
+        meet: Meet,
+        device: torch.device,
+        seconds: float,
+        statistics: Sequence[Statistics] = (),
+        chunk: int = _CHUNK,
+    ) -> None:
+        self._meet, self._seconds, self._chunk = meet, seconds, chunk
+        self._spread = Spread(statistics, device)
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._group: Any = None
+        self._key, self._rank, self._size = "", 0, 1
+        self.sent = 0
+
+    def meet(self, key: str, rank: int, size: int) -> None:
+        """Be number ``rank`` of ``size`` members of group ``key``. Raises RuntimeError if one is missing."""
+        if size > 1 and (self._group is None or key != self._key):
+            self.leave()
+            self._group = self._meet(key, rank, size)
+        self._key, self._rank, self._size = key, rank, size
+
+    def leave(self) -> None:
+        """Hang up on the group; what it still does comes to nothing."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.abort()
+
+    def average(self, vector: torch.Tensor, steps: Sequence[int], out: torch.Tensor) -> None:
+        """Write to ``out`` the mean of the members' vectors, float32 (P,), each counted by its steps.
+
+        Raises RuntimeError if a member is gone: ``vector`` is as it was, and a group of the others can do it
+        again.
+        """
+        if self._size == 1:
+            out.copy_(vector)
+            return
+        with self._attempt():
+            scattered: deque[_Chunk] = deque()
+            gathered: deque[_Chunk] = deque()
+            for whole in self._chunks(vector.numel()):
+                scattered.append(self._scatter(vector[whole], out[whole]))
+                if len(scattered) == _DEPTH:
+                    gathered.append(self._reduce(scattered.popleft(), steps))
+                if len(gathered) == _DEPTH:
+                    self._gather(gathered.popleft())
+            gathered.extend([self._reduce(chunk, steps) for chunk in scattered])
+            for chunk in gathered:
+                self._gather(chunk)
+
+    def widen(self, vector: torch.Tensor, steps: Sequence[int], mean: torch.Tensor) -> None:
+        """Add the spread of the members' running means to the variances in ``mean``."""
+        if self._size == 1 or not self._spread:
+            return
+        with self._attempt():
+            own = self._spread.of(mean, vector, steps[self._rank])
+            all_of_them = own.new_empty((self._size, *own.shape))
+            self._finish(self._tell(all_of_them, own))
+            self._spread.widen(mean, list(all_of_them))
+
+    def _chunks(self, length: int) -> Iterator[slice]:
+        """As many whole parts in each as there are members; the last may be shorter."""
+        each = max(1, self._chunk // self._size) * self._size
+        return (slice(start, min(start + each, length)) for start in range(0, length, each))
+
+    def _scatter(self, vector: torch.Tensor, out: torch.Tensor) -> _Chunk:
+        """Send the others their parts, and begin to receive my part of theirs."""
+        part = -(-vector.numel() // self._size)
+        full = vector
+        if part * self._size > vector.numel():  # the last: all parts must be equally long
+            full = vector.new_zeros(part * self._size)
+            full[: vector.numel()] = vector
+        arriving = torch.empty_like(full)
+        self.sent += (self._size - 1) * part * vector.element_size()
+        work = self._group.alltoall_base(arriving, full, [], [])
+        return _Chunk(out, arriving.view(self._size, part), work)
+
+    def _reduce(self, chunk: _Chunk, steps: Sequence[int]) -> _Chunk:
+        """Make the mean of my part, send it to the others, and begin to receive the means of theirs."""
+        self._finish(chunk.work)
+        mean = torch.empty_like(chunk.parts[0])
+        mean_of(list(chunk.parts), steps, out=mean)
+        whole = (
+            chunk.out if chunk.out.numel() == chunk.parts.numel() else torch.empty_like(chunk.parts.view(-1))
+        )
+        return _Chunk(chunk.out, whole, self._tell(whole, mean))
+
+    def _gather(self, chunk: _Chunk) -> None:
+        self._finish(chunk.work)
+        if chunk.parts is not chunk.out:
+            chunk.out.copy_(chunk.parts[: chunk.out.numel()])
+
+    def _tell(self, everyone: torch.Tensor, own: torch.Tensor) -> Any:
+        """Send ``own`` to all, and begin to receive theirs, one after the other into ``everyone``."""
+        self.sent += (self._size - 1) * own.nbytes
+        return self._group._allgather_base(everyone.view(-1), own.view(-1))
+
+    def _finish(self, work: Any) -> None:
+        """Wait until it is done, here and on the device. Raises RuntimeError if it failed, or is late."""
+        deadline = time.monotonic() + self._seconds
+        while not work.is_completed():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the other workers sent nothing more within {self._seconds:g} s")
+            time.sleep(_LOOK_SECONDS)
+        work.wait()  # raises what went wrong
+
+    @contextmanager
+    def _attempt(self) -> Iterator[None]:
+        """On a stream of its own, which has done all at the end; an error ends the group."""
+        try:
+            with self._apart():
+                yield
+                if self._stream is not None:
+                    self._stream.synchronize()  # operations of the group have ended: it waits for nobody
+        except RuntimeError:
+            self.leave()
+            raise
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        if self._stream is None:
+            yield
+            return
+        # what the net has computed comes first
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        with torch.cuda.stream(self._stream):
+            yield
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A stretch of the vector on its way: ``parts`` is where it arrives, ``out`` where its mean will be."""
+
+    out: torch.Tensor
+    parts: torch.Tensor
+    work: Any

@@ -1,0 +1,71 @@
+"""Groups of workers, of torch.distributed (gloo on CPUs, NCCL on GPUs) without its global state.
+
+A group lives as long as its members do, and a new one takes its place. The members find each other in a store
+of the driver's, under a key that it has drawn for them.
+
+NCCL has a thread of its own that ends the process when an operation fails or is late. Here whoever waits is
+told instead, so that those who are left can form another group: operations report errors to their waiters
+(TORCH_NCCL_BLOCKING_WAIT), which also leaves that thread out, and connecting has a deadline (communicators
+that do not block, TORCH_NCCL_NONBLOCKING_TIMEOUT). See torch's ProcessGroupNCCL.hpp.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_dist: Any = dist  # its stubs leave out what is used here
+
+Meet = Callable[[str, int, int], Any]
+"""Makes a group: of its key, my rank, and its size. Raises RuntimeError if a member does not come."""
+
+
+def nccl_is_here() -> bool:
+    """Whether this torch was built with NCCL."""
+    return bool(dist.is_nccl_available())
+
+
+class Meeting:
+    """Where one worker meets others: ``store`` is the address of the driver's, ``host`` one of this worker
+    that they can reach, ``seconds`` how long anything is waited for."""
+
+    def __init__(self, store: tuple[str, int], host: str, seconds: float) -> None:
+        self.seconds = seconds
+        self._address, self._host, self._timeout = store, host, timedelta(seconds=seconds)
+        self._store: Any = None
+
+    def gloo(self, key: str, rank: int, size: int) -> Any:
+        """A group that averages tensors in host memory."""
+        options = _dist.ProcessGroupGloo._Options()
+        options._timeout = self._timeout
+        options._devices = [_dist.ProcessGroupGloo.create_device(hostname=self._host)]
+        return _dist.ProcessGroupGloo(self._under(key), rank, size, options)
+
+    def nccl(self, device: torch.device) -> Meet:
+        """Groups that average tensors on ``device``."""
+
+        def meet(key: str, rank: int, size: int) -> Any:
+            os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
+            os.environ["TORCH_NCCL_NONBLOCKING_TIMEOUT"] = str(math.ceil(self.seconds))
+            options = _dist.ProcessGroupNCCL.Options()
+            options._timeout = self._timeout
+            options.config.blocking = 0
+            group = _dist.ProcessGroupNCCL(self._under(key), rank, size, options)
+            group.eager_connect_single_device(device)
+            return group
+
+        return meet
+
+    def _under(self, key: str) -> Any:
+        if self._store is None:
+            host, port = self._address
+            self._store = _dist.TCPStore(
+                host, port, is_master=False, wait_for_workers=False, timeout=self._timeout
+            )
+        return _dist.PrefixStore(key, self._store)
