@@ -2,12 +2,14 @@
 
     ./run bench chaos                                   ten minutes of it, then the same rounds undisturbed
     ./run bench chaos --args '--seconds 60 --seed 3'
+    ./run bench chaos --args '--how kill --whom python' kill -9 of one of eight workers, nothing else
     ./run bench chaos --args '--driver 20'              kill -9 of the driver, twenty times
 
 On a Spark standalone cluster with hosts of its own, in a fifth of the rounds one of its Python workers,
 executors or whole hosts, drawn by the seed, is killed (SIGKILL), stopped for some seconds (SIGSTOP, SIGCONT)
 or slowed to a fifth (the same, many times a second). Exit status 0 if no round took longer than its deadlines
-allow and the accuracy is within a point of the undisturbed run; else 1, saying what was wrong.
+allow and the accuracy is within a point of the undisturbed run; else 1, saying what was wrong. Eight hosts
+take some 10 GB of memory and, on two cores, a minute to start.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ from tests.bench.standalone import Cluster, Host, in_background, kill_all, slow_
 SHARE = 0.2
 """Of the rounds, in which something happens."""
 
+HOW = ["kill", "stop", "slow"]
+WHOM = ["python", "executor", "host"]
+
 DEADLINES = Deadlines(join=120, round=20, quorum=0.5, grace=2, ping=1, send=10, stop=15)
 # Nothing may take longer: all lost at the deadline of a round, the next ones there at the last moment.
 LONGEST = DEADLINES.round + DEADLINES.join
@@ -75,16 +80,16 @@ class PacedModel:
 class Chaos:
     """Draws what happens to whom; ``happened`` counts it."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, seed: int, how: list[str], whom: list[str]) -> None:
         self._cluster, self._rng = cluster, random.Random(seed)
+        self._how, self._whom = how, whom
         self.happened: Counter[str] = Counter()
         self._away: list[Host] = []
 
     def after(self, done: Round) -> None:
         if self._rng.random() >= SHARE:
             return
-        what = self._rng.choice(["kill", "stop", "slow"])
-        whom = self._rng.choice(["python", "executor", "host"])
+        what, whom = self._rng.choice(self._how), self._rng.choice(self._whom)
         host = self._rng.choice(self._cluster.hosts)
         pause, seconds = self._rng.uniform(0, 1), self._rng.uniform(1, 8)
         in_background(self._strike, what, whom, host, pause, seconds)
@@ -127,7 +132,7 @@ def run(
     """``rounds`` rounds, or as many as there is time for; the last one is tested."""
     done: list[Round] = []
     with cluster_and_session(options.hosts) as (cluster, spark):
-        chaos = Chaos(cluster, options.seed)
+        chaos = Chaos(cluster, options.seed, options.how, options.whom)
         data = from_examples(spark, dataset.train, options.hosts)
         made = recipe(options, dataset, options.pause if disturbed else 0.0)
         with SparkWorkers(spark, made, data, dataset.test, deadlines=DEADLINES) as crew:
@@ -168,7 +173,9 @@ def cluster_and_session(hosts: int) -> Iterator[tuple[Cluster, SparkSession]]:
             "spark.ui.enabled": "false",
             "spark.driver.host": "127.0.0.1",
             "spark.log.level": "OFF",
-            "spark.executor.memory": "512m",
+            "spark.driver.memory": "512m",
+            "spark.executor.memory": "512m",  # the least that Spark takes is 450 MB
+            "spark.executor.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
             "spark.local.dir": folder,
         }
         spark = session("chaos", cluster.url, options)
@@ -210,7 +217,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=600, help="how long to disturb (600)")
-    parser.add_argument("--hosts", type=int, default=4)
+    parser.add_argument("--hosts", type=int, default=8, help="with a worker each (8)")
+    parser.add_argument("--how", nargs="+", choices=HOW, default=HOW, help="what happens (all of it)")
+    parser.add_argument("--whom", nargs="+", choices=WHOM, default=WHOM, help="to whom (all of them)")
     parser.add_argument("--tau", type=int, default=20)
     parser.add_argument(
         "--pause", type=float, default=0.05, help="seconds added to each step of a disturbed run"

@@ -68,8 +68,11 @@ class Cluster:
         )
 
     def _daemon(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        options = "-Dspark.deploy.maxExecutorRetries=-1 -Dspark.worker.timeout=30"
-        environment = {**os.environ, "SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": options}
+        options = (
+            "-Dspark.deploy.maxExecutorRetries=-1 -Dspark.worker.timeout=30 "
+            "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # there are many of them on one machine
+        )
+        environment = {**os.environ, "SPARK_DAEMON_MEMORY": "128m", "SPARK_DAEMON_JAVA_OPTS": options}
         with (self._folder / "daemons.log").open("ab") as log:
             return subprocess.Popen(
                 [str(_CLASS), name, "--webui-port", "0", *arguments],
