@@ -38,8 +38,9 @@ class Crew:
         deadlines: Deadlines = QUICK,
         wire: str = "float32",
         ring: bool = False,
+        kind: type[Service] = Service,
     ) -> None:
-        self.wire = wire
+        self.wire, self.kind = wire, kind
         self.recipe, self.examples, self.deadlines = recipe, test, deadlines
         self.initial = recipe.build().weights.numpy().copy()
         self.coordinator = Coordinator(
@@ -72,7 +73,7 @@ class Crew:
             ring=("127.0.0.1", self.coordinator.ring_port) if self.coordinator.ring_port else None,
         )
         who = Identity(partition=partition, attempt=attempt, host="here", pid=0)
-        return Service(assignment, who, lambda: shard)
+        return self.kind(assignment, who, lambda: shard)
 
     def start(self, service: Service) -> threading.Thread:
         """Run the service in a thread; ``endings`` has the attempt's exception, or None, once it is over."""
@@ -132,10 +133,11 @@ def crew(
     deadlines: Deadlines = QUICK,
     wire: str = "float32",
     ring: bool = False,
+    kind: type[Service] = Service,
 ) -> Iterator[Crew]:
     """A crew with one worker for each shard, of ``workers`` that are waited for; no thread outlives it."""
     before = set(threading.enumerate())
-    made = Crew(recipe, workers or len(shards), test, deadlines, wire, ring)
+    made = Crew(recipe, workers or len(shards), test, deadlines, wire, ring, kind)
     try:
         for number, shard in enumerate(shards):
             made.join(number, shard, attempt=number)
