@@ -31,8 +31,8 @@ class Averaging:
     def __init__(
         self, worker: Worker, *, store: tuple[str, int], host: str, seconds: float, wire: str
     ) -> None:
-        self._worker, self._store, self._host = worker, store, host
-        self._seconds, self._wire = seconds, wire
+        self._worker, self._wire = worker, wire
+        self._meeting = Meeting(store, host, seconds)
         self._groups = ExitStack()
 
     @cached_property
@@ -83,15 +83,13 @@ class Averaging:
         if not self.gpu:
             return self._on_host()
         replica = self._worker.replica
-        ring = DeviceRing(self._meet(), replica.weights.device, self._seconds, replica.statistics)
+        ring = DeviceRing(self._meet(), replica.weights.device, self._meeting.seconds, replica.statistics)
         self._groups.callback(ring.leave)
         return DeviceAverager(self._worker, ring, self._on_host)
 
     def _on_host(self) -> Averager:
-        peers = Peers(self._store, self._host, self._seconds, codec(self._wire))
-        return Averager(self._worker, peers)
+        return Averager(self._worker, Peers(self._meeting, codec(self._wire)))
 
     def _meet(self) -> Meet:
         """How those that average on their GPUs make a group."""
-        meeting = Meeting(self._store, self._host, self._seconds)
-        return meeting.nccl(self._worker.replica.weights.device)
+        return self._meeting.nccl(self._worker.replica.weights.device)

@@ -3,6 +3,9 @@
 A group lives as long as its members do, and a new one takes its place. The members find each other in a store
 of the driver's, under a key that it has drawn for them.
 
+Gloo and NCCL know no authentication: workers must be on a network of their own, as Spark's are. What they are
+told to do, and the random name under which a group's members find each other, come in sealed frames.
+
 NCCL has a thread of its own that ends the process when an operation fails or is late. Here whoever waits is
 told instead, so that those who are left can form another group: operations report errors to their waiters
 (TORCH_NCCL_BLOCKING_WAIT), which also leaves that thread out, and connecting has a deadline (communicators
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -29,6 +33,15 @@ Meet = Callable[[str, int, int], Any]
 def nccl_is_here() -> bool:
     """Whether this torch was built with NCCL."""
     return bool(dist.is_nccl_available())
+
+
+def new_store(host: str) -> Any:
+    """Where the members of a group find each other: a TCPStore on a free port of ``host`` alone."""
+    listener = socket.create_server((host, 0))
+    port = listener.getsockname()[1]
+    return _dist.TCPStore(
+        host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+    )
 
 
 class Meeting:

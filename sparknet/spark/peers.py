@@ -10,33 +10,24 @@ and out of each worker, whatever K is, and none to the driver:
 It is done bucket by bucket, so that one is on its way while another is reckoned. The bytes of both steps are
 those of a ring, and the mean is the star's, bit for bit. With a wire format of fewer bits both steps carry
 changes since the round's start; what rounding to int8 took away is added to the next change.
-
-Group and store are torch.distributed's (gloo), without its global state: a group lives as long as its members
-do, and a new one takes its place. Gloo knows no authentication: workers must be on a network of their own, as
-Spark's are. What it is told to do, and the random name under which a group's members find each other, come in
-sealed frames.
 """
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 
 from sparknet.changes import Changes
 from sparknet.merge import Statistics
 from sparknet.spark.buckets import Bucket, Coded, Rooms, Whole, cut
+from sparknet.spark.groups import Meeting
 from sparknet.weights import Vector
 from sparknet.wire import Codec
-
-_dist: Any = dist  # its stubs leave out what is used here
 
 # Numbers in a bucket: enough that waking threads costs little, few enough that some buckets overlap.
 _SMALLEST_BUCKET, _LARGEST_BUCKET = 1 << 18, 1 << 22
@@ -47,26 +38,14 @@ _DEPTH = 2
 _TURNS = 2 * _DEPTH
 
 
-def new_store(host: str) -> Any:
-    """Where the members of a group find each other: a TCPStore on a free port of ``host`` alone."""
-    listener = socket.create_server((host, 0))
-    port = listener.getsockname()[1]
-    return _dist.TCPStore(
-        host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
-    )
-
-
 class Peers:
-    """One worker's way to the others.
+    """One worker's way to the others, whom it finds at the ``meeting``.
 
-    ``store`` is the address of the driver's, ``host`` one of this worker that the others can reach. ``sent``
-    counts the bytes of weights that went to them.
+    ``sent`` counts the bytes of weights that went to them.
     """
 
-    def __init__(self, store: tuple[str, int], host: str, seconds: float, codec: Codec) -> None:
-        self._address, self._host, self._timeout = store, host, timedelta(seconds=seconds)
-        self._codec = codec
-        self._store: Any = None
+    def __init__(self, meeting: Meeting, codec: Codec) -> None:
+        self._meeting, self._codec = meeting, codec
         self._group: Any = None
         self._key = ""
         self._told: dict[tuple[int, int], Changes] = {}
@@ -79,11 +58,7 @@ class Peers:
             self._group = None  # hang up on the old members first
             self._told.clear()
             self._rooms = Rooms()  # the old ones may still be written to
-            options = _dist.ProcessGroupGloo._Options()
-            options._timeout = self._timeout
-            options._devices = [_dist.ProcessGroupGloo.create_device(hostname=self._host)]
-            store = _dist.PrefixStore(key, self._connected())
-            self._group, self._key = _dist.ProcessGroupGloo(store, rank, size, options), key
+            self._group, self._key = self._meeting.gloo(key, rank, size), key
 
     def average(
         self, vector: Vector, start: Vector | None, steps: Sequence[int], rank: int, out: Vector
@@ -136,14 +111,6 @@ class Peers:
         if start is None or self._codec.name == "float32":
             return Whole(self, self._rooms, vector, out)
         return Coded(self, self._rooms, vector, start, out, self._codec, self._told)
-
-    def _connected(self) -> Any:
-        if self._store is None:
-            host, port = self._address
-            self._store = _dist.TCPStore(
-                host, port, is_master=False, wait_for_workers=False, timeout=self._timeout
-            )
-        return self._store
 
 
 def _bucket(length: int) -> int:

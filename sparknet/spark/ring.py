@@ -21,9 +21,9 @@ from sparknet.merge import Merged, rejections
 from sparknet.spark import answers
 from sparknet.spark.exchange import NOTHING, Frame, Kind, Note, raw
 from sparknet.spark.gpus import Backend, choose_backend
+from sparknet.spark.groups import new_store
 from sparknet.spark.members import Answered, Deadlines, Fetched, Member, Message, Reduced, Task
 from sparknet.spark.membership import Membership
-from sparknet.spark.peers import new_store
 from sparknet.spark.versions import Versions
 from sparknet.training import Order, Report
 from sparknet.weights import Vector, Weights

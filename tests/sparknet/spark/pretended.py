@@ -10,7 +10,7 @@ from sparknet.data import Examples
 from sparknet.replica import Replica
 from sparknet.spark.averaging import Averaging
 from sparknet.spark.exchange import Channel, Frame
-from sparknet.spark.groups import Meet, Meeting
+from sparknet.spark.groups import Meet
 from sparknet.spark.task import Service
 from sparknet.weights import Vector
 from sparknet.worker import Recipe, Worker
@@ -58,7 +58,7 @@ class Pretended(Averaging):
         return self.name
 
     def _meet(self) -> Meet:
-        return Meeting(self._store, self._host, self._seconds).gloo
+        return self._meeting.gloo
 
 
 class OnGpus(Service):

@@ -19,8 +19,7 @@ import torch
 from sparknet.merge import Statistics, distance
 from sparknet.spark import device_merge
 from sparknet.spark.device_ring import DeviceRing
-from sparknet.spark.groups import Meet, Meeting, nccl_is_here
-from sparknet.spark.peers import new_store
+from sparknet.spark.groups import Meet, Meeting, nccl_is_here, new_store
 from sparknet.weights import Vector, mean_of
 
 HERE = "127.0.0.1"
