@@ -1,4 +1,4 @@
-"""``kill -9`` of a driver at random points, and again of the one started in its place."""
+"""``kill -9`` of a driver at random points, and again of the one in its place; what it leaves must go."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def kill_drivers(times: int, seed: int) -> str | None:
             driver.kill()
             click.echo(f"{number + 1}: went on after {driver.started_from}, killed after {driver.last}")
             last = driver.last
-            _wait_until_gone(left)
+            if wrong := _left_of(left):
+                return wrong
         rounds = last + 3
         ways = [Driver(folder, rounds, "killed", *saved), Driver(folder, rounds, "straight")]
         if any(way.wait() for way in ways):
@@ -111,10 +112,10 @@ def kill_drivers(times: int, seed: int) -> str | None:
         return None if models[0] == models[1] else "the weights are not those of a run that nobody killed"
 
 
-def _wait_until_gone(processes: set[psutil.Process], seconds: float = 60.0) -> None:
-    """The JVM and the workers of a dead driver end by themselves; whatever does not is a leak, and killed."""
+def _left_of(processes: set[psutil.Process], seconds: float = 60.0) -> str | None:
+    """The JVM and the workers of a dead driver end by themselves; whatever does not is killed and told."""
     _, left = psutil.wait_procs(processes, timeout=seconds)
-    if left:
-        click.echo(f"still there after {seconds:g} s: {sorted(process.pid for process in left)}")
     for process in left:
         process.kill()
+    pids = sorted(process.pid for process in left)
+    return f"{pids} of a killed driver were still there after {seconds:g} s" if left else None
