@@ -4,6 +4,9 @@ all report, without weights ──> REDUCE to those that are believed ──> ea
 all have it: COMMIT;  one was lost: the others form a new group (epoch) and do it again, from what they
 still have
 
+A group whose members all have a GPU of their own averages there, by NCCL; the others do in host memory, by
+gloo (``gpus.py``). One that fails on its GPUs though nobody was lost goes on in host memory.
+
 The mean stays with the workers. The driver fetches it from one of them when somebody asks for it: for a
 checkpoint, for a worker that has come new, at the end.
 """
