@@ -20,6 +20,8 @@ import numpy as np
 import pyspark
 import pytest
 
+from apps.MnistApp import main
+from apps.options import status_of
 from apps.solvers import load
 from tests.apps.run_app import APPS, environment, pack, run_app
 from tests.bench.standalone import descendants, executors_below
@@ -41,6 +43,7 @@ layer { name: "score" type: "Accuracy" bottom: "ip" bottom: "label" top: "accura
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
 """
 
+CHECKPOINT = ("--checkpoint", "saved", "--checkpoint-every", "1")
 SMALL = ("--data", "synthetic", "--tau", "2", "--batch-size", "20", "--workers", "2")
 
 
@@ -50,18 +53,55 @@ class Run:
 
     done: subprocess.CompletedProcess[str]
     output: Path
+    mapped: frozenset[int] = frozenset()  # the processes that had files of "spill" in their memory
+
+    @property
+    def rounds(self) -> int:
+        """How many it has on record."""
+        return len((self.output / "metrics.jsonl").read_text().splitlines())
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Four rounds in one go."""
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Ctrl-C, in a run that saves nothing on its way and keeps its shards on disk."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    (folder / "spill").mkdir()
+    variables = environment(SPARK_LOCAL_DIRS=str(folder / "spill"))
+    return signalled(folder, signal.SIGINT, variables, "--shard-memory", "1k", "--deterministic")
+
+
+@pytest.fixture(scope="module")
+def terminated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """SIGTERM, as from ``sparknet-ec2 cancel``, in a run that saves a checkpoint after every round."""
+    folder = tmp_path_factory.mktemp("terminated")
+    return signalled(folder, signal.SIGTERM, environment(), *CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def whole(terminated: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two rounds more than the terminated run, in one go."""
     folder = tmp_path_factory.mktemp("whole")
-    wanted = ("--rounds", "4", "--test-every", "2", "--output", "out")
+    wanted = ("--rounds", str(terminated.rounds + 2), "--test-every", "2", "--output", "out")
     return Run(run_app("MnistApp", *SMALL, *wanted, folder=folder), folder / "out")
 
 
+def signalled(folder: Path, sent: signal.Signals, variables: dict[str, str], *more: str) -> Run:
+    """A run with no end that is sent a signal after its second round."""
+    endless = ("--rounds", "100000", "--test-every", "0", *more)
+    command = [sys.executable, str(APPS / "MnistApp.py"), *SMALL, *endless]
+    with started(command, folder, variables, seconds=180) as app:
+        assert app.stdout
+        line = next((line for line in app.stdout if line.startswith("round 2/")), "")
+        mapped = {pid for pid in descendants(app.pid) if is_mapped(folder / "spill", pid)}
+        app.send_signal(sent)
+        out, errors = app.communicate()
+    assert line, f"the app ended before its second round: {errors}"
+    done = subprocess.CompletedProcess(command, app.returncode, out, errors)
+    return Run(done, folder, mapped=frozenset(mapped))
+
+
 def test_a_run_prints_a_line_a_round_and_leaves_a_model_and_a_report(whole: Run) -> None:
-    done = whole.done
+    done, count = whole.done, whole.rounds
     assert done.returncode == 0, done.stderr
     first, training, *rounds, result, left = done.stdout.splitlines()
     assert "SYNTHETIC DATA" in first
@@ -69,11 +109,11 @@ def test_a_run_prints_a_line_a_round_and_leaves_a_model_and_a_report(whole: Run)
     matches = [LINE.fullmatch(line) for line in rounds]
     assert all(matches), done.stdout
     assert [(m[1], m[2], bool(m[3])) for m in matches if m] == [
-        (str(i), "4", i % 2 == 0) for i in range(1, 5)
+        (str(i), str(count), i % 2 == 0 or i == count) for i in range(1, count + 1)
     ]
-    assert re.fullmatch(r"accuracy \d+\.\d % \(synthetic data\) after 4 rounds, \d\d:\d\d", result)
+    assert re.fullmatch(rf"accuracy \d+\.\d % \(synthetic data\) after {count} rounds, \d\d:\d\d", result)
     assert str(whole.output) in left
-    check_output(whole.output, rounds=4)
+    check_output(whole.output, rounds=count)
 
 
 def check_output(folder: Path, rounds: int) -> None:
@@ -105,22 +145,9 @@ def test_a_spark_that_does_not_start_is_reported(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_shard_past_the_memory_that_was_allowed_lies_on_the_spill_volume(tmp_path: Path) -> None:
-    command = [sys.executable, str(APPS / "MnistApp.py"), *SMALL, "--rounds", "100000", "--test-every", "0"]
-    spill = tmp_path / "spill"
-    spill.mkdir()
-    variables = environment(SPARK_LOCAL_DIRS=str(spill))
-    command += ["--shard-memory", "1k", "--deterministic"]
-    with started(command, tmp_path, variables, seconds=180) as app:
-        assert app.stdout
-        line = next((line for line in app.stdout if line.startswith("round 2/")), "")
-        mapped = {pid for pid in descendants(app.pid) if is_mapped(spill, pid)}
-        app.send_signal(signal.SIGINT)
-        _, errors = app.communicate()
-    assert line, errors
-    assert len(mapped) == 2
-    assert app.returncode == 130, errors
-    assert "float32, deterministic" in (tmp_path / "report.html").read_text()
+def test_a_shard_past_the_memory_that_was_allowed_lies_on_the_spill_volume(interrupted: Run) -> None:
+    assert len(interrupted.mapped) == 2
+    assert "float32, deterministic" in (interrupted.output / "report.html").read_text()
 
 
 def is_mapped(folder: Path, pid: int) -> bool:
@@ -156,22 +183,31 @@ def test_photographs_are_read_by_the_workers_themselves(tmp_path: Path) -> None:
     assert "synthetic" not in done.stdout
 
 
-def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(whole: Run, tmp_path: Path) -> None:
-    common = (*SMALL, "--checkpoint", "saved", "--checkpoint-every", "1", "--output", "parts")
-    first = run_app("MnistApp", *common, "--resume", "--rounds", "2", folder=tmp_path)
-    anew = run_app("MnistApp", *common, "--rounds", "4", folder=tmp_path)
-    second = run_app("MnistApp", *common, "--resume", "--rounds", "4", "--profile", "1", folder=tmp_path)
-    third = run_app("MnistApp", *common, "--resume", "--rounds", "4", folder=tmp_path)
-    assert [first.returncode, second.returncode] == [0, 0], second.stderr
-    assert "going on after round 2, from saved" in second.stdout
-    assert anew.returncode == 2
-    assert "saved holds a run that has come to round 2: add --resume" in anew.stderr
-    assert (third.returncode, "4 rounds are done already" in third.stderr) == (2, True)
-    models = [(folder / "model.caffemodel").read_bytes() for folder in (tmp_path / "parts", whole.output)]
+def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(
+    terminated: Run,
+    whole: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    count, folder = whole.rounds, tmp_path / "parts"
+    shutil.copytree(terminated.output, folder)
+    monkeypatch.chdir(folder)
+    status, errors = refused(capsys, "--rounds", str(count))
+    assert status == 2
+    [last] = re.findall(r"saved holds a run that has come to round (\d+): add --resume", errors)
+    assert terminated.rounds - int(last) in (0, 1)  # the signal may come between a round and its checkpoint
+    wanted = (*CHECKPOINT, "--resume", "--rounds", str(count), "--profile", "1")
+    resumed = run_app("MnistApp", *SMALL, *wanted, folder=folder)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"going on after round {last}, from saved" in resumed.stdout
+    status, errors = refused(capsys, "--resume", "--rounds", str(count))
+    assert (status, f"{count} rounds are done already" in errors) == (2, True)
+    models = [(output / "model.caffemodel").read_bytes() for output in (folder, whole.output)]
     assert models[0] == models[1]
-    records = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["round"] for line in records] == [1, 2, 3, 4]
-    traces = sorted((tmp_path / "parts" / "profile").iterdir())
+    records = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in records] == list(range(1, count + 1))
+    traces = sorted((folder / "profile").iterdir())
     assert [trace.name.split("-attempt-")[0] for trace in traces] == ["worker-0", "worker-1"]
     for trace in traces:
         names = {
@@ -180,12 +216,18 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(whole: Run, tmp_path: Pat
         assert {"round 1 of the trace", "aten::convolution"} <= names
 
 
+def refused(capsys: pytest.CaptureFixture[str], *wanted: str) -> tuple[int, str]:
+    """Status and error of a run that does not come so far as to start Spark, in this process."""
+    status = status_of(lambda: main.main([*SMALL, *CHECKPOINT, *wanted], standalone_mode=False))
+    return status, capsys.readouterr().err
+
+
 def test_spark_submit_of_an_app_from_a_zip_outlives_the_death_of_an_executor(tmp_path: Path) -> None:
-    """Three executors with processes of their own have the packages from the zip alone; one is killed."""
+    """Two executors with processes of their own have the packages from the zip alone; one is killed."""
     pack(tmp_path / "trainer.zip")
     shutil.copytree(APPS, tmp_path / "apps", ignore=shutil.ignore_patterns("__pycache__"))
     home = Path(pyspark.__file__).parent
-    submit = [str(home / "bin" / "spark-submit"), "--master", "local-cluster[3,1,1024]"]
+    submit = [str(home / "bin" / "spark-submit"), "--master", "local-cluster[2,1,1024]"]
     wanted = ("--data", "synthetic", "--tau", "2", "--rounds", "40", "--test-every", "20", "--output", "out")
     command = [*submit, "--py-files", "trainer.zip", "apps/MnistApp.py", *wanted]
     variables = environment(SPARK_HOME=str(home), PYSPARK_PYTHON=sys.executable)
@@ -196,11 +238,11 @@ def test_spark_submit_of_an_app_from_a_zip_outlives_the_death_of_an_executor(tmp
         os.kill(executors_below(app.pid)[0], signal.SIGKILL)
         out, errors = app.communicate()
     assert app.returncode == 0, errors
-    assert training.startswith("training LeNet on 3 workers")
+    assert training.startswith("training LeNet on 2 workers")
     assert "round 40/40  loss" in out
     assert (tmp_path / "out" / "model.caffemodel").exists()
     records = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
-    assert min(json.loads(record)["workers"] for record in records) == 2
+    assert min(json.loads(record)["workers"] for record in records) == 1
 
 
 @contextmanager
@@ -219,18 +261,12 @@ def started(
             limit.cancel()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_keeps_its_last_whole_round(tmp_path: Path, sent: signal.Signals) -> None:
-    command = [sys.executable, str(APPS / "MnistApp.py"), *SMALL, "--rounds", "100000", "--test-every", "0"]
-    with started(command, tmp_path, environment(), seconds=180) as app:
-        assert app.stdout
-        line = next((line for line in app.stdout if line.startswith("round 2/")), "")
-        assert line, "the app ended before its second round"
-        app.send_signal(sent)
-        out, errors = app.communicate()
-    assert app.returncode == 130, errors
-    assert "Interrupted." in errors
-    assert "Traceback" not in errors
-    assert re.search(r"not tested after \d+ rounds", out)
-    assert (tmp_path / "model.caffemodel").stat().st_size > 431_080 * 4
-    assert (tmp_path / "report.html").exists()
+@pytest.mark.parametrize("how", ["interrupted", "terminated"])
+def test_an_interrupted_run_keeps_its_last_whole_round(how: str, request: pytest.FixtureRequest) -> None:
+    run: Run = request.getfixturevalue(how)
+    assert run.done.returncode == 130, run.done.stderr
+    assert "Interrupted." in run.done.stderr
+    assert "Traceback" not in run.done.stderr
+    assert re.search(rf"not tested after {run.rounds} rounds", run.done.stdout)
+    assert (run.output / "model.caffemodel").stat().st_size > 431_080 * 4
+    assert (run.output / "report.html").exists()
