@@ -1,4 +1,4 @@
-"""Outer optimisers and schedules of tau: what the driver makes of a round's mean, and how long a round is.
+"""Outer optimisers and schedules of tau: what is made of a round's mean, and how long a round is.
 
 A worker leaves a round with w_k; the mean of w - w_k over the workers plays the part of a gradient ("D"
 below):
@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from sparknet.errors import UsageError
-from sparknet.weights import Vector
+from sparknet.weights import Vector, Weights, here
 
 Schedule = Callable[[int, float | None], int]
 """(round from 1, the last round's learning rate or None in the first) -> SGD steps of the round."""
@@ -46,6 +46,31 @@ class Outer(Protocol):
         ...
 
 
+@runtime_checkable
+class Away(Protocol):
+    """A mean that is where the workers are."""
+
+    def stepped(self, outer: Outer, lr: float) -> Weights | None:
+        """The weights after the outer step, which is taken there; None if it has to be taken here."""
+        ...
+
+
+@runtime_checkable
+class Repeatable(Protocol):
+    """An outer optimiser that others can be made alike: where the weights are, they take its step.
+
+    ``settings`` are the numbers it was made of, ``memory`` all that it remembers, float32 (P,), which may
+    lie with those others; None before the first step.
+    """
+
+    memory: Weights | None
+
+    @property
+    def settings(self) -> Mapping[str, float]: ...
+
+    def step(self, weights: Vector, mean: Vector, lr: float) -> Vector: ...
+
+
 class Average:
     """The mean itself: SparkNet."""
 
@@ -64,22 +89,24 @@ class _WithMomentum:
     """An outer optimiser with one vector of momentum, zero at first."""
 
     def __init__(self) -> None:
-        self._momentum: Vector | None = None
+        self.memory: Weights | None = None
 
     @property
     def state(self) -> Mapping[str, Vector]:
-        return {} if self._momentum is None else {"momentum": self._momentum}
+        """The momentum. Raises WorkersLost if the workers have had it, and are gone."""
+        return {} if self.memory is None else {"momentum": here(self.memory)}
 
     def resume(self, state: Mapping[str, Vector]) -> None:
-        self._momentum = state.get("momentum")
+        self.memory = state.get("momentum")
 
     def _velocity(self, difference: Vector, momentum: float) -> Vector:
         """u <- momentum u + difference."""
-        if self._momentum is None or momentum == 0:
-            self._momentum = difference
+        if self.memory is None or momentum == 0:
+            velocity = difference
         else:
-            self._momentum = np.float32(momentum) * self._momentum + difference
-        return self._momentum
+            velocity = np.float32(momentum) * here(self.memory) + difference
+        self.memory = velocity
+        return velocity
 
 
 class SlowMo(_WithMomentum):
@@ -89,11 +116,15 @@ class SlowMo(_WithMomentum):
         super().__init__()
         self.step_size, self.momentum = _positive("step_size", step_size), _fraction("momentum", momentum)
 
+    @property
+    def settings(self) -> Mapping[str, float]:
+        return {"step_size": self.step_size, "momentum": self.momentum}
+
     def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:
         if not lr > 0:
             raise UsageError(f"SlowMo divides by the learning rate, which is {lr}: use Average")
         difference = weights - mean
-        before = self._momentum
+        before = None if self.memory is None else here(self.memory)
         self._velocity(difference / np.float32(lr), self.momentum)
         # w - a lr (b u + D / lr) = mean + (1 - a) D - a b lr u
         parts = [(1 - self.step_size, difference), (-self.step_size * self.momentum * lr, before)]
@@ -107,10 +138,30 @@ class DiLoCo(_WithMomentum):
         super().__init__()
         self.lr, self.momentum = _positive("lr", lr), _fraction("momentum", momentum)
 
+    @property
+    def settings(self) -> Mapping[str, float]:
+        return {"lr": self.lr, "momentum": self.momentum}
+
     def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:  # noqa: ARG002 - the inner one plays no part
         difference = weights - mean
         velocity = self._velocity(difference, self.momentum)
         return _plus(mean, [(1 - self.lr, difference), (-self.lr * self.momentum, velocity)])
+
+
+_REPEATABLE: Mapping[str, Callable[..., Repeatable]] = {"SlowMo": SlowMo, "DiLoCo": DiLoCo}
+
+
+def told(outer: Repeatable) -> dict[str, dict[str, float]]:
+    """What ``alike`` makes another of; empty for an optimiser of the user's own."""
+    return {name: dict(outer.settings) for name, kind in _REPEATABLE.items() if type(outer) is kind}
+
+
+def alike(told: Mapping[str, Mapping[str, float]]) -> Repeatable:
+    """An outer optimiser with the same settings, which remembers nothing. Raises UsageError for another's."""
+    ((name, settings),) = told.items()
+    if name not in _REPEATABLE:
+        raise UsageError(f"there is no outer optimiser {name}: {', '.join(_REPEATABLE)}")
+    return _REPEATABLE[name](**settings)
 
 
 def constant(tau: int) -> Schedule:

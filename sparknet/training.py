@@ -24,10 +24,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from sparknet.errors import UsageError
-from sparknet.outer import Average, Outer, Schedule, constant
+from sparknet.outer import Average, Away, Outer, Schedule, constant
 from sparknet.rounds import Gathered, Momentum, Order, Report, Round, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, here
 
@@ -86,9 +84,10 @@ def train(
 
 
 def _after(weights: Weights, mean: Weights, lr: float, outer: Outer) -> Weights:
-    """What a round ends with; a mean that lies with the workers stays there if it is that."""
-    if isinstance(outer, Average) and not isinstance(mean, np.ndarray):
-        return mean
+    """What a round ends with; a mean that lies with the workers stays there, and they take the step."""
+    there = mean.stepped(outer, lr) if isinstance(mean, Away) else None
+    if there is not None:
+        return there
     return frozen(outer.step(here(weights), here(mean), lr))
 
 

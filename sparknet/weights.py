@@ -25,10 +25,10 @@ Vector = NDArray[np.float32]
 
 
 class Elsewhere(Protocol):
-    """Weights that are not in this process."""
+    """A vector that is not in this process."""
 
     def fetch(self) -> Vector:
-        """Bring them here, float32 (P,). Raises WorkersLost if they are gone."""
+        """Bring it here, float32 (P,). Raises WorkersLost if it is gone."""
         ...
 
 

@@ -10,13 +10,18 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from sparknet.outer import Repeatable, alike
 from sparknet.spark.averager import Averager
 from sparknet.spark.device_averager import DeviceAverager
 from sparknet.spark.device_ring import DeviceRing
+from sparknet.spark.exchange import NOTHING, raw
 from sparknet.spark.gpus import averaging_gpu
 from sparknet.spark.groups import Meet, Meeting
 from sparknet.spark.peers import Peers
 from sparknet.training import Order
+from sparknet.weights import Vector, here
 from sparknet.wire import codec
 from sparknet.worker import Worker
 
@@ -34,6 +39,7 @@ class Averaging:
         self._worker, self._wire = worker, wire
         self._meeting = Meeting(store, host, seconds)
         self._groups = ExitStack()
+        self._outer: Repeatable | None = None
 
     @cached_property
     def gpu(self) -> str:
@@ -68,15 +74,42 @@ class Averaging:
             return averager.reduce(backend=backend, **group)
         return averager.reduce(**group)
 
-    def commit(self) -> None:
-        """All have the mean: go on from it."""
-        self._averager.commit()
-        if not self.gpu:
+    def commit(self, lr: float | None = None) -> None:
+        """All have the mean: go on from it, or with the workers' rate ``lr`` from an outer step there."""
+        averager = self._averager
+        start = NOTHING if lr is None else averager.start  # the averager lets it be until the next mean
+        averager.commit()
+        if lr is not None:
+            self._step(_vector(start), _vector(averager.start), lr)
+        elif not self.gpu:
             self._worker.load(self._worker.vector)
+
+    def follow(self, *, outer: dict[str, dict[str, float]], memory: bool) -> memoryview:
+        """Take the steps of this outer optimiser; where its memory is to be put, if it has any."""
+        self._outer = alike(outer)
+        if not memory:
+            return NOTHING
+        remembered = np.empty_like(self._worker.vector)
+        self._outer.memory = remembered
+        return raw(remembered)
+
+    @property
+    def memory(self) -> memoryview:
+        """The bytes of what the outer optimiser remembers."""
+        remembered = self._outer.memory if self._outer else None
+        return NOTHING if remembered is None else raw(here(remembered))
 
     def close(self) -> None:
         """Leave the group."""
         self._groups.close()
+
+    def _step(self, start: Vector, mean: Vector, lr: float) -> None:
+        assert self._outer is not None
+        worker = self._worker
+        np.copyto(worker.vector, self._outer.step(start, mean, lr))
+        worker.load(worker.vector)
+        self._averager.arrived()
+        self._averager.begin()
 
     @cached_property
     def _averager(self) -> Averager | DeviceAverager:
@@ -93,3 +126,7 @@ class Averaging:
     def _meet(self) -> Meet:
         """How those that average on their GPUs make a group."""
         return self._meeting.nccl(self._worker.replica.weights.device)
+
+
+def _vector(data: memoryview) -> Vector:
+    return np.frombuffer(data, np.float32)

@@ -62,13 +62,15 @@ class Kind(IntEnum):
     CHANGE = 16  # d: how the weights differ from the last ones, encoded; not answered
     REDUCE = 17  # d: average with the others
     REDUCED = 18  # w: whether that went well
-    COMMIT = 19  # d: the others have it too, go on from it; not answered
-    FETCH = 20  # d: send the weights the round would start from
+    COMMIT = 19  # d: the others have it too, go on from it, or from the outer step; not answered
+    FETCH = 20  # d: send the weights the round would start from, or the outer optimiser's memory
     WEIGHTS = 21  # w: these
     ROOM = 22  # d: park your shards and end, another task needs the slot
     PARKED = 23  # w: what it parked, and where
     LEASES = 24  # d: the shards to train on from now on, and how far each has been read
     HELD = 25  # w: those it holds
+    OUTER = 26  # d: the outer optimiser whose steps a worker takes, and whether its memory follows
+    MEMORY = 27  # d: this
 
 
 class ExchangeError(TrainingError):

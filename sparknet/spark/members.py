@@ -115,7 +115,8 @@ class Member:
     with others, "" for none.
 
     ``holds`` is the version of the weights its net has now, 0 for none of ours; ``keeps`` that of those its
-    round began from, which it can send until the next are committed. ``fresh`` until its first order: a
+    round began from, which it can send until the next are committed; ``remembers`` that of those after which
+    it has the outer optimiser's memory. ``fresh`` until its first order: a
     worker that has made no steps takes over from the one that had its shard before. ``base`` is what its
     round began from, ``follows`` the version of them if it hears of changes only, ``vector`` where it ended
     and ``moved`` how far that is. ``prelude`` is sent before its next task.
@@ -131,6 +132,7 @@ class Member:
     size: int
     holds: int = 0
     keeps: int = 0
+    remembers: int = 0
     follows: int = 0
     vector: Vector = field(default_factory=lambda: np.empty(0, np.float32))
     moved: float = 0.0

@@ -21,12 +21,15 @@ import numpy as np
 
 from sparknet.errors import TrainingError, WorkersLost
 from sparknet.merge import Merged, rejections
+from sparknet.outer import Average, Outer
 from sparknet.spark import answers
 from sparknet.spark.exchange import NOTHING, Frame, Kind, Note, raw
+from sparknet.spark.fetching import Fetching
 from sparknet.spark.gpus import Backend, choose_backend
 from sparknet.spark.groups import new_store
-from sparknet.spark.members import Answered, Deadlines, Fetched, Member, Message, Reduced, Task
+from sparknet.spark.members import Answered, Deadlines, Member, Message, Reduced, Task
 from sparknet.spark.membership import Membership
+from sparknet.spark.outer_steps import OuterSteps
 from sparknet.spark.versions import Versions
 from sparknet.training import Order, Report
 from sparknet.weights import Vector, Weights
@@ -36,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # Times that a group may fail in full strength before it is given up.
 _TRIES = 3
+# The number of weights that nobody has.
+_GONE = -1
 
 
 class Held:
@@ -50,6 +55,18 @@ class Held:
         if self._vector is None:
             self._vector = self._ring.fetched(self.number)
         return self._vector
+
+    def stepped(self, outer: Outer, lr: float) -> Held | None:
+        """The weights after the outer step, which those that have these take; None if they cannot.
+
+        These are gone then, unless they have been fetched.
+        """
+        if isinstance(outer, Average):
+            return self
+        if not self._ring.steps.take(self.number, outer, lr):
+            return None
+        after, self.number = Held(self._ring, self.number), _GONE
+        return after
 
 
 class Ring:
@@ -66,7 +83,8 @@ class Ring:
         self._group: list[Member] = []
         self._epoch, self._key = 0, ""
         self._backend: Backend = "gloo"
-        self._fetched_bytes = 0
+        self._fetching = Fetching(members, deadlines)
+        self.steps = OuterSteps(members, self._fetching)
 
     def begin(self, weights: Weights) -> None:
         self.publish(weights)
@@ -88,9 +106,9 @@ class Ring:
         return payload
 
     def orders(self, member: Member, note: Note) -> list[Message]:
-        payload = self.whole(member)
+        payload, equipment = self.whole(member), self.steps.equip(member)
         member.holds, member.keeps = 0, self._versions.number
-        return [Message(Kind.TRAIN, {**note, "ring": True}, payload)]
+        return [*equipment, Message(Kind.TRAIN, {**note, "ring": True}, payload)]
 
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
         return answers.moved_report(member, frames)
@@ -109,7 +127,7 @@ class Ring:
     def fetched(self, number: int) -> Vector:
         """The weights of this number. Raises WorkersLost if nobody has them any more."""
         if self._versions.here != number:
-            vector = self._asked_for(number)
+            vector = self._fetching.vector(m for m in self._members.all if m.keeps == number)
             if vector is None:
                 raise WorkersLost(
                     "the workers that had these weights are gone, or have gone on from them: ask for them "
@@ -122,8 +140,7 @@ class Ring:
 
     def take_fetched(self) -> int:
         """Bytes of weights that were fetched since the last call."""
-        count, self._fetched_bytes = self._fetched_bytes, 0
-        return count
+        return self._fetching.take_bytes()
 
     def close(self) -> None:
         self._store = None
@@ -140,25 +157,6 @@ class Ring:
             self._members.tell(f"all that had the last average: going on from that of {behind} rounds before")
             versions.brought(versions.vector)
             return versions.vector
-
-    def _asked_for(self, number: int) -> Vector | None:
-        """From one of those that have them, the idle ones first."""
-        keepers = [member for member in self._members.all if member.keeps == number]
-        for member in sorted(keepers, key=lambda member: member.task is not None):
-            vector = np.empty(member.size, np.float32)
-            task = Task(
-                messages=(Message(Kind.FETCH, {}),),
-                answers=(Kind.WEIGHTS,),
-                read=answers.fetched,
-                seconds=self._deadlines.round,
-                into={Kind.WEIGHTS: raw(vector)},
-            )
-            for answer in self._members.ask({member: task}):
-                if answer.content == Fetched(size=vector.nbytes):
-                    self._fetched_bytes += answer.received
-                    vector.flags.writeable = False
-                    return vector
-        return None
 
     def _averaged(self, steps: Mapping[Member, int], *, history: bool) -> list[Member]:
         """Those that have the mean now, each counted by its steps; none if all were lost."""

@@ -54,6 +54,8 @@ _ORDERS = (
     Kind.CHANGE,
     Kind.REDUCE,
     Kind.COMMIT,
+    Kind.OUTER,
+    Kind.MEMORY,
     Kind.FETCH,
     Kind.PING,
     Kind.LEASES,
@@ -191,9 +193,14 @@ class Service:
                 case Kind.REDUCE:
                     self._reduce(channel, frame)
                 case Kind.COMMIT if averaging:
-                    averaging.commit()
+                    averaging.commit(**frame.note)
+                case Kind.OUTER if averaging:
+                    into[Kind.MEMORY] = averaging.follow(**frame.note)
+                case Kind.MEMORY:
+                    into.pop(Kind.MEMORY)  # it has been received into what the optimiser remembers
                 case Kind.FETCH if averaging:
-                    channel.send(Kind.WEIGHTS, {}, averaging.start, seconds=deadlines.send)
+                    vector = averaging.memory if frame.note["what"] == "memory" else averaging.start
+                    channel.send(Kind.WEIGHTS, {}, vector, seconds=deadlines.send)
                 case Kind.SAVE:
                     self._send_state(channel, worker)
                 case Kind.RESTORE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from sparknet.errors import UsageError
-from sparknet.outer import Average, DiLoCo, Outer, SlowMo, post_local, quadratic
+from sparknet.outer import Average, DiLoCo, Outer, Repeatable, SlowMo, alike, post_local, quadratic, told
 from sparknet.weights import mean_of
 
 
@@ -121,3 +122,20 @@ def test_post_local_lengthens_rounds_when_the_rate_first_falls() -> None:
 def test_the_quadratic_rule_grows_rounds_as_the_rate_falls() -> None:
     schedule = quadratic(4, a=0.5)
     assert [schedule(1, lr) for lr in (None, 0.5, 0.1, 0.05)] == [4, 4, 25, 100]
+
+
+@pytest.mark.parametrize("outer", [SlowMo(0.8, 0.3), DiLoCo(0.35, 0.7)], ids=["SlowMo", "DiLoCo"])
+def test_one_that_was_told_of_steps_alike(outer: Repeatable) -> None:
+    other = alike(json.loads(json.dumps(told(outer))))
+    weights = draws(1)[0]
+    for mean, lr in zip(draws(4), [0.1, 0.1, 0.03, 1 / 3], strict=True):
+        assert np.array_equal(other.step(weights, mean, lr), outer.step(weights, mean, lr))
+
+
+def test_what_is_not_ours_cannot_be_told_or_made() -> None:
+    class Mine(SlowMo):
+        pass
+
+    assert not told(Mine())
+    with pytest.raises(UsageError, match="no outer optimiser Adam: SlowMo, DiLoCo"):
+        alike({"Adam": {}})
