@@ -18,6 +18,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -70,7 +71,10 @@ class Meeting:
             options._timeout = self._timeout
             options.config.blocking = 0
             group = _dist.ProcessGroupNCCL(self._under(key), rank, size, options)
-            group.eager_connect_single_device(device)
+            with ExitStack() as undo:
+                undo.callback(group.abort)
+                group.eager_connect_single_device(device)
+                undo.pop_all()
             return group
 
         return meet

@@ -6,10 +6,12 @@ Any device and any group will do, so CPU tensors and gloo stand for GPUs and NCC
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 import torch
 
 from sparknet.merge import Statistics, distance
-from sparknet.spark import device_merge
+from sparknet.spark import device_merge, groups
 from sparknet.spark.device_ring import DeviceRing
 from sparknet.spark.groups import Meet, Meeting, nccl_is_here, new_store
 from sparknet.weights import Vector, mean_of
@@ -56,11 +58,13 @@ def bits(numbers: torch.Tensor | Vector) -> bytes:
 @pytest.mark.parametrize("steps", [[1], [4, 4], [1, 2], [7, 7, 7], [3, 5, 10]], ids=str)
 def test_a_mean_is_the_hosts_bit_for_bit(steps: list[int], device: str) -> None:
     vectors = drawn(len(steps), 1000)
-    vectors[0][:4] = torch.tensor([torch.inf, torch.nan, 3e38, 1e-45])
+    vectors[0][:4] = torch.tensor([torch.nan, torch.inf, 3e38, 1e-45])
     mean = torch.empty(1000, device=device)
     device_merge.mean_of([vector.to(device) for vector in vectors], steps, out=mean)
     with np.errstate(over="ignore", invalid="ignore"):
-        assert bits(mean) == bits(mean_of([vector.numpy() for vector in vectors], steps))
+        expected = mean_of([vector.numpy() for vector in vectors], steps)
+    assert mean[0].isnan()  # of which there are several
+    assert bits(mean[1:]) == bits(expected[1:])
 
 
 @devices
@@ -255,6 +259,54 @@ def test_a_group_is_met_once_and_left_for_the_next() -> None:
     ring.leave()
     ring.leave()
     assert left == ["a", "b"]
+
+
+class Nccl:
+    """What torch has for groups of GPUs, as far as one is made of it."""
+
+    Options = staticmethod(lambda: SimpleNamespace(config=SimpleNamespace(blocking=None)))
+
+    def __init__(self, store: Any, rank: int, size: int, options: Any) -> None:
+        self.options, self.place = options, (rank, size)
+        self.aborted = False
+        made.append(self)
+
+    def eager_connect_single_device(self, device: torch.device) -> None:
+        if device.index:
+            raise RuntimeError("no route to host")
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+made: list[Nccl] = []
+
+
+@pytest.fixture
+def like_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    made.clear()
+    for name in ("TORCH_NCCL_BLOCKING_WAIT", "TORCH_NCCL_NONBLOCKING_TIMEOUT"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(groups._dist, "ProcessGroupNCCL", Nccl, raising=False)
+
+
+@pytest.mark.usefixtures("like_nccl")
+def test_a_group_of_gpus_tells_whoever_waits_of_errors_and_delays(store: Any) -> None:
+    """With torch's own settings a thread of NCCL's group would end the process."""
+    group = Meeting((HERE, store.port), HERE, 6.5).nccl(torch.device("cuda", 0))("key", 1, 2)
+    assert group.place == (1, 2)
+    assert group.options._timeout.total_seconds() == 6.5
+    assert group.options.config.blocking == 0
+    assert os.environ["TORCH_NCCL_BLOCKING_WAIT"] == "1"
+    assert os.environ["TORCH_NCCL_NONBLOCKING_TIMEOUT"] == "7"
+    assert not group.aborted
+
+
+@pytest.mark.usefixtures("like_nccl")
+def test_a_group_of_gpus_that_cannot_connect_is_taken_down(store: Any) -> None:
+    with pytest.raises(RuntimeError, match="no route"):
+        Meeting((HERE, store.port), HERE, 5).nccl(torch.device("cuda", 1))("key", 1, 2)
+    assert made[0].aborted
 
 
 @pytest.mark.parametrize("length", [23, 1001])
