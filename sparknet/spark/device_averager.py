@@ -53,8 +53,8 @@ class DeviceAverager:
 
     @property
     def start(self) -> memoryview:
-        """The bytes of what the round started from, in host memory."""
-        return raw(self._start.cpu().numpy()) if self._is_start else NOTHING
+        """The bytes of what the round started from, in host memory and for the caller alone."""
+        return raw(self._start.to("cpu", copy=True).numpy()) if self._is_start else NOTHING
 
     def reduce(self, *, backend: str, key: str, rank: int, steps: Sequence[int], history: bool) -> int:
         """Average with the group; the bytes sent for it. Raises RuntimeError if it could not be done."""

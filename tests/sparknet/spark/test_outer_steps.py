@@ -18,6 +18,7 @@ from sparknet.training import Order, Settings, WorkerState, train
 from sparknet.weights import here
 from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
 from tests.sparknet.spark.crew import Crew, crew
+from tests.sparknet.spark.pretended import Mixed, OnGpus, Sharing, apart
 from tests.sparknet.spark.scene import TEST, shards_of, wait_for
 
 SETTINGS = Settings(rounds=8, tau=5, test_every=4)
@@ -75,6 +76,16 @@ def test_a_run_goes_on_from_a_checkpoint_of_it_bit_for_bit(tmp_path: Path) -> No
         rest = list(train(workers, Settings(rounds=6, tau=5), again, **start))
     assert [done.number for done in rest] == [4, 5, 6]
     assert digest(rest[-1].weights) == digest(expected.weights)
+
+
+@pytest.mark.parametrize("kind", [OnGpus, Sharing, Mixed])
+def test_workers_on_gpus_step_as_the_driver_would(kind: type[OnGpus]) -> None:
+    with LocalWorkers(small_recipe(), shards_of(3)) as local:
+        expected = list(train(local, Settings(rounds=5, tau=5), SlowMo()))[-1]
+    with crew(apart(), shards_of(3), ring=True, kind=kind) as workers:
+        done = list(train(workers, Settings(rounds=5, tau=5), SlowMo()))
+    assert digest(done[-1].weights) == digest(expected.weights)
+    assert max(one.bytes_received for one in done[1:-1]) < 3 * 600
 
 
 def with_a_newcomer(ring: bool) -> tuple[str, int]:
