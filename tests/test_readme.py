@@ -16,11 +16,12 @@ from sparknet import caffe
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-# What each command is run as here: the embedded cloud for EC2, few rounds for many, drawn data for CIFAR-10.
+# What each command is run as here: the embedded cloud for EC2, one worker and few rounds for many, drawn data
+# for CIFAR-10.
 LAPTOP = {"./run demo": "./run demo --slaves 1 --rounds 2 --data synthetic"}
 EC2 = {
-    "sparknet-ec2 plan -s 5 --cloud aws": "sparknet-ec2 plan -s 2 --cloud local",
-    "sparknet-ec2 launch -s 5 --cloud aws": "sparknet-ec2 launch -s 2 --cloud local",
+    "sparknet-ec2 plan -s 5 --cloud aws": "sparknet-ec2 plan -s 1 --cloud local",
+    "sparknet-ec2 launch -s 5 --cloud aws": "sparknet-ec2 launch -s 1 --cloud local",
     "sparknet-ec2 status --cloud aws": "sparknet-ec2 status --cloud local",
     "sparknet-ec2 submit CifarApp --cloud aws -- --tau 10 --rounds 250": (
         "sparknet-ec2 submit CifarApp --cloud local -- --tau 10 --rounds 2 --data synthetic"
@@ -79,7 +80,7 @@ def test_the_demo_trains_and_leaves_nothing(home: dict[str, str]) -> None:
 @pytest.mark.spark
 def test_the_verbs_for_ec2_work_one_after_the_other(home: dict[str, str], tmp_path: Path) -> None:
     said = [run(command, home, tmp_path) for command in EC2.values()]
-    assert "Spark: ALIVE, 2 workers" in said[2]
+    assert "Spark: ALIVE, 1 worker" in said[2]
     assert "round 2/2  loss " in said[3]
     assert "0 resources left" in said[4]
 
