@@ -61,7 +61,8 @@ class Membership:
 
     @property
     def complete(self) -> bool:
-        return len(self._members) == self._workers and self._ended is None
+        """Whether all are here and well: none whose last word was that it failed, nor an ended job."""
+        return len(self._members) == self._workers and not self._failures and self._ended is None
 
     def has(self, member: Member) -> bool:
         return self._members.get(member.who.partition) is member

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,14 +167,17 @@ def breaking_replica() -> TorchReplica:
 
 
 def test_an_error_in_a_worker_reaches_the_driver_as_one_message(spark: SparkSession) -> None:
-    recipe = small_recipe(replica=breaking_replica)
+    """And at once: the workers are not given the time to leave by themselves that a whole crew gets."""
+    recipe, patient = small_recipe(replica=breaking_replica), replace(DEADLINES, stop=150)
+    began = time.monotonic()
     with (
-        SparkWorkers(spark, recipe, from_examples(spark, EXAMPLES, 2), deadlines=DEADLINES) as crew,
+        SparkWorkers(spark, recipe, from_examples(spark, EXAMPLES, 2), deadlines=patient) as crew,
         pytest.raises(
             TrainingError, match=r"worker \d .* failed: DataError: label 12 is not one of 10 classes"
         ),
     ):
         next(train(crew, Settings(rounds=1)))
+    assert time.monotonic() - began < patient.stop
     nothing_is_left(spark, crew)
 
 
