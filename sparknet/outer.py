@@ -27,6 +27,9 @@ import numpy as np
 from sparknet.errors import UsageError
 from sparknet.weights import Vector, Weights, here
 
+# Numbers that are stepped at a time: what is made of them on the way stays in a core's cache.
+_BLOCK = 1 << 14
+
 Schedule = Callable[[int, float | None], int]
 """(round from 1, the last round's learning rate or None in the first) -> SGD steps of the round."""
 
@@ -99,14 +102,21 @@ class _WithMomentum:
     def resume(self, state: Mapping[str, Vector]) -> None:
         self.memory = state.get("momentum")
 
-    def _velocity(self, difference: Vector, momentum: float) -> Vector:
-        """u <- momentum u + difference."""
-        if self.memory is None or momentum == 0:
-            velocity = difference
-        else:
-            velocity = np.float32(momentum) * here(self.memory) + difference
-        self.memory = velocity
-        return velocity
+    def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:
+        before = None if self.memory is None else here(self.memory)
+        after, memory = np.empty_like(mean), np.empty_like(mean)
+        for begin in range(0, mean.size, _BLOCK):
+            part = slice(begin, begin + _BLOCK)
+            remembered = None if before is None else before[part]
+            after[part], memory[part] = self._stepped(weights[part], mean[part], remembered, lr)
+        self.memory = memory
+        return after
+
+    def _stepped(
+        self, weights: Vector, mean: Vector, before: Vector | None, lr: float
+    ) -> tuple[Vector, Vector]:
+        """The step of a stretch of the vectors: its weights and its momentum."""
+        raise NotImplementedError
 
 
 class SlowMo(_WithMomentum):
@@ -120,15 +130,16 @@ class SlowMo(_WithMomentum):
     def settings(self) -> Mapping[str, float]:
         return {"step_size": self.step_size, "momentum": self.momentum}
 
-    def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:
+    def _stepped(
+        self, weights: Vector, mean: Vector, before: Vector | None, lr: float
+    ) -> tuple[Vector, Vector]:
         if not lr > 0:
             raise UsageError(f"SlowMo divides by the learning rate, which is {lr}: use Average")
         difference = weights - mean
-        before = None if self.memory is None else here(self.memory)
-        self._velocity(difference / np.float32(lr), self.momentum)
+        velocity = _velocity(difference / np.float32(lr), self.momentum, before)
         # w - a lr (b u + D / lr) = mean + (1 - a) D - a b lr u
         parts = [(1 - self.step_size, difference), (-self.step_size * self.momentum * lr, before)]
-        return _plus(mean, parts)
+        return _plus(mean, parts), velocity
 
 
 class DiLoCo(_WithMomentum):
@@ -142,10 +153,17 @@ class DiLoCo(_WithMomentum):
     def settings(self) -> Mapping[str, float]:
         return {"lr": self.lr, "momentum": self.momentum}
 
-    def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:  # noqa: ARG002 - the inner one plays no part
+    def _stepped(
+        self,
+        weights: Vector,
+        mean: Vector,
+        before: Vector | None,
+        lr: float,  # noqa: ARG002 - the inner one plays no part
+    ) -> tuple[Vector, Vector]:
         difference = weights - mean
-        velocity = self._velocity(difference, self.momentum)
-        return _plus(mean, [(1 - self.lr, difference), (-self.lr * self.momentum, velocity)])
+        velocity = _velocity(difference, self.momentum, before)
+        after = _plus(mean, [(1 - self.lr, difference), (-self.lr * self.momentum, velocity)])
+        return after, velocity
 
 
 _REPEATABLE: Mapping[str, Callable[..., Repeatable]] = {"SlowMo": SlowMo, "DiLoCo": DiLoCo}
@@ -177,6 +195,11 @@ def post_local(tau: int, initial_lr: float, before: int = 1) -> Schedule:
 def quadratic(base: int, a: float) -> Schedule:
     """The quadratic synchronisation rule (Gu and others, 2024): max(base, floor((a / lr)^2)) steps."""
     return lambda _number, lr: max(base, math.floor((a / lr) ** 2)) if lr else base
+
+
+def _velocity(difference: Vector, momentum: float, before: Vector | None) -> Vector:
+    """momentum u + difference; the difference itself where there has been nothing."""
+    return difference if before is None or momentum == 0 else np.float32(momentum) * before + difference
 
 
 def _plus(mean: Vector, parts: list[tuple[float, Vector | None]]) -> Vector:
