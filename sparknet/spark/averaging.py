@@ -115,8 +115,14 @@ class Averaging:
     def _averager(self) -> Averager | DeviceAverager:
         if not self.gpu:
             return self._on_host()
-        replica = self._worker.replica
-        ring = DeviceRing(self._meet(), replica.weights.device, self._meeting.seconds, replica.statistics)
+        replica, meeting = self._worker.replica, self._meeting
+        ring = DeviceRing(
+            self._meet(),
+            replica.weights.device,
+            meeting.seconds,
+            replica.statistics,
+            notice=meeting.notice,
+        )
         self._groups.callback(ring.leave)
         return DeviceAverager(self._worker, ring, self._on_host)
 

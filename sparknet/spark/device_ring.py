@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 
 from sparknet.merge import Statistics
 from sparknet.spark.device_merge import Spread, mean_of
-from sparknet.spark.groups import Meet
+from sparknet.spark.groups import Meet, Notice
 
 # Elements in a chunk: 32 MB of float32.
 _CHUNK = 1 << 23
@@ -32,12 +32,15 @@ _CHUNK = 1 << 23
 _DEPTH = 2
 # Seconds between two looks at whether an operation has ended.
 _LOOK_SECONDS = 5e-5
+# ... and at whether the group is over: NCCL does not always notice that a peer has died.
+_NOTICE_SECONDS = 0.1
 
 
 class DeviceRing:
     """One worker's place among those that average on ``device``; ``sent`` counts the bytes it sent to them.
 
-    ``meet`` makes groups. An operation that has not ended within ``seconds`` has failed, and ends the group.
+    ``meet`` makes groups. An operation that has not ended within ``seconds`` has failed, and ends the group;
+    the others read that in the ``notice``, where the driver says it too when it has lost one of them.
     """
 
     def __init__(
@@ -47,8 +50,9 @@ class DeviceRing:
         seconds: float,
         statistics: Sequence[Statistics] = (),
         chunk: int = _CHUNK,
+        notice: Notice | None = None,
     ) -> None:
-        self._meet, self._seconds, self._chunk = meet, seconds, chunk
+        self._meet, self._seconds, self._chunk, self._notice = meet, seconds, chunk, notice
         self._spread = Spread(statistics, device)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._group: Any = None
@@ -139,10 +143,15 @@ class DeviceRing:
 
     def _finish(self, work: Any) -> None:
         """Wait until it is done, here and on the device. Raises RuntimeError if it failed, or is late."""
-        deadline = time.monotonic() + self._seconds
+        looked = began = time.monotonic()
         while not work.is_completed():
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > began + self._seconds:
                 raise RuntimeError(f"the other workers sent nothing more within {self._seconds:g} s")
+            if self._notice and now > looked + _NOTICE_SECONDS:
+                looked = now
+                if self._notice.is_up(self._key):
+                    raise RuntimeError("one of the other workers is gone, or has given up")
             time.sleep(_LOOK_SECONDS)
         work.wait()  # raises what went wrong
 
@@ -155,6 +164,9 @@ class DeviceRing:
                 if self._stream is not None:
                     self._stream.synchronize()  # operations of the group have ended: it waits for nobody
         except RuntimeError:
+            if self._notice:
+                with suppress(RuntimeError):  # the driver may be gone
+                    self._notice.put_up(self._key)
             self.leave()
             raise
 

@@ -45,6 +45,24 @@ def new_store(host: str) -> Any:
     )
 
 
+class Notice:
+    """That a group is over, for members that wait in it for one that is gone: put up in the store, in what is
+    ``under`` the group's key."""
+
+    def __init__(self, under: Callable[[str], Any]) -> None:
+        self._under = under
+
+    @classmethod
+    def of(cls, store: Any) -> Notice:
+        return cls(lambda key: _dist.PrefixStore(key, store))
+
+    def put_up(self, key: str) -> None:
+        self._under(key).set("over", "")
+
+    def is_up(self, key: str) -> bool:
+        return bool(self._under(key).check(["over"]))
+
+
 class Meeting:
     """Where one worker meets others: ``store`` is the address of the driver's, ``host`` one of this worker
     that they can reach, ``seconds`` how long anything is waited for."""
@@ -78,6 +96,10 @@ class Meeting:
             return group
 
         return meet
+
+    @property
+    def notice(self) -> Notice:
+        return Notice(self._under)
 
     def _under(self, key: str) -> Any:
         if self._store is None:

@@ -108,11 +108,13 @@ class Membership:
         self.assembled = True
         return found
 
-    def ask(self, tasks: Mapping[Member, Task], quorum: float = 1.0) -> list[Answered]:
+    def ask(
+        self, tasks: Mapping[Member, Task], quorum: float = 1.0, at_loss: Callable[[], None] | None = None
+    ) -> list[Answered]:
         """Give each member its task and wait for the answers, in the order of the members.
 
         Once a share of ``quorum`` has answered, the others have ``Deadlines.grace`` left. Those that hang
-        are dropped (``patience.py``).
+        are dropped (``patience.py``). ``at_loss`` is called when one of those that are waited for is lost.
         """
         for member, task in tasks.items():
             self.give(member, task)
@@ -124,7 +126,10 @@ class Membership:
                 answers[answer.member.who.partition] = answer
                 del waiting[answer.member]
                 patience.answered()
-            waiting = {member: task for member, task in waiting.items() if self.has(member)}
+            left = {member: task for member, task in waiting.items() if self.has(member)}
+            if at_loss and len(left) < len(waiting):
+                at_loss()
+            waiting = left
         for member in waiting:
             (self.drop if patience.given_up else self.lost)(member, patience.reason)
         return [answer for _, answer in sorted(answers.items())]

@@ -26,7 +26,7 @@ from sparknet.spark import answers
 from sparknet.spark.exchange import NOTHING, Frame, Kind, Note, raw
 from sparknet.spark.fetching import Fetching
 from sparknet.spark.gpus import Backend, choose_backend
-from sparknet.spark.groups import new_store
+from sparknet.spark.groups import Notice, new_store
 from sparknet.spark.members import Answered, Deadlines, Member, Message, Reduced, Task
 from sparknet.spark.membership import Membership
 from sparknet.spark.outer_steps import OuterSteps
@@ -164,7 +164,7 @@ class Ring:
         while group:
             if group != self._group:
                 self._form(group, on_host=tries > 0)
-            done = self._members.ask(self._tasks(steps, history))
+            done = self._members.ask(self._tasks(steps, history), at_loss=self._tell_of_loss)
             if len(done) == len(group) and not any(_failure(answer) for answer in done):
                 self._commit(done)
                 return group
@@ -181,6 +181,10 @@ class Ring:
         """A new group, which averages on its members' GPUs if it can, and has not failed at that before."""
         self._group, self._epoch, self._key = group, self._epoch + 1, secrets.token_hex(16)
         self._backend = "gloo" if on_host else choose_backend([member.gpu for member in group])
+
+    def _tell_of_loss(self) -> None:
+        """The others need not wait for it."""
+        Notice.of(self._store).put_up(self._key)
 
     def _tasks(self, steps: Mapping[Member, int], history: bool) -> dict[Member, Task]:
         group = self._group

@@ -21,7 +21,7 @@ import torch
 from sparknet.merge import Statistics, distance
 from sparknet.spark import device_merge, groups
 from sparknet.spark.device_ring import DeviceRing
-from sparknet.spark.groups import Meet, Meeting, nccl_is_here, new_store
+from sparknet.spark.groups import Meet, Meeting, Notice, nccl_is_here, new_store
 from sparknet.weights import Vector, mean_of
 
 HERE = "127.0.0.1"
@@ -239,6 +239,27 @@ def test_a_member_that_says_nothing_is_waited_for_until_the_deadline_and_the_gro
     with pytest.raises(RuntimeError, match=r"nothing more within 0\.05 s"):
         ring.average(torch.ones(10), [1, 1], torch.empty(10))
     assert group.left
+
+
+def test_a_member_that_waits_for_one_that_is_gone_reads_it_in_the_notice(store: Any) -> None:
+    notice, group = Meeting((HERE, store.port), HERE, 5).notice, Silent()
+    ring = DeviceRing(lambda *_: group, CPU, 60, notice=notice)
+    ring.meet("left", 0, 2)
+    assert not notice.is_up("left")
+    Notice.of(store).put_up("left")
+    with pytest.raises(RuntimeError, match="is gone, or has given up"):
+        ring.average(torch.ones(10), [1, 1], torch.empty(10))
+    assert group.left
+
+
+def test_a_member_that_gives_up_tells_the_others(store: Any) -> None:
+    notice = Meeting((HERE, store.port), HERE, 5).notice
+    ring = DeviceRing(Silent, CPU, 0.05, notice=notice)
+    ring.meet("alone", 0, 2)
+    with pytest.raises(RuntimeError, match="nothing more"):
+        ring.average(torch.ones(10), [1, 1], torch.empty(10))
+    assert Notice.of(store).is_up("alone")
+    assert not Notice.of(store).is_up("left alone")
 
 
 def test_a_group_is_met_once_and_left_for_the_next() -> None:

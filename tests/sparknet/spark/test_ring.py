@@ -17,6 +17,7 @@ from sparknet.local import LocalWorkers
 from sparknet.outer import Average, Outer, SlowMo
 from sparknet.replica import Batch, TorchReplica
 from sparknet.spark.exchange import Channel, Frame, Kind
+from sparknet.spark.groups import Meeting
 from sparknet.spark.task import Service
 from sparknet.training import Momentum, Order, Round, Settings, WorkerState, train
 from sparknet.weights import here
@@ -148,10 +149,12 @@ class DropsOut(Service):
     """It fails, and its place in the ring is empty, when it is asked to average for the ``at``-th time."""
 
     at = 2
+    group = ""
 
     def _reduce(self, channel: Channel, frame: Frame) -> None:
         self.at -= 1
         if not self.at:
+            type(self).group = frame.note["key"]
             raise RuntimeError("power failure")
         super()._reduce(channel, frame)
 
@@ -175,6 +178,9 @@ def test_the_others_average_again_without_one_that_dropped_out() -> None:
         assert second.members == (0, 1)
         assert "power failure" in second.gathered.lost[0]
         assert np.allclose(second.weights, left, rtol=1e-5, atol=1e-7)
+        assert workers.coordinator.ring_port
+        meeting = Meeting(("127.0.0.1", workers.coordinator.ring_port), "127.0.0.1", 5)
+        assert meeting.notice.is_up(DropsOut.group)  # whoever waits for it on a GPU is told
         workers.join(2, shards_of(3)[2], attempt=9)
         wait_for(workers, 9)
         assert [next(rounds).members for _ in range(3)] == [(0, 1, 2)] * 3
