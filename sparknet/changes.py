@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from sparknet.weights import Vector
+from sparknet.weights import Vector, squares
 from sparknet.wire import STRETCH, Bytes, Codec, stretches
 
 
@@ -24,13 +24,17 @@ class Changes:
         self.codec = codec
         self._residue = np.zeros(length, np.float32) if feedback else None
 
-    def tell(self, vector: Vector, base: Vector, data: Bytes) -> None:
-        """Write to ``data`` how ``vector`` differs from ``base``, both float32 (length,)."""
-        room = np.empty(min(STRETCH, vector.size), np.float32)
+    def tell(self, vector: Vector, base: Vector, data: Bytes) -> float:
+        """Write to ``data`` how ``vector`` differs from ``base``, both float32 (length,).
+
+        Returns the sum of the squares of the difference.
+        """
+        total, room = 0.0, np.empty(min(STRETCH, vector.size), np.float32)
         for where, at in stretches(self.codec, vector.size):
             change = room[: where.stop - where.start]
-            np.subtract(vector[where], base[where], out=change)
+            total += squares(np.subtract(vector[where], base[where], out=change))
             self.write(where, change, data[at])
+        return total
 
     def write(self, where: slice, change: Vector, data: Bytes) -> None:
         """Write the stretch ``where`` of a change, float32 (n,), to its part of the data; it is used up."""

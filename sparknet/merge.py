@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparknet.errors import TrainingError
-from sparknet.weights import Layout, Vector, Weights, mean_of
+from sparknet.weights import Layout, Vector, Weights, mean_of, squares
 
 # A worker that moved this many times as far as the median one is not believed.
 OUTLIER = 10.0
@@ -70,13 +70,21 @@ def merge_moved(
 
 def distance(start: Vector, vector: Vector) -> float:
     """The L2 norm of ``vector - start``; infinite if anything in it is not finite, or beyond 1e19."""
+    return norm(squared_distance(start, vector))
+
+
+def squared_distance(start: Vector, vector: Vector) -> float:
+    """The sum of the squares of ``vector - start``."""
     total, room = 0.0, np.empty(min(_BLOCK, start.size), np.float32)
     for begin in range(0, start.size, _BLOCK):
         block = slice(begin, begin + _BLOCK)
-        moved = np.subtract(vector[block], start[block], out=room[: start[block].size])
-        # not moved @ moved: BLAS would wake a thread for each core, to spin beside the workers
-        total += float(np.einsum("i,i", moved, moved))
-    return math.sqrt(total) if math.isfinite(total) else math.inf
+        total += squares(np.subtract(vector[block], start[block], out=room[: start[block].size]))
+    return total
+
+
+def norm(squared: float) -> float:
+    """The root of a sum of squares; infinite if a term of it is not a number."""
+    return math.sqrt(squared) if math.isfinite(squared) else math.inf
 
 
 def rejections(distances: Sequence[float]) -> dict[int, str]:

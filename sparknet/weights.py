@@ -109,6 +109,12 @@ class Layout:
             )
 
 
+def squares(vector: Vector) -> float:
+    """The sum of the squares of float32 (n,)."""
+    # not vector @ vector: BLAS would wake a thread for each core, to spin beside the workers
+    return float(np.einsum("i,i", vector, vector))
+
+
 def mean_of(vectors: Sequence[Vector], shares: Sequence[int], out: Vector | None = None) -> Vector:
     """The mean of the vectors, float32 (P,), the k-th counted ``shares[k]`` times; written to ``out``.
 

@@ -17,11 +17,9 @@ def report(member: Member, frames: Sequence[Frame]) -> Report:
     return _report(frames[0].note)
 
 
-def moved_report(member: Member, frames: Sequence[Frame]) -> Report:
-    """A report without weights, but with how far they have moved."""
-    note = dict(frames[0].note)
-    member.moved = float(note.pop("moved", math.nan))
-    return _report(note)
+def bare_report(_member: Member, frames: Sequence[Frame]) -> Report:
+    """A report without weights."""
+    return _report(frames[0].note)
 
 
 def state(member: Member, frames: Sequence[Frame]) -> WorkerState:
@@ -45,7 +43,7 @@ def reduced(_member: Member, frames: Sequence[Frame]) -> Reduced:
     note = frames[0].note
     if not note.get("done"):
         return Reduced(failure=str(note.get("reason")))
-    return Reduced(sent=int(note.get("sent", 0)))
+    return Reduced(sent=int(note.get("sent", 0)), moved=float(note.get("moved", math.nan)))
 
 
 def fetched(_member: Member, frames: Sequence[Frame]) -> Fetched:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from sparknet.merge import distance
 from sparknet.spark.exchange import NOTHING, raw
 from sparknet.spark.peers import Peers
 from sparknet.weights import Vector
 from sparknet.worker import Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged:
+    """The bytes ``sent`` to the others, and how far the net had ``moved`` from the round's start: infinite if
+    a number in it was not finite."""
+
+    sent: int
+    moved: float
 
 
 class Averager:
@@ -34,29 +43,28 @@ class Averager:
             self._is_start = True
 
     @property
-    def moved(self) -> float:
-        """How far the net is from the round's start; not finite if a number in it is not."""
-        return distance(self._start, self._worker.vector)
-
-    @property
     def start(self) -> memoryview:
         """The bytes of what the round started from."""
         return raw(self._start) if self._is_start else NOTHING
 
-    def reduce(self, *, key: str, rank: int, steps: Sequence[int], history: bool) -> int:
-        """Average with the group; the bytes sent for it. Raises RuntimeError if it could not be done."""
+    def reduce(self, *, key: str, rank: int, steps: Sequence[int], history: bool) -> Averaged:
+        """Average with the group. Raises RuntimeError if it could not be done.
+
+        If no round has begun here, nothing is said of how far the net has moved.
+        """
         worker, peers = self._worker, self._peers
         before = peers.sent
         self._is_mean, self._history = False, None
         if len(steps) > 1:
             peers.meet(key, rank, len(steps))
-        peers.average(worker.vector, self._start, steps, rank, self._mean)
+        start = self._start if self._is_start else None
+        moved = peers.average(worker.vector, start, steps, rank, self._mean)
         if len(steps) > 1:
             peers.widen(worker.replica.statistics, worker.vector, steps[rank], self._mean)
         if history:
             self._history = self._mean_history(steps, rank)
         self._is_mean = True
-        return peers.sent - before
+        return Averaged(sent=peers.sent - before, moved=moved)
 
     def commit(self) -> None:
         """All have the mean: go on from it."""

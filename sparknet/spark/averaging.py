@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from sparknet.outer import Repeatable, alike
-from sparknet.spark.averager import Averager
+from sparknet.spark.averager import Averaged, Averager
 from sparknet.spark.device_averager import DeviceAverager
 from sparknet.spark.device_ring import DeviceRing
 from sparknet.spark.exchange import NOTHING, raw
 from sparknet.spark.gpus import averaging_gpu
 from sparknet.spark.groups import Meet, Meeting
 from sparknet.spark.peers import Peers
-from sparknet.training import Order
+from sparknet.training import Order, Report
 from sparknet.weights import Vector, here
 from sparknet.wire import codec
 from sparknet.worker import Worker
@@ -55,9 +55,8 @@ class Averaging:
         """The driver has sent weights."""
         self._averager.arrived()
 
-    def train(self, order: Order, *, arrived: bool) -> dict[str, Any]:
-        """A round, from the weights that have ``arrived`` or those of the net: the report, and how far it has
-        moved."""
+    def train(self, order: Order, *, arrived: bool) -> Report:
+        """A round, from the weights that have ``arrived`` or those of the net."""
         worker, averager = self._worker, self._averager
         if arrived:
             worker.load(worker.vector)
@@ -65,10 +64,10 @@ class Averaging:
         report = worker.train(None, order)
         if not self.gpu:
             worker.bring()
-        return {**vars(report), "moved": averager.moved}
+        return report
 
-    def reduce(self, *, backend: str, **group: Any) -> int:
-        """Average with a group; the bytes sent for it. Raises RuntimeError if it could not be done."""
+    def reduce(self, *, backend: str, **group: Any) -> Averaged:
+        """Average with a group. Raises RuntimeError if it could not be done."""
         averager = self._averager
         if isinstance(averager, DeviceAverager):
             return averager.reduce(backend=backend, **group)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparknet.changes import Changes, apply_change
-from sparknet.weights import Vector, mean_of
+from sparknet.merge import squared_distance
+from sparknet.weights import Vector, mean_of, squares
 from sparknet.wire import STRETCH, Bytes, Codec, stretches
 
 
@@ -77,17 +78,25 @@ class Rooms:
 
 
 class Whole:
-    """Buckets that travel as they are. The mean of ``vector`` and the others' goes to ``out``."""
+    """Buckets that travel as they are. The mean of ``vector`` and the others' goes to ``out``.
 
-    def __init__(self, line: Line, rooms: Rooms, vector: Vector, out: Vector) -> None:
-        self._line, self._rooms, self._vector, self._out = line, rooms, vector, out
+    ``moved`` is the sum of the squares of what has been seen of ``vector - start``.
+    """
+
+    def __init__(self, line: Line, rooms: Rooms, vector: Vector, start: Vector | None, out: Vector) -> None:
+        self._line, self._rooms = line, rooms
+        self._vector, self._start, self._out = vector, start, out
+        self.moved = 0.0
 
     def scatter(self, bucket: Bucket) -> None:
         for peer in bucket.others:
-            part = self._vector[bucket.parts[peer]]
-            bucket.waits.append(self._line.send(part, peer, bucket.scatter_tag))
+            part = bucket.parts[peer]
+            bucket.waits.append(self._line.send(self._vector[part], peer, bucket.scatter_tag))
         for peer in bucket.tellers:
             bucket.waits.append(self._line.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
+        if self._start is not None:  # while they are on their way
+            whole = slice(bucket.parts[0].start, bucket.parts[-1].stop)
+            self.moved += squared_distance(self._start[whole], self._vector[whole])
 
     def reduce(self, bucket: Bucket) -> None:
         bucket.wait()
@@ -112,7 +121,7 @@ class Whole:
 class Coded:
     """Buckets that travel as changes from ``start``, in fewer bits.
 
-    ``told`` keeps what rounding took away in earlier rounds, by part.
+    ``told`` keeps what rounding took away in earlier rounds, by part; ``moved`` is as in ``Whole``.
     """
 
     def __init__(
@@ -127,11 +136,12 @@ class Coded:
     ) -> None:
         self._line, self._rooms, self._codec, self._told = line, rooms, codec, told
         self._vector, self._start, self._out = vector, start, out
+        self.moved = 0.0
 
     def scatter(self, bucket: Bucket) -> None:
         for peer in bucket.others:
             part, change = bucket.parts[peer], self._part(bucket, peer)
-            self._changes(part).tell(self._vector[part], self._start[part], change)
+            self.moved += self._changes(part).tell(self._vector[part], self._start[part], change)
             bucket.waits.append(self._line.send(change, peer, bucket.scatter_tag))
         for peer in bucket.tellers:
             bucket.waits.append(self._line.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
@@ -162,7 +172,7 @@ class Coded:
             parts = [self._rooms.numbers(STRETCH, "part", peer)[:length] for peer in range(len(bucket.parts))]
             for peer, data in theirs.items():
                 self._codec.read(data[at], parts[peer])
-            np.subtract(vector[where], start[where], out=parts[bucket.rank])
+            self.moved += squares(np.subtract(vector[where], start[where], out=parts[bucket.rank]))
             changes.write(where, mean_of(parts, bucket.steps, out=parts[0]), mean[at])
         return mean
 

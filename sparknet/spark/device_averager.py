@@ -1,6 +1,6 @@
 """A worker that averages with others where its weights lie, or through host memory where that cannot be.
 
-    begin ──> [steps] ──> moved ──> reduce: the mean, in memory of its own ──> commit: go on from it
+    begin ──> [steps] ──> reduce: the mean, in memory of its own ──> commit: go on from it
 
 What a group does is the driver's to say, which knows every member's GPU (``choose_backend``). All the vectors
 of a round, its start, where it ended and the mean, stay on the device; the start comes to the host when the
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sparknet.spark.averager import Averager
+from sparknet.spark.averager import Averaged, Averager
 from sparknet.spark.device_merge import distance
 from sparknet.spark.device_ring import DeviceRing
 from sparknet.spark.exchange import NOTHING, raw
@@ -47,21 +47,16 @@ class DeviceAverager:
             self._is_start = True
 
     @property
-    def moved(self) -> float:
-        """How far the net is from the round's start; not finite if a number in it is not."""
-        return distance(self._start, self._worker.replica.weights)
-
-    @property
     def start(self) -> memoryview:
         """The bytes of what the round started from, in host memory and for the caller alone."""
         return raw(self._start.to("cpu", copy=True).numpy()) if self._is_start else NOTHING
 
-    def reduce(self, *, backend: str, key: str, rank: int, steps: Sequence[int], history: bool) -> int:
-        """Average with the group; the bytes sent for it. Raises RuntimeError if it could not be done."""
+    def reduce(self, *, backend: str, key: str, rank: int, steps: Sequence[int], history: bool) -> Averaged:
+        """Average with the group. Raises RuntimeError if it could not be done."""
         self._commit = None
-        if backend == "nccl":
-            return self._reduce_here(key, rank, steps, history)
-        return self._reduce_on_host(key, rank, steps, history)
+        average = self._reduce_here if backend == "nccl" else self._reduce_on_host
+        sent = average(key, rank, steps, history)
+        return Averaged(sent=sent, moved=distance(self._start, self._worker.replica.weights))
 
     def commit(self) -> None:
         """All have the mean: go on from it."""
@@ -98,9 +93,10 @@ class DeviceAverager:
         if self._host is None:
             self._host = self._make_host_averager()
         self._worker.bring()
-        sent = self._host.reduce(key=key, rank=rank, steps=steps, history=history)
+        self._host.arrived()  # the round's start is here, not there
+        averaged = self._host.reduce(key=key, rank=rank, steps=steps, history=history)
         self._commit = self._take_from_host
-        return sent
+        return averaged.sent
 
     def _take_from_host(self) -> None:
         assert self._host is not None

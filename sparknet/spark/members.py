@@ -45,10 +45,12 @@ class Deadlines:
 
 @dataclass(frozen=True, kw_only=True)
 class Reduced:
-    """A worker has averaged with the others, sending them ``sent`` bytes, or has had a ``failure``."""
+    """A worker that had ``moved`` so far averaged with the others and sent them ``sent`` bytes, or had a
+    ``failure``."""
 
     failure: str = ""
     sent: int = 0
+    moved: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,6 @@ class Member:
     follows: int = 0
     vector: Vector = field(default_factory=lambda: np.empty(0, np.float32))
     moved: float = 0.0
-    sent_to_peers: int = 0
     prelude: list[Message] = field(default_factory=list)
     place: str = ""
     gpu: str = ""

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from sparknet.changes import Changes
-from sparknet.merge import Statistics
+from sparknet.merge import Statistics, distance, norm
 from sparknet.spark.buckets import Bucket, Coded, Rooms, Whole, cut
 from sparknet.spark.groups import Meeting
 from sparknet.weights import Vector
@@ -62,15 +62,16 @@ class Peers:
 
     def average(
         self, vector: Vector, start: Vector | None, steps: Sequence[int], rank: int, out: Vector
-    ) -> None:
+    ) -> float:
         """Write to ``out`` the mean of the members' vectors, float32 (P,), each counted by its steps.
 
-        ``start`` is what all of them began from; without it the vectors themselves travel, as float32. Raises
-        RuntimeError if a member is gone: ``vector`` is as it was, and a group of the others can do it again.
+        ``start`` is what all of them began from; without it the vectors themselves travel, as float32.
+        Returns how far ``vector`` is from ``start``, by ``distance``; 0 without. Raises RuntimeError if a
+        member is gone: ``vector`` is as it was, and a group of the others can do it again.
         """
         if len(steps) == 1:
             np.copyto(out, vector)
-            return
+            return 0.0 if start is None else distance(start, vector)
         buckets = self._buckets(vector, start, out)
         scattered: deque[Bucket] = deque()
         gathered: deque[Bucket] = deque()
@@ -90,6 +91,7 @@ class Peers:
             reduce(scattered.popleft())
         while gathered:
             buckets.gather(gathered.popleft())
+        return norm(buckets.moved)
 
     def widen(self, statistics: Sequence[Statistics], vector: Vector, steps: int, mean: Vector) -> None:
         """Add the spread of the members' running means to the variances in ``mean``."""
@@ -109,7 +111,7 @@ class Peers:
 
     def _buckets(self, vector: Vector, start: Vector | None, out: Vector) -> Whole | Coded:
         if start is None or self._codec.name == "float32":
-            return Whole(self, self._rooms, vector, out)
+            return Whole(self, self._rooms, vector, start, out)
         return Coded(self, self._rooms, vector, start, out, self._codec, self._told)
 
 

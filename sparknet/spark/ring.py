@@ -1,8 +1,8 @@
 """The driver's part when the workers average among themselves: who takes part, and whether it counts.
 
-all report, without weights ──> REDUCE to those that are believed ──> each: a mean, in memory of its own
-all have it: COMMIT;  one was lost: the others form a new group (epoch) and do it again, from what they
-still have
+all report, without weights ──> REDUCE ──> each: a mean, in memory of its own, and how far it had moved
+all have it, and are believed: COMMIT;  one was lost, or is not: the others form a new group (epoch) and do it
+again, from what they still have
 
 A group whose members all have a GPU of their own averages there, by NCCL; the others do in host memory, by
 gloo (``gpus.py``). One that fails on its GPUs though nobody was lost goes on in host memory.
@@ -84,6 +84,7 @@ class Ring:
         self._epoch, self._key = 0, ""
         self._backend: Backend = "gloo"
         self._fetching = Fetching(members, deadlines)
+        self._sent_bytes = 0
         self.steps = OuterSteps(members, self._fetching)
 
     def begin(self, weights: Weights) -> None:
@@ -111,18 +112,26 @@ class Ring:
         return [*equipment, Message(Kind.TRAIN, {**note, "ring": True}, payload)]
 
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
-        return answers.moved_report(member, frames)
+        return answers.bare_report(member, frames)
 
     def merge(self, done: Sequence[Answered], reports: Sequence[Report], order: Order) -> Merged | None:
-        """The mean of what can be believed; None if all that had it were lost while they averaged it."""
-        rejected = rejections([answer.member.moved for answer in done])
-        steps = {done[k].member: report.steps for k, report in enumerate(reports) if k not in rejected}
-        group = self._averaged(steps, history=order.momentum == "average")
+        """The mean of what can be believed; None if all that had it were lost while they averaged it.
+
+        Who is not to be believed shows while they average: measuring costs nothing beside the sending.
+        """
+        steps = {answer.member: report.steps for answer, report in zip(done, reports, strict=True)}
+        history = order.momentum == "average"
+        group = self._averaged(steps, history=history)
+        reasons = _disbelieved(group)
+        if reasons:
+            believed = {member: steps[member] for member in group if member not in reasons}
+            group = self._averaged(believed, history=history)
         if not group:
             return None
+        number = self._commit(group)
         kept = tuple(k for k, answer in enumerate(done) if answer.member in group)
-        sent = sum(member.sent_to_peers for member in group)
-        return Merged(Held(self, self._versions.number), kept, rejected, sent)
+        rejected = {k: reasons[answer.member] for k, answer in enumerate(done) if answer.member in reasons}
+        return Merged(Held(self, number), kept, rejected, self._take_sent())
 
     def fetched(self, number: int) -> Vector:
         """The weights of this number. Raises WorkersLost if nobody has them any more."""
@@ -145,6 +154,11 @@ class Ring:
     def close(self) -> None:
         self._store = None
 
+    def _take_sent(self) -> int:
+        """Bytes that members sent to each other since the last call."""
+        count, self._sent_bytes = self._sent_bytes, 0
+        return count
+
     def _current(self) -> Vector:
         """The current weights; if all that had them are gone, the last that the driver has."""
         versions = self._versions
@@ -159,14 +173,17 @@ class Ring:
             return versions.vector
 
     def _averaged(self, steps: Mapping[Member, int], *, history: bool) -> list[Member]:
-        """Those that have the mean now, each counted by its steps; none if all were lost."""
+        """Those that have the mean now, each counted by its steps, uncommitted; none if all were lost."""
         group, tries = sorted(steps, key=lambda member: member.who.partition), 0
         while group:
             if group != self._group:
                 self._form(group, on_host=tries > 0)
             done = self._members.ask(self._tasks(steps, history), at_loss=self._tell_of_loss)
             if len(done) == len(group) and not any(_failure(answer) for answer in done):
-                self._commit(done)
+                for answer in done:
+                    assert isinstance(answer.content, Reduced)
+                    self._sent_bytes += answer.content.sent
+                    answer.member.moved = answer.content.moved
                 return group
             left = [member for member in group if self._members.has(member)]
             tries = tries + 1 if left == group else 0
@@ -204,13 +221,20 @@ class Ring:
             for rank, member in enumerate(group)
         }
 
-    def _commit(self, done: Sequence[Answered]) -> None:
+    def _commit(self, group: Sequence[Member]) -> int:
+        """All of them go on from the mean; the number of the weights that it is."""
         number = self._versions.made_elsewhere()
-        for answer in done:
-            member = answer.member
+        for member in group:
             member.prelude.append(Message(Kind.COMMIT, {}))
             member.holds = member.keeps = number
-            member.sent_to_peers = answer.content.sent if isinstance(answer.content, Reduced) else 0
+        return number
+
+
+def _disbelieved(group: Sequence[Member]) -> dict[Member, str]:
+    """Those whose weights must not count, and why. Raises TrainingError if that is all of them."""
+    if not group:
+        return {}
+    return {group[k]: reason for k, reason in rejections([member.moved for member in group]).items()}
 
 
 def _failure(answer: Answered) -> str:

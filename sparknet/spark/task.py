@@ -230,8 +230,8 @@ class Service:
         ring = note.pop("ring", False)
         order, seconds = Order(**note), self.assignment.deadlines.send
         if ring and self._averaging:
-            done = self._averaging.train(order, arrived=frame.size > 0)
-            channel.send(Kind.REPORT, done, seconds=seconds)
+            report = self._averaging.train(order, arrived=frame.size > 0)
+            channel.send(Kind.REPORT, vars(report), seconds=seconds)
             return
         report = worker.train(worker.vector, order)
         worker.bring()
@@ -243,7 +243,7 @@ class Service:
         assert self._averaging is not None
         note: dict[str, object]
         try:
-            note = {"done": True, "sent": self._averaging.reduce(**frame.note)}
+            note = {"done": True, **vars(self._averaging.reduce(**frame.note))}
         except RuntimeError as error:
             log.warning("%s could not average with the others: %s", self.who, error)
             note = {"done": False, "reason": str(error)[:500]}
