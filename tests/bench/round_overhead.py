@@ -3,21 +3,25 @@
     python -m tests.bench.round_overhead                              all sizes, about 5 minutes
     python -m tests.bench.round_overhead --sizes 0.58 --workers 2     the smallest, under a minute
     python -m tests.bench.round_overhead --sizes 244 --wires float32,bfloat16 --exchanges ring
+    python -m tests.bench.round_overhead --sizes 244 --exchanges ring --gbit 10       on a slow network; root
 
 Every executor has a JVM of its own (local-cluster). The workers really train (one pass over the weights a
 step): overhead is the round's time, measured in the driver, minus the slowest worker's steps. In the same run
 are timed: the same bytes over loopback TCP, once down and once up over one connection (the floor) and over K
 at once; and a straight port of SparkNet's loop (``straight_port.py``). Timings of a busy machine mean little:
-compare the rows of one table, and their minima.
+compare the rows of one table, and their minima. With ``--gbit`` all of it runs on a network of its own, whose
+loopback carries so much in all, both ways together.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import statistics
+import sys
 import warnings
-from collections.abc import Iterator
-from typing import Literal, get_args
+from collections.abc import Iterator, Sequence
+from typing import Literal, NoReturn, get_args
 
 import click
 import numpy as np
@@ -27,6 +31,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from sparknet.data import Examples, Transform
+from sparknet.merge import Statistics
 from sparknet.replica import Batch
 from sparknet.spark import SparkWorkers, from_examples, session
 from sparknet.training import Settings, train
@@ -48,7 +53,8 @@ Exchange = Literal["star", "ring"]
 class Scaling:
     """A replica whose step is one pass over its weights: all cost is the engine's."""
 
-    batches_per_step, iteration, lr, statistics = 1, 0, 1.0, ()
+    batches_per_step, iteration, lr = 1, 0, 1.0
+    statistics: Sequence[Statistics] = ()
 
     def __init__(self, size: int) -> None:
         torch.set_num_threads(1)
@@ -171,9 +177,18 @@ def tell_aims(table: Table, name: str) -> None:
 @click.option("--wires", default=",".join(CODECS), show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), help="By size if not given.")
 @click.option("--port-rounds", type=click.IntRange(min=0), help="Of the straight port; 0 leaves it out.")
+@click.option("--gbit", type=click.FloatRange(min=0.1), help="Gbit/s that loopback carries; needs root.")
 def main(
-    workers: int, sizes: str, exchanges: str, wires: str, rounds: int | None, port_rounds: int | None
+    workers: int,
+    sizes: str,
+    exchanges: str,
+    wires: str,
+    rounds: int | None,
+    port_rounds: int | None,
+    gbit: float | None,
 ) -> None:
+    if gbit:
+        run_again_at(gbit)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     # a session's settings come too late for the JVM's heap, which the straight port fills
     os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--driver-memory 6g pyspark-shell")
@@ -185,6 +200,16 @@ def main(
             measure(spark, name, workers, rounds, port_rounds, chosen, wires.split(","))
     finally:
         spark.stop()
+
+
+def run_again_at(gbit: float) -> NoReturn:
+    """This command in a network namespace that ends with it."""
+    given = sys.argv[1:]
+    place = next(k for k, word in enumerate(given) if word.startswith("--gbit"))
+    del given[place : place + (1 if "=" in given[place] else 2)]
+    command = shlex.join([sys.executable, "-m", "tests.bench.round_overhead", *given])
+    limit = f"tc qdisc add dev lo root tbf rate {gbit}gbit burst 2mb latency 50ms"
+    os.execvp("unshare", ["unshare", "--net", "sh", "-c", f"ip link set lo up && {limit} && exec {command}"])
 
 
 CONF = {
