@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,17 +206,17 @@ def test_what_the_driver_sends_is_what_the_next_round_starts_from() -> None:
     nobody = Meeting(("127.0.0.1", 1), "127.0.0.1", 1)
     ring = DeviceRing(nobody.gloo, torch.device("cpu"), 1)
     averager = DeviceAverager(worker, ring, lambda: pytest.fail("there is no need of the host"))
+    alone: dict[str, Any] = {"backend": "nccl", "key": "", "rank": 0, "steps": [2], "history": False}
     averager.begin()
     worker.train(None, Order(tau=2))
-    assert averager.moved > 0
-    averager.reduce(backend="nccl", key="", rank=0, steps=[2], history=False)
+    assert averager.reduce(**alone).moved > 0
     averager.commit()
     assert bytes(averager.start) == worker.bring().tobytes()
     worker.load(np.ones_like(worker.vector))
     averager.arrived()
     averager.begin()
     assert bytes(averager.start) == np.ones_like(worker.vector).tobytes()
-    assert averager.moved == 0
+    assert averager.reduce(**alone).moved == 0
 
 
 class DropsOut(OnGpus):
