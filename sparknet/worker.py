@@ -10,6 +10,7 @@ of (seed, shard, step): where a worker runs, and after whom, changes nothing.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ from sparknet.lease import Lease, least_read
 from sparknet.replica import Batch, Replica
 from sparknet.training import Order, Report, Scores, WorkerState
 from sparknet.weights import Vector
+
+# Whoever seeds torch's generator, or asks for its state, holds a lock of the generator while waiting for
+# Python's: two threads that do it at once could wait for each other for ever.
+_GENERATOR = threading.RLock()
 
 # Test slices handed out at most: enough to share out evenly, few enough that handing out costs nothing.
 _SLICES = 64
@@ -58,7 +63,7 @@ class Recipe:
             # cuBLAS has a choice of algorithms unless its memory is laid out beforehand
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
-        with torch.random.fork_rng(devices=[]):
+        with _GENERATOR, torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return self.replica()
 
@@ -249,10 +254,13 @@ class Worker:
 
 def _seed(device: torch.device, seed: int) -> None:
     """Say what a step on ``device`` draws from."""
-    if device.type == "cpu":  # torch.manual_seed notes the call stack for every other device, 0.3 ms a step
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
+    with _GENERATOR:
+        if (
+            device.type == "cpu"
+        ):  # torch.manual_seed notes the call stack for every other device, 0.3 ms a step
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
 
 class _Used(Iterator[Batch]):
@@ -286,8 +294,10 @@ class _Used(Iterator[Batch]):
 @contextmanager
 def _own_random_numbers() -> Iterator[None]:
     """Leave torch's generator as it was found."""
-    state = torch.get_rng_state()
+    with _GENERATOR:
+        state = torch.get_rng_state()
     try:
         yield
     finally:
-        torch.set_rng_state(state)
+        with _GENERATOR:
+            torch.set_rng_state(state)
