@@ -68,7 +68,7 @@ def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None
         show.print_json(made)
         return
     seconds = time.monotonic() - screen.began
-    workers = "1 worker" if len(made.workers) == 1 else f"{len(made.workers)} workers"
+    workers = show.counted(len(made.workers), "worker")
     click.echo(f"{made.name} is ready: a master and {workers} in {seconds:.0f} s.")
     click.echo(f"next:  sparknet-ec2 submit CifarApp --name {made.name}")
     click.echo(f"       sparknet-ec2 destroy --name {made.name}")

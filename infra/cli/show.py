@@ -86,8 +86,13 @@ def status(found: Status, cost: Cost, place: str) -> str:
     ]
     spark = "not running"
     if health and health.status != "DOWN":
-        spark = f"{health.status}, {health.workers} workers, {health.cores} cores, {health.memory_mib:,} MiB"
-        spark += f", {health.gpus} GPUs" if health.gpus else ""
+        parts = [
+            counted(health.workers, "worker"),
+            counted(health.cores, "core"),
+            f"{health.memory_mib:,} MiB",
+        ]
+        parts += [counted(health.gpus, "GPU")] if health.gpus else []
+        spark = ", ".join([health.status, *parts])
         spark += f"; running {', '.join(health.applications)}" if health.applications else ""
     expires = next((node.tags[EXPIRES] for node in found.cluster.nodes if EXPIRES in node.tags), "never")
     return "\n".join(
@@ -201,3 +206,11 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: getattr(value, one.name) for one in fields(value)}
     return str(value)
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "worker"), counted(2, "worker")
+    ('1 worker', '2 workers')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
