@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from xdist.remote import Producer
 
 from tests.schedule import LongestFirst
 
@@ -24,5 +25,5 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> LongestFirst | None:
-    return LongestFirst(config) if config.getvalue("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LongestFirst | None:
+    return LongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
