@@ -17,6 +17,13 @@ from infra.spec import ClusterSpec
 LATER = timedelta(hours=5)
 
 
+@pytest.fixture(autouse=True)
+def nothing_else(simulated: Cloud) -> None:
+    """What tests before this one have left behind is not what it is about."""
+    for orphan in orphans.find(simulated.region, now=datetime.now(UTC) + LATER):
+        orphans.remove(simulated, orphan, ignore)
+
+
 @pytest.fixture
 def image(simulated: Cloud) -> OwnImage:
     """An image of our own, of a machine that is gone."""
