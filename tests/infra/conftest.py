@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from infra import orphans
 from infra.cli import command
 from infra.cli.site import Site
 from infra.cluster import Cloud
 from infra.ec2 import nodes
 from infra.ec2.region import Region
+from infra.events import ignore
 from infra.local import LocalCloud, clean, open_cloud
 from infra.spec import ClusterSpec
 from tests.infra.hosts import ScriptedCluster
@@ -61,6 +64,14 @@ def simulated(simulation: LocalCloud, tmp_path: Path) -> Iterator[Cloud]:
     simulation.control("POST", "capacity", [])
     simulation.control("POST", "spot_prices", [])
     simulation.control("POST", "quotas", dict.fromkeys(QUOTAS, 8192))
+
+
+@pytest.fixture
+def empty(simulated: Cloud) -> Cloud:
+    """An account in which nothing is left of what the tests before this one were about."""
+    for orphan in orphans.find(simulated.region, now=datetime.now(UTC) + timedelta(days=1)):
+        orphans.remove(simulated, orphan, ignore)
+    return simulated
 
 
 @pytest.fixture

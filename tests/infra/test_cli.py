@@ -146,7 +146,7 @@ def test_a_command_runs_on_the_nodes_that_are_meant(run: Run, simulated: Cloud, 
 
 
 def test_a_plan_shows_prices_and_quotas_and_makes_nothing(
-    run: Run, simulation: Any, simulated: Cloud, spec: ClusterSpec
+    run: Run, simulation: Any, empty: Cloud, spec: ClusterSpec
 ) -> None:
     simulation.control("DELETE", "calls")
     status, out, _ = run("plan", "-s", "5", "-t", "g2.8xlarge,g6.xlarge", "--name", spec.name)
@@ -159,7 +159,7 @@ def test_a_plan_shows_prices_and_quotas_and_makes_nothing(
     made = [one for one in calls if one.startswith(("Create", "Run", "Import", "Authorize"))]
     assert sorted(made) == ["CreateLaunchTemplate", "CreateSecurityGroup", "ImportKeyPair", "RunInstances"]
     # each of them once, as a DryRun: nothing is there
-    assert sweep.remaining(simulated.region, None) == []
+    assert sweep.remaining(empty.region, None) == []
     assert run("destroy", spec.name)[1].startswith(f"There is no cluster {spec.name}")
 
 

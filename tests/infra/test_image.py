@@ -28,11 +28,11 @@ ELSEWHERE = "eu-west-1"
 
 
 @pytest.fixture
-def cloud(simulation: LocalCloud, simulated: Cloud) -> Iterator[Cloud]:
+def cloud(simulation: LocalCloud, empty: Cloud) -> Iterator[Cloud]:
     """An account without images of its own."""
-    yield simulated
+    yield empty
     simulation.control("DELETE", "faults")
-    for region in (simulated.region, simulated.region.at(ELSEWHERE)):
+    for region in (empty.region, empty.region.at(ELSEWHERE)):
         for one in images.own(region):
             images.remove(region, one.generation, poll_seconds=0)
 

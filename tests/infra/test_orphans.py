@@ -17,17 +17,10 @@ from infra.spec import ClusterSpec
 LATER = timedelta(hours=5)
 
 
-@pytest.fixture(autouse=True)
-def nothing_else(simulated: Cloud) -> None:
-    """What tests before this one have left behind is not what it is about."""
-    for orphan in orphans.find(simulated.region, now=datetime.now(UTC) + LATER):
-        orphans.remove(simulated, orphan, ignore)
-
-
 @pytest.fixture
-def image(simulated: Cloud) -> OwnImage:
+def image(empty: Cloud) -> OwnImage:
     """An image of our own, of a machine that is gone."""
-    region = simulated.region
+    region = empty.region
     stamp = tags.Stamp.new("image-1", "f00d", max_hours=1, extra={})
     newest = images.find(region, "")
     started = region.change(
@@ -43,35 +36,35 @@ def image(simulated: Cloud) -> OwnImage:
 
 
 def test_a_cluster_without_a_master_is_one_but_not_while_somebody_may_be_at_work(
-    simulated: Cloud, spec: ClusterSpec
+    empty: Cloud, spec: ClusterSpec
 ) -> None:
-    made = cluster.launch(simulated, replace(spec, workers=1), ignore)
+    made = cluster.launch(empty, replace(spec, workers=1), ignore)
     assert made.master is not None
-    nodes.terminate(simulated.region, [made.master.id])
-    assert orphans.find(simulated.region) == []
-    (orphan,) = orphans.find(simulated.region, now=datetime.now(UTC) + LATER)
+    nodes.terminate(empty.region, [made.master.id])
+    assert orphans.find(empty.region) == []
+    (orphan,) = orphans.find(empty.region, now=datetime.now(UTC) + LATER)
     assert (orphan.cluster, orphan.reason) == (spec.name, "it has no master")
     assert orphan.dollars_per_hour > 0.1
-    assert orphans.remove(simulated, orphan, ignore) >= 5
-    assert sweep.remaining(simulated.region, spec.name) == []
+    assert orphans.remove(empty, orphan, ignore) >= 5
+    assert sweep.remaining(empty.region, spec.name) == []
 
 
-def test_an_image_is_kept_and_priced(simulated: Cloud, image: OwnImage) -> None:
-    assert orphans.find(simulated.region, now=datetime.now(UTC) + LATER) == []
-    storage = costs.of_images(simulated.region)
+def test_an_image_is_kept_and_priced(empty: Cloud, image: OwnImage) -> None:
+    assert orphans.find(empty.region, now=datetime.now(UTC) + LATER) == []
+    storage = costs.of_images(empty.region)
     assert (storage.images, storage.gib) == (1, image.size_gib)
     assert storage.per_month == pytest.approx(0.05 * image.size_gib)
-    images.remove(simulated.region, image.generation, poll_seconds=0.01)
-    assert costs.of_images(simulated.region).per_month == 0
+    images.remove(empty.region, image.generation, poll_seconds=0.01)
+    assert costs.of_images(empty.region).per_month == 0
 
 
-def test_snapshots_whose_image_is_gone_are_orphans(simulated: Cloud, image: OwnImage) -> None:
-    simulated.region.change("deregister_image", ImageId=image.id)
-    assert orphans.find(simulated.region) == []  # it may be on its way
-    (orphan,) = orphans.find(simulated.region, now=datetime.now(UTC) + LATER)
+def test_snapshots_whose_image_is_gone_are_orphans(empty: Cloud, image: OwnImage) -> None:
+    empty.region.change("deregister_image", ImageId=image.id)
+    assert orphans.find(empty.region) == []  # it may be on its way
+    (orphan,) = orphans.find(empty.region, now=datetime.now(UTC) + LATER)
     assert (orphan.cluster, orphan.reason) == ("sparknet-f00d", "its image is gone")
     assert orphan.dollars_per_hour == pytest.approx(0.05 * image.size_gib / 730)
     told: list[Event] = []
-    assert orphans.remove(simulated, orphan, told.append) == len(image.snapshots)
+    assert orphans.remove(empty, orphan, told.append) == len(image.snapshots)
     assert told == [Removed(kind=sweep.SNAPSHOT, id=one) for one in image.snapshots]
-    assert images.snapshots(simulated.region) == []
+    assert images.snapshots(empty.region) == []
