@@ -255,9 +255,8 @@ class Worker:
 def _seed(device: torch.device, seed: int) -> None:
     """Say what a step on ``device`` draws from."""
     with _GENERATOR:
-        if (
-            device.type == "cpu"
-        ):  # torch.manual_seed notes the call stack for every other device, 0.3 ms a step
+        # torch.manual_seed notes the call stack for every other device, 0.3 ms a step
+        if device.type == "cpu":
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)

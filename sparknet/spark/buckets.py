@@ -88,7 +88,7 @@ class Whole:
         self._vector, self._start, self._out = vector, start, out
         self.moved = 0.0
 
-    def scatter(self, bucket: Bucket) -> None:
+    def scatter(self, bucket: Bucket) -> Bucket:
         for peer in bucket.others:
             part = bucket.parts[peer]
             bucket.waits.append(self._line.send(self._vector[part], peer, bucket.scatter_tag))
@@ -97,8 +97,9 @@ class Whole:
         if self._start is not None:  # while they are on their way
             whole = slice(bucket.parts[0].start, bucket.parts[-1].stop)
             self.moved += squared_distance(self._start[whole], self._vector[whole])
+        return bucket
 
-    def reduce(self, bucket: Bucket) -> None:
+    def reduce(self, bucket: Bucket) -> Bucket:
         bucket.wait()
         mine = self._out[bucket.mine]
         if bucket.tellers:
@@ -110,6 +111,7 @@ class Whole:
         for peer in bucket.others:
             theirs = self._out[bucket.parts[peer]]
             bucket.waits.append(self._line.receive(theirs, peer, bucket.gather_tag))
+        return bucket
 
     def gather(self, bucket: Bucket) -> None:
         bucket.wait()
@@ -138,15 +140,16 @@ class Coded:
         self._vector, self._start, self._out = vector, start, out
         self.moved = 0.0
 
-    def scatter(self, bucket: Bucket) -> None:
+    def scatter(self, bucket: Bucket) -> Bucket:
         for peer in bucket.others:
             part, change = bucket.parts[peer], self._part(bucket, peer)
             self.moved += self._changes(part).tell(self._vector[part], self._start[part], change)
             bucket.waits.append(self._line.send(change, peer, bucket.scatter_tag))
         for peer in bucket.tellers:
             bucket.waits.append(self._line.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
+        return bucket
 
-    def reduce(self, bucket: Bucket) -> None:
+    def reduce(self, bucket: Bucket) -> Bucket:
         bucket.wait()
         if bucket.tellers:
             mean = self._mean(bucket)
@@ -156,6 +159,7 @@ class Coded:
             bucket.waits.append(self._line.receive(self._part(bucket, peer), peer, bucket.gather_tag))
         if bucket.tellers:
             self._settle(bucket, bucket.rank)
+        return bucket
 
     def gather(self, bucket: Bucket) -> None:
         bucket.wait()

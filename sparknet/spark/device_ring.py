@@ -14,7 +14,6 @@ Any device will do, and any group that has the two operations: a CPU and gloo to
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import torch
 from sparknet.merge import Statistics
 from sparknet.spark.device_merge import Spread, mean_of
 from sparknet.spark.groups import Meet, Notice
+from sparknet.spark.pipeline import delayed
 
 # Elements in a chunk: 32 MB of float32.
 _CHUNK = 1 << 23
@@ -82,16 +82,9 @@ class DeviceRing:
             out.copy_(vector)
             return
         with self._attempt():
-            scattered: deque[_Chunk] = deque()
-            gathered: deque[_Chunk] = deque()
-            for whole in self._chunks(vector.numel()):
-                scattered.append(self._scatter(vector[whole], out[whole]))
-                if len(scattered) == _DEPTH:
-                    gathered.append(self._reduce(scattered.popleft(), steps))
-                if len(gathered) == _DEPTH:
-                    self._gather(gathered.popleft())
-            gathered.extend([self._reduce(chunk, steps) for chunk in scattered])
-            for chunk in gathered:
+            chunks = (self._scatter(vector[whole], out[whole]) for whole in self._chunks(vector.numel()))
+            reduced = (self._reduce(chunk, steps) for chunk in delayed(chunks, _DEPTH))
+            for chunk in delayed(reduced, _DEPTH):
                 self._gather(chunk)
 
     def widen(self, vector: torch.Tensor, steps: Sequence[int], mean: torch.Tensor) -> None:

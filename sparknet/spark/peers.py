@@ -14,7 +14,6 @@ changes since the round's start; what rounding to int8 took away is added to the
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +23,9 @@ from numpy.typing import NDArray
 
 from sparknet.changes import Changes
 from sparknet.merge import Statistics, distance, norm
-from sparknet.spark.buckets import Bucket, Coded, Rooms, Whole, cut
+from sparknet.spark.buckets import Coded, Rooms, Whole, cut
 from sparknet.spark.groups import Meeting
+from sparknet.spark.pipeline import delayed
 from sparknet.weights import Vector
 from sparknet.wire import Codec
 
@@ -73,24 +73,10 @@ class Peers:
             np.copyto(out, vector)
             return 0.0 if start is None else distance(start, vector)
         buckets = self._buckets(vector, start, out)
-        scattered: deque[Bucket] = deque()
-        gathered: deque[Bucket] = deque()
-
-        def reduce(bucket: Bucket) -> None:
-            buckets.reduce(bucket)
-            gathered.append(bucket)
-            if len(gathered) > _DEPTH:
-                buckets.gather(gathered.popleft())
-
-        for bucket in cut(out.size, _bucket(out.size), _TURNS, rank, steps):
-            buckets.scatter(bucket)
-            scattered.append(bucket)
-            if len(scattered) == _DEPTH:
-                reduce(scattered.popleft())
-        while scattered:
-            reduce(scattered.popleft())
-        while gathered:
-            buckets.gather(gathered.popleft())
+        cuts = cut(out.size, _bucket(out.size), _TURNS, rank, steps)
+        scattered = delayed(map(buckets.scatter, cuts), _DEPTH)
+        for bucket in delayed(map(buckets.reduce, scattered), _DEPTH + 1):
+            buckets.gather(bucket)
         return norm(buckets.moved)
 
     def widen(self, statistics: Sequence[Statistics], vector: Vector, steps: int, mean: Vector) -> None:

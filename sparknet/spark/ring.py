@@ -81,7 +81,7 @@ class Ring:
         self._store = new_store(bind)
         self.port: int = self._store.port
         self._group: list[Member] = []
-        self._epoch, self._key = 0, ""
+        self._key = ""
         self._backend: Backend = "gloo"
         self._fetching = Fetching(members, deadlines)
         self._sent_bytes = 0
@@ -196,7 +196,7 @@ class Ring:
 
     def _form(self, group: list[Member], *, on_host: bool) -> None:
         """A new group, which averages on its members' GPUs if it can, and has not failed at that before."""
-        self._group, self._epoch, self._key = group, self._epoch + 1, secrets.token_hex(16)
+        self._group, self._key = group, secrets.token_hex(16)
         self._backend = "gloo" if on_host else choose_backend([member.gpu for member in group])
 
     def _tell_of_loss(self) -> None:
