@@ -175,7 +175,7 @@ def orphans(found: Sequence[Orphan]) -> str:
 
 def images(found: Storage) -> str:
     """What our own images cost, which no cluster's price has in it."""
-    count = "1 image" if found.images == 1 else f"{found.images} images"
+    count = counted(found.images, "image")
     return (
         f"{count} of our own in {found.region}, {found.gib} GiB: at most ${found.per_month:.2f} a month "
         "(sparknet-ec2 image list)"
@@ -209,7 +209,8 @@ def _plain(value: Any) -> Any:
 
 
 def counted(number: int, noun: str) -> str:
-    """
+    """So many of them.
+
     >>> counted(1, "worker"), counted(2, "worker")
     ('1 worker', '2 workers')
     """
