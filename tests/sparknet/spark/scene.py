@@ -10,7 +10,9 @@ import torch
 from sparknet.data import Examples, contiguous
 from sparknet.local import LocalWorkers
 from sparknet.replica import Batch, TorchReplica
+from sparknet.spark.exchange import Channel, Frame
 from sparknet.spark.members import Member
+from sparknet.spark.task import Service
 from sparknet.training import Round, Settings, train
 from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe
 from tests.sparknet.spark.crew import Crew
@@ -51,6 +53,39 @@ def paused(pause: float = 0.0, error: Exception | None = None) -> TorchReplica:
 
 def slowly() -> TorchReplica:
     return paused(0.02)
+
+
+class Explodes(TorchReplica):
+    """Its third step blows its weights up, once."""
+
+    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        loss = super().step(batches)
+        if self.iteration == 3:
+            self.weights.fill_(torch.inf)
+        return loss
+
+
+def exploding() -> Explodes:
+    return Explodes(small_net(), momentum_sgd)
+
+
+class DropsOut(Service):
+    """It fails, and its place in ``group`` is empty, when it is asked to average for the ``at``-th time."""
+
+    at = 2
+    group = ""
+
+    def _reduce(self, channel: Channel, frame: Frame) -> None:
+        self.at -= 1
+        if not self.at:
+            type(self).group = frame.note["key"]
+            raise RuntimeError("power failure")
+        super()._reduce(channel, frame)
+
+
+def join_as(kind: type[Service], workers: Crew, partition: int, shard: Examples) -> None:
+    service = workers.service(partition, shard, attempt=partition)
+    workers.start(kind(service.assignment, service.who, service._drain))
 
 
 def here(workers: Crew) -> list[Member]:

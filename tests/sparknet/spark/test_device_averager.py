@@ -4,7 +4,6 @@ memory where NCCL cannot be. The GPUs are pretended (``pretended.py``) but in th
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,35 +12,26 @@ import pytest
 import torch
 from torch import nn
 
-from sparknet.data import Examples, contiguous
 from sparknet.errors import WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.outer import Average, Outer, SlowMo
-from sparknet.replica import Batch, TorchReplica
+from sparknet.replica import TorchReplica
 from sparknet.spark.device_averager import DeviceAverager
 from sparknet.spark.device_ring import DeviceRing
-from sparknet.spark.exchange import Channel, Frame
 from sparknet.spark.gpus import averaging_gpu, choose_backend
 from sparknet.spark.groups import Meet, Meeting
-from sparknet.spark.task import Service
 from sparknet.training import Momentum, Order, Report, Round, Settings, train
 from sparknet.weights import Vector, mean_of
 from sparknet.worker import Recipe
-from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
+from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
 from tests.sparknet.spark.crew import QUICK, Crew, crew
 from tests.sparknet.spark.pretended import Apart, Mixed, OnGpus, Pretended, Sharing, apart
-from tests.sparknet.spark.scene import wait_for
-
-EXAMPLES, TEST = pictures(), pictures(70, seed=1)
+from tests.sparknet.spark.scene import EXAMPLES, TEST, DropsOut, exploding, join_as, shards_of, wait_for
 
 needs_gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
 ]
-
-
-def shards_of(workers: int) -> list[Examples]:
-    return [EXAMPLES[part] for part in contiguous(len(EXAMPLES), workers)]
 
 
 def in_this_process(recipe: Recipe, workers: int, settings: Settings, outer: Outer | None = None) -> Round:
@@ -219,21 +209,8 @@ def test_what_the_driver_sends_is_what_the_next_round_starts_from() -> None:
     assert averager.reduce(**alone).moved == 0
 
 
-class DropsOut(OnGpus):
-    """It fails, and its place in the group is empty, when it is asked to average for the ``at``-th time."""
-
-    at = 2
-
-    def _reduce(self, channel: Channel, frame: Frame) -> None:
-        self.at -= 1
-        if not self.at:
-            raise RuntimeError("power failure")
-        super()._reduce(channel, frame)
-
-
-def join_as(kind: type[Service], workers: Crew, partition: int, shard: Examples) -> None:
-    service = workers.service(partition, shard, attempt=partition)
-    workers.start(kind(service.assignment, service.who, service._drain))
+class DropsOutOnGpus(DropsOut, OnGpus):
+    """One of them that drops out."""
 
 
 def test_the_others_average_again_on_their_gpus_without_one_that_dropped_out() -> None:
@@ -243,7 +220,7 @@ def test_the_others_average_again_on_their_gpus_without_one_that_dropped_out() -
         local.train(first.weights, Settings(rounds=1, tau=5).order(1, None))
         left = mean_of([worker.vector for worker in local.workers[:2]], [1, 1])
     with crew(apart(), shards_of(3)[:2], workers=3, ring=True, deadlines=deadlines, kind=OnGpus) as workers:
-        join_as(DropsOut, workers, 2, shards_of(3)[2])
+        join_as(DropsOutOnGpus, workers, 2, shards_of(3)[2])
         rounds = train(workers, Settings(rounds=50, tau=5))
         assert next(rounds).members == (0, 1, 2)
         second = next(rounds)
@@ -256,17 +233,9 @@ def test_the_others_average_again_on_their_gpus_without_one_that_dropped_out() -
         assert [next(rounds).members for _ in range(3)] == [(0, 1, 2)] * 3
 
 
-class Explodes(TorchReplica):
-    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
-        loss = super().step(batches)
-        if self.iteration == 3:
-            self.weights.fill_(torch.inf)
-        return loss
-
-
 def test_a_replica_that_exploded_takes_no_part_and_is_put_back_on_the_mean() -> None:
     with crew(apart(), shards_of(3)[:2], workers=3, ring=True, kind=OnGpus) as workers:
-        workers.join(2, shards_of(3)[2], 2, apart(replica=lambda: Explodes(small_net(), momentum_sgd)))
+        workers.join(2, shards_of(3)[2], 2, apart(replica=exploding))
         done = list(train(workers, Settings(rounds=4, tau=2)))
     assert [r.members for r in done] == [(0, 1, 2), (0, 1), (0, 1, 2), (0, 1, 2)]
     assert "not numbers" in done[1].gathered.lost[0]

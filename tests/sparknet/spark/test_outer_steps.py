@@ -7,19 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from sparknet.checkpoint import Checkpoints, resumed
 from sparknet.errors import WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.outer import DiLoCo, Outer, SlowMo
-from sparknet.replica import Batch, TorchReplica
 from sparknet.training import Order, Settings, WorkerState, train
 from sparknet.weights import here
-from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
+from tests.sparknet.small import digest, small_recipe
 from tests.sparknet.spark.crew import Crew, crew
 from tests.sparknet.spark.pretended import Mixed, OnGpus, Sharing, apart
-from tests.sparknet.spark.scene import TEST, shards_of, wait_for
+from tests.sparknet.spark.scene import TEST, exploding, shards_of, wait_for
 
 SETTINGS = Settings(rounds=8, tau=5, test_every=4)
 
@@ -114,17 +112,9 @@ def test_a_newcomer_steps_with_the_others_memory() -> None:
     assert 2 * size < received < 3 * size  # the weights and the memory of one worker
 
 
-class Explodes(TorchReplica):
-    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
-        loss = super().step(batches)
-        if self.iteration == 3:
-            self.weights.fill_(torch.inf)
-        return loss
-
-
 def with_one_that_explodes(ring: bool) -> tuple[list[tuple[int, ...]], str]:
     with crew(small_recipe(), shards_of(3)[:2], workers=3, ring=ring) as workers:
-        workers.join(2, shards_of(3)[2], 2, small_recipe(replica=lambda: Explodes(small_net(), momentum_sgd)))
+        workers.join(2, shards_of(3)[2], 2, small_recipe(replica=exploding))
         done = list(train(workers, Settings(rounds=5, tau=2), SlowMo()))
     return [one.members for one in done], digest(done[-1].weights)
 

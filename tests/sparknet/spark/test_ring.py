@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
-from sparknet.data import Examples, contiguous
 from sparknet.errors import TrainingError, WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.outer import Average, Outer, SlowMo
-from sparknet.replica import Batch, TorchReplica
+from sparknet.replica import TorchReplica
 from sparknet.spark.exchange import Channel, Frame, Kind
 from sparknet.spark.groups import Meeting
 from sparknet.spark.task import Service
@@ -23,15 +20,18 @@ from sparknet.training import Momentum, Order, Round, Settings, WorkerState, tra
 from sparknet.weights import here
 from sparknet.wire import codec
 from sparknet.worker import Recipe
-from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
-from tests.sparknet.spark.crew import QUICK, Crew, crew
-from tests.sparknet.spark.scene import wait_for, wait_until
-
-EXAMPLES, TEST = pictures(), pictures(70, seed=1)
-
-
-def shards_of(workers: int) -> list[Examples]:
-    return [EXAMPLES[part] for part in contiguous(len(EXAMPLES), workers)]
+from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
+from tests.sparknet.spark.crew import QUICK, crew
+from tests.sparknet.spark.scene import (
+    TEST,
+    DropsOut,
+    Explodes,
+    exploding,
+    join_as,
+    shards_of,
+    wait_for,
+    wait_until,
+)
 
 
 def in_this_process(recipe: Recipe, workers: int, settings: Settings, outer: Outer) -> list[Round]:
@@ -145,25 +145,6 @@ def test_running_statistics_are_merged_as_in_the_star() -> None:
     assert np.allclose(weights, expected, rtol=1e-5, atol=1e-6)
 
 
-class DropsOut(Service):
-    """It fails, and its place in the ring is empty, when it is asked to average for the ``at``-th time."""
-
-    at = 2
-    group = ""
-
-    def _reduce(self, channel: Channel, frame: Frame) -> None:
-        self.at -= 1
-        if not self.at:
-            type(self).group = frame.note["key"]
-            raise RuntimeError("power failure")
-        super()._reduce(channel, frame)
-
-
-def join_as(kind: type[Service], workers: Crew, partition: int, shard: Examples) -> None:
-    service = workers.service(partition, shard, attempt=partition)
-    workers.start(kind(service.assignment, service.who, service._drain))
-
-
 def test_the_others_average_again_without_one_that_dropped_out() -> None:
     deadlines = replace(QUICK, send=1.0)
     with LocalWorkers(small_recipe(), shards_of(3)) as local:
@@ -187,14 +168,6 @@ def test_the_others_average_again_without_one_that_dropped_out() -> None:
         wait_until(lambda: 2 in workers.endings)
 
 
-class Explodes(TorchReplica):
-    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
-        loss = super().step(batches)
-        if self.iteration == 3:
-            self.weights.fill_(torch.inf)
-        return loss
-
-
 @pytest.mark.parametrize("wire", ["float32", "bfloat16", "int8"])
 def test_a_replica_that_exploded_takes_no_part(wire: str) -> None:
     """The others find it out while they average, and do it again without it."""
@@ -205,8 +178,7 @@ def test_a_replica_that_exploded_takes_no_part(wire: str) -> None:
     ) as local:
         expected = list(train(local, settings))
     with crew(small_recipe(), shards_of(3)[:2], workers=3, ring=True, wire=wire) as workers:
-        exploding = small_recipe(replica=lambda: Explodes(small_net(), momentum_sgd))
-        workers.join(2, shards_of(3)[2], 2, exploding)
+        workers.join(2, shards_of(3)[2], 2, small_recipe(replica=exploding))
         done = list(train(workers, settings))
     assert [r.members for r in done] == [(0, 1, 2), (0, 1), (0, 1, 2), (0, 1, 2)]
     assert "not numbers" in done[1].gathered.lost[0]
