@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints what a node knows of its disks, for infra/disks.py to plan from. Changes nothing.
+# Prints what a node knows of its disks, for infra/node/disks.py to plan from. Changes nothing.
 set -euo pipefail
 
 root=${SPARKNET_ROOT:-}

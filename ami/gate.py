@@ -4,7 +4,7 @@
     opt/sparknet/venv/bin/python -I gate.py reach ADDRESS:PORT...
     opt/sparknet/venv/bin/python -I gate.py disks opt/sparknet/conf/spark-env.sh
 
-It only tells; infra/gate.py judges. It runs in the environment it tells of, and is given nothing but that.
+It only reports; infra/node/checks.py judges. It runs in the environment it reports on, with nothing else.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def facts(folders):
 
 
 def trainer():
-    """Twelve digits that identify all files of the trainer; empty if there is none. See infra/trainer.py."""
+    """Twelve digits that identify the trainer's files; empty if there is none. See infra/node/bundle.py."""
     home, digest = Path(__file__).resolve().parent.parent / "trainer", hashlib.sha256()
     if not home.is_dir():
         return ""

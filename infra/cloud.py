@@ -12,8 +12,32 @@ from infra.ec2 import nodes
 from infra.ec2.nodes import MASTER, WORKER, Node
 from infra.ec2.region import Region
 from infra.errors import ClusterNotFound
-from infra.provision import Member, Pace
-from infra.remote import Host
+from infra.node.host import Host
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A node and the connection to it."""
+
+    node: Node
+    host: Host
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How long to wait for a node's first answer, and how often to ask."""
+
+    poll_seconds: float = 2.0
+    login_seconds: float = 180.0  # a GPU image is up a minute or two after EC2 calls it running
+
+    @property
+    def key_seconds(self) -> float:
+        """cloud-init puts the key in place a while after sshd answers."""
+        return self.login_seconds / 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,16 +14,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra import bootstrap, journal, plan, power, provision, replacement, service
-from infra.cloud import Cloud, Cluster, connect, find, in_all_regions, look, names, of_nodes
-from infra.ec2 import fence, fleet, keys, network, nodes, template
+from infra import plan, power, provision, replacement
+from infra.cloud import Cloud, Cluster, Member, connect, find, in_all_regions, look, names, of_nodes
+from infra.ec2 import fleet, keys, launch_lock, network, nodes, template
 from infra.ec2.network import SecurityGroup
 from infra.ec2.tags import Stamp
 from infra.errors import InfraError, Interrupted, SetupError
-from infra.events import Emit, Note
-from infra.provision import Member, phase
+from infra.events import Emit, Note, phase
+from infra.node import command_log, spark
 from infra.spec import ClusterSpec
-from infra.undo import destroy, end, undone_on_failure
+from infra.survey import launch_data
+from infra.teardown import destroy, end, undone_on_failure
 
 __all__ = [
     "Cloud",
@@ -48,7 +49,7 @@ class Status:
     """A cluster and what Spark's master says of it (None if it cannot be asked)."""
 
     cluster: Cluster
-    health: service.Health | None
+    health: spark.Health | None
 
 
 def status(cloud: Cloud, name: str) -> Status:
@@ -58,7 +59,7 @@ def status(cloud: Cloud, name: str) -> Status:
     if master is None or master.state != "running":
         return Status(cluster=cluster, health=None)
     try:
-        return Status(cluster=cluster, health=service.health(cloud.connect(master), master.private_ip))
+        return Status(cluster=cluster, health=spark.health(cloud.connect(master), master.private_ip))
     except InfraError:
         return Status(cluster=cluster, health=None)
 
@@ -74,7 +75,7 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
     found = None if _is_unfinished(cloud, spec.name) else _survey(cloud, spec, emit)
     cluster: Cluster | None = None
     try:
-        with fence.held(cloud.region, spec.name, cloud.home, emit) as held:
+        with launch_lock.held(cloud.region, spec.name, cloud.home, emit) as held:
             cluster = _launch(cloud, spec, emit, found, held)
     except Interrupted as stop:
         if cluster is None:
@@ -96,7 +97,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | No
             stamp, group = _make_ground(cloud, spec, known, ground, has_nodes=bool(before.nodes))
         setup = provision.Setup(
             spec=spec,
-            connect=journal.recorded(cloud.connect, _journals(cloud, spec.name)),
+            connect=command_log.recorded(cloud.connect, _journals(cloud, spec.name)),
             gpus={name: one.gpus for name, one in known.types.items()},
             emit=emit,
             pace=cloud.pace,
@@ -136,7 +137,7 @@ def _bring_up(
 
 
 def _journals(cloud: Cloud, name: str) -> Path:
-    return journal.folder_of(cloud.home, cloud.region.name, name)
+    return command_log.folder_of(cloud.home, cloud.region.name, name)
 
 
 def _is_unfinished(cloud: Cloud, name: str) -> bool:
@@ -197,7 +198,7 @@ def _make_nodes(
     missing, region = spec.workers - len(before.workers), cloud.region
     if missing <= 0 and before.master:
         return
-    ours = template.find(region, spec.name) or template.make(region, recipe(spec, found, group), stamp)
+    ours = template.find(region, spec.name) or template.make(region, launch_data(spec, found, group), stamp)
     zones = {node.zone for node in before.workers}
     if missing > 0:
         order = fleet.Order(
@@ -213,20 +214,6 @@ def _make_nodes(
         # next to the workers: traffic between zones costs
         places = sorted(found.master_places, key=lambda place: (place.zone not in zones, place.zone))
         fleet.buy_master(region, places, ours, stamp, emit, ended=before.ended)
-
-
-def recipe(spec: ClusterSpec, found: plan.Survey, group: SecurityGroup) -> template.Recipe:
-    """What all nodes start from."""
-    return template.Recipe(
-        image=found.image.id,
-        root_device=found.image.root_device,
-        key_pair=spec.access.key_pair or keys.key_name(spec.name),
-        security_groups=(group.id, *spec.network.additional_security_groups),
-        user_data=bootstrap.user_data(spec),
-        spill=spec.spill,
-        instance_profile=spec.instance_profile,
-        placement_group=spec.network.placement_group,
-    )
 
 
 def _same_place(pools: tuple[fleet.Pool, ...], before: Cluster, spec: ClusterSpec) -> tuple[fleet.Pool, ...]:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from infra.ec2 import images, prices, sweep
+from infra.ec2 import cleanup, images, prices
+from infra.ec2.cleanup import Resource
 from infra.ec2.images import Image
 from infra.ec2.nodes import Node
 from infra.ec2.region import Region
-from infra.ec2.sweep import Resource
 from infra.spec import ClusterSpec
 
 SECONDS_AN_HOUR = 3600.0
@@ -60,11 +60,11 @@ def of_addresses(spec: ClusterSpec) -> float:
 def of_resource(one: Resource) -> float:
     """Dollars an hour of what is no machine."""
     match one.kind:
-        case sweep.VOLUME:
+        case cleanup.VOLUME:
             return prices.storage(one.volume_type, one.size_gib)
-        case sweep.SNAPSHOT:
+        case cleanup.SNAPSHOT:
             return prices.storage("snapshot", one.size_gib)
-        case sweep.ADDRESS:
+        case cleanup.ADDRESS:
             return prices.address()
     return 0.0
 

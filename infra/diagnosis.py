@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from infra import gate, jobs
-from infra.cloud import Cloud, connect
+from infra import jobs
+from infra.cloud import Cloud, Member, connect
 from infra.errors import InfraError
-from infra.gate import Finding
-from infra.provision import Member
-from infra.remote import on_all
+from infra.node import checks
+from infra.node.checks import Finding
+from infra.node.host import on_all
 
 LOG_LINES = 2000
 #: as Spark tells it: Lost task 1.0 in stage 0.0 (TID 1) (10.0.0.4 executor 0): ... No space left on device
@@ -25,7 +25,7 @@ def of_nodes(members: Sequence[Member]) -> tuple[Finding, ...]:
 
     def look(member: Member) -> tuple[Finding, ...]:
         try:
-            return gate.disks(member.host, member.name)
+            return checks.disks(member.host, member.name)
         except InfraError as error:
             said = str(error).removeprefix(f"{member.name}: ").splitlines()[0]
             return (Finding(node=member.name, check="answer", said=said),)

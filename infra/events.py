@@ -5,7 +5,9 @@ Whatever takes a while takes an ``Emit`` and calls it with events as they happen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 READY = "ready"
@@ -113,3 +115,16 @@ Emit = Callable[[Event], None]
 
 def ignore(_event: Event) -> None:
     """The ``Emit`` of whoever does not listen."""
+
+
+@contextmanager
+def phase(emit: Emit, name: str) -> Iterator[None]:
+    """Tell when a step begins, and how long it took, or after how long it failed."""
+    began = time.monotonic()
+    emit(PhaseStarted(phase=name))
+    try:
+        yield
+    except BaseException:
+        emit(PhaseFailed(phase=name, seconds=time.monotonic() - began))
+        raise
+    emit(PhaseEnded(phase=name, seconds=time.monotonic() - began))

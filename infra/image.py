@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from shlex import quote
 
-from infra import bootstrap, cluster, gate, plan, provision
+from infra import cluster, plan, provision
 from infra.cluster import Cloud
 from infra.ec2 import fleet, images, keys, network, nodes, tags, template
 from infra.ec2.images import OwnImage
@@ -24,10 +24,11 @@ from infra.ec2.nodes import WORKER, Node
 from infra.ec2.region import Region
 from infra.ec2.tags import Stamp
 from infra.errors import InfraError, Leftovers, UsageError
-from infra.events import CheckFailed, Emit, Note, Removed
+from infra.events import CheckFailed, Emit, Note, Removed, phase
 from infra.interrupts import interrupts_held
-from infra.provision import phase
+from infra.node import bootstrap, checks
 from infra.spec import ClusterSpec
+from infra.survey import launch_data
 
 BUILDER = "image-"  # begins the name of the builder's cluster
 BUILDER_HOURS = 3.0  # it ends by itself then, should the machine that builds be gone
@@ -140,11 +141,11 @@ def _buy(cloud: Cloud, spec: ClusterSpec, found: plan.Survey, stamp: Stamp, emit
     group = network.make_group(region, stamp, found.subnets[0].vpc_id)
     network.open_group(region, group, spec.network.authorized_address or cloud.caller_address())
     keys.make_pair(region, stamp, cloud.home, may_replace=True)
-    ours = template.make(region, cluster.recipe(spec, found, group), stamp)
+    ours = template.make(region, launch_data(spec, found, group), stamp)
     fleet.buy_master(region, found.master_places, ours, stamp, emit)
 
 
-def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: plan.Survey, emit: Emit) -> gate.Facts:
+def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: plan.Survey, emit: Emit) -> checks.Facts:
     """Run ``ami/``, let the builder pass the gate, and take away what no other node may have."""
     gpus = {name: one.gpus for name, one in found.types.items()}
     setup = provision.Setup(spec=spec, connect=cloud.connect, gpus=gpus, emit=emit, pace=cloud.pace)
@@ -152,13 +153,13 @@ def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: plan.Survey, em
         host = setup.prepare(node, mount=False).member.host
     scripts = host.root / bootstrap.ON_NODE
     with phase(emit, "verify"):
-        facts = gate.inspect(
+        facts = checks.inspect(
             host, node.name, [host.root / "var/lib/sparknet"], gpus=setup.expected_gpus(node)
         )
-        wrong = gate.findings([facts])
+        wrong = checks.findings([facts])
         for one in wrong:
             emit(CheckFailed(node=one.node, check=one.check, said=one.said))
-        gate.require_none(wrong, 1)
+        checks.require_none(wrong, 1)
     with phase(emit, "clean"):
         host.run(f"bash {quote(str(scripts / 'clean-image.sh'))}", timeout_seconds=CLEAN_SECONDS)
         host.close()
@@ -172,7 +173,7 @@ def _stop(cloud: Cloud, node: Node) -> None:
     )
 
 
-def _describe(spec: ClusterSpec, stamp: Stamp, facts: gate.Facts, *, source: str) -> dict[str, str]:
+def _describe(spec: ClusterSpec, stamp: Stamp, facts: checks.Facts, *, source: str) -> dict[str, str]:
     """The image's tags."""
     versions = [f"python {facts.python}", *(f"{name} {facts.packages.get(name, '-')}" for name in TOLD)]
     gpus = f"tried on {facts.gpus[0].name}" if facts.gpus else "no GPU tried"

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import join, quote
 
-from infra import bootstrap, trainer
 from infra.cluster import Cloud, find
 from infra.errors import (
     CommandFailed,
@@ -33,7 +32,8 @@ from infra.errors import (
     SetupError,
     UsageError,
 )
-from infra.remote import Host, read_text, write_text
+from infra.node import bootstrap, bundle
+from infra.node.host import Host, read_text, write_text
 
 JOBS = PurePosixPath("var/lib/sparknet/jobs")
 FOLLOW_SECONDS = 30 * 24 * 3600.0
@@ -66,7 +66,7 @@ class Program:
 
 def program(word: str) -> Program:
     """The app called ``word``, or the user's own Python file. Raises UsageError, naming the nearest app."""
-    apps = {file.stem: file for file in sorted(trainer.package("apps").glob("[A-Z]*.py"))}
+    apps = {file.stem: file for file in sorted(bundle.package("apps").glob("[A-Z]*.py"))}
     name = word.removesuffix(".py")
     if name in apps:
         return Program(name=name, file=apps[name], is_app=True)
@@ -100,7 +100,7 @@ def submit(
     host.run(f"mkdir {quote(str(folder))} {quote(str(folder / 'output'))}", timeout_seconds=60)
     with tempfile.TemporaryDirectory(prefix="sparknet-") as scratch:
         zipped = Path(scratch) / "trainer.zip"
-        zipped.write_bytes(trainer.pack().zipped)
+        zipped.write_bytes(bundle.pack().zipped)
         host.put(zipped, folder / "trainer.zip")
     host.put(what.file, folder / what.file.name)
     unpack = f"{_python(host)} -m zipfile -e {quote(str(folder / 'trainer.zip'))} {quote(str(folder))}"

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 from infra import costs
 from infra.cloud import Cloud
-from infra.ec2 import images, network, nodes, sweep
+from infra.ec2 import cleanup, images, network, nodes
+from infra.ec2.cleanup import Resource
 from infra.ec2.nodes import MASTER, Node
 from infra.ec2.region import Region
-from infra.ec2.sweep import Resource
 from infra.ec2.tags import EXPIRES
 from infra.events import Emit, Removed
-from infra.undo import destroy
+from infra.teardown import destroy
 
 BUILD_TIME = timedelta(hours=4)  # nor does the making of an image
 LAUNCH_TIME = timedelta(hours=1)  # a launch that takes longer than this is not going on any more
@@ -46,12 +46,12 @@ def remove(cloud: Cloud, orphan: Orphan, emit: Emit) -> int:
         return len(destroy(cloud, orphan.cluster, emit))
     gone = images.remove(cloud.region, orphan.image, poll_seconds=cloud.poll_seconds)
     for one in gone:
-        emit(Removed(kind=sweep.IMAGE if one.startswith("ami-") else sweep.SNAPSHOT, id=one))
+        emit(Removed(kind=cleanup.IMAGE if one.startswith("ami-") else cleanup.SNAPSHOT, id=one))
     return len(gone)
 
 
 def _of_clusters(region: Region, now: datetime) -> list[Orphan]:
-    everything = sweep.remaining(region, None)
+    everything = cleanup.remaining(region, None)
     living = nodes.alive(nodes.describe(region, None))
     found = []
     for cluster in sorted({one.cluster for one in everything}):
@@ -83,10 +83,10 @@ def _of_images(region: Region, now: datetime) -> list[Orphan]:
         if now - datetime.fromisoformat(born) < BUILD_TIME or (image and image.state == images.AVAILABLE):
             continue
         kept = tuple(
-            Resource(kind=sweep.SNAPSHOT, id=one.id, cluster="", created=one.created, size_gib=one.size_gib)
+            Resource(kind=cleanup.SNAPSHOT, id=one.id, cluster="", created=one.created, size_gib=one.size_gib)
             for one in mine
         )
-        own = (Resource(kind=sweep.IMAGE, id=image.id, cluster="", created=born),) if image else ()
+        own = (Resource(kind=cleanup.IMAGE, id=image.id, cluster="", created=born),) if image else ()
         found.append(
             Orphan(
                 cluster=image.name if image else f"sparknet-{generation}",

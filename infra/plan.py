@@ -12,7 +12,7 @@ from typing import Any
 
 from infra import costs
 from infra.ec2 import prices, quotas
-from infra.ec2.codes import explain
+from infra.ec2.error_codes import explain
 from infra.ec2.fleet import ON_DEMAND, SPOT, Pool
 from infra.ec2.prices import Price
 from infra.ec2.quotas import Need, QuotaLine

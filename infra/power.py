@@ -11,8 +11,7 @@ from infra.cloud import Cloud, Cluster, find
 from infra.ec2 import keys, nodes
 from infra.ec2.nodes import Node
 from infra.errors import UsageError
-from infra.events import Emit, Note
-from infra.provision import phase
+from infra.events import Emit, Note, phase
 
 STOP_SECONDS = 600.0
 SPOT_NAMED = 4

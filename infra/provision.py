@@ -10,16 +10,15 @@ from __future__ import annotations
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import TypeVar
 
-from infra import bootstrap, disks, gate, service
+from infra.cloud import Member, Pace
 from infra.ec2.nodes import MASTER, WORKER, Node
 from infra.errors import (
     CommandFailed,
@@ -31,10 +30,11 @@ from infra.errors import (
     SetupError,
     last_lines,
 )
-from infra.events import READY, CheckFailed, Emit, NodeProgress, PhaseEnded, PhaseFailed, PhaseStarted
-from infra.remote import Host, on_all, write_text
+from infra.events import READY, CheckFailed, Emit, NodeProgress, phase
+from infra.node import bootstrap, checks, disks, spark
+from infra.node.bundle import ON_NODE, Trainer, pack
+from infra.node.host import Host, on_all, write_text
 from infra.spec import ClusterSpec
-from infra.trainer import ON_NODE, Trainer, pack
 
 READY_SECONDS = 180.0
 LOGS_SHOWN = 3  # of workers that did not come up
@@ -43,36 +43,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """A node and the connection to it."""
-
-    node: Node
-    host: Host
-
-    @property
-    def name(self) -> str:
-        return self.node.name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pace:
-    """How long to wait for a node's first answer, and how often to ask."""
-
-    poll_seconds: float = 2.0
-    login_seconds: float = 180.0  # a GPU image is up a minute or two after EC2 calls it running
-
-    @property
-    def key_seconds(self) -> float:
-        """cloud-init puts the key in place a while after sshd answers."""
-        return self.login_seconds / 4
-
-
-@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A node with everything installed that does not depend on the others."""
 
     member: Member
-    machine: service.Machine
+    machine: spark.Machine
     folders: tuple[PurePosixPath, ...] = ()  # for what spills
 
 
@@ -84,7 +59,7 @@ class Setup:
     connect: Callable[[Node], Host]
     gpus: Mapping[str, int]
     emit: Emit
-    pace: Pace = Pace()
+    pace: Pace = field(default_factory=Pace)
 
     def prepare(self, node: Node, *, mount: bool = True) -> Prepared:
         """Log in, install and, if ``mount``, mount the disks. Raises HostError, SetupError."""
@@ -93,7 +68,7 @@ class Setup:
             _require_sound(member)
         self._install(member)
         self._install_trainer(member)
-        machine = _twice(lambda: service.machine(member.host))
+        machine = _twice(lambda: spark.machine(member.host))
         if not mount:
             return Prepared(member=member, machine=machine)
         self.emit(NodeProgress(node=node.name, phase="disks"))
@@ -172,20 +147,7 @@ class Setup:
         _twice(install)
 
 
-@contextmanager
-def phase(emit: Emit, name: str) -> Iterator[None]:
-    """Tell when a step begins, and how long it took, or after how long it failed."""
-    began = time.monotonic()
-    emit(PhaseStarted(phase=name))
-    try:
-        yield
-    except BaseException:
-        emit(PhaseFailed(phase=name, seconds=time.monotonic() - began))
-        raise
-    emit(PhaseEnded(phase=name, seconds=time.monotonic() - began))
-
-
-def set_up(setup: Setup, nodes: Sequence[Node]) -> service.Health:
+def set_up(setup: Setup, nodes: Sequence[Node]) -> spark.Health:
     """Bring ``nodes`` (the master first) to a Spark with all workers; what its master says then.
 
     Raises HostsFailed naming every node that failed, DeadlineExceeded, or GateFailed with a table of what
@@ -198,11 +160,11 @@ def set_up(setup: Setup, nodes: Sequence[Node]) -> service.Health:
         try:
             health = _bring_up_spark(setup, prepared)
         except DeadlineExceeded:
-            _require_fit(gate.findings(facts.result()), len(nodes), setup.emit)  # which tells why
+            _require_fit(checks.findings(facts.result()), len(nodes), setup.emit)  # which tells why
             raise
     with phase(setup.emit, "verify"):
         unreached = _reach([one.member for one in prepared], health)
-        _require_fit((*gate.findings(facts.result()), *unreached), len(nodes), setup.emit)
+        _require_fit((*checks.findings(facts.result()), *unreached), len(nodes), setup.emit)
     for node in nodes:
         setup.emit(NodeProgress(node=node.name, phase=READY))
     return health
@@ -213,9 +175,9 @@ def _require_sound(member: Member) -> None:
 
     The plan of its disks would go on with those that are left.
     """
-    conf = quote(str(member.host.root / gate.SPARK_ENVIRONMENT))
+    conf = quote(str(member.host.root / checks.SPARK_ENVIRONMENT))
     if member.host.run(f"test -e {conf}", timeout_seconds=30, check=False).exit_status == 0:
-        wrong = gate.disks(member.host, member.name)
+        wrong = checks.disks(member.host, member.name)
         if wrong:
             raise SetupError("; ".join(one.said for one in wrong))
 
@@ -244,10 +206,10 @@ def _twice(work: Callable[[], T]) -> T:
         return work()
 
 
-def _require_fit(found: Sequence[gate.Finding], nodes: int, emit: Emit) -> None:
+def _require_fit(found: Sequence[checks.Finding], nodes: int, emit: Emit) -> None:
     for one in found:
         emit(CheckFailed(node=one.node, check=one.check, said=one.said))
-    gate.require_none(found, nodes)
+    checks.require_none(found, nodes)
 
 
 def _begin(work: Callable[[], T]) -> Future[T]:
@@ -259,33 +221,33 @@ def _begin(work: Callable[[], T]) -> Future[T]:
         pool.shutdown(wait=False)
 
 
-def _inspect(setup: Setup, prepared: Sequence[Prepared]) -> list[gate.Facts]:
+def _inspect(setup: Setup, prepared: Sequence[Prepared]) -> list[checks.Facts]:
     folders = {one.member.name: one.folders for one in prepared}
     return on_all(
         [one.member for one in prepared],
         lambda member: _twice(
-            lambda: gate.inspect(
+            lambda: checks.inspect(
                 member.host, member.name, folders[member.name], gpus=setup.expected_gpus(member.node)
             )
         ),
     )
 
 
-def _reach(members: list[Member], health: service.Health) -> list[gate.Finding]:
+def _reach(members: list[Member], health: spark.Health) -> list[checks.Finding]:
     """Each node tries the master's port and those of the workers that are not its own."""
-    endpoints = (f"{members[0].node.private_ip}:{service.MASTER_PORT}", *health.endpoints)
+    endpoints = (f"{members[0].node.private_ip}:{spark.MASTER_PORT}", *health.endpoints)
     addresses = {member.node.private_ip for member in members}  # Spark may still show a node that is gone
 
-    def reach(member: Member) -> tuple[gate.Finding, ...]:
+    def reach(member: Member) -> tuple[checks.Finding, ...]:
         others = addresses - {member.node.private_ip}
-        return gate.reach(
+        return checks.reach(
             member.host, member.name, [one for one in endpoints if one.rpartition(":")[0] in others]
         )
 
     return [finding for found in on_all(members, reach) for finding in found]
 
 
-def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> service.Health:
+def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> spark.Health:
     """Start Spark everywhere and wait for it. Raises DeadlineExceeded with the logs of who is missing."""
     members = [one.member for one in prepared]
     for member in members:
@@ -294,7 +256,7 @@ def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> service.Healt
     names = {member.node.private_ip: member.name for member in members[1:]}
     master = members[0]
     try:
-        return service.wait_ready(master.host, master.node.private_ip, names, deadline_seconds=READY_SECONDS)
+        return spark.wait_ready(master.host, master.node.private_ip, names, deadline_seconds=READY_SECONDS)
     except DeadlineExceeded as error:
         missing = [member for member in members[1:] if member.name in error.nodes][:LOGS_SHOWN]
         raise DeadlineExceeded(
@@ -304,18 +266,18 @@ def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> service.Healt
 
 def _end_of_log(member: Member) -> str:
     try:
-        ending = last_lines(service.log(member.host, service.WORKER_UNIT))
+        ending = last_lines(spark.log(member.host, spark.WORKER_UNIT))
     except SetupError as error:
         return str(error)
     return f"the end of {member.name}'s log:\n{ending or '    (empty)'}"
 
 
-def _configs(prepared: Sequence[Prepared]) -> list[service.NodeConfig]:
+def _configs(prepared: Sequence[Prepared]) -> list[spark.NodeConfig]:
     """Spark's configuration of each node, the master's first."""
     master, workers = prepared[0].member, [one.machine for one in prepared[1:]]
     secret = _secret(master)
     return [
-        service.NodeConfig(
+        spark.NodeConfig(
             address=one.member.node.private_ip,
             master_address=master.node.private_ip,
             machine=one.machine,
@@ -331,18 +293,18 @@ def _configs(prepared: Sequence[Prepared]) -> list[service.NodeConfig]:
 def _secret(master: Member) -> str:
     """The cluster's secret: the one its master has, or a new one."""
     try:
-        return service.secret_of(master.host) or secrets.token_hex(32)
+        return spark.secret_of(master.host) or secrets.token_hex(32)
     except CommandFailed:
         return secrets.token_hex(32)
 
 
-def _start_spark(members: list[Member], configs: list[service.NodeConfig]) -> None:
+def _start_spark(members: list[Member], configs: list[spark.NodeConfig]) -> None:
     config_of = dict(zip((member.name for member in members), configs, strict=True))
 
     def start(member: Member) -> None:
-        unit = service.MASTER_UNIT if member.node.role == MASTER else service.WORKER_UNIT
-        _twice(lambda: service.configure(member.host, config_of[member.name]))
-        _twice(lambda: service.start(member.host, unit, config_of[member.name]))
+        unit = spark.MASTER_UNIT if member.node.role == MASTER else spark.WORKER_UNIT
+        _twice(lambda: spark.configure(member.host, config_of[member.name]))
+        _twice(lambda: spark.start(member.host, unit, config_of[member.name]))
 
     start(members[0])  # first: where it starts again, no worker finds the port of the one before
     on_all(members[1:], start)

@@ -13,7 +13,7 @@ from infra.ec2 import keys, nodes
 from infra.ec2.nodes import Node
 from infra.errors import HostRefused, HostsFailed, HostUnreachable, InfraError, SetupError, shorten
 from infra.events import Emit, NodeReplaced, Note
-from infra.undo import end
+from infra.teardown import end
 
 CONSOLE_LINES = 10
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infra import bootstrap, costs
-from infra.ec2 import catalog, images, keys, network, prices
+from infra import costs
+from infra.ec2 import catalog, images, keys, network, prices, template
 from infra.ec2.catalog import InstanceType
 from infra.ec2.fleet import Pool
 from infra.ec2.images import Image
-from infra.ec2.network import Subnet
+from infra.ec2.network import SecurityGroup, Subnet
 from infra.ec2.region import Region
 from infra.errors import CapacityError, UsageError
+from infra.node import bootstrap
 from infra.spec import ClusterSpec
 
 
@@ -58,6 +59,20 @@ def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Su
         master_places=_pools((master,), subnets, offered),
         types=catalog.types(region, {*wanted, master, *also}),
         notes=(*notes, *more, *dear, *([image.note] if image.note else [])),
+    )
+
+
+def launch_data(spec: ClusterSpec, found: Survey, group: SecurityGroup) -> template.Recipe:
+    """What all nodes start from."""
+    return template.Recipe(
+        image=found.image.id,
+        root_device=found.image.root_device,
+        key_pair=spec.access.key_pair or keys.key_name(spec.name),
+        security_groups=(group.id, *spec.network.additional_security_groups),
+        user_data=bootstrap.user_data(spec),
+        spill=spec.spill,
+        instance_profile=spec.instance_profile,
+        placement_group=spec.network.placement_group,
     )
 
 

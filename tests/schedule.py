@@ -32,7 +32,7 @@ LONGEST = (
     "tests/sparknet/spark/test_ring.py",
     "tests/infra/local/test_readme.py",
     "tests/sparknet/caffe/test_published_weights.py",
-    "tests/infra/test_upkeep.py",
+    "tests/infra/test_resize.py",
 )
 """What takes more than about ten seconds, the longest first. All the rest may come in any order."""
 

@@ -1,17 +1,18 @@
 """``sparknet-ec2``: the only part of ``infra`` that talks to a person.
 
-    command.py   the command, its verbs by name, how it ends
-    options.py   every option once, and the ClusterSpec made of them
-    config.py    the file they can stand in
-    site.py      which cloud is meant, and how to reach it
-    screen.py    how events look while they happen
-    show.py      how tables and the progress of a job look
-    machines.py  launch, plan, status, destroy, gc, cost
-    work.py      submit, jobs, logs, cancel
-    nodes.py     login, ui, run-command, copy-file
-    upkeep.py    add-slaves, remove-slaves, repair, stop, start
-    local.py     the embedded cloud itself
-    settings.py  configure
+    command.py    the command, its verbs by name, how it ends
+    options.py    every option once, and the ClusterSpec made of them
+    config.py     the file they can stand in
+    target.py     which cloud is meant, and how to reach it
+    progress.py   how events look while they happen
+    format.py     how tables and the progress of a job look
+    clusters.py   launch, plan, status, destroy, gc, cost
+    resize.py     add-slaves, remove-slaves, repair, stop, start
+    jobs.py       submit, jobs, logs, cancel
+    nodes.py      login, ui, run-command, copy-file
+    image.py      image build, list, show, delete
+    local.py      the embedded cloud itself
+    configure.py  configure
 
 Nothing here is imported before it is needed: ``--help`` answers at once.
 """

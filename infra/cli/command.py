@@ -19,26 +19,26 @@ from infra.interrupts import interrupts_raise
 
 #: verb -> (module, what --help says of it)
 VERBS = {
-    "launch": ("machines", "Make a cluster, or bring it to another size."),
-    "plan": ("machines", "Show what launch would make, and at what price."),
-    "status": ("machines", "Show a cluster, or all of them."),
-    "destroy": ("machines", "Remove a cluster and all that belongs to it."),
-    "stop": ("upkeep", "Stop the machines of a cluster; their volumes stay."),
-    "start": ("upkeep", "Start them, and Spark on them."),
-    "add-slaves": ("upkeep", "Add workers to a cluster."),
-    "remove-slaves": ("upkeep", "Take workers from a cluster."),
-    "repair": ("upkeep", "Put other nodes in the place of those that fail."),
-    "submit": ("work", "Run an app, or a program of your own, on a cluster."),
-    "jobs": ("work", "List the jobs of a cluster."),
-    "logs": ("work", "Show what a job says."),
-    "cancel": ("work", "End a job."),
+    "launch": ("clusters", "Make a cluster, or bring it to another size."),
+    "plan": ("clusters", "Show what launch would make, and at what price."),
+    "status": ("clusters", "Show a cluster, or all of them."),
+    "destroy": ("clusters", "Remove a cluster and all that belongs to it."),
+    "stop": ("resize", "Stop the machines of a cluster; their volumes stay."),
+    "start": ("resize", "Start them, and Spark on them."),
+    "add-slaves": ("resize", "Add workers to a cluster."),
+    "remove-slaves": ("resize", "Take workers from a cluster."),
+    "repair": ("resize", "Put other nodes in the place of those that fail."),
+    "submit": ("jobs", "Run an app, or a program of your own, on a cluster."),
+    "jobs": ("jobs", "List the jobs of a cluster."),
+    "logs": ("jobs", "Show what a job says."),
+    "cancel": ("jobs", "End a job."),
     "login": ("nodes", "Log in to a node."),
     "ui": ("nodes", "Show Spark's pages at a port of this machine."),
     "run-command": ("nodes", "Run a command on the nodes."),
     "copy-file": ("nodes", "Copy a file or folder to the nodes."),
-    "cost": ("machines", "Show what a cluster costs."),
-    "gc": ("machines", "Find what costs money and belongs to no usable cluster."),
-    "configure": ("settings", "Write the file of options, with all of them in it."),
+    "cost": ("clusters", "Show what a cluster costs."),
+    "gc": ("clusters", "Find what costs money and belongs to no usable cluster."),
+    "configure": ("configure", "Write the file of options, with all of them in it."),
     "image": ("image", "Machine images with everything in place: build, list, show, delete."),
     "local": ("local", "The embedded cloud: status, start, stop, clean."),
 }
@@ -141,7 +141,7 @@ def _of_system(error: OSError) -> str:
 
 
 def _defect() -> str:
-    from infra.cli.site import home
+    from infra.cli.target import home
 
     text = traceback.format_exc()
     try:

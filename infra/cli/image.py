@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.cli import options, show
+from infra.cli import format, options
 from infra.cli.options import option
-from infra.cli.screen import Screen
-from infra.cli.site import AWS, Site
+from infra.cli.progress import Screen
+from infra.cli.target import AWS, Site
 from infra.interrupts import interrupts_held
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def list_(where: Site, as_json: bool) -> None:
     cloud = where.open()
     found = images.own(cloud.region) if cloud else []
     if as_json:
-        show.print_json(found)
+        format.print_json(found)
         return
     for one in found:
         size = f"{one.size_gib} GiB"
@@ -86,12 +86,12 @@ def list_(where: Site, as_json: bool) -> None:
 @options.JSON
 def show_(where: Site, wanted: str, as_json: bool) -> None:
     """Show what an image was made of, and whether launch would take it."""
-    from infra import bootstrap
     from infra import image as images
+    from infra.node import bootstrap
 
     found = images.find(where.require().region, wanted)
     if as_json:
-        show.print_json(found)
+        format.print_json(found)
         return
     fits = found.recipe == bootstrap.recipe(_spec(where))
     rows = {

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from infra.cli import options, show
-from infra.cli.site import home, open_local
+from infra.cli import format, options
+from infra.cli.target import home, open_local
 
 if TYPE_CHECKING:
     from infra.cluster import Cloud
@@ -28,12 +28,12 @@ def status(as_json: bool) -> None:
     cloud = open_local(start=False)
     if cloud is None:
         if as_json:
-            show.print_json({"running": False})
+            format.print_json({"running": False})
         else:
             click.echo("The embedded cloud does not run; launch or `local start` starts it.")
         return
     if as_json:
-        show.print_json(
+        format.print_json(
             {"running": True, "pid": cloud.pid, "environment": cloud.environment, "limits": cloud.limits()}
         )
         return
@@ -82,12 +82,12 @@ def close_if_empty(cloud: Cloud | None, *, keep: str = "") -> None:
     Without ``cloud`` it does not run, and only what a dead one left is removed. ``keep``: a folder of it that
     stays.
     """
-    from infra.ec2 import images, nodes, sweep
+    from infra.ec2 import cleanup, images, nodes
 
     if (home() / KEEP_MARK).exists():
         return
     if cloud is not None and (
-        sweep.remaining(cloud.region, None) or nodes.anything_runs(cloud.region) or images.own(cloud.region)
+        cleanup.remaining(cloud.region, None) or nodes.anything_runs(cloud.region) or images.own(cloud.region)
     ):
         return
     _clean(keep)

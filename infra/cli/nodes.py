@@ -13,12 +13,12 @@ import click
 
 from infra.cli import options
 from infra.cli.options import option
-from infra.cli.site import Site
+from infra.cli.target import Site
 from infra.errors import SetupError, UsageError
 
 if TYPE_CHECKING:
     from infra.cluster import Member
-    from infra.remote import Result
+    from infra.node.host import Result
 
 WHICH = option(
     "--on",
@@ -36,7 +36,7 @@ WHICH = option(
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_command(where: Site, on: str, seconds: float, command: tuple[str, ...]) -> None:
     """Run COMMAND on the nodes, all at once, and show what each says: run-command -- df -h"""
-    from infra.remote import on_all
+    from infra.node.host import on_all
 
     text = command[0] if len(command) == 1 else join(command)
     members = _members(where, on)
@@ -57,7 +57,7 @@ def run_command(where: Site, on: str, seconds: float, command: tuple[str, ...]) 
 @click.argument("target")
 def copy_file(where: Site, on: str, source: Path, target: str) -> None:
     """Copy SOURCE, a file or a folder of this machine, to TARGET, an absolute path on the nodes."""
-    from infra.remote import on_all
+    from infra.node.host import on_all
 
     path = PurePosixPath(target)
     if not path.is_absolute():
@@ -72,7 +72,7 @@ def copy_file(where: Site, on: str, source: Path, target: str) -> None:
 @click.argument("node", default="master")
 def login(where: Site, node: str) -> None:
     """Log in to NODE (by default the master) with ssh."""
-    from infra.ssh import SSHHost
+    from infra.node.ssh import SSHHost
 
     members = {member.name: member for member in _members(where, "all")}
     if node not in members:
@@ -93,8 +93,8 @@ def login(where: Site, node: str) -> None:
 @option("--port", type=click.IntRange(0, 65535), default=0, help="Of this machine.  [default: any free ones]")
 def ui(where: Site, port: int) -> None:
     """Show Spark's pages: the master's, and that of the job that runs. Over ssh, until Ctrl-C."""
-    from infra.service import APPLICATION_PAGE, MASTER_PAGE
-    from infra.ssh import SSHHost
+    from infra.node.spark import APPLICATION_PAGE, MASTER_PAGE
+    from infra.node.ssh import SSHHost
 
     masters = _members(where, "master")
     if not masters:

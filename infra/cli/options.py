@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from infra.cli.site import AWS, LOCAL, Site
+from infra.cli.target import AWS, LOCAL, Site
 from infra.errors import UsageError
 from infra.spec import GPU_TYPES, MASTER_TYPE, Access, ClusterSpec, Network, Purchase, Spill
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.ec2 import prices
-from infra.ec2.codes import POOL_CODES, explain
+from infra.ec2.error_codes import POOL_CODES, explain
 from infra.ec2.nodes import MASTER, WORKER
 from infra.ec2.region import Answer, ApiError, Region
 from infra.ec2.tags import Stamp

@@ -246,7 +246,7 @@ def _newest(region: Region) -> str:
         except ApiError as error:
             if error.code == "ParameterNotFound":
                 continue
-            from infra.ec2.codes import explain
+            from infra.ec2.error_codes import explain
 
             raise explain(error.code, error.message, "get_parameter") from None
         return str(answer["Parameter"]["Value"])

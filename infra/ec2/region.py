@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from infra.ec2.codes import explain, is_retryable
+from infra.ec2.error_codes import explain, is_retryable
 from infra.errors import DeadlineExceeded, UsageError
 from infra.events import Emit, Retrying, ignore
 from infra.interrupts import interrupts_held

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infra.errors import CommandFailed, CommandTimedOut, HostError, HostRefused, HostUnreachable
-from infra.remote import Result
+from infra.node.host import Result
 
 _HEADER = struct.Struct("!cI")
 _KILL_SECONDS = 5.0
@@ -29,7 +29,7 @@ _STDIN_CHUNK = 65536
 
 
 class ProcessHost:
-    """A connection to one instance of the embedded cloud; see ``infra.remote.Host``."""
+    """A connection to one instance of the embedded cloud; see ``infra.node.host.Host``."""
 
     def __init__(
         self, instance_id: str, root: PurePosixPath, socket_path: str, env: Mapping[str, str]
@@ -65,7 +65,7 @@ class ProcessHost:
         on_line: Callable[[str], None] | None = None,
         check: bool = True,
     ) -> Result:
-        """See ``infra.remote.Host.run``. The command starts in the home folder of the host's user."""
+        """See ``infra.node.host.Host.run``. The command starts in the home folder of the host's user."""
         output = _Output(on_line)
         deadline = time.monotonic() + timeout_seconds
         with self._open() as connection:
@@ -87,11 +87,11 @@ class ProcessHost:
         return result
 
     def put(self, source: Path, target: PurePosixPath) -> None:
-        """See ``infra.remote.Host.put``; file modes are kept."""
+        """See ``infra.node.host.Host.put``; file modes are kept."""
         self._copy(source, self._inside(target))
 
     def get(self, source: PurePosixPath, target: Path) -> None:
-        """See ``infra.remote.Host.get``; file modes are kept."""
+        """See ``infra.node.host.Host.get``; file modes are kept."""
         origin = self._inside(source)
         if not origin.exists():
             raise HostError(self.name, f"there is no {source} to copy")

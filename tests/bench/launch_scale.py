@@ -24,7 +24,7 @@ import psutil
 
 from infra import cluster
 from infra.cluster import Cloud
-from infra.ec2 import sweep
+from infra.ec2 import cleanup
 from infra.ec2.region import Region
 from infra.events import ignore
 from infra.local import LocalCloud, clean, open_cloud
@@ -92,7 +92,7 @@ def run(workers: int) -> tuple[Row, Row]:
             spec = ClusterSpec(name="scale", workers=workers)
             launched = measured(simulation, lambda: cluster.launch(cloud, spec, ignore))
             destroyed = measured(simulation, lambda: cluster.destroy(cloud, spec.name, ignore))
-            assert sweep.remaining(cloud.region, None) == []
+            assert cleanup.remaining(cloud.region, None) == []
         finally:
             cloud.region.close()
             clean(home)

@@ -22,8 +22,8 @@ from pathlib import Path
 import click
 
 from infra import cluster, image
-from infra.cli.screen import Nodes, timings
-from infra.cli.site import HOME_VARIABLE, Site
+from infra.cli.progress import Nodes, timings
+from infra.cli.target import HOME_VARIABLE, Site
 from infra.cloud import Cloud
 from infra.ec2 import images
 from infra.events import Event, NodeProgress, PhaseEnded, ignore

@@ -11,7 +11,7 @@ import pytest
 
 from infra import orphans
 from infra.cli import command
-from infra.cli.site import Site
+from infra.cli.target import Site
 from infra.cluster import Cloud
 from infra.ec2 import nodes
 from infra.ec2.region import Region
@@ -91,8 +91,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 def run(simulated: Cloud, alone: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command against the simulation, with hosts that run nothing."""
     monkeypatch.setattr(Site, "open", lambda _site, *_emit, start=False: simulated)
-    monkeypatch.setattr("infra.cli.machines._close_if_empty", lambda *_, **__: None)
-    monkeypatch.setattr("infra.cli.machines._tell_limits", lambda: None)
+    monkeypatch.setattr("infra.cli.clusters._close_if_empty", lambda *_, **__: None)
+    monkeypatch.setattr("infra.cli.clusters._tell_limits", lambda: None)
     return alone
 
 

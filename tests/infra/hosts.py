@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from infra.ec2.nodes import Node
 from infra.errors import CommandFailed
-from infra.remote import Result
+from infra.node.host import Result
 
 Answer = Result | str | Callable[[], str | None]
 LINK = "nvme-Amazon_Elastic_Block_Store_"

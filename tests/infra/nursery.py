@@ -132,8 +132,8 @@ def serve() -> None:
 def prepare() -> None:
     """Import all that a launch imports, let botocore read its models, and script the hosts."""
     from infra import cluster, costs  # noqa: F401
-    from infra.cli import machines  # noqa: F401
-    from infra.cli.site import Site
+    from infra.cli import clusters  # noqa: F401
+    from infra.cli.target import Site
     from infra.ec2.region import Region
     from tests.infra.hosts import ScriptedCluster
 

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from infra import bootstrap, service
 from infra.errors import UsageError
-from infra.service import Machine, NodeConfig
+from infra.node import bootstrap, spark
+from infra.node.spark import Machine, NodeConfig
 from infra.spec import ClusterSpec
 from tests.infra.hosts import ScriptedHost
 
@@ -93,7 +93,7 @@ def written(host: ScriptedHost, name: str) -> str:
 
 def test_spark_listens_on_the_private_address_and_asks_for_the_secret() -> None:
     host = ScriptedHost()
-    service.configure(host, CONFIG)
+    spark.configure(host, CONFIG)
     conf = dict(
         line.split(None, 1)
         for line in written(host, "spark-defaults.conf").splitlines()
@@ -113,7 +113,7 @@ def test_spark_listens_on_the_private_address_and_asks_for_the_secret() -> None:
 
 def test_the_secret_is_on_no_command_line_and_in_files_of_mode_600() -> None:
     host = ScriptedHost()
-    service.configure(host, CONFIG)
+    spark.configure(host, CONFIG)
     assert not any(CONFIG.secret in command for command in host.ran)
     holders = [command for command, text in host.stdin.items() if CONFIG.secret in text]
     assert len(holders) == 2
@@ -123,7 +123,7 @@ def test_the_secret_is_on_no_command_line_and_in_files_of_mode_600() -> None:
 def test_a_node_without_a_gpu_still_asks_its_executors_for_the_workers() -> None:
     host = ScriptedHost()
     master = replace(CONFIG, machine=replace(CONFIG.machine, gpus=0))
-    service.configure(host, master)
+    spark.configure(host, master)
     text = written(host, "spark-defaults.conf")
     assert "spark.executor.resource.gpu.amount" in text
     assert "spark.worker.resource.gpu.amount" not in text
@@ -153,10 +153,10 @@ def make_sudo(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
-@pytest.mark.parametrize("unit", [service.MASTER_UNIT, service.WORKER_UNIT])
+@pytest.mark.parametrize("unit", [spark.MASTER_UNIT, spark.WORKER_UNIT])
 def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
     host = ScriptedHost()
-    service.start(host, unit, CONFIG)
+    spark.start(host, unit, CONFIG)
     text = written(host, f"{unit}.service").replace(
         "/opt/sparknet/spark/bin/spark-class", shutil.which("true") or ""
     )

@@ -16,12 +16,12 @@ import pytest
 import yaml
 
 from infra import cluster
-from infra.cli import command, settings, show
+from infra.cli import command, configure, format
 from infra.cli.command import VERBS
-from infra.cli.screen import Screen
-from infra.cli.site import Site, launching
+from infra.cli.progress import Screen
+from infra.cli.target import Site, launching
 from infra.cluster import Cloud
-from infra.ec2 import sweep
+from infra.ec2 import cleanup
 from infra.errors import InfraError
 from infra.events import NodeProgress, Note, PhaseEnded, PhaseStarted, PoolAnswered, Removed, Retrying, ignore
 from infra.spec import ClusterSpec
@@ -159,7 +159,7 @@ def test_a_plan_shows_prices_and_quotas_and_makes_nothing(
     made = [one for one in calls if one.startswith(("Create", "Run", "Import", "Authorize"))]
     assert sorted(made) == ["CreateLaunchTemplate", "CreateSecurityGroup", "ImportKeyPair", "RunInstances"]
     # each of them once, as a DryRun: nothing is there
-    assert sweep.remaining(empty.region, None) == []
+    assert cleanup.remaining(empty.region, None) == []
     assert run("destroy", spec.name)[1].startswith(f"There is no cluster {spec.name}")
 
 
@@ -274,7 +274,7 @@ def test_a_full_disk_is_one_sentence(alone: Run, monkeypatch: pytest.MonkeyPatch
     def full() -> str:
         raise OSError(28, "No space left on device", "/somewhere/config.yaml")
 
-    monkeypatch.setattr(settings, "text", full)
+    monkeypatch.setattr(configure, "text", full)
     status, _, err = alone("configure", "--print")
     assert status == 6
     assert err == (
@@ -288,7 +288,7 @@ def test_a_defect_shows_no_traceback_and_keeps_it(
     def broken() -> str:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(settings, "text", broken)
+    monkeypatch.setattr(configure, "text", broken)
     status, _, err = alone("configure", "--print")
     assert status == 6
     assert "ZeroDivisionError: oops" in err
@@ -321,7 +321,7 @@ def test_rounds_become_a_bar_on_a_terminal_and_stay_lines_elsewhere(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for is_terminal in (False, True):
-        progress = show.Progress(is_terminal=is_terminal)
+        progress = format.Progress(is_terminal=is_terminal)
         for line in ("hello", "round 3/6  loss 1.5", "bye"):
             progress.line(line)
     plain, _, drawn = capsys.readouterr().out.partition("bye\n")

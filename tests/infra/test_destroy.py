@@ -9,7 +9,7 @@ import pytest
 
 from infra import cluster
 from infra.cluster import Cloud, Cluster
-from infra.ec2 import nodes, sweep
+from infra.ec2 import cleanup, nodes
 from infra.ec2.region import Region
 from infra.errors import ClusterNotFound, Leftovers
 from infra.events import Event, Removed, ignore
@@ -20,7 +20,7 @@ Happen = Callable[[Region, Cluster], None]
 
 
 def group_of(region: Region, name: str) -> str:
-    return next(one.id for one in sweep.remaining(region, name) if one.kind == sweep.GROUP)
+    return next(one.id for one in cleanup.remaining(region, name) if one.kind == cleanup.GROUP)
 
 
 def end(region: Region, *ids: str) -> None:
@@ -83,8 +83,8 @@ def leave_one_of_everything_behind(region: Region, made: Cluster) -> None:
     assert volume is not None
     region.change("create_snapshot", VolumeId=volume["VolumeId"], TagSpecifications=tagged("snapshot"))
     region.change("delete_volume", VolumeId=volume["VolumeId"])
-    kinds = {one.kind for one in sweep.remaining(region, made.name)}
-    assert kinds >= {sweep.ADDRESS, sweep.PLACEMENT, sweep.INTERFACE, sweep.SNAPSHOT}
+    kinds = {one.kind for one in cleanup.remaining(region, made.name)}
+    assert kinds >= {cleanup.ADDRESS, cleanup.PLACEMENT, cleanup.INTERFACE, cleanup.SNAPSHOT}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_destroy_removes_what_is_left_of_a_cluster(
     happen(simulated.region, made)
     told: list[Event] = []
     removed = cluster.destroy(simulated, spec.name, told.append)
-    assert sweep.remaining(simulated.region, spec.name) == []
+    assert cleanup.remaining(simulated.region, spec.name) == []
     assert {one.id for one in removed} == {event.id for event in told if isinstance(event, Removed)}
 
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_removed_is_named(simulation: LocalCloud, simulated: Clou
         "POST", "faults", [{"action": "DeleteSecurityGroup", "code": "DependencyViolation", "times": 9999}]
     )
     with pytest.raises(Leftovers, match="security group sg-"):
-        sweep.remove_all(simulated.region, spec.name, ignore, deadline_seconds=1, settle_seconds=0.01)
+        cleanup.remove_all(simulated.region, spec.name, ignore, deadline_seconds=1, settle_seconds=0.01)
     simulation.control("DELETE", "faults")
     cluster.destroy(simulated, spec.name, ignore)
 
@@ -151,6 +151,6 @@ def test_a_cluster_in_another_region_is_found_there(simulated: Cloud, spec: Clus
     cluster.launch(elsewhere, replace(spec, region="us-west-2", workers=1), ignore)
     places = {here.region.name: here for here in cluster.in_all_regions(simulated)}
     assert len(places) > 10
-    assert sweep.remaining(simulated.region, spec.name) == []
+    assert cleanup.remaining(simulated.region, spec.name) == []
     cluster.destroy(places["us-west-2"], spec.name, ignore)
-    assert sweep.remaining(elsewhere.region, spec.name) == []
+    assert cleanup.remaining(elsewhere.region, spec.name) == []

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from infra import disks
-from infra.disks import EBS_LINK, STORE_LINK, STORE_MODEL
 from infra.errors import SetupError
+from infra.node import disks
+from infra.node.disks import EBS_LINK, STORE_LINK, STORE_MODEL
 from tests.infra.hosts import ScriptedHost
 
 EBS_MODEL = "Amazon Elastic Block Store"

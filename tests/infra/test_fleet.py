@@ -9,7 +9,7 @@ import pytest
 
 from infra import cluster
 from infra.cluster import Cloud
-from infra.ec2 import images, nodes, sweep
+from infra.ec2 import cleanup, images, nodes
 from infra.errors import CapacityError, CredentialsError, PriceTooLow, QuotaError, UsageError
 from infra.events import Event, Note, PoolAnswered, ignore
 from infra.local import LocalCloud
@@ -56,7 +56,7 @@ def test_without_capacity_anywhere_the_launch_fails_with_the_table_and_leaves_no
     assert "g6.xlarge  us-east-1a  InsufficientInstanceCapacity" in str(failed.value)
     assert "--fallback on-demand" in str(failed.value)
     assert failed.value.exit_status == 5
-    assert sweep.remaining(simulated.region, spec.name) == []
+    assert cleanup.remaining(simulated.region, spec.name) == []
 
 
 def test_on_demand_is_bought_only_if_allowed(

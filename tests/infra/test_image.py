@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from infra import bootstrap, cluster, image, plan, trainer
+from infra import cluster, image, plan
 from infra.cluster import Cloud
-from infra.ec2 import images, nodes, sweep, tags
+from infra.ec2 import cleanup, images, nodes, tags
 from infra.errors import CommandFailed, DeadlineExceeded, GateFailed, InfraError, Interrupted, UsageError
 from infra.events import Event, Note, PhaseEnded, ignore
 from infra.interrupts import interrupts_raise
 from infra.local import LocalCloud
-from infra.remote import Result
+from infra.node import bootstrap, bundle
+from infra.node.host import Result
 from infra.spec import ClusterSpec
 from tests.infra.hosts import ScriptedCluster, ScriptedHost, account_of
 from tests.infra.test_never_an_orphan import at_call
@@ -51,7 +52,7 @@ def snapshots(cloud: Cloud, region: str = "us-east-1") -> list[str]:
 def everything(cloud: Cloud) -> list[object]:
     """All that a build could leave: machines and their like, images, snapshots."""
     return [
-        *sweep.remaining(cloud.region, None),
+        *cleanup.remaining(cloud.region, None),
         *(one.id for name in ("us-east-1", ELSEWHERE) for one in images.own(cloud.region.at(name))),
         *(one for name in ("us-east-1", ELSEWHERE) for one in snapshots(cloud, name)),
         *(cloud.home.rglob("*.pem")),
@@ -86,7 +87,7 @@ def test_an_image_is_built_and_tagged_and_its_builder_is_gone(cloud: Cloud, orde
     assert found.versions.startswith("python 3.11.7, torch 2.9.0, pyspark 4.3.0, numpy 2.4.6, environment ")
     assert found.versions.endswith(", tried on NVIDIA L4")
     assert list(found.snapshots) == snapshots(cloud)
-    assert sweep.remaining(cloud.region, None) == []
+    assert cleanup.remaining(cloud.region, None) == []
     (described,) = cloud.region.read("describe_images", ImageIds=[made.id])["Images"]
     known = tags.as_dict(described["Tags"])
     assert known["Name"] == made.name
@@ -134,12 +135,12 @@ def test_a_launch_from_it_installs_nothing_again(cloud: Cloud, order: image.Orde
     made = image.build(cloud, order, ignore)
     told: list[Event] = []
     scripted = ScriptedCluster()
-    recipe, packed = bootstrap.recipe(spec), trainer.pack().digest
+    recipe, packed = bootstrap.recipe(spec), bundle.pack().digest
 
     def connect(node: nodes.Node) -> ScriptedHost:
         host = scripted.connect(node)
         host.answers[f"cat /{bootstrap.MARK}"] = f"{recipe}\n"
-        host.answers[f"cat /{trainer.ON_NODE}/.digest"] = f"{packed}\n"
+        host.answers[f"cat /{bundle.ON_NODE}/.digest"] = f"{packed}\n"
         return host
 
     launched = cluster.launch(replace(cloud, connect=connect), spec, told.append)
@@ -234,7 +235,7 @@ def test_a_copy_that_is_refused_leaves_the_image_and_no_copy(
         image.build(cloud, replace(order, copy_to=(ELSEWHERE,)), ignore)
     assert len(images.own(cloud.region)) == 1
     assert (images.own(cloud.region.at(ELSEWHERE)), snapshots(cloud, ELSEWHERE)) == ([], [])
-    assert sweep.remaining(cloud.region, None) == []
+    assert cleanup.remaining(cloud.region, None) == []
 
 
 @pytest.mark.parametrize("script", ["30-python.sh", "gate.py facts", "clean-image.sh"])
@@ -298,5 +299,5 @@ def test_ctrl_c_at_any_call_of_a_build_leaves_nothing(cloud: Cloud, order: image
             break  # it had come to its end before the interrupt: it stays
         assert everything(cloud) == [], f"after Ctrl-C at call {index}"
         interrupted += 1
-    assert sweep.remaining(cloud.region, None) == []
+    assert cleanup.remaining(cloud.region, None) == []
     assert interrupted > 5

@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 import psutil
 import pytest
 
-from infra import bootstrap, cluster, jobs
+from infra import cluster, jobs
 from infra.cluster import Cloud
 from infra.errors import CommandFailed, JobError, UsageError
 from infra.events import ignore
-from infra.remote import Result
+from infra.node import bootstrap
+from infra.node.host import Result
 from infra.spec import ClusterSpec
 
 START, FOLLOW, LIST, CANCEL, ALIVE = (

@@ -18,7 +18,7 @@ import pytest
 
 from infra import cluster
 from infra.cluster import Cloud
-from infra.ec2 import nodes, sweep
+from infra.ec2 import cleanup, nodes
 from infra.ec2.region import Region
 from infra.errors import InfraError, Interrupted
 from infra.events import Event, Removed, Retrying, ignore
@@ -47,8 +47,8 @@ def at_call(region: Region, index: int, happen: Callable[[], None]) -> Iterator[
         del region._once  # type: ignore[attr-defined]
 
 
-def left(cloud: Cloud, spec: ClusterSpec) -> list[sweep.Resource]:
-    return sweep.remaining(cloud.region, spec.name)
+def left(cloud: Cloud, spec: ClusterSpec) -> list[cleanup.Resource]:
+    return cleanup.remaining(cloud.region, spec.name)
 
 
 def roles(cloud: Cloud, spec: ClusterSpec) -> list[str]:

@@ -56,7 +56,7 @@ Asked = Callable[..., ClusterSpec]
 def asked(alone: Run, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """The cluster that ``launch`` with these words would make."""
     wanted: list[ClusterSpec] = []
-    monkeypatch.setattr("infra.cli.machines.bring_up", lambda _where, spec, **_more: wanted.append(spec))
+    monkeypatch.setattr("infra.cli.clusters.bring_up", lambda _where, spec, **_more: wanted.append(spec))
 
     def call(*words: str) -> ClusterSpec:
         status, _, err = alone("launch", *words)

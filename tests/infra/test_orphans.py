@@ -9,7 +9,7 @@ import pytest
 
 from infra import cluster, costs, orphans
 from infra.cluster import Cloud
-from infra.ec2 import images, nodes, sweep, tags
+from infra.ec2 import cleanup, images, nodes, tags
 from infra.ec2.images import OwnImage
 from infra.events import Event, Removed, ignore
 from infra.spec import ClusterSpec
@@ -46,7 +46,7 @@ def test_a_cluster_without_a_master_is_one_but_not_while_somebody_may_be_at_work
     assert (orphan.cluster, orphan.reason) == (spec.name, "it has no master")
     assert orphan.dollars_per_hour > 0.1
     assert orphans.remove(empty, orphan, ignore) >= 5
-    assert sweep.remaining(empty.region, spec.name) == []
+    assert cleanup.remaining(empty.region, spec.name) == []
 
 
 def test_an_image_is_kept_and_priced(empty: Cloud, image: OwnImage) -> None:
@@ -66,5 +66,5 @@ def test_snapshots_whose_image_is_gone_are_orphans(empty: Cloud, image: OwnImage
     assert orphan.dollars_per_hour == pytest.approx(0.05 * image.size_gib / 730)
     told: list[Event] = []
     assert orphans.remove(empty, orphan, told.append) == len(image.snapshots)
-    assert told == [Removed(kind=sweep.SNAPSHOT, id=one) for one in image.snapshots]
+    assert told == [Removed(kind=cleanup.SNAPSHOT, id=one) for one in image.snapshots]
     assert images.snapshots(empty.region) == []

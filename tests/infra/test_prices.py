@@ -13,9 +13,9 @@ from botocore.exceptions import ClientError
 
 from infra import costs
 from infra.ec2 import catalog, prices, quotas
+from infra.ec2.cleanup import ADDRESS, GROUP, SNAPSHOT, VOLUME, Resource
 from infra.ec2.quotas import Need
 from infra.ec2.region import Region
-from infra.ec2.sweep import ADDRESS, GROUP, SNAPSHOT, VOLUME, Resource
 from infra.errors import QuotaError
 from tests.infra.hosts import made_up_nodes
 

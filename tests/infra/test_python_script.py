@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import bootstrap
+from infra.node import bootstrap
 from infra.spec import ClusterSpec
 
 ROOT = Path(__file__).resolve().parents[2]

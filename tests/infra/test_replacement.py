@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from infra import cluster, journal
+from infra import cluster
 from infra.cluster import Cloud
-from infra.ec2 import keys, nodes, sweep
+from infra.ec2 import cleanup, keys, nodes
 from infra.ec2.nodes import Node
 from infra.errors import GateFailed, HostRejectedLogin, HostsFailed, HostUnreachable
 from infra.events import Event, NodeReplaced, PhaseEnded
-from infra.remote import Result
+from infra.node import command_log
+from infra.node.host import Result
 from infra.spec import ClusterSpec
 from tests.infra.hosts import ScriptedCluster, ScriptedHost, account_of
 
@@ -152,8 +153,8 @@ def test_nodes_that_go_on_failing_end_the_launch_with_their_last_lines(
     with pytest.raises(HostsFailed, match=r"(?s)1 of 4 nodes failed.*40-spark.sh.*no room.*at all"):
         cluster.launch(with_hosts(simulated, bad), spec, events.append)
     assert len(replaced(events)) == 1
-    assert sweep.remaining(simulated.region, spec.name) == []
-    folder = journal.folder_of(simulated.home, simulated.region.name, spec.name)
+    assert cleanup.remaining(simulated.region, spec.name) == []
+    folder = command_log.folder_of(simulated.home, simulated.region.name, spec.name)
     [file] = folder.glob(f"*{bad.ids[-1]}.log")
     assert "no room" in file.read_text()
 
@@ -197,7 +198,7 @@ def test_what_all_nodes_fail_at_is_not_cured_by_other_nodes(simulated: Cloud, sp
         cluster.launch(with_hosts(simulated, refuse), replace(spec, replacements=99), events.append)
     assert "wrong key; it was tried for 0.0125 s" in str(failed.value)
     assert replaced(events) == []
-    assert sweep.remaining(simulated.region, spec.name) == []
+    assert cleanup.remaining(simulated.region, spec.name) == []
 
 
 def test_a_node_of_a_ready_cluster_is_never_ended_by_a_launch(simulated: Cloud, spec: ClusterSpec) -> None:

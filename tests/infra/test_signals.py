@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra.cluster import Cloud
-from infra.ec2 import nodes, sweep
+from infra.ec2 import cleanup, nodes
 from infra.local import LocalCloud
 from tests.infra.nursery import DESTROY, LAUNCH, Nursery
 
@@ -54,8 +54,8 @@ def signalled(name: str, index: int, *, before: bool = False) -> list[dict[str, 
     return [{"kind": "signal", "signal": name, "index": index, "before": before}]
 
 
-def left(cloud: Cloud, name: str) -> list[sweep.Resource]:
-    return sweep.remaining(cloud.region, name)
+def left(cloud: Cloud, name: str) -> list[cleanup.Resource]:
+    return cleanup.remaining(cloud.region, name)
 
 
 def roles(cloud: Cloud, name: str) -> list[str]:

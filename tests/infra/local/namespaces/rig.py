@@ -13,7 +13,7 @@ import pytest
 
 from infra.local import LocalCloud, clean, open_cloud
 from infra.local.namespaces import missing
-from infra.ssh import SSHHost
+from infra.node.ssh import SSHHost
 from tests.infra.local.conftest import client
 from tests.infra.local.orders import ZONE, describe, machines, name, until, wait_for
 

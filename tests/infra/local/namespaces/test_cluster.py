@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra import login
-from infra.cli.site import Site
+from infra.cli.target import Site
 from infra.cluster import launch
 from infra.ec2 import nodes
 from infra.errors import HostError
@@ -21,8 +20,9 @@ from infra.events import Event, NodeProgress, NodeReplaced
 from infra.local import LocalCloud, clean, open_cloud
 from infra.local.namespaces import missing
 from infra.local.processes import INSTANCE_MARK, marked
+from infra.node import login
+from infra.node.ssh import SSHHost
 from infra.spec import ClusterSpec
-from infra.ssh import SSHHost
 from tests.infra.local.conftest import client
 from tests.infra.local.namespaces.rig import said
 from tests.infra.local.namespaces.test_leftovers import all_namespaces, traces

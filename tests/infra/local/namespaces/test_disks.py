@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from infra import bootstrap
-from infra.ssh import SSHHost
+from infra.node import bootstrap
+from infra.node.ssh import SSHHost
 from tests.infra.local.namespaces.rig import Rig, said, status
 from tests.infra.local.orders import describe, until
 

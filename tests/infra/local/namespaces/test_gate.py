@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from infra import bootstrap, gate
-from infra.ssh import SSHHost
+from infra.node import bootstrap, checks
+from infra.node.ssh import SSHHost
 from tests.infra.local.namespaces.rig import Rig, allow, group_of, said
 from tests.infra.local.orders import describe
 
@@ -35,18 +35,18 @@ def test_the_gate_sees_a_disk_that_is_not_mounted_and_a_port_that_is_refused(rig
         said(host, f"sudo mkfs.ext4 -q {device} && sudo mkdir -p {MOUNT_POINT}")
         said(host, f"sudo mount {device} {MOUNT_POINT} && sudo mkdir {FOLDER} && sudo chown ubuntu {FOLDER}")
 
-    told = [gate.inspect(host, name, [FOLDER], gpus=0) for host, name in ((first, "master"), (second, "w"))]
-    assert gate.findings(told) == ()
+    told = [checks.inspect(host, name, [FOLDER], gpus=0) for host, name in ((first, "master"), (second, "w"))]
+    assert checks.findings(told) == ()
     assert told[0].environment == told[1].environment
     assert told[0].folders[0].mount_point == str(MOUNT_POINT)
 
     said(second, f"sudo umount {MOUNT_POINT}")
-    lost = gate.inspect(second, "w", [FOLDER], gpus=0)
-    assert [(one.node, one.check) for one in gate.findings([told[0], lost])] == [("w", "disk")]
+    lost = checks.inspect(second, "w", [FOLDER], gpus=0)
+    assert [(one.node, one.check) for one in checks.findings([told[0], lost])] == [("w", "disk")]
 
     address = describe(rig.ec2, pair[1])["PrivateIpAddress"]
-    (refused,) = gate.reach(first, "master", [f"{address}:22"])
+    (refused,) = checks.reach(first, "master", [f"{address}:22"])
     assert refused.said == f"cannot connect to {address}:22: timed out"
     allow(rig, group, 22, other=group)
-    assert gate.reach(first, "master", [f"{address}:22"]) == ()
+    assert checks.reach(first, "master", [f"{address}:22"]) == ()
     rig.end(*pair)

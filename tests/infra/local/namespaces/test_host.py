@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import HostRejectedLogin
-from infra.ssh import SSHHost
+from infra.node.ssh import SSHHost
 from tests.infra.local.namespaces.rig import Rig, said, status
 from tests.infra.local.orders import describe, until
 

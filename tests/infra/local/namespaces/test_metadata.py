@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from infra.ssh import SSHHost
+from infra.node.ssh import SSHHost
 from tests.infra.local.namespaces.rig import Rig, said
 from tests.infra.local.orders import describe, until
 

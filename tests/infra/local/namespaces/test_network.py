@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from infra.errors import HostUnreachable
-from infra.ssh import SSHHost
+from infra.node.ssh import SSHHost
 from tests.infra.local.namespaces.rig import Rig, allow, group_of, refuse, said
 from tests.infra.local.orders import describe, until
 

@@ -1,4 +1,4 @@
-"""SSHHost: a node reached by ssh; with ``infra.login`` the only user of fabric in the project."""
+"""SSHHost: a node reached by ssh; with ``infra.node.login`` the only user of fabric in the project."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from shlex import quote
 from typing import Any, BinaryIO
 
 from infra.errors import CommandFailed, CommandTimedOut, HostError, HostUnreachable
-from infra.login import CONNECT_SECONDS, Address, log_in
-from infra.output import Lines, drain
-from infra.remote import Result
+from infra.node.host import Lines, Result
+from infra.node.login import CONNECT_SECONDS, Address, log_in
 
 NETWORK_GRACE_SECONDS = 15.0  # beyond a command's own deadline, which the node holds
 COPY_SECONDS = 600.0
@@ -184,3 +183,13 @@ class SSHHost:
             if self._open is None or not self._open.is_connected:
                 self._open = log_in(self.name, self._address)
             return self._open
+
+
+def drain(channel: Any, out: Lines, error: Lines) -> bool:
+    """Take what there is; True when there will be no more."""
+    is_over: bool = channel.exit_status_ready()  # asked first: what came before it is then taken below
+    while channel.recv_ready():
+        out.add(channel.recv(65536))
+    while channel.recv_stderr_ready():
+        error.add(channel.recv_stderr(65536))
+    return is_over and not channel.recv_ready() and not channel.recv_stderr_ready()

@@ -1,12 +1,12 @@
 """What EC2's error codes mean for a caller: made again, tried with another pool, or told to the user.
 
 ``explain`` turns a code into the exception of ``infra.errors`` whose exit status fits, with the words of
-``meanings.py``.
+``error_table.py``.
 """
 
 from __future__ import annotations
 
-from infra.ec2.meanings import MEANINGS
+from infra.ec2.error_table import MEANINGS
 from infra.errors import CapacityError, CloudError, InfraError
 
 #: Passes by itself: made again, with the same ClientToken.

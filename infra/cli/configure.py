@@ -7,7 +7,7 @@ from textwrap import wrap
 import click
 
 from infra.cli import options
-from infra.cli.site import home
+from infra.cli.target import home
 from infra.errors import UsageError
 
 OPENING = """\

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra import bootstrap, gate, provision
+from infra import provision
 from infra.ec2.nodes import Node
 from infra.errors import DeadlineExceeded, GateFailed, HostsFailed, SetupError
 from infra.events import CheckFailed, Event, PhaseEnded
-from infra.gate import Facts, Finding, Folder, Gpu
+from infra.node import bootstrap, checks
+from infra.node.checks import Facts, Finding, Folder, Gpu
+from infra.node.host import Result
 from infra.provision import Setup, set_up
-from infra.remote import Result
 from infra.spec import ClusterSpec
 from tests.infra.hosts import ScriptedCluster, ScriptedHost, account_of, made_up_nodes
 
@@ -52,17 +53,17 @@ MASTER = replace(node("master"), cuda="12.8", driver="", gpus=(), expected_gpus=
 
 
 def found(*workers: Facts) -> list[str]:
-    return [str(one) for one in gate.findings([MASTER, *workers])]
+    return [str(one) for one in checks.findings([MASTER, *workers])]
 
 
 def test_nodes_that_agree_pass() -> None:
     assert found(node("worker-1"), node("worker-2")) == []
-    gate.require_none((), 3)
+    checks.require_none((), 3)
 
 
 def test_the_node_with_another_trainer_is_named() -> None:
     told = [node("master"), node("worker-1"), replace(node("worker-2"), trainer="")]
-    assert [str(one) for one in gate.findings(told)] == [
+    assert [str(one) for one in checks.findings(told)] == [
         "worker-2     trainer   none, where master has 0123456789ab; launch again to install one on all"
     ]
 
@@ -176,15 +177,15 @@ def test_the_clock_is_read_again_when_the_way_there_was_slow() -> None:
         time.sleep(next(waits))
         return str(time.time() + 10)
 
-    low, high = gate.clock(ScriptedHost(answers={"date": slowly}))
+    low, high = checks.clock(ScriptedHost(answers={"date": slowly}))
     assert 9 < low <= 10.01
-    assert high - low < gate.TIGHT_SECONDS
+    assert high - low < checks.TIGHT_SECONDS
 
 
 def test_all_findings_are_one_table() -> None:
     two = [Finding(node="worker-1", check="gpu", said="a"), Finding(node="worker-2", check="disk", said="b")]
     with pytest.raises(GateFailed) as failed:
-        gate.require_none(two, 3)
+        checks.require_none(two, 3)
     assert failed.value.exit_status == 6
     assert str(failed.value).splitlines() == [
         "2 of 3 nodes are not fit to train together:",
@@ -196,7 +197,7 @@ def test_all_findings_are_one_table() -> None:
 def test_what_cannot_be_read_is_an_error_that_names_the_node() -> None:
     host = ScriptedHost("worker-7", {"date": lambda: str(time.time()), "gate.py": "Segmentation fault"})
     with pytest.raises(SetupError, match=r"worker-7: its account of itself cannot be read"):
-        gate.inspect(host, "worker-7", [], gpus=0)
+        checks.inspect(host, "worker-7", [], gpus=0)
 
 
 @pytest.fixture
@@ -375,4 +376,4 @@ def test_an_environment_that_does_not_start_names_its_node() -> None:
 def test_folders_on_disks_have_to_be_mounted_and_those_of_the_root_disk_not() -> None:
     host = ScriptedHost(answers={"date": lambda: str(time.time()), "gate.py": lambda: account_of(host)})
     folders = [PurePosixPath("/opt/dlami/nvme/sparknet"), PurePosixPath("/var/lib/sparknet/spark")]
-    assert gate.inspect(host, "worker-1", folders, gpus=0).mounted == ("/opt/dlami/nvme", "")
+    assert checks.inspect(host, "worker-1", folders, gpus=0).mounted == ("/opt/dlami/nvme", "")

@@ -16,9 +16,9 @@ from pathlib import PurePosixPath
 from shlex import quote
 from typing import Any
 
-from infra.bootstrap import ON_NODE
 from infra.errors import SetupError, last_lines
-from infra.remote import Host
+from infra.node.bootstrap import ON_NODE
+from infra.node.host import Host
 
 EBS_LINK = "nvme-Amazon_Elastic_Block_Store_"
 STORE_MODEL = "Amazon EC2 NVMe Instance Storage"

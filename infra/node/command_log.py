@@ -8,13 +8,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeVar
 
-from infra.ec2.nodes import Node
 from infra.errors import HostError, shorten
-from infra.remote import Host, Result
+from infra.node.host import Host, Named, Result
 
 COMMAND_CHARACTERS = 400
 FOLDER = "logs"
+
+
+class Identified(Named, Protocol):
+    """Anything that stands for a node and knows its instance id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+N = TypeVar("N", bound=Identified)
 
 
 def folder_of(home: Path, region: str, cluster: str) -> Path:
@@ -22,17 +32,17 @@ def folder_of(home: Path, region: str, cluster: str) -> Path:
     return home / FOLDER / region / cluster
 
 
-def recorded(connect: Callable[[Node], Host], folder: Path) -> Callable[[Node], Host]:
+def recorded(connect: Callable[[N], Host], folder: Path) -> Callable[[N], Host]:
     """``connect``, with a file below ``folder`` for each node."""
 
-    def connect_and_record(node: Node) -> Host:
+    def connect_and_record(node: N) -> Host:
         return RecordedHost(connect(node), folder / f"{node.name}-{node.id}.log")
 
     return connect_and_record
 
 
 class RecordedHost:
-    """A host whose every command goes to ``file`` as well. See ``infra.remote.Host``."""
+    """A host whose every command goes to ``file`` as well. See ``infra.node.host.Host``."""
 
     def __init__(self, host: Host, file: Path) -> None:
         self._host, self._file = host, file

@@ -1,6 +1,6 @@
 """Every error code EC2 may answer with has its message: what, why, what to do. A golden file holds them.
 
-SPARKNET_UPDATE_GOLDEN=1 pytest tests/infra/test_codes.py    rewrites it
+SPARKNET_UPDATE_GOLDEN=1 pytest tests/infra/test_error_table.py    rewrites it
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.ec2 import codes, meanings
+from infra.ec2 import error_codes, error_table
 from infra.errors import CapacityError, CloudError, CredentialsError, InfraError, QuotaError, UsageError
 
 GOLDEN = Path(__file__).parent.parent / "golden/infra/error_messages.txt"
@@ -42,7 +42,7 @@ RETRIED = "RequestLimitExceeded Throttling InternalError ServerInternal ServiceU
     ("kind", "code"), [(kind, code) for kind, words in EXPECTED.items() for code in words.split()]
 )
 def test_each_code_ends_in_its_own_exit_status(kind: type[InfraError], code: str) -> None:
-    error = codes.explain(code, "AWS's words", "create_fleet")
+    error = error_codes.explain(code, "AWS's words", "create_fleet")
     assert isinstance(error, kind)
     assert code in str(error)
     assert "AWS's words" in str(error)
@@ -50,25 +50,25 @@ def test_each_code_ends_in_its_own_exit_status(kind: type[InfraError], code: str
 
 @pytest.mark.parametrize("code", RETRIED.split())
 def test_what_passes_by_itself_is_made_again(code: str) -> None:
-    assert codes.is_retryable(code)
+    assert error_codes.is_retryable(code)
 
 
 def test_a_code_nobody_knows_is_told_as_it_came() -> None:
-    error = codes.explain("Mystery", "who knows", "run_instances")
+    error = error_codes.explain("Mystery", "who knows", "run_instances")
     assert isinstance(error, CloudError)
     assert (error.code, error.operation) == ("Mystery", "run_instances")
     assert str(error) == "EC2 answered Mystery to run_instances: who knows"
 
 
 def test_no_code_is_both_final_and_retried() -> None:
-    assert codes.RETRYABLE.isdisjoint(meanings.MEANINGS)
+    assert error_codes.RETRYABLE.isdisjoint(error_table.MEANINGS)
 
 
 def test_the_messages_are_those_of_the_golden_file() -> None:
     told = "\n\n".join(
         f"{code} (exit {error.exit_status})\n{error}"
-        for code in sorted(meanings.MEANINGS)
-        for error in [codes.explain(code, "...", "create_fleet")]
+        for code in sorted(error_table.MEANINGS)
+        for error in [error_codes.explain(code, "...", "create_fleet")]
     )
     if os.environ.get("SPARKNET_UPDATE_GOLDEN"):
         GOLDEN.parent.mkdir(parents=True, exist_ok=True)

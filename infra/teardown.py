@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from infra.cloud import Cloud, look
-from infra.ec2 import keys, nodes, sweep
-from infra.ec2.sweep import Resource
+from infra.ec2 import cleanup, keys, nodes
+from infra.ec2.cleanup import Resource
 from infra.errors import InfraError, Interrupted, Leftovers
-from infra.events import Emit, Note, Removed
+from infra.events import Emit, Note, Removed, phase
 from infra.interrupts import interrupts_answered
-from infra.provision import phase
 
 GONE_SECONDS = 300.0
 
@@ -22,7 +21,7 @@ def destroy(cloud: Cloud, name: str, emit: Emit, *, keep: str = "") -> list[Reso
     Raises Leftovers.
     """
     with _rest_is_told(cloud, name), phase(emit, "remove"):
-        removed = sweep.remove_all(cloud.region, name, emit, settle_seconds=cloud.poll_seconds, keep=keep)
+        removed = cleanup.remove_all(cloud.region, name, emit, settle_seconds=cloud.poll_seconds, keep=keep)
     keys.forget(cloud.home, cloud.region.name, name)
     return removed
 

@@ -17,7 +17,7 @@ from typing import Any
 from infra.errors import UsageError
 from infra.spec import ClusterSpec
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 AMI = PROJECT / "ami"
 CLOUD_CONFIG = PROJECT / "cloud-config.txt"
 ON_NODE = PurePosixPath("opt/sparknet/ami")  # below a host's root

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING
 
 from infra.errors import SetupError, UsageError
 from infra.events import Emit, ignore
-from infra.remote import Host
-from infra.ssh import SSHHost
+from infra.node.host import Host
+from infra.node.ssh import SSHHost
 
 if TYPE_CHECKING:
     from infra.cluster import Cloud

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from infra.cli import options, show
+from infra.cli import format, options
 from infra.cli.options import option
-from infra.cli.site import LOCAL, Site
+from infra.cli.target import LOCAL, Site
 from infra.errors import InfraError, Interrupted, UsageError
 
 SHARED = ("SPARKNET_DATA", "https_proxy", "http_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
@@ -62,11 +62,11 @@ def jobs(where: Site, as_json: bool) -> None:
 
     known = work.jobs(where.require(), where.name)
     if as_json:
-        show.print_json(known)
+        format.print_json(known)
         return
     rows = [(job.id, job.state, "" if job.exit_code is None else job.exit_code, job.started) for job in known]
     click.echo(
-        show.table(("job", "state", "exit", "started"), rows) if rows else f"No jobs on {where.name} yet."
+        format.table(("job", "state", "exit", "started"), rows) if rows else f"No jobs on {where.name} yet."
     )
 
 
@@ -96,7 +96,7 @@ def logs(where: Site, job: str | None, follow: bool, lines: int, output: Path | 
         return _attend(where, chosen, output)
     said = work.log(cloud, where.name, chosen, lines=lines)
     if as_json:
-        show.print_json({"job": chosen, "lines": said.splitlines()})
+        format.print_json({"job": chosen, "lines": said.splitlines()})
         return 0
     click.echo(said, nl=False)
     if output:
@@ -121,7 +121,7 @@ def _attend(where: Site, job: str, output: Path | None) -> int:
     """Show the job until it ends, fetch its results, and return the status to leave with."""
     from infra import jobs
 
-    cloud, progress = where.require(), show.Progress()
+    cloud, progress = where.require(), format.Progress()
     try:
         code = jobs.follow(cloud, where.name, job, progress.line)
     except Interrupted as stop:

@@ -14,7 +14,6 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from infra import login
 from infra.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -25,8 +24,9 @@ from infra.errors import (
     HostsFailed,
     HostUnreachable,
 )
-from infra.remote import on_all, read_text, write_text
-from infra.ssh import SSHHost
+from infra.node import login
+from infra.node.host import on_all, read_text, write_text
+from infra.node.ssh import SSHHost
 from tests.infra.hosts import ScriptedHost
 from tests.infra.sshd import Server
 

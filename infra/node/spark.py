@@ -18,9 +18,9 @@ from pathlib import PurePosixPath
 from shlex import quote
 from typing import Any
 
-from infra import bootstrap
 from infra.errors import CommandFailed, DeadlineExceeded, SetupError, last_lines
-from infra.remote import Host, read_text, write_text
+from infra.node import bootstrap
+from infra.node.host import Host, read_text, write_text
 
 MASTER_UNIT, WORKER_UNIT = "sparknet-master", "sparknet-worker"
 MASTER_PORT, MASTER_PAGE = 7077, 8080

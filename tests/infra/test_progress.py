@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.cli.screen import node_rows, timings
+from infra.cli.progress import node_rows, timings
 from infra.events import READY
 from tests.infra.terminal import Terminal, seen
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 LAUNCH = """
 import sys
 sys.path.insert(0, {root!r})
-from infra.cli.screen import Screen
+from infra.cli.progress import Screen
 from infra.events import *
 screen = Screen()
 names = ["master", *(f"worker-{{n}}" for n in range(1, {workers} + 1))]

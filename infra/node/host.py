@@ -3,8 +3,8 @@
     with closing(SSHHost("worker-1", "203.0.113.7", user="ubuntu", key=key, known_hosts=known)) as host:
         host.run("uname -r", timeout_seconds=30).stdout
 
-``Host`` is the only thing a recipe knows about a node's inside. There are two: ``infra.ssh.SSHHost``, and the
-process host of the embedded cloud in ``infra.local``.
+``Host`` is all that the rest of the project knows about the inside of a node. There are two: the ``SSHHost``
+of ``infra.node.ssh``, and the process host of the embedded cloud in ``infra.local``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,33 @@ class Result:
     exit_status: int
     stdout: str
     stderr: str
+
+
+class Lines:
+    """Bytes as they come, kept whole, and passed on in lines."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self._on_line = on_line
+        self._kept = bytearray()
+        self._told = 0  # bytes passed on
+
+    @property
+    def text(self) -> str:
+        return self._kept.decode(errors="replace")
+
+    def add(self, data: bytes) -> None:
+        self._kept += data
+        cut = self._kept.rfind(b"\n") + 1
+        if self._on_line and cut > self._told:
+            for line in self._kept[self._told : cut].splitlines():
+                self._on_line(line.decode(errors="replace"))
+        self._told = max(cut, self._told)
+
+    def end(self) -> None:
+        """Pass on a last line that came without its newline."""
+        if self._on_line and len(self._kept) > self._told:
+            self._on_line(self._kept[self._told :].decode(errors="replace"))
+        self._told = len(self._kept)
 
 
 class Host(Protocol):

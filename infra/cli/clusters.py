@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.cli import options, show
+from infra.cli import format, options
 from infra.cli.options import option
-from infra.cli.screen import Screen
-from infra.cli.site import LOCAL, Site, launching
+from infra.cli.progress import Screen
+from infra.cli.target import LOCAL, Site, launching
 from infra.errors import InfraError, UsageError
 from infra.interrupts import interrupts_held
 
@@ -47,7 +47,8 @@ def launch(where: Site, dry_run: bool, as_json: bool, **values: Any) -> int:
 
 def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None:
     """Launch, and tell how long it took and what comes next."""
-    from infra import cluster, journal
+    from infra import cluster
+    from infra.node import command_log
 
     screen = Screen()
     with interrupts_held():  # a half-started server would be nobody's
@@ -57,18 +58,18 @@ def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None
         made = cluster.launch(cloud, wanted, screen.emit)
     except BaseException as error:
         with interrupts_held():
-            said = journal.folder_of(cloud.home, cloud.region.name, wanted.name)
+            said = command_log.folder_of(cloud.home, cloud.region.name, wanted.name)
             is_kept = isinstance(error, InfraError) and said.is_dir()
-            _close_if_empty(where, cloud, keep=journal.FOLDER if is_kept else "")
+            _close_if_empty(where, cloud, keep=command_log.FOLDER if is_kept else "")
             if is_kept:
                 click.echo(f"All that was run on the nodes, and what they said: {said}", err=True)
         raise
     screen.timings()
     if as_json:
-        show.print_json(made)
+        format.print_json(made)
         return
     seconds = time.monotonic() - screen.began
-    workers = show.counted(len(made.workers), "worker")
+    workers = format.counted(len(made.workers), "worker")
     click.echo(f"{made.name} is ready: a master and {workers} in {seconds:.0f} s.")
     click.echo(f"next:  sparknet-ec2 submit CifarApp --name {made.name}")
     click.echo(f"       sparknet-ec2 destroy --name {made.name}")
@@ -98,9 +99,9 @@ def _plan(where: Site, values: dict[str, Any], *, as_json: bool) -> int:
         with interrupts_held():
             _close_if_empty(where, cloud)
     if as_json:
-        show.print_json(show.plan_values(found))
+        format.print_json(format.plan_values(found))
     else:
-        click.echo(show.plan(found))
+        click.echo(format.plan(found))
     return found.problems[0].exit_status if found.problems else 0
 
 
@@ -120,23 +121,23 @@ def _wanted(where: Site, values: dict[str, Any]) -> ClusterSpec:
 def status(where: Site, every: bool, as_json: bool) -> None:
     """Show the nodes of a cluster, what Spark says of them, and what they cost."""
     from infra import cluster, costs, diagnosis
-    from infra.ec2 import sweep
+    from infra.ec2 import cleanup
 
     cloud = where.require()
     names = cluster.names(cloud) if every else [where.name]
     found = [cluster.status(cloud, name) for name in names]
     cost = [
-        costs.of_cluster(cloud.region, one.cluster.nodes, sweep.remaining(cloud.region, one.cluster.name))
+        costs.of_cluster(cloud.region, one.cluster.nodes, cleanup.remaining(cloud.region, one.cluster.name))
         for one in found
     ]
     troubles = [diagnosis.of_nodes(cluster.connect(cloud, name)) for name in names]
     rows = zip(found, cost, troubles, strict=True)
     if as_json:
         told = [{"status": one, "cost": dollars, "troubles": wrong} for one, dollars, wrong in rows]
-        show.print_json(told if every else told[0])
+        format.print_json(told if every else told[0])
         return
     for one, dollars, wrong in rows:
-        click.echo(show.status(one, dollars, f"{where.region} of --cloud {where.cloud}"))
+        click.echo(format.status(one, dollars, f"{where.region} of --cloud {where.cloud}"))
         for finding in wrong:
             click.echo(f"TROUBLE: {finding}")
         if wrong:
@@ -165,9 +166,9 @@ def destroy(where: Site, all_regions: bool, yes: bool) -> None:
 
 def _destroy(cloud: Cloud, name: str, screen: Screen, *, yes: bool) -> None:
     from infra import cluster, costs
-    from infra.ec2 import nodes, sweep
+    from infra.ec2 import cleanup, nodes
 
-    left = sweep.remaining(cloud.region, name)
+    left = cleanup.remaining(cloud.region, name)
     place = f"in {cloud.region.name}"
     if not left:
         click.echo(f"There is no cluster {name} {place}; 0 resources left.")
@@ -195,11 +196,11 @@ def gc(where: Site, all_regions: bool, as_json: bool, yes: bool) -> None:
     found = [(here, orphan) for here in places for orphan in orphans.find(here.region)]
     images = [one for one in (costs.of_images(here.region) for here in places) if one.images]
     if as_json:
-        show.print_json({"orphans": [orphan for _, orphan in found], "images": images})
+        format.print_json({"orphans": [orphan for _, orphan in found], "images": images})
     else:
-        click.echo(show.orphans([orphan for _, orphan in found]) if found else "No orphans.")
+        click.echo(format.orphans([orphan for _, orphan in found]) if found else "No orphans.")
         for one in images:
-            click.echo(show.images(one))
+            click.echo(format.images(one))
     for here, orphan in found if yes else ():
         count = orphans.remove(here, orphan, screen.emit)
         click.echo(f"{orphan.cluster} is gone: {count} resources removed, 0 resources left.", err=as_json)
@@ -215,18 +216,18 @@ def gc(where: Site, all_regions: bool, as_json: bool, yes: bool) -> None:
 def cost(where: Site, as_json: bool) -> None:
     """Show what a cluster costs an hour, and what it has cost so far."""
     from infra import cluster, costs
-    from infra.ec2 import sweep
+    from infra.ec2 import cleanup
 
     cloud = where.require()
     found = cluster.find(cloud, where.name)
-    dollars = costs.of_cluster(cloud.region, found.nodes, sweep.remaining(cloud.region, where.name))
+    dollars = costs.of_cluster(cloud.region, found.nodes, cleanup.remaining(cloud.region, where.name))
     images = costs.of_images(cloud.region)
     if as_json:
-        show.print_json({"cluster": where.name, "cost": dollars, "images": images})
+        format.print_json({"cluster": where.name, "cost": dollars, "images": images})
         return
     click.echo(_spent(cloud, dollars))
     if images.images:
-        click.echo(show.images(images))
+        click.echo(format.images(images))
 
 
 def _everywhere(cloud: Cloud | None, all_regions: bool) -> list[Cloud]:
@@ -250,7 +251,7 @@ def _confirm(what: str) -> None:
 
 
 def _tell_limits() -> None:
-    from infra.cli.site import open_local
+    from infra.cli.target import open_local
 
     local = open_local(start=False)
     for sentence in local.limits() if local else []:

@@ -21,9 +21,9 @@ from pathlib import PurePosixPath
 from shlex import quote
 from typing import Any
 
-from infra.bootstrap import ON_NODE
 from infra.errors import GateFailed, SetupError
-from infra.remote import Host
+from infra.node.bootstrap import ON_NODE
+from infra.node.host import Host
 
 VENV = PurePosixPath("opt/sparknet/venv")
 OF_ROOT_DISK = PurePosixPath("var/lib/sparknet")  # where what spills goes on a node without other disks

@@ -11,11 +11,11 @@ import sys
 import zipfile
 from pathlib import Path
 
-from infra import bootstrap, trainer
+from infra.node import bootstrap, bundle
 
 
-def install(root: Path, packed: trainer.Trainer) -> None:
-    zipped = root / f"{trainer.ON_NODE}.zip"
+def install(root: Path, packed: bundle.Trainer) -> None:
+    zipped = root / f"{bundle.ON_NODE}.zip"
     zipped.write_bytes(packed.zipped)
     command = ["bash", str(root / bootstrap.ON_NODE / "50-trainer.sh"), str(zipped), packed.digest]
     subprocess.run(command, env={**os.environ, "SPARKNET_ROOT": str(root)}, check=True, timeout=120)
@@ -30,8 +30,8 @@ def told(root: Path) -> str:
 
 
 def test_the_same_sources_make_the_same_zip() -> None:
-    packed = trainer.pack()
-    assert packed == trainer.pack()
+    packed = bundle.pack()
+    assert packed == bundle.pack()
     names = set(zipfile.ZipFile(io.BytesIO(packed.zipped)).namelist())
     assert {"apps/CifarApp.py", "sparknet/weights.py"} <= names
     assert not any("__pycache__" in name for name in names)
@@ -42,13 +42,13 @@ def test_a_node_has_exactly_the_files_that_were_packed(tmp_path: Path) -> None:
     shutil.copytree(bootstrap.AMI, tmp_path / bootstrap.ON_NODE)
     (tmp_path / "opt/sparknet/venv").symlink_to(sys.prefix)
     assert told(tmp_path) == ""
-    packed = trainer.pack()
-    stale = tmp_path / trainer.ON_NODE / "sparknet/gone.py"
+    packed = bundle.pack()
+    stale = tmp_path / bundle.ON_NODE / "sparknet/gone.py"
     for _ in range(2):
         install(tmp_path, packed)
         assert told(tmp_path) == packed.digest
         assert not stale.exists()
         stale.write_text("# of a version before")
         assert told(tmp_path) != packed.digest
-    assert (tmp_path / trainer.ON_NODE / ".digest").read_text() == f"{packed.digest}\n"
-    assert list((tmp_path / "opt/sparknet").glob("trainer*")) == [tmp_path / trainer.ON_NODE]
+    assert (tmp_path / bundle.ON_NODE / ".digest").read_text() == f"{packed.digest}\n"
+    assert list((tmp_path / "opt/sparknet").glob("trainer*")) == [tmp_path / bundle.ON_NODE]

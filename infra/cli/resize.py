@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.cli import machines, options
+from infra.cli import clusters, options
 from infra.cli.options import option
-from infra.cli.screen import Screen
-from infra.cli.site import Site, launching
+from infra.cli.progress import Screen
+from infra.cli.target import Site, launching
 from infra.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,4 +94,4 @@ def _size(where: Site) -> int:
 def _launch_again(where: Site, values: dict[str, Any], *, workers: int, repair: bool = False) -> None:
     wanted = replace(options.spec(where, {**values, "slaves": workers}), repair=repair)
     with launching(where):
-        machines.bring_up(where, wanted)
+        clusters.bring_up(where, wanted)
