@@ -13,7 +13,7 @@ import numpy as np
 
 from apps.options import Options
 from sparknet import metrics, report
-from sparknet.caffe import weight_file
+from sparknet.caffe.files import weights as weight_files
 from sparknet.errors import TrainingError, UsageError
 from sparknet.metrics import Log, Record
 from sparknet.replica import CaffeModel
@@ -86,7 +86,7 @@ class Journal:
     def _save_model(self, last: Round) -> None:
         replica = CaffeModel(net=self.model.net, solver=self.model.solver, device="cpu")()
         np.copyto(replica.weights.numpy(), last.weights)
-        weight_file.save(replica.net, self.output / "model.caffemodel")
+        weight_files.save(replica.net, self.output / "model.caffemodel")
 
 
 @contextmanager

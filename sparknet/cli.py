@@ -103,8 +103,8 @@ def train(
     """Train a net as its solver says, from the start, from weights, or from a snapshot."""
     from sparknet.caffe.glog import init_log
     from sparknet.caffe.schema import load_solver
-    from sparknet.caffe.signals import Action, SignalRequests
     from sparknet.caffe.solver import Solver
+    from sparknet.caffe.solver.signals import Action, SignalRequests
 
     if weights and snapshot:
         raise UsageError("give --snapshot to go on with a run, or --weights to begin one with them, not both")
@@ -137,12 +137,12 @@ def test(
     model: Path, weights: Path, iterations: int, level: int, stages: Sequence[str], gpu: int | None
 ) -> None:
     """Score a net: the means of its outputs over batches of its own data layers."""
-    from sparknet.caffe import weight_file
-    from sparknet.caffe.scores import mean_outputs
+    from sparknet.caffe.files import weights as weight_files
+    from sparknet.caffe.solver.scores import mean_outputs
 
     net = _net(model, "TEST", level, stages, gpu)
     _must_have_data(net, model)
-    weight_file.load(net, weights)
+    weight_files.load(net, weights)
     scores, loss = mean_outputs(net, iterations)
     click.echo(f"Loss: {loss:g}")
     for score in scores:

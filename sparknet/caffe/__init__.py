@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sparknet.caffe.glog import init_log, log
     from sparknet.caffe.net_spec import NetSpec, params, to_proto
     from sparknet.caffe.pycaffe.blob import Blob
-    from sparknet.caffe.pycaffe.layer import Layer
+    from sparknet.caffe.pycaffe.layer import Layer, layer_type_list
     from sparknet.caffe.pycaffe.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
     from sparknet.caffe.pycaffe.nccl import NCCL, has_nccl
     from sparknet.caffe.pycaffe.net import Net
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         Solver,
         get_solver,
     )
-    from sparknet.caffe.pycaffe.types import layer_type_list
 
 TRAIN, TEST = 0, 1
 
@@ -98,7 +97,7 @@ _HOMES = {
     "Blob": f"{_PYCAFFE}.blob",
     "Layer": f"{_PYCAFFE}.layer",
     "Net": f"{_PYCAFFE}.net",
-    "layer_type_list": f"{_PYCAFFE}.types",
+    "layer_type_list": f"{_PYCAFFE}.layer",
     **dict.fromkeys(("set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed"), f"{_PYCAFFE}.mode"),
     **dict.fromkeys(("NCCL", "has_nccl"), f"{_PYCAFFE}.nccl"),
     **dict.fromkeys(("Solver", "get_solver", "SGDSolver", "NesterovSolver"), f"{_PYCAFFE}.solver"),

@@ -11,8 +11,8 @@ from pathlib import Path
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from sparknet.caffe.fillers import FILLERS
+from sparknet.caffe.layer import Layer
 from sparknet.caffe.layers import TYPES
-from sparknet.caffe.layers.layer import Layer
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter
 
 PAGE = Path(__file__).parent / "COMPATIBILITY.md"

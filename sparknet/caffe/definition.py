@@ -28,10 +28,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from sparknet.caffe.caffe_net import CaffeNet, CaffeSolver
 from sparknet.caffe.net_spec import assign_proto
 from sparknet.caffe.schema import load_net, load_solver, replace_data_layers
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter, NetParameter, Phase, SolverParameter
+from sparknet.caffe.sparknet_net import CaffeNet, CaffeSolver
 
 __all__ = [
     "AccuracyLayer",

@@ -6,7 +6,7 @@
     net.backward()
     net.weights.sub_(0.01 * net.diffs)
 
-Each layer is run by itself (see ``layers.layer``), so forward and backward can start and stop anywhere, and
+Each layer is run by itself (see ``layer``), so forward and backward can start and stop anywhere, and
 any blob can be looked at or changed in between.
 """
 
@@ -19,16 +19,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparknet.caffe import weight_file
+from sparknet.caffe.backward_plan import plan
 from sparknet.caffe.blob import Blob
-from sparknet.caffe.gradient_flow import plan
-from sparknet.caffe.layers.layer import Layer
-from sparknet.caffe.memory import excess
+from sparknet.caffe.files import weights as weight_files
+from sparknet.caffe.layer import Layer
 from sparknet.caffe.node import Node, make_layer, top_shapes
 from sparknet.caffe.parameters import allocate
 from sparknet.caffe.precision import dtype_named
 from sparknet.caffe.schema import in_state, load_net, with_splits
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter, NetParameter, NetState
+from sparknet.caffe.size_check import excess
 from sparknet.errors import ModelError
 from sparknet.weights import Layout, Shape
 
@@ -172,11 +172,11 @@ class Net:
 
     def copy_from(self, path: str | Path) -> list[str]:
         """Take the weights of a file (``.caffemodel``, ``.h5``) for layers of the same names; these names."""
-        return weight_file.load(self, path)
+        return weight_files.load(self, path)
 
     def save(self, path: str | Path, *, with_diffs: bool = False) -> None:
         """Write a ``.caffemodel``, or an HDF5 file if ``path`` ends in ``.h5``."""
-        weight_file.save(self, path, with_diffs=with_diffs)
+        weight_files.save(self, path, with_diffs=with_diffs)
 
     # ---- facts
 

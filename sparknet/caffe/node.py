@@ -11,15 +11,15 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from sparknet.caffe.backward_plan import Flow
 from sparknet.caffe.blob import Blob
-from sparknet.caffe.gradient_flow import Flow
+from sparknet.caffe.layer import Layer
 from sparknet.caffe.layers import TYPES
-from sparknet.caffe.layers.layer import Layer
 from sparknet.caffe.layers.python import Python
 from sparknet.caffe.layers.source import SourceLayer
-from sparknet.caffe.memory import excess
 from sparknet.caffe.precision import cast
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter
+from sparknet.caffe.size_check import excess
 from sparknet.errors import ModelError
 from sparknet.weights import Shape
 

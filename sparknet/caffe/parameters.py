@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import torch
 
 from sparknet.caffe.blob import Blob
+from sparknet.caffe.files.blobs import decode_blob
 from sparknet.caffe.fillers import fill
-from sparknet.caffe.layers.layer import Declaration, Layer
-from sparknet.caffe.memory import excess
+from sparknet.caffe.layer import Declaration, Layer
 from sparknet.caffe.schema.caffe_pb2 import ParamSpec
 from sparknet.caffe.schema.weights_pb2 import Blob as BlobMessage
-from sparknet.caffe.weight_file import decode_blob
+from sparknet.caffe.size_check import excess
 from sparknet.errors import ModelError
 from sparknet.weights import Layout
 

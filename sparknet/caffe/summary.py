@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparknet.caffe.layers.layer import Layer
+from sparknet.caffe.layer import Layer
 from sparknet.caffe.net import Net
 from sparknet.weights import Shape
 

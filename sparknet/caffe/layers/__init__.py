@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sparknet.caffe.layer import Layer
 from sparknet.caffe.layers import (
     activations,
     affine,
@@ -34,7 +35,6 @@ from sparknet.caffe.layers import (
     spp,
     window_data,
 )
-from sparknet.caffe.layers.layer import Layer
 from sparknet.caffe.net_spec import layer_function
 
 __all__ = ["TYPES", "Layer"]
@@ -77,7 +77,6 @@ _CLASSES: tuple[type[Layer], ...] = (
     normalization.BatchNorm,
     normalization.MVN,
     pooling.Pooling,
-    python.Python,
     python.Python,
     recurrent.LSTM,
     recurrent.LSTMUnit,

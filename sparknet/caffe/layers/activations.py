@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.layer import ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
 from sparknet.caffe.precision import Arithmetic
 from sparknet.caffe.schema.caffe_pb2 import FillerParameter
 

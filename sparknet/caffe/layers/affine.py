@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layer import Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.schema.caffe_pb2 import BiasParameter, FillerParameter, ScaleParameter
 from sparknet.weights import Shape
 

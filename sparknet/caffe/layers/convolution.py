@@ -13,9 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparknet.caffe.layer import ANY, ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
 from sparknet.caffe.layers import many_axes
 from sparknet.caffe.layers.kernel import Kernel, convolution_kernel
-from sparknet.caffe.layers.layer import ANY, ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
 from sparknet.caffe.precision import Arithmetic
 from sparknet.weights import Shape
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparknet.caffe.layer import Arity, Layer, Shapes, Tensors
 from sparknet.caffe.layers import pictures
-from sparknet.caffe.layers.layer import Arity, Layer, Shapes, Tensors
 from sparknet.caffe.layers.records import LevelDb, Lmdb, forever, open_records
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.caffe.layers.transform import Transformer, transformed

@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparknet.caffe.hdf5 import DAMAGED, array
-from sparknet.caffe.layers.layer import NONE, Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.files.hdf5 import DAMAGED, array
+from sparknet.caffe.layer import NONE, Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.errors import DataError
 from sparknet.weights import Shape

@@ -12,9 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparknet.caffe.layer import Arity, Shapes, Tensors
 from sparknet.caffe.layers import pictures
 from sparknet.caffe.layers.database import image_labels
-from sparknet.caffe.layers.layer import Arity, Shapes, Tensors
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.caffe.layers.transform import Transformer, transformed
 from sparknet.errors import DataError

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Arity, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.layer import Arity, Gradients, Layer, Shapes, TapeLayer, Tensors
 from sparknet.caffe.layers.softmax import ClassLoss
 from sparknet.caffe.schema.caffe_pb2 import HingeLossParameter, LossParameter
 from sparknet.weights import Shape

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import ONE_ENGINE, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layer import ONE_ENGINE, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.schema.caffe_pb2 import LRNParameter
 from sparknet.weights import Shape
 

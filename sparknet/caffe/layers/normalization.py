@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layer import Gradients, Layer, Shapes, Tensors
 from sparknet.weights import Shape
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import ONE_ENGINE, Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layer import ONE_ENGINE, Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.precision import Arithmetic
 from sparknet.caffe.schema.caffe_pb2 import PoolingParameter
 from sparknet.weights import Shape

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layer import Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.legacy_axes import LegacyAxes
 from sparknet.caffe.pycaffe.blob import Blob, BlobVec, HeldArrays
 from sparknet.weights import Shape

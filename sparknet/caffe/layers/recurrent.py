@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Arity, Shapes, TapeLayer, Tensors
+from sparknet.caffe.layer import Arity, Shapes, TapeLayer, Tensors
 from sparknet.caffe.precision import Arithmetic
 from sparknet.weights import Shape
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import ANY, NONE, Arity, Gradients, Layer, Shapes, TapeLayer, Tensors
+from sparknet.caffe.layer import ANY, NONE, Arity, Gradients, Layer, Shapes, TapeLayer, Tensors
 from sparknet.caffe.precision import Arithmetic
 from sparknet.weights import Shape
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import ONE_ENGINE, Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.files.blobs import read_blob
+from sparknet.caffe.layer import ONE_ENGINE, Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.schema.caffe_pb2 import LossParameter
-from sparknet.caffe.weight_file import read_blob
 from sparknet.weights import Shape
 
 _LOG_FLT_MIN = math.log(torch.finfo(torch.float32).tiny)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparknet.caffe.fillers import fill
-from sparknet.caffe.layers.layer import ANY, NONE, Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layer import ANY, NONE, Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.schema.caffe_pb2 import FillerParameter
 from sparknet.weights import Shape
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sparknet.caffe.layers.layer import ONE_ENGINE, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layer import ONE_ENGINE, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.layers.pooling import Pooling
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter, PoolingParameter, SPPParameter
 from sparknet.weights import Shape

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layers.layer import Layer
+from sparknet.caffe.files.blobs import read_blob
+from sparknet.caffe.layer import Layer
 from sparknet.caffe.schema.caffe_pb2 import TransformationParameter
-from sparknet.caffe.weight_file import read_blob
 from sparknet.weights import Shape
 
 

@@ -23,10 +23,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparknet.caffe.files.blobs import read_blob
+from sparknet.caffe.layer import Arity, Shapes, Tensors
 from sparknet.caffe.layers import pictures
-from sparknet.caffe.layers.layer import Arity, Shapes, Tensors
 from sparknet.caffe.layers.source import SourceLayer
-from sparknet.caffe.weight_file import read_blob
 from sparknet.errors import DataError
 from sparknet.weights import Shape
 

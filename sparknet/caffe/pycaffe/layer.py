@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sparknet.caffe.layers import TYPES
 from sparknet.caffe.pycaffe.blob import Blob, BlobVec
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter
 
@@ -47,3 +48,8 @@ class Layer:
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Fill ``bottom[i].diff`` where ``propagate_down[i]``, and add to ``self.blobs[i].diff``."""
+
+
+def layer_type_list() -> list[str]:
+    """The names that ``type`` of a layer in a prototxt can have, sorted."""
+    return sorted(TYPES)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparknet.caffe import weight_file
+from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe.layers.source import MemoryData
 from sparknet.caffe.net import Net as CoreNet
 from sparknet.caffe.pycaffe import mode
@@ -187,18 +187,18 @@ class Net(NetView):
     def copy_from(self, path: str | Path) -> None:
         """Copy the weights of a file into layers of the same name."""
         _check_readable(path)
-        weight_file.load(self._core, path)
+        weight_files.load(self._core, path)
         self._held.pull()
 
     def save(self, path: str | Path) -> None:
         """Write the net and its weights as ``.caffemodel``, as HDF5 if the name ends in ``.h5``."""
         self._held.push()
-        weight_file.save(self._core, path)
+        weight_files.save(self._core, path)
 
     def save_hdf5(self, path: str | Path, write_diff: bool = False) -> None:
         """Write the weights, and the gradients if ``write_diff``, as HDF5 whatever the name."""
         self._held.push()
-        weight_file.save(self._core, path, with_diffs=write_diff, hdf5=True)
+        weight_files.save(self._core, path, with_diffs=write_diff, hdf5=True)
 
     def load_hdf5(self, path: str | Path) -> None:
         """Copy the weights of an HDF5 file into layers of the same name."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from sparknet.caffe.layers.layer import Layer as CoreLayer
+from sparknet.caffe.layer import Layer as CoreLayer
 from sparknet.caffe.layers.python import Python
 from sparknet.caffe.layers.source import DummyData
 from sparknet.caffe.net import Net as CoreNet

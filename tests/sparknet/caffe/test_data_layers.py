@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparknet.caffe import schema, weight_file
+from sparknet.caffe import schema
+from sparknet.caffe.files import blobs
 from sparknet.caffe.layers import pictures
 from sparknet.caffe.layers.source import MemoryData
 from sparknet.caffe.net import Net
@@ -289,7 +290,7 @@ def test_dummy_shapes_may_be_given_the_old_way() -> None:
 
 
 def test_a_mean_picture_of_another_size_is_refused(tmp_path: Path) -> None:
-    weight_file.write_blob(torch.zeros(1, 3, 5, 5), tmp_path / "mean.binaryproto")
+    blobs.write_blob(torch.zeros(1, 3, 5, 5), tmp_path / "mean.binaryproto")
     _write_lmdb(tmp_path / "db", [Datum(channels=3, height=2, width=2, data=bytes(12))])
     setting = f'batch_size: 1 mean_file: "{tmp_path}/mean.binaryproto"'
     with pytest.raises(ModelError, match=r"the mean in .* has shape \(3, 5, 5\)"):

@@ -16,9 +16,11 @@ import h5py
 import pytest
 import torch
 
-from sparknet.caffe import schema, solver_state, weight_file
+from sparknet.caffe import schema
+from sparknet.caffe.files import blobs, solver_state
+from sparknet.caffe.files import weights as weight_files
+from sparknet.caffe.files.solver_state import SolverState
 from sparknet.caffe.net import Net
-from sparknet.caffe.solver_state import SolverState
 from sparknet.errors import ModelError, SparkNetError
 
 pytestmark = pytest.mark.timeout(60)
@@ -139,17 +141,17 @@ def test_a_dataset_that_declares_more_than_the_file_holds_takes_no_memory(
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file.create_dataset("data/conv/0", (1 << 20, 1 << 20), "f4", chunks=(1 << 10, 1 << 10), **filters)
     with pytest.raises(ModelError, match="/data/conv/0 declares 4,398,046,511,104 bytes, and the wh"):
-        weight_file.read(tmp_path / "w.h5")
+        weight_files.read(tmp_path / "w.h5")
 
 
 @pytest.mark.parametrize("shape", [(1 << 32, 1 << 32), (-1, -4), (0, 1 << 62, 1 << 62), (1,) * 70])
 def test_a_blob_whose_shape_cannot_be_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
-    blob = weight_file.encode_blob(torch.ones(4 if min(shape) < 0 else 1 if max(shape) == 1 else 0))
+    blob = blobs.encode_blob(torch.ones(4 if min(shape) < 0 else 1 if max(shape) == 1 else 0))
     del blob.shape.dim[:]
     blob.shape.dim.extend(shape)
     (tmp_path / "mean.binaryproto").write_bytes(blob.SerializeToString())
     with pytest.raises(ModelError, match="the file is damaged"):
-        weight_file.read_blob(tmp_path / "mean.binaryproto")
+        blobs.read_blob(tmp_path / "mean.binaryproto")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_blobs_that_are_too_large_together_are_refused_before_they_are_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     net = Net(schema.parse_net(SMALL), schema.TEST)
-    monkeypatch.setattr("sparknet.caffe.memory.installed", lambda device: 10_000)
+    monkeypatch.setattr("sparknet.caffe.size_check.installed", lambda device: 10_000)
     net.forward({"data": torch.zeros(1, 3, 6, 6)})
     net = Net(schema.parse_net(SMALL.replace("dim: 2", "dim: 1")), schema.TEST)
     with pytest.raises(ModelError, match="take smaller batches"):

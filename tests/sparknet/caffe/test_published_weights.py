@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparknet.caffe import schema, weight_file
+from sparknet.caffe import schema
+from sparknet.caffe.files import blobs
 from sparknet.caffe.net import Net
 
 MODELS = Path(__file__).parents[3] / "apps" / "models"
@@ -48,7 +49,7 @@ def _cifar10(mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("suffix", ["", ".h5"])
 def test_published_cifar10_weights_score_as_in_caffe(suffix: str) -> None:
     weights = _folder("SPARKNET_WEIGHTS")
-    images, labels = _cifar10(weight_file.read_blob(weights / "cifar10_mean.binaryproto"))
+    images, labels = _cifar10(blobs.read_blob(weights / "cifar10_mean.binaryproto"))
     file = weights / f"cifar10_quick_iter_5000.caffemodel{suffix}"
     if suffix:  # what Caffe scores with the HDF5 file, another run's, is not known
         assert _hits_and_loss("cifar10_quick", file, images[:2000], labels[:2000])[0] > 1400

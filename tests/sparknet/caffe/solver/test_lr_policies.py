@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from sparknet.caffe.policies import POLICIES, rate
+from sparknet.caffe.solver.lr_policies import POLICIES, rate
 from sparknet.errors import ModelError
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from sparknet.caffe import weight_file
+from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe.net import Net
 from sparknet.caffe.schema.caffe_pb2 import TRAIN, NetParameter, SolverParameter
 from sparknet.caffe.solver import Solver
@@ -72,11 +72,11 @@ class CaffeNet:
 
     def save(self, path: str | Path) -> None:
         """Write the weights as ``.caffemodel``, or as HDF5 if the name ends in ``.h5``."""
-        weight_file.save(self.net, path)
+        weight_files.save(self.net, path)
 
     def load(self, path: str | Path) -> None:
         """Take the weights of a file, layer by layer of the same name."""
-        weight_file.load(self.net, path)
+        weight_files.load(self.net, path)
 
 
 class CaffeSolver:

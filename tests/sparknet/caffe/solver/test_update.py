@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from sparknet.caffe import descent
-from sparknet.caffe.descent import Descent, Span, blocks, merged
-from sparknet.caffe.update_rules import RULES, rule_named
+from sparknet.caffe.solver import update
+from sparknet.caffe.solver.rules import RULES, rule_named
+from sparknet.caffe.solver.update import Span, Updater, blocks, merged
 from sparknet.errors import ModelError
 
 SIZE = 12
@@ -59,9 +59,9 @@ def vectors(seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(SIZE, generator=generator), torch.randn(SIZE, generator=generator)
 
 
-def descent_of(name: str, settings: Settings, *spans: Span) -> Descent:
+def updater_of(name: str, settings: Settings, *spans: Span) -> Updater:
     weights, diffs = vectors()
-    return Descent(
+    return Updater(
         RULES[name], settings, weights=weights, diffs=diffs, spans=spans or [Span(start=0, stop=SIZE)]
     )
 
@@ -71,7 +71,7 @@ def descent_of(name: str, settings: Settings, *spans: Span) -> Descent:
 def test_a_rule_follows_caffes_formula(
     name: str, regularization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(descent, "BLOCK", 5)
+    monkeypatch.setattr(update, "BLOCK", 5)
     momentum = 0.9 if RULES[name].takes_momentum else 0.0
     settings = Settings(momentum=momentum, weight_decay=0.1, regularization_type=regularization)
     spans = (
@@ -79,7 +79,7 @@ def test_a_rule_follows_caffes_formula(
         Span(start=7, stop=9, lr_mult=2, decay_mult=0),
         Span(start=9, stop=SIZE, lr_mult=0),
     )
-    applied = descent_of(name, settings, *spans)
+    applied = updater_of(name, settings, *spans)
     expected = applied.weights.double().tolist()
     history = [[0.0, 0.0] for _ in range(SIZE)]
     for iteration in range(4):
@@ -100,7 +100,7 @@ def test_a_rule_follows_caffes_formula(
 
 def test_the_gradient_is_clipped_before_it_is_divided_and_decayed() -> None:
     settings = Settings(clip_gradients=0.5, iter_size=4, weight_decay=0.1)
-    applied = descent_of("SGD", settings)
+    applied = updater_of("SGD", settings)
     before, gradient = applied.weights.clone(), applied.diffs.clone()
     applied.apply(1.0, 0)
     clipped = gradient * 0.5 / gradient.norm()
@@ -108,14 +108,14 @@ def test_the_gradient_is_clipped_before_it_is_divided_and_decayed() -> None:
 
 
 def test_a_gradient_within_the_limit_is_left_alone() -> None:
-    applied = descent_of("SGD", Settings(clip_gradients=100.0))
+    applied = updater_of("SGD", Settings(clip_gradients=100.0))
     before, gradient = applied.weights.clone(), applied.diffs.clone()
     applied.apply(0.5, 0)
     torch.testing.assert_close(applied.weights, before - 0.5 * gradient)
 
 
 def test_l1_leaves_a_weight_of_nought_where_it_is() -> None:
-    applied = descent_of("SGD", Settings(weight_decay=1.0, regularization_type="L1"))
+    applied = updater_of("SGD", Settings(weight_decay=1.0, regularization_type="L1"))
     applied.weights.zero_()
     applied.diffs.zero_()
     applied.apply(1.0, 0)
@@ -123,7 +123,7 @@ def test_l1_leaves_a_weight_of_nought_where_it_is() -> None:
 
 
 def test_the_diffs_hold_what_was_subtracted() -> None:
-    applied = descent_of("Adam", Settings(momentum=0.9))
+    applied = updater_of("Adam", Settings(momentum=0.9))
     before = applied.weights.clone()
     applied.apply(0.1, 0)
     torch.testing.assert_close(before - applied.diffs, applied.weights, atol=1e-6, rtol=0)
@@ -132,9 +132,9 @@ def test_the_diffs_hold_what_was_subtracted() -> None:
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(momentum=0.5 if RULES[name].takes_momentum else 0.0)
-    whole = descent_of(name, settings)
-    monkeypatch.setattr(descent, "BLOCK", 1)
-    cut = descent_of(name, settings)
+    whole = updater_of(name, settings)
+    monkeypatch.setattr(update, "BLOCK", 1)
+    cut = updater_of(name, settings)
     for one in (whole, cut):
         one.apply(0.1, 0)
     assert torch.equal(whole.weights, cut.weights)
@@ -144,9 +144,9 @@ def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_lists_of_spans_as_on_a_gpu_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(momentum=0.5 if RULES[name].takes_momentum else 0.0, weight_decay=0.1)
     spans = [Span(start=i, stop=i + 3, lr_mult=1.0 + i % 2) for i in range(0, SIZE, 3)]
-    blockwise = descent_of(name, settings, *spans)
-    monkeypatch.setattr(Descent, "_cut", Descent._in_lists)
-    in_lists = descent_of(name, settings, *spans)
+    blockwise = updater_of(name, settings, *spans)
+    monkeypatch.setattr(Updater, "_cut", Updater._in_lists)
+    in_lists = updater_of(name, settings, *spans)
     assert len(in_lists._parts) == 2
     for one in (blockwise, in_lists):
         one.apply(0.1, 0)
@@ -154,8 +154,8 @@ def test_lists_of_spans_as_on_a_gpu_change_nothing(name: str, monkeypatch: pytes
     torch.testing.assert_close(blockwise.weights, in_lists.weights)
 
 
-def test_a_descent_goes_on_in_other_vectors() -> None:
-    moved, stayed = (descent_of("SGD", Settings(momentum=0.9)) for _ in range(2))
+def test_an_updater_goes_on_in_other_vectors() -> None:
+    moved, stayed = (updater_of("SGD", Settings(momentum=0.9)) for _ in range(2))
     for one in (moved, stayed):
         one.apply(0.1, 0)
     moved.rebind(moved.weights.clone(), moved.diffs.clone())
@@ -196,4 +196,4 @@ def test_an_unknown_type_is_refused_with_the_known_ones() -> None:
 
 def test_an_unknown_regularization_is_refused() -> None:
     with pytest.raises(ModelError, match="L1 or L2"):
-        descent_of("SGD", Settings(regularization_type="l2"))
+        updater_of("SGD", Settings(regularization_type="l2"))

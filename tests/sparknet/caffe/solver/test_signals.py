@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sparknet.caffe.schema import parse_solver
-from sparknet.caffe.signals import Action, SignalRequests
 from sparknet.caffe.solver import Solver
+from sparknet.caffe.solver.signals import Action, SignalRequests
 
 SOLVER = """
 net_param {

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparknet.caffe import solver_nets, solver_state, weight_file
+from sparknet.caffe.files import solver_state
+from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe.net import Net
 from sparknet.caffe.schema import parse_net, parse_solver
 from sparknet.caffe.schema.caffe_pb2 import TEST, TRAIN, NetParameter, SolverParameter
-from sparknet.caffe.solver import Solver
+from sparknet.caffe.solver import Solver, nets
 from sparknet.errors import ModelError
 from tests.sparknet.caffe.oracle import weights_file
 
@@ -138,7 +139,7 @@ def read_nothing(path: str) -> NetParameter:
 
 
 def all_nets(param: SolverParameter) -> list[NetParameter]:
-    return [solver_nets.train_net(param, read_nothing), *solver_nets.test_nets(param, read_nothing)]
+    return [nets.train_net(param, read_nothing), *nets.test_nets(param, read_nothing)]
 
 
 def test_test_nets_come_in_caffes_order() -> None:
@@ -147,17 +148,17 @@ def test_test_nets_come_in_caffes_order() -> None:
         "test_iter: [1, 2, 3, 4] "
         'test_state { stage: "s" } test_state { } test_state { level: 3 } test_state { }'
     )
-    nets = solver_nets.test_nets(param, read_nothing)
-    assert [net.name for net in nets] == ["a", "b", "c", "both"]
-    assert [net.state.phase for net in nets] == [TEST] * 4
-    assert (list(nets[0].state.stage), nets[2].state.level) == (["s"], 3)
+    tested = nets.test_nets(param, read_nothing)
+    assert [net.name for net in tested] == ["a", "b", "c", "both"]
+    assert [net.state.phase for net in tested] == [TEST] * 4
+    assert (list(tested[0].state.stage), tested[2].state.level) == (["s"], 3)
 
 
 def test_the_state_of_the_solver_goes_before_that_of_the_net() -> None:
     param = parse_solver(
         'net_param { name: "n" state { level: 1 stage: "a" } } train_state { level: 2 stage: "b" }'
     )
-    net = solver_nets.train_net(param, read_nothing)
+    net = nets.train_net(param, read_nothing)
     assert (net.state.phase, net.state.level, list(net.state.stage)) == (TRAIN, 2, ["a", "b"])
     assert list(param.net_param.state.stage) == ["a"]
 
@@ -226,7 +227,7 @@ def test_a_net_is_found_from_the_working_folder_first(
 def test_weights_named_in_the_solver_are_loaded(tmp_path: Path) -> None:
     source = Net(parse_net(NET), TRAIN)
     source.weights.fill_(0.5)
-    weight_file.save(source, tmp_path / "start.caffemodel")
+    weight_files.save(source, tmp_path / "start.caffemodel")
     loaded = Solver.for_file(written(tmp_path, 'weights: "start.caffemodel" test_iter: 1 test_interval: 1'))
     assert (loaded.net.weights == 0.5).all()
     assert (loaded.test_nets[0].params["ip"][0].data == 0.5).all()
@@ -292,7 +293,7 @@ STATE = weights_file("cifar10_quick_iter_4000.solverstate")
 
 @pytest.mark.skipif(STATE is None, reason="SPARKNET_WEIGHTS does not name a folder with published weights")
 def test_a_published_state_is_gone_on_from() -> None:
-    models = Path(__file__).parents[3] / "apps" / "models"
+    models = Path(__file__).parents[4] / "apps" / "models"
     solver = Solver.for_file(models / "cifar10_quick_solver.prototxt")
     assert STATE is not None
     solver.restore(STATE)
@@ -308,12 +309,9 @@ WITHOUT_EFFECT = {
 
 
 def test_every_setting_of_a_solver_is_read_or_known_to_have_no_effect() -> None:
-    folder = Path(solver_nets.__file__).parent
-    files = ("solver", "solver_nets", "descent", "policies", "snapshots")
-    source = "".join((folder / f"{name}.py").read_text() for name in files)
-    read = set(re.findall(r"(?:param|solver|settings|schedule)\.(\w+)", source)) | set(
-        solver_nets.TRAIN_FIELDS
-    )
+    folder = Path(nets.__file__).parent
+    source = "".join(file.read_text() for file in folder.glob("*.py"))
+    read = set(re.findall(r"(?:param|solver|settings|schedule)\.(\w+)", source)) | set(nets.TRAIN_FIELDS)
     assert {field.name for field in SolverParameter.DESCRIPTOR.fields} - read == set(WITHOUT_EFFECT)
 
 

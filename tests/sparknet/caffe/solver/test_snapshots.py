@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from sparknet.caffe import solver_state, weight_file
-from sparknet.caffe.solver_state import SolverState
+from sparknet.caffe.files import solver_state
+from sparknet.caffe.files import weights as weight_files
+from sparknet.caffe.files.solver_state import SolverState
 from sparknet.errors import ModelError
 from tests.sparknet.caffe.oracle import oracle_file
-from tests.sparknet.caffe.training import batches, distance, losses_of, solver_of
+from tests.sparknet.caffe.solver.training import batches, distance, losses_of, solver_of
 
 FOLDER = oracle_file("snapshots") or Path()
 CASES = sorted(FOLDER.glob("*.solver.prototxt")) if FOLDER.name else []
@@ -56,7 +57,7 @@ def test_a_snapshot_written_here_holds_what_caffes_holds(path: Path, tmp_path: P
     assert (written.iter, written.current_step) == (theirs.iter, theirs.current_step)
     assert [tuple(blob.shape) for blob in written.history] == [tuple(blob.shape) for blob in theirs.history]
     assert all(torch.equal(a, b) for a, b in zip(written.history, theirs.history, strict=True))
-    mine, original = weight_file.read(written.learned_net), weight_file.read(_weights_beside(path))
+    mine, original = weight_files.read(written.learned_net), weight_files.read(_weights_beside(path))
     for name, blobs in original.items():
         assert all(torch.equal(a.data, b.data) for a, b in zip(mine[name], blobs, strict=True))
 

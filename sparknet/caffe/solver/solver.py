@@ -17,19 +17,21 @@ from pathlib import Path
 
 import torch
 
-from sparknet.caffe import snapshots, solver_nets, solver_state, weight_file
-from sparknet.caffe.descent import Descent, spans_of
+from sparknet.caffe.files import solver_state
+from sparknet.caffe.files import weights as weight_files
+from sparknet.caffe.files.solver_state import SolverState
 from sparknet.caffe.net import Net
-from sparknet.caffe.policies import rate
 from sparknet.caffe.precision import LossScale
-from sparknet.caffe.progress import Progress
 from sparknet.caffe.schema import load_net, load_solver
 from sparknet.caffe.schema.caffe_pb2 import NetParameter, SolverParameter
-from sparknet.caffe.scores import Feed, Score, mean_outputs
-from sparknet.caffe.signals import Action
-from sparknet.caffe.solver_files import found
-from sparknet.caffe.solver_state import SolverState
-from sparknet.caffe.update_rules import rule_named
+from sparknet.caffe.solver import nets, snapshots
+from sparknet.caffe.solver.display import Display
+from sparknet.caffe.solver.lr_policies import rate
+from sparknet.caffe.solver.paths import found
+from sparknet.caffe.solver.rules import rule_named
+from sparknet.caffe.solver.scores import Feed, Score, mean_outputs
+from sparknet.caffe.solver.signals import Action
+from sparknet.caffe.solver.update import Updater, spans_of
 from sparknet.errors import ModelError
 
 log = logging.getLogger("caffe")
@@ -56,9 +58,9 @@ class Solver:
         self.callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
         self._losses: deque[torch.Tensor] = deque(maxlen=_at_least_one(param.average_loss, "average_loss"))
         _at_least_one(param.iter_size, "iter_size")
-        self._descent = self._new_descent()
+        self._updater = self._new_updater()
         self.loss_scale = LossScale(net.device) if net.dtype == torch.float16 else None
-        self._progress = Progress(param.display)
+        self._display = Display(param.display)
         rate(param, 0)  # a policy that cannot be is refused now, not after the first forward pass
         for test_net in self.test_nets:
             test_net.share_with(net)
@@ -85,14 +87,12 @@ class Solver:
             return load_net(found(path, folder))
 
         device = device or default_device(param)
-        trained = solver_nets.train_net(param, read)
+        trained = nets.train_net(param, read)
         net = Net(trained, trained.state.phase, device=device, precision=precision)
-        tests = [
-            Net(wanted, wanted.state.phase, device=device) for wanted in solver_nets.test_nets(param, read)
-        ]
+        tests = [Net(wanted, wanted.state.phase, device=device) for wanted in nets.test_nets(param, read)]
         solver = cls(param, net, tests, file=file)
         for name in (name.strip() for names in param.weights for name in names.split(",")):
-            weight_file.load(net, found(name, folder))
+            weight_files.load(net, found(name, folder))
         return solver
 
     @classmethod
@@ -112,7 +112,7 @@ class Solver:
     @property
     def history(self) -> list[torch.Tensor]:
         """The vectors ``(P,)`` of the update rule: one, or two for Adam and AdaDelta."""
-        return self._descent.history
+        return self._updater.history
 
     @property
     def smoothed_loss(self) -> float:
@@ -135,7 +135,7 @@ class Solver:
         if len(vectors) != len(self.history):
             raise ModelError(
                 f"the solver state holds {len(vectors)} history blobs for each blob of the net, "
-                f"{self._descent.rule.name} needs {len(self.history)}: it is of another type of solver"
+                f"{self._updater.rule.name} needs {len(self.history)}: it is of another type of solver"
             )
         for mine, read in zip(self.history, vectors, strict=True):
             mine.copy_(read)
@@ -158,7 +158,7 @@ class Solver:
             total += loss
             self._losses.append(loss)
             if _divides(self.param.display, self.iter) and log.isEnabledFor(logging.INFO):
-                self._progress.tell(self.iter, self.smoothed_loss, self.net)
+                self._display.log(self.iter, self.smoothed_loss, self.net)
             self.apply_update()
             if self._act_on_request():
                 break
@@ -196,13 +196,13 @@ class Solver:
         if self.loss_scale and not self.loss_scale.unscale(self.net.diffs):
             log.info("Iteration %d, no update: a gradient is not finite in fp16", self.iter)
         else:
-            self._descend(now.lr)
+            self._update_weights(now.lr)
         self.iter += 1
 
-    def _descend(self, lr: float) -> None:
-        if self._descent.weights is not self.net.weights or self._descent.diffs is not self.net.diffs:
-            self._descent.rebind(self.net.weights, self.net.diffs)
-        self._descent.apply(lr, self.iter)
+    def _update_weights(self, lr: float) -> None:
+        if self._updater.weights is not self.net.weights or self._updater.diffs is not self.net.diffs:
+            self._updater.rebind(self.net.weights, self.net.diffs)
+        self._updater.apply(lr, self.iter)
 
     # -- testing
 
@@ -236,7 +236,7 @@ class Solver:
 
     def snapshot(self) -> Path:
         """Write the weights and the state as ``snapshot_format`` says; returns the path of the state."""
-        return snapshots.write(self)
+        return snapshots.write(self.net, self.save_state(), self.param, self.file)
 
     def restore(self, path: str | Path) -> None:
         """Go on from a snapshot: the state in ``path`` and the weights it names.
@@ -244,7 +244,10 @@ class Solver:
         Those are looked for where the state says, or else beside it. Raises ModelError if either does not
         fit.
         """
-        snapshots.restore(self, path)
+        state, weights = snapshots.read(path)
+        if weights:
+            weight_files.load(self.net, weights)
+        self.load_state(state)
 
     # -- the parts of an iteration
 
@@ -288,9 +291,9 @@ class Solver:
             self.stopped = self.stopped or action is Action.STOP
         return self.stopped
 
-    def _new_descent(self) -> Descent:
+    def _new_updater(self) -> Updater:
         param, net = self.param, self.net
-        return Descent(
+        return Updater(
             rule_named(param.type, momentum=param.momentum),
             param,
             weights=net.weights,

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from sparknet.caffe.schema import load_net, load_solver, replace_data_layers
-from sparknet.caffe.solver import Feed, Solver
+from sparknet.caffe.solver import Solver
+from sparknet.caffe.solver.scores import Feed
 
 BATCH = 16
 

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 
 from sparknet.caffe.blob import Blob
-from sparknet.caffe.update_rules import Moment, Rule, Tensors
+from sparknet.caffe.solver.rules import Moment, Rule, Tensors
 from sparknet.errors import ModelError
 
 BLOCK = 1 << 17  # elements: four such vectors are 2 MiB, which an L2 holds; smaller ones drown in calls
@@ -66,7 +66,7 @@ class _Part:
     history: list[Tensors]
 
 
-class Descent:
+class Updater:
     """Applies ``rule`` to ``weights`` and ``diffs``, float32 vectors ``(P,)`` on one device.
 
     ``history`` holds ``rule.histories`` vectors ``(P,)`` of the same device; write into them to resume.

@@ -6,19 +6,19 @@ import logging
 import time
 
 from sparknet.caffe.net import Net
-from sparknet.caffe.scores import scores_of
+from sparknet.caffe.solver.scores import scores_of
 
 log = logging.getLogger("caffe")
 
 
-class Progress:
-    """Remembers when it last told something, for the iterations per second since then."""
+class Display:
+    """Remembers when it last logged, for the iterations per second since then."""
 
     def __init__(self, display: int) -> None:
         self.display = display
         self._then, self._before = time.perf_counter(), 0
 
-    def tell(self, iteration: int, loss: float, net: Net) -> None:
+    def log(self, iteration: int, loss: float, net: Net) -> None:
         """Log the speed, the ``loss`` and the outputs of ``net``."""
         now = time.perf_counter()
         seconds = now - self._then

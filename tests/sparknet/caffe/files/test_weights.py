@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparknet.caffe import schema, weight_file
+from sparknet.caffe import schema
+from sparknet.caffe.files import blobs
+from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe.net import Net
 from sparknet.caffe.schema.caffe_pb2 import NetParameter
 from sparknet.errors import ModelError
@@ -127,7 +129,7 @@ def test_a_blob_whose_numbers_do_not_fill_its_shape_is_an_error(tmp_path: Path) 
     message.layer.add(name="ip").blobs.add(data=[1, 2, 3]).shape.dim.extend([2, 2])
     (tmp_path / "w.caffemodel").write_bytes(message.SerializeToString())
     with pytest.raises(ModelError, match=r'layer "ip" blob 0: 3 numbers for a blob of shape \(2, 2\)'):
-        weight_file.read(tmp_path / "w.caffemodel")
+        weight_files.read(tmp_path / "w.caffemodel")
 
 
 def _legacy(version: str) -> NetParameter:
@@ -176,15 +178,15 @@ def test_doubles_and_numbers_one_by_one_are_read(tmp_path: Path) -> None:
     layer = b"\x0a\x01u" + b"\x3a" + bytes([len(unpacked) + 5]) + b"\x3a\x03\x0a\x01\x02" + unpacked
     body = message.SerializeToString() + b"\xa2\x06" + bytes([len(layer)]) + layer
     (tmp_path / "w.caffemodel").write_bytes(body)
-    weights = weight_file.read(tmp_path / "w.caffemodel")
+    weights = weight_files.read(tmp_path / "w.caffemodel")
     assert weights["d"][0].data.tolist() == [1.5, 2.5]
     assert weights["u"][0].data.tolist() == [3.5, 4.5]
 
 
 def test_a_mean_picture_comes_back(tmp_path: Path) -> None:
     mean = torch.randn(1, 3, 4, 5)
-    weight_file.write_blob(mean, tmp_path / "mean.binaryproto")
-    assert torch.equal(weight_file.read_blob(tmp_path / "mean.binaryproto"), mean)
+    blobs.write_blob(mean, tmp_path / "mean.binaryproto")
+    assert torch.equal(blobs.read_blob(tmp_path / "mean.binaryproto"), mean)
 
 
 def test_blobs_in_the_description_of_a_net_are_its_weights() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from sparknet.caffe.solver import Solver
 from tests.sparknet.caffe.oracle import oracle_file
-from tests.sparknet.caffe.training import batches, distance, losses_of, moments, set_weights, solver_of
+from tests.sparknet.caffe.solver.training import batches, distance, losses_of, moments, set_weights, solver_of
 
 FOLDER = oracle_file("solver") or Path()
 RUNS = sorted(FOLDER.glob("*.solver.prototxt")) if FOLDER.name else []

@@ -1,4 +1,4 @@
-"""Weights on disk, as Caffe writes them: ``.caffemodel`` (binary), ``.caffemodel.h5`` and ``.binaryproto``.
+"""The weights of a net on disk, as Caffe writes them: ``.caffemodel`` (binary) and ``.caffemodel.h5``.
 
 Weights go to layers of the same name. Layers that only the file or only the net has are left alone; another
 number of blobs, or another shape, is an error. Files of all ages are read: those before 2015 give a blob
@@ -9,55 +9,41 @@ Source: ``Net::CopyTrainedLayersFrom``, ``Net::ToProto`` and ``Net::ToHDF5`` of 
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-from google.protobuf.message import DecodeError
-from torch import Tensor
 
 from sparknet.caffe.blob import Blob
-from sparknet.caffe.hdf5 import DAMAGED, array
+from sparknet.caffe.files.blobs import Stored, decode_blob, parsed
+from sparknet.caffe.files.hdf5 import DAMAGED, array
+from sparknet.caffe.files.protobuf_stream import Piece, field, floats
+from sparknet.caffe.layer import Layer
 from sparknet.caffe.schema import caffe_pb2, weights_pb2
-from sparknet.caffe.wire import Piece, field, floats
 from sparknet.errors import ModelError
-from sparknet.weights import Shape
 
-if TYPE_CHECKING:
-    from sparknet.caffe.net import Net
-
-Weights = dict[str, "list[Stored]"]
+Weights = dict[str, list[Stored]]
 
 _LAYER = caffe_pb2.NetParameter.LAYER_FIELD_NUMBER
 _BLOBS = caffe_pb2.LayerParameter.BLOBS_FIELD_NUMBER
 _DATA, _DIFF = caffe_pb2.BlobProto.DATA_FIELD_NUMBER, caffe_pb2.BlobProto.DIFF_FIELD_NUMBER
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A blob of a file, float32; ``is_legacy`` if it gives its shape as num, channels, height, width."""
+class NetOfLayers(Protocol):
+    """What is read of a ``Net``: ``params`` by layer name, and ``learnable`` with each shared blob once."""
 
-    data: Tensor
-    is_legacy: bool = False
-    index: int = 0
-
-    def fits(self, shape: Shape) -> bool:
-        """Whether the blob can fill one of ``shape``."""
-        mine = tuple(self.data.shape)
-        if not self.is_legacy:
-            return mine == shape
-        return len(shape) <= 4 and mine == (1,) * (4 - len(shape)) + shape
+    @property
+    def name(self) -> str: ...
+    @property
+    def layers(self) -> Sequence[Layer]: ...
+    @property
+    def params(self) -> Mapping[str, Sequence[Blob]]: ...
+    @property
+    def learnable(self) -> Sequence[Blob]: ...
 
 
-# ---- whole nets
-
-
-def load(net: Net, path: str | Path) -> list[str]:
+def load(net: NetOfLayers, path: str | Path) -> list[str]:
     """Copy the weights of a file into ``net``; the names of the layers that got some.
 
     Raises ModelError for a file that is no weight file or is cut short, and for shapes that do not fit.
@@ -65,7 +51,9 @@ def load(net: Net, path: str | Path) -> list[str]:
     return copy(net, read(path), source=str(path))
 
 
-def copy(net: Net, weights: Mapping[str, Sequence[Stored]], *, source: str = "the weights") -> list[str]:
+def copy(
+    net: NetOfLayers, weights: Mapping[str, Sequence[Stored]], *, source: str = "the weights"
+) -> list[str]:
     """Copy ``weights`` into the layers of ``net`` that have their names; the names of these layers."""
     for name, stored in weights.items():  # look at everything first: a net is filled wholly or not at all
         if name in net.params and stored:
@@ -89,7 +77,7 @@ def read(path: str | Path) -> Weights:
     return weights
 
 
-def save(net: Net, path: str | Path, *, with_diffs: bool = False, hdf5: bool = False) -> None:
+def save(net: NetOfLayers, path: str | Path, *, with_diffs: bool = False, hdf5: bool = False) -> None:
     """Write the net and its weights, as HDF5 if told so or ``path`` ends in ``.h5``; ``with_diffs`` too.
 
     The file is there wholly or not at all.
@@ -110,53 +98,11 @@ def save(net: Net, path: str | Path, *, with_diffs: bool = False, hdf5: bool = F
         partial.unlink(missing_ok=True)
 
 
-# ---- single blobs: mean images and the like
-
-
-def read_blob(path: str | Path) -> Tensor:
-    """The array of a ``.binaryproto`` file, float32."""
-    return decode_blob(_parsed(weights_pb2.Blob(), Path(path)), str(path)).data
-
-
-def write_blob(array: Tensor, path: str | Path) -> None:
-    """Write ``array`` (float32) as a ``.binaryproto`` file."""
-    Path(path).write_bytes(encode_blob(array).SerializeToString())
-
-
-def decode_blob(blob: weights_pb2.Blob, where: str, index: int = 0) -> Stored:
-    """The array of a message. Raises ModelError, beginning with ``where``, if data and shape do not agree."""
-    values = _values(blob)
-    is_legacy = not blob.HasField("shape") and any(
-        blob.HasField(name) for name in ("num", "channels", "height", "width")
-    )
-    shape = tuple(blob.shape.dim)
-    if is_legacy:
-        shape = (blob.num, blob.channels, blob.height, blob.width)
-    if values.size != math.prod(shape) or min(shape, default=0) < 0:
-        raise ModelError(f"{where}: {values.size} numbers for a blob of shape {shape}: the file is damaged")
-    try:
-        return Stored(torch.from_numpy(values.reshape(shape)), is_legacy, index)
-    except (
-        ValueError,
-        RuntimeError,
-    ):  # no numbers at all, or too many axes
-        raise ModelError(f"{where}: a blob of shape {shape} cannot be: the file is damaged") from None
-
-
-def encode_blob(data: Tensor, diff: Tensor | None = None) -> weights_pb2.Blob:
-    """A message with ``data`` and, if given, ``diff``, as float32."""
-    blob = weights_pb2.Blob(data=_bytes(data))
-    blob.shape.dim.extend(data.shape)
-    if diff is not None:
-        blob.diff = _bytes(diff)
-    return blob
-
-
 # ---- binary
 
 
 def _read_binary(path: Path) -> Weights:
-    net = _parsed(weights_pb2.Net(), path)
+    net = parsed(weights_pb2.Net(), path)
     weights: Weights = {}
     for name, blobs in _layers(net):
         if blobs or name not in weights:
@@ -172,37 +118,7 @@ def _layers(net: weights_pb2.Net) -> Iterator[tuple[str, Sequence[weights_pb2.Bl
         yield (old.layer.name, old.layer.blobs) if old.HasField("layer") else (old.name, old.blobs)
 
 
-def _parsed(message: Any, path: Path) -> Any:
-    try:
-        data = path.read_bytes()
-        message.ParseFromString(data)
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    except DecodeError:
-        raise ModelError(
-            f"{path} ({len(data):,} bytes) is not in Caffe's binary format, or is cut short: fetch it again"
-        ) from None
-    return message
-
-
-def _values(blob: weights_pb2.Blob) -> np.ndarray[Any, np.dtype[np.float32]]:
-    if blob.HasField("double_data"):
-        return np.frombuffer(blob.double_data, "<f8").astype(np.float32)
-    if blob.HasField("data"):
-        if len(blob.data) % 4:
-            raise ModelError("a blob ends within a number: the file is damaged")
-        return np.frombuffer(bytearray(blob.data), "<f4")
-    # numbers one by one, not packed: what protobuf 1 wrote
-    unpacked = caffe_pb2.BlobProto.FromString(blob.SerializeToString())
-    return np.array(unpacked.data or unpacked.double_data, np.float32)
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    array = tensor.detach().cpu().contiguous().to(torch.float32).numpy()
-    return (array if sys.byteorder == "little" else array.astype("<f4")).tobytes()
-
-
-def _pieces(net: Net, with_diffs: bool) -> Iterator[Piece]:
+def _pieces(net: NetOfLayers, with_diffs: bool) -> Iterator[Piece]:
     """The net as Caffe's binary NetParameter: a name and layers, each a LayerParameter with its blobs."""
     yield caffe_pb2.NetParameter(name=net.name).SerializeToString()
     for layer in net.layers:
@@ -272,7 +188,7 @@ def _hdf5_layers(group: Any, prefix: str) -> Iterator[tuple[str, list[Stored]]]:
             )
 
 
-def _write_hdf5(net: Net, path: Path, with_diffs: bool) -> None:
+def _write_hdf5(net: NetOfLayers, path: Path, with_diffs: bool) -> None:
     """As Caffe: a group per layer, and of shared blobs only the owner's."""
     import h5py
 

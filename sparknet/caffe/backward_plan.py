@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparknet.caffe.layers.layer import Layer
+from sparknet.caffe.layer import Layer
 
 
 @dataclass

@@ -19,7 +19,7 @@ import torch
 from sparknet.caffe.schema import parse_solver
 from sparknet.caffe.solver import Solver
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "solver_trajectories.json"
+GOLDEN = Path(__file__).parents[3] / "golden" / "solver_trajectories.json"
 REWRITE = bool(os.environ.get("SPARKNET_REWRITE_GOLDEN"))
 MOMENTS = (1, 5, 20)
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 
-from sparknet.caffe.hdf5 import DAMAGED, array, values
+from sparknet.caffe.files.blobs import decode_blob, encode_blob
+from sparknet.caffe.files.hdf5 import DAMAGED, array, values
 from sparknet.caffe.schema import caffe_pb2, weights_pb2
-from sparknet.caffe.weight_file import decode_blob, encode_blob
 from sparknet.errors import ModelError
 
 Shape = tuple[int, ...]
