@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,9 @@ FORBIDDEN = (
     ("sparknet.outer", "sparknet.caffe"),
 )
 
+# Packages within which no chain of imports comes back to its beginning, imports for types included.
+WITHOUT_CIRCLES = ("sparknet.caffe",)
+
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -90,13 +94,13 @@ def modules() -> list[Path]:
     return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import, those for the type checker alone left out."""
+def imports(path: Path, *, for_types_too: bool = False) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import; those for the type checker alone only where asked for."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types = {
         id(child)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not for_types_too
         for child in ast.walk(node)
     }
     for node in ast.walk(tree):
@@ -143,6 +147,29 @@ def test_every_module_stands_in_the_table() -> None:
     rows = tuple(row for table in LAYERS.values() for row in table)
     homeless = [module_name(path) for path in modules() if row_of(module_name(path), rows) is None]
     assert set(homeless) <= {"infra", "sparknet"}
+
+
+def graph_of(package: str) -> dict[str, set[str]]:
+    """What the modules within a package import of each other.
+
+    The package's own ``__init__`` is left out: it loads what it names when that is first used.
+    """
+    paths = {module_name(path): path for path in modules() if is_in(module_name(path), package)}
+    paths.pop(package)
+    graph: dict[str, set[str]] = {}
+    for importer, path in paths.items():
+        names = {name for _, name in imports(path, for_types_too=True)}
+        targets = {name if name in paths else name.rpartition(".")[0] for name in names}
+        graph[importer] = targets & paths.keys() - {importer}
+    return graph
+
+
+@pytest.mark.parametrize("package", WITHOUT_CIRCLES)
+def test_no_chain_of_imports_comes_back(package: str) -> None:
+    try:
+        list(TopologicalSorter(graph_of(package)).static_order())
+    except CycleError as error:
+        pytest.fail(f"imports go round: {' -> '.join(error.args[1])}")
 
 
 def test_every_module_opens_with_a_docstring() -> None:
