@@ -9,7 +9,7 @@ from typing import Any
 from infra.errors import SetupError
 from infra.local import control, daemon
 from infra.local.home import HOME_VARIABLE, Endpoint, Home
-from infra.local.host import ProcessHost
+from infra.local.hosts.client import ProcessHost
 
 
 def open_cloud(

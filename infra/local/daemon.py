@@ -19,9 +19,10 @@ from pathlib import Path
 import psutil
 
 from infra.errors import DeadlineExceeded, SetupError, UsageError, last_lines
-from infra.local import control, namespaces
+from infra.local import control
 from infra.local.home import OF_CLUSTERS, Endpoint, Home
-from infra.local.processes import end_processes_of_home
+from infra.local.hosts import namespaces
+from infra.local.hosts.processes import end_processes_of_home
 
 START_SECONDS = 60.0  # usually 2; importing moto from a cold disk takes far longer
 STOP_SECONDS = 20.0

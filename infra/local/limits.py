@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.local.scenario import Scenario
+from infra.local.models.scenario import Scenario
 
 ALWAYS = (
     "Prices, quotas, capacity and interruptions are a scenario's; nobody is billed, and nothing leaves "

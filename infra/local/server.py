@@ -46,7 +46,7 @@ def main() -> None:
 
 def serve(folder: Path, port: int, scenario_file: Path | None) -> None:
     """Serve until told to stop. Raises UsageError for a bad scenario or a port that is taken."""
-    from infra.local.scenario import Scenario
+    from infra.local.models.scenario import Scenario
 
     scenario = Scenario.read(scenario_file) if scenario_file else Scenario()
     _become_subreaper()
@@ -71,10 +71,10 @@ def serve(folder: Path, port: int, scenario_file: Path | None) -> None:
 
 def _prepare_moto(runtime: Path) -> None:
     """moto reads these when it is imported."""
-    from infra.local import images
+    from infra.local.models import published_images
 
     path = runtime / "images.json"
-    images.write(path)
+    published_images.write(path)
     os.environ["MOTO_AMIS_PATH"] = str(path)
     for name in ("ENABLE_AMI_VALIDATION", "EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "ENABLE_KEYPAIR_VALIDATION"):
         os.environ[f"MOTO_{name}"] = "1"
@@ -91,7 +91,7 @@ def _make(
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
 
-    from infra.local.front import Front
+    from infra.local.http.app import Front
     from infra.local.simulation import Simulation
 
     class Handler(MotoRequestHandler):
@@ -150,7 +150,7 @@ def _say(answer: dict[str, object]) -> None:
 
 
 def _become_subreaper() -> None:
-    from infra.local.init import become_subreaper
+    from infra.local.hosts.init import become_subreaper
 
     become_subreaper()
 

@@ -12,37 +12,34 @@ from typing import TYPE_CHECKING, Any
 import moto.ec2.models
 from moto.ec2.models import EC2Backend
 
-from infra.local import (  # noqa: F401 - each registers its patches
-    fleet,
+from infra.local.calls import (  # noqa: F401 - each registers its patches
+    create_fleet,
+    general,
     instances,
-    lookups,
-    placement,
-    refusals,
-    saved,
     spot_requests,
-    tokens,
-    volumes,
+    validation,
 )
-from infra.local.calls import Calls
-from infra.local.clock import Clock
-from infra.local.consistency import Consistency
-from infra.local.faults import Faults
-from infra.local.imds import Metadata
-from infra.local.lifecycle import Lifecycle
-from infra.local.machines import Machine, MachineFacts, NoMachine, ProcessMachine
-from infra.local.network import LoopbackBlocks, PublicAddresses
-from infra.local.patches import patch
-from infra.local.placement import PlacementGroups
-from infra.local.pools import Pools
-from infra.local.processes import Inits
-from infra.local.quotas import Quotas
-from infra.local.saved import SavedImages
-from infra.local.scenario import Scenario
-from infra.local.tokens import Tokens
-from infra.local.volumes import VolumeFolders
+from infra.local.calls.patches import patch
+from infra.local.hosts.machine import Machine, MachineFacts, NoMachine, ProcessMachine
+from infra.local.hosts.processes import Inits
+from infra.local.models import placement, saved_images, tokens, volumes  # noqa: F401 - these as well
+from infra.local.models.addresses import LoopbackBlocks, PublicAddresses
+from infra.local.models.call_log import Calls
+from infra.local.models.capacity import Pools
+from infra.local.models.clock import Clock
+from infra.local.models.consistency import Consistency
+from infra.local.models.faults import Faults
+from infra.local.models.lifecycle import Lifecycle
+from infra.local.models.metadata import Metadata
+from infra.local.models.placement import PlacementGroups
+from infra.local.models.quotas import Quotas
+from infra.local.models.saved_images import SavedImages
+from infra.local.models.scenario import Scenario
+from infra.local.models.tokens import Tokens
+from infra.local.models.volumes import VolumeFolders
 
 if TYPE_CHECKING:
-    from infra.local.namespaces.driver import Namespaces
+    from infra.local.hosts.namespaces.driver import Namespaces
 
 ACCOUNT = "123456789012"
 
@@ -123,6 +120,6 @@ class Simulation:
     def _namespaces(self) -> Namespaces | None:
         if self.scenario.hosts != "namespaces":
             return None
-        from infra.local.namespaces.driver import Namespaces
+        from infra.local.hosts.namespaces.driver import Namespaces
 
         return Namespaces(self)

@@ -28,7 +28,7 @@ from infra.cloud import Cloud
 from infra.ec2 import images
 from infra.events import Event, NodeProgress, PhaseEnded, ignore
 from infra.local import clean
-from infra.local.namespaces import missing
+from infra.local.hosts.namespaces import missing
 from infra.spec import ClusterSpec
 
 GOALS = {"bare": 60.0, "image": 40.0}  # seconds, for three workers on two idle cores

@@ -11,7 +11,7 @@ import pytest
 from botocore.config import Config
 
 from infra.local import LocalCloud, clean, open_cloud
-from tests.infra.local.orders import until
+from tests.infra.local.requests import until
 
 QUOTAS = ("L-3819A6DF", "L-DB2E81BA", "L-34B43A08", "L-1216C47A", "L-7212CCBC", "L-417A185B")
 ONCE = Config(retries={"total_max_attempts": 1}, read_timeout=20)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra.local import LocalCloud
-from tests.infra.local.orders import IMAGE, name
+from tests.infra.local.requests import IMAGE, name
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.scenario import Scenario
+from infra.local.models.scenario import Scenario
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "infra/local/README.md").read_text()

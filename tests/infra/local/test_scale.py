@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from infra.local import LocalCloud
-from tests.infra.local.orders import ZONE, fleet, ids, name, template, until
+from tests.infra.local.requests import ZONE, fleet, ids, name, template, until
 
 DISK = {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 100, "VolumeType": "gp3", "Encrypted": True}}
 

@@ -19,9 +19,9 @@ import pytest
 from infra.errors import DeadlineExceeded, SetupError, UsageError
 from infra.local import LocalCloud, clean, open_cloud
 from infra.local.home import Home
-from infra.local.processes import HOME_MARK, marked
+from infra.local.hosts.processes import HOME_MARK, marked
 from tests.infra.local.conftest import client
-from tests.infra.local.orders import machine, until, wait_for
+from tests.infra.local.requests import machine, until, wait_for
 
 
 @pytest.fixture

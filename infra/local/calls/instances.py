@@ -1,0 +1,38 @@
+"""Instances of moto whose life is the lifecycle's: what moto's own methods are replaced by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moto.ec2.exceptions import InvalidInstanceIdError
+from moto.ec2.models.instances import Instance, InstanceBackend
+
+from infra.local.calls.patches import Original, patch
+
+
+@patch(Instance, "terminate", why="terminated only once the machine is gone")
+def terminate(_original: Original, instance: Any) -> Any:
+    return patch.cloud.lifecycle.terminate(instance)
+
+
+@patch(Instance, "stop", why="stopped only once the machine is")
+def stop(_original: Original, instance: Any) -> Any:
+    return patch.cloud.lifecycle.stop(instance)
+
+
+@patch(Instance, "start", why="running only once the machine answers")
+def start(_original: Original, instance: Any) -> Any:
+    return patch.cloud.lifecycle.start(instance)
+
+
+@patch(Instance, "reboot", why="the machine reboots")
+def reboot(_original: Original, instance: Any) -> None:
+    patch.cloud.lifecycle.reboot(instance)
+
+
+@patch(InstanceBackend, "get_instance", why="one look-up instead of a walk over all instances")
+def get_instance(_original: Original, backend: Any, instance_id: str) -> Any:
+    instance = patch.cloud.lifecycle.find(instance_id).instance
+    if instance.ec2_backend is not backend:
+        raise InvalidInstanceIdError(instance_id)
+    return instance

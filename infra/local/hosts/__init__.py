@@ -1,0 +1,1 @@
+"""Hosts of instances: processes (``machine.py``, ``init.py``) or Linux namespaces (``namespaces/``)."""

@@ -1,0 +1,122 @@
+"""Namespaces: what the simulation asks for networks, machines and metadata when hosts are of namespaces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra.errors import SetupError
+from infra.local.hosts import share
+from infra.local.hosts.machine import MachineFacts
+from infra.local.hosts.namespaces import rootfs
+from infra.local.hosts.namespaces.commands import find
+from infra.local.hosts.namespaces.machine import NamespaceMachine
+from infra.local.hosts.namespaces.metadata import MetadataService
+from infra.local.hosts.namespaces.network import BRIDGE, Fabric
+from infra.local.hosts.namespaces.network_sync import Wiring
+from infra.local.hosts.namespaces.requirements import missing
+from infra.local.hosts.namespaces.rootfs import EMPTIED, FORGOTTEN, KEPT, PROGRAMS, Environment, Identity
+from infra.local.hosts.processes import HOME_MARK, INSTANCE_MARK
+
+if TYPE_CHECKING:
+    from infra.local.simulation import Simulation
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Namespaces:
+    """The fabric and all that hangs on it. Raises SetupError where hosts of namespaces cannot be made."""
+
+    def __init__(self, cloud: Simulation) -> None:
+        lacking = missing()
+        if lacking:
+            raise SetupError(f"hosts of namespaces cannot be made here: {'; '.join(lacking)}")
+        self.cloud = cloud
+        self._environment = Environment.of_this_process()
+        self._fabric = Fabric(cloud.folder)
+        self._fabric.start()
+        self.wiring = Wiring(cloud, self._fabric)
+        self._metadata = MetadataService(cloud)
+        self._public_addresses: Iterator[str] = self._fabric.public_addresses()
+
+    @property
+    def caller_address(self) -> str:
+        """The range that security groups must let in for this machine to reach its hosts."""
+        return f"{self._fabric.caller}/32"
+
+    def serve(self) -> None:
+        """Once the simulation can answer."""
+        self.wiring.start()
+        self._metadata.start(self._fabric)
+
+    def claim(self) -> str:
+        """A network for a default VPC."""
+        return self._fabric.claim()
+
+    def next(self) -> str:
+        """A public address. Raises SetupError when all were given."""
+        address = next(self._public_addresses, None)
+        if address is None:
+            raise SetupError("this embedded cloud has no public address left; stop it and start it again")
+        return address
+
+    def machine_for(self, facts: MachineFacts, folder: Path) -> NamespaceMachine:
+        return NamespaceMachine(facts, folder, self)
+
+    def environment_of(self, instance_id: str) -> dict[str, str]:
+        """Of PID 1: nothing of the server's own, and the marks by which its processes are found."""
+        marks = {HOME_MARK: str(self.cloud.folder), INSTANCE_MARK: instance_id}
+        return {"PATH": PATH, "LANG": "C.UTF-8", **marks}
+
+    def specification(self, facts: MachineFacts, *, is_new: bool) -> dict[str, Any]:
+        """What ``boot.py`` is told. Raises CommandError."""
+        router, prefix = self._fabric.router_of(facts.private_address)
+        hostname = "ip-" + facts.private_address.replace(".", "-")
+        digits = "".join(f"{int(part):02x}" for part in facts.private_address.split("."))
+        return {
+            "hostname": hostname,
+            "network": {
+                "ip": find("ip"),
+                "nsenter": find("nsenter"),
+                "address": f"{facts.private_address}/{prefix}",
+                "router": router,
+                "mac": ":".join(("0a", "58", *(digits[place : place + 2] for place in range(0, 8, 2)))),
+                "port": f"h{digits}{os.urandom(2).hex()}",  # a port of the life before may not be gone yet
+                "fabric": self._fabric.holder,
+                "bridge": BRIDGE,
+            },
+            "kept": KEPT,
+            "emptied": EMPTIED,
+            "forgotten": FORGOTTEN,
+            "binds": self._environment.binds,
+            "links": self._environment.links,
+            "files": rootfs.files(self._identity(facts, hostname)) if is_new else [],
+            "init": [self._environment.python, "-I", "-S", f"/{PROGRAMS}/init.py"],
+            "environment": self.environment_of(facts.instance_id),
+        }
+
+    def disconnect(self, instance_id: str, port: str) -> None:
+        """After the last process of a host: nothing of its network is left."""
+        self.wiring.unplug(instance_id)
+        self._fabric.disconnect(port)
+
+    def end(self) -> None:
+        """After the last machine: nothing of the network is left."""
+        self.wiring.end()
+        self._metadata.end()
+        self._fabric.end()
+
+    def _identity(self, facts: MachineFacts, hostname: str) -> Identity:
+        with self.cloud.lock:
+            instance = self.cloud.lifecycle.find(facts.instance_id).instance
+            key = instance.ec2_backend.key_pairs.get(instance.key_name)
+            memory = share.environment(self.cloud.lifecycle.alive_count)["SPARKNET_HOST_MEMORY_MIB"]
+        return Identity(
+            hostname=hostname,
+            private_address=facts.private_address,
+            public_key=key.public_key.strip() if key else "",
+            user_data=facts.user_data,
+            environment={"SPARKNET_HOST_MEMORY_MIB": memory},
+        )

@@ -1,0 +1,206 @@
+"""NamespaceMachine: the machine of one instance, through boots, reboots, stops and starts, to its removal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.local.hosts.machine import MachineFacts
+from infra.local.hosts.namespaces.blocks import Block
+from infra.local.hosts.namespaces.boot import REBOOT_STATUS
+from infra.local.hosts.namespaces.boot_session import Life
+from infra.local.hosts.namespaces.commands import CommandError, run
+from infra.local.hosts.namespaces.disks import EBS_MODEL, STORE_MODEL, Disk
+
+if TYPE_CHECKING:
+    from infra.local.hosts.namespaces.driver import Namespaces
+
+ROOT_GIB = 30  # sparse: what is not written takes no room
+ROOT_FILE = "root.img"
+GIB = 1 << 30
+GB = 10**9
+
+
+class NamespaceMachine:
+    """See ``infra.local.hosts.machine.Machine``. ``start`` raises CommandError, an OSError."""
+
+    def __init__(self, facts: MachineFacts, folder: Path, driver: Namespaces) -> None:
+        self._facts, self._folder, self._driver = facts, folder, driver
+        self._root: Block | None = None
+        self._volumes: dict[str, Disk] = {}
+        self._stores: list[Disk] = []
+        self._lock = threading.Lock()  # of the disks and of the life they are shown to
+        self._life: Life | None = None
+        self._status: int | None = None
+        self._is_wanted = False
+
+    @property
+    def answers(self) -> bool:
+        life = self._life
+        return life is not None and life.answers
+
+    @property
+    def exit_status(self) -> int | None:
+        return self._status
+
+    @property
+    def connection(self) -> Mapping[str, object]:
+        return {"root": "/", "log_in": "ssh"}
+
+    def start(self) -> None:
+        self._is_wanted, self._status = True, None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._open_own_disks()
+        self._live()
+
+    def stop(self, *, orderly: bool) -> None:
+        self._is_wanted = False
+        with self._lock:
+            life, self._life = self._life, None
+        self._driver.wiring.unplug(self._facts.instance_id)
+        if life is not None:
+            life.end(orderly=orderly)
+            self._driver.disconnect(self._facts.instance_id, life.port)
+        self._close_own_disks()
+
+    def reboot(self) -> None:
+        life = self._life
+        if life is not None:
+            life.reboot()
+
+    def remove(self) -> None:
+        for disk in self._volumes.values():
+            disk.block.close()
+        self._volumes.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def save(self, target: Path) -> None:
+        """The disk with all that was written to it so far. Raises OSError."""
+        with self._lock:
+            life = self._life
+        if life is not None:
+            life.flush()
+        _copy(self._folder / ROOT_FILE, target / ROOT_FILE)
+
+    def attach(self, volume_id: str, folder: Path) -> None:
+        size = int(json.loads((folder / "disk.json").read_text())["size_gib"])
+        with self._lock:
+            block = Block(folder / "disk.img", size * GIB)
+            disk = Disk(
+                block=block, name=self._free_name(), model=EBS_MODEL, serial=volume_id.replace("-", "")
+            )
+            self._volumes[volume_id] = disk
+            if self._life is not None:
+                self._life.show(disk)
+
+    def detach(self, volume_id: str) -> None:
+        with self._lock:
+            disk = self._volumes.pop(volume_id, None)
+            if disk is not None:
+                if self._life is not None:
+                    self._life.hide(disk)
+                disk.block.close()
+
+    def pull(self, volume_id: str) -> None:
+        with self._lock:
+            disk = self._volumes.get(volume_id)
+            if disk is not None:
+                disk.block.sever()
+
+    def _live(self) -> None:
+        """One boot, and a thread that waits for its end."""
+        life = Life(self._specification(), self._folder, self._driver.environment_of(self._facts.instance_id))
+        try:
+            self._driver.wiring.plug(self._facts.instance_id, life.pid)
+            with self._lock:
+                if not self._is_wanted:
+                    raise CommandError("the instance was stopped while it booted")
+                for disk in (*self._stores, *self._volumes.values()):
+                    life.show(disk)
+                self._life = life
+        except OSError:
+            life.end()
+            self._driver.disconnect(self._facts.instance_id, life.port)
+            raise
+        life.go()
+        threading.Thread(
+            target=self._outlive, args=(life,), name=self._facts.instance_id, daemon=True
+        ).start()
+
+    def _outlive(self, life: Life) -> None:
+        """Boot again if that is what the host ended for; all its disks are as they were."""
+        status = life.wait()
+        with self._lock:
+            if self._life is not life:
+                return  # stopped from outside
+            self._life = None
+        life.end()
+        self._driver.disconnect(self._facts.instance_id, life.port)
+        if status == REBOOT_STATUS and self._is_wanted:
+            try:
+                self._live()
+            except OSError as error:
+                self._driver.cloud.log_exception(f"{self._facts.instance_id} did not boot again: {error}")
+                status = 1
+            else:
+                return
+        self._status = status
+
+    def _open_own_disks(self) -> None:
+        root = self._folder / ROOT_FILE
+        is_new = not root.exists()
+        if is_new and self._facts.image is not None:
+            _copy(self._facts.image / ROOT_FILE, root)
+            is_new = False
+        if self._root is None:
+            self._root = Block(root, ROOT_GIB * GIB)
+        if is_new:
+            run(
+                "mkfs.ext4",
+                "-q",
+                "-L",
+                "cloudimg-rootfs",
+                "-E",
+                "lazy_itable_init=1,lazy_journal_init=1",
+                str(root),
+            )
+        for number, size in enumerate(self._facts.instance_store_gb, start=1):
+            block = Block(self._folder / f"store-{number}.img", size * GB)
+            serial = f"AWS{self._facts.instance_id[2:].upper()[:15]}{number:02X}"
+            with self._lock:
+                disk = Disk(block=block, name=self._free_name(), model=STORE_MODEL, serial=serial)
+                self._stores.append(disk)
+
+    def _close_own_disks(self) -> None:
+        """What is on the instance store ends with the instance's stop; the root disk stays."""
+        with self._lock:
+            for disk in self._stores:
+                disk.block.close()
+            self._stores.clear()
+            if self._root is not None:
+                self._root.close()
+                self._root = None
+        for file in self._folder.glob("store-*.img"):
+            file.unlink()
+
+    def _free_name(self) -> str:
+        taken = {disk.name for disk in (*self._stores, *self._volumes.values())}
+        return next(name for number in range(1, 1000) if (name := f"nvme{number}n1") not in taken)
+
+    def _specification(self) -> dict[str, object]:
+        assert self._root is not None
+        (self._folder / "root").mkdir(exist_ok=True)
+        return {
+            "mount_point": str(self._folder / "root"),
+            "root_device": self._root.path,
+            **self._driver.specification(self._facts, is_new=not (self._folder / "boot.json").exists()),
+        }
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Holes stay holes."""
+    run("cp", "--sparse=always", "--reflink=auto", str(source), str(target))

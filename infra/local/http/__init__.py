@@ -1,0 +1,1 @@
+"""The server's HTTP side: the WSGI application around moto, and the control API."""
