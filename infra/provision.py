@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from infra.errors import (
     CommandFailed,
     CommandTimedOut,
     DeadlineExceeded,
+    HostError,
     HostRefused,
     HostRejectedLogin,
     HostUnreachable,
@@ -34,6 +34,7 @@ from infra.events import READY, CheckFailed, Emit, NodeProgress, phase
 from infra.node import bootstrap, checks, disks, spark
 from infra.node.bundle import ON_NODE, Trainer, pack
 from infra.node.host import Host, on_all, write_text
+from infra.polling import Pending, poll
 from infra.spec import ClusterSpec
 
 READY_SECONDS = 180.0
@@ -83,22 +84,26 @@ class Setup:
     def _log_in(self, node: Node) -> Member:
         """The node's host, once it runs commands. Raises what the last attempt raised."""
         self.emit(NodeProgress(node=node.name, phase="connect"))
-        host, began = self.connect(node), time.monotonic()
-        while True:
+        host, pace = self.connect(node), self.pace
+
+        def overdue(error: HostError, seconds: float) -> HostError:
+            return type(error)(node.name, f"{error.said}; it was tried for {seconds:g} s ({node.id})")
+
+        def check() -> Member | Pending:
             try:
                 host.run("true", timeout_seconds=30)
             except (HostRefused, HostUnreachable, HostRejectedLogin) as error:
-                patience = self.pace.login_seconds
-                if isinstance(error, HostRejectedLogin):
-                    patience = self.pace.key_seconds
-                if time.monotonic() - began > patience:
-                    host.close()
-                    raise type(error)(
-                        node.name, f"{error.said}; it was tried for {patience:g} s ({node.id})"
-                    ) from None
-            else:
-                return Member(node=node, host=host)
-            time.sleep(self.pace.poll_seconds)
+                said = error  # Python unbinds the name of an except clause at its end
+                is_rejected = isinstance(error, HostRejectedLogin)
+                seconds = pace.key_seconds if is_rejected else pace.login_seconds
+                return Pending(lambda: overdue(said, seconds), deadline_seconds=seconds)
+            return Member(node=node, host=host)
+
+        try:
+            return poll(check, deadline_seconds=pace.login_seconds, every=pace.poll_seconds)
+        except HostError:
+            host.close()
+            raise
 
     def _install(self, member: Member) -> None:
         """Copy ``ami/`` to the node and run its scripts.

@@ -38,7 +38,7 @@ LAYERS = {
         ("infra.cloud",),
         ("infra.node", "infra.ec2"),
         ("infra.spec",),
-        ("infra.interrupts",),
+        ("infra.interrupts", "infra.polling"),
         ("infra.events", "infra.errors"),
     ),
     "sparknet": (

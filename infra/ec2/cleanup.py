@@ -5,7 +5,6 @@ The list is the proof: a cluster is gone when two listings in a row find nothing
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from infra.ec2 import nodes, tags
 from infra.ec2.region import Region
 from infra.errors import Leftovers
 from infra.events import Emit, Removed
+from infra.polling import Pending, poll
 
 INSTANCE, SPOT_REQUEST, VOLUME = "instance", "spot request", "volume"
 GROUP, TEMPLATE, KEY = "security group", "launch template", "key pair"
@@ -20,7 +20,8 @@ INTERFACE, ADDRESS, PLACEMENT = "network interface", "address", "placement group
 IMAGE, SNAPSHOT = "image", "snapshot"
 
 DEADLINE_SECONDS = 600.0
-SETTLE_SECONDS = 1.0  # between the two listings: what a lost call made turns up meanwhile
+EMPTY_LISTINGS = 2  # in a row prove that nothing is left
+SETTLE_SECONDS = 1.0  # between two listings: what a call made whose answer was lost turns up meanwhile
 
 _REMOVALS = {
     VOLUME: ("delete_volume", "VolumeId"),
@@ -95,36 +96,39 @@ def remove_all(
     Machines first, since they cost most and hold on to the rest. Raises Leftovers if something stays to the
     deadline.
     """
-    end = time.monotonic() + deadline_seconds
     seen: dict[str, Resource] = {}
-    told: set[str] = set()  # ids whose removal was reported
-    asked: set[str] = set()  # ids of instances whose end was asked for
+    reported: set[str] = set()  # ids whose removal the caller has heard of
+    terminated: set[str] = set()  # ids of instances that EC2 was asked to end
     empty_listings = 0
-    while empty_listings < 2:
+
+    def check() -> list[Resource] | Pending:
+        nonlocal empty_listings
         left = [one for one in remaining(region, cluster) if one.id != keep]
         still = {one.id for one in left}
         for one in seen.values():
-            if one.id not in still and one.id not in told:
-                told.add(one.id)
+            if one.id not in still and one.id not in reported:
+                reported.add(one.id)
                 emit(Removed(kind=one.kind, id=one.id))
-        seen |= {one.id: one for one in left}
+        seen.update({one.id: one for one in left})
+        # EC2's listings lag behind: what was made a moment ago may be missing from one of them
         empty_listings = 0 if left else empty_listings + 1
-        if time.monotonic() > end:
-            raise Leftovers(_still_there(cluster, left, deadline_seconds))
-        _remove(region, left, asked)
-        region.sleep(settle_seconds)
-    return list(seen.values())
+        if empty_listings == EMPTY_LISTINGS:
+            return list(seen.values())
+        _remove(region, left, terminated)
+        return Pending(lambda: Leftovers(_still_there(cluster, left, deadline_seconds)))
+
+    return poll(check, deadline_seconds=deadline_seconds, every=settle_seconds, sleep=region.sleep)
 
 
-def _remove(region: Region, left: list[Resource], asked: set[str]) -> None:
+def _remove(region: Region, left: list[Resource], terminated: set[str]) -> None:
     for one in left:
         if one.kind == SPOT_REQUEST:
             region.change("cancel_spot_instance_requests", SpotInstanceRequestIds=[one.id], tolerate=_ABSENT)
     instances = [one.id for one in left if one.kind == INSTANCE]
-    new = [one for one in instances if one not in asked]
+    new = [one for one in instances if one not in terminated]
     if new:
         nodes.terminate(region, new)
-        asked.update(new)
+        terminated.update(new)
     if instances:
         return  # the groups and volumes are in use until the machines are gone
     for one in left:

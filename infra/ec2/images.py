@@ -6,15 +6,15 @@ the calls that make them: that is how all of it is found again, whatever happene
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from infra.ec2 import tags
-from infra.ec2.region import ApiError, Region
+from infra.ec2.region import LISTED_SECONDS, ApiError, Region
 from infra.ec2.tags import TagList
 from infra.errors import DeadlineExceeded, Leftovers, SetupError, UsageError
+from infra.polling import Pending, poll
 
 #: The Deep Learning Base image (NVIDIA driver and CUDA, no framework), under both of its published names.
 PARAMETERS = (
@@ -150,40 +150,44 @@ def wait_available(
     region: Region, image: OwnImage, *, deadline_seconds: float, poll_seconds: float
 ) -> OwnImage:
     """Wait until it can be launched. Raises SetupError if EC2 gives up, DeadlineExceeded."""
-    end = time.monotonic() + deadline_seconds
-    while True:
+
+    def check() -> OwnImage | Pending:
         found = own(region, tag=tags.GENERATION, value=image.generation)
         state = found[0].state if found else PENDING
         if state == AVAILABLE:
             return found[0]
+        where = f"{image.id} in {region.name}"
         if state != PENDING:
-            raise SetupError(f"EC2 could not make the image {image.id} in {region.name}: it is {state}.")
-        if time.monotonic() > end:
-            raise DeadlineExceeded(
-                f"The image {image.id} in {region.name} is still {state} after {deadline_seconds:g} s."
-            )
-        region.sleep(poll_seconds)
+            raise SetupError(f"EC2 could not make the image {where}: it is {state}.")
+        return Pending(
+            lambda: DeadlineExceeded(f"The image {where} is still {state} after {deadline_seconds:g} s.")
+        )
+
+    return poll(check, deadline_seconds=deadline_seconds, every=poll_seconds, sleep=region.sleep)
 
 
 def remove(region: Region, generation: str, *, poll_seconds: float = 1.0) -> list[str]:
     """Remove the images of ``generation`` and their snapshots; the ids of what there was. Raises
     Leftovers.
     """
-    end, seen = time.monotonic() + REMOVE_SECONDS, dict[str, None]()
-    while True:
+    seen: dict[str, None] = {}  # a set that keeps the order
+
+    def check() -> list[str] | Pending:
         images = own(region, tag=tags.GENERATION, value=generation)
         snapshots = [one.id for one in _snapshots(region, tags.GENERATION, generation)]
         left = [*(one.id for one in images), *snapshots]
         if not left:
             return list(seen)
-        if time.monotonic() > end:
-            raise Leftovers(f"Still in {region.name}: {', '.join(left)}; delete the image again.")
-        seen |= dict.fromkeys(left)
+        seen.update(dict.fromkeys(left))
         for one in images:
             region.change("deregister_image", ImageId=one.id, tolerate=("InvalidAMIID.*",))
-        for snapshot in snapshots:  # in use until its image is gone: the next round tells
+        for snapshot in snapshots:  # refused while its image is there: it goes at a later look
             region.change("delete_snapshot", SnapshotId=snapshot, tolerate=("InvalidSnapshot.*",))
-        region.sleep(poll_seconds)
+        return Pending(
+            lambda: Leftovers(f"Still in {region.name}: {', '.join(left)}; delete the image again.")
+        )
+
+    return poll(check, deadline_seconds=REMOVE_SECONDS, every=poll_seconds, sleep=region.sleep)
 
 
 def _fitting(region: Region, recipe: str) -> OwnImage | None:
@@ -192,12 +196,13 @@ def _fitting(region: Region, recipe: str) -> OwnImage | None:
 
 
 def _made(region: Region, name: str, described: Mapping[str, str]) -> OwnImage:
-    for _ in range(20):  # EC2 may list it a moment later
+    missing = SetupError(f"EC2 accepted the image {name} in {region.name}, but does not list it.")
+
+    def check() -> OwnImage | Pending:
         found = own(region, tag=tags.GENERATION, value=described[tags.GENERATION])
-        if found:
-            return found[0]
-        region.sleep(0.5)
-    raise SetupError(f"EC2 took the order for the image {name} in {region.name}, but does not list it.")
+        return found[0] if found else Pending(lambda: missing)
+
+    return poll(check, deadline_seconds=LISTED_SECONDS, every=0.5, sleep=region.sleep)
 
 
 def _snapshots(region: Region, tag: str, value: str = "") -> list[Snapshot]:

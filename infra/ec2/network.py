@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from infra.ec2 import tags
-from infra.ec2.region import Region
+from infra.ec2.region import LISTED_SECONDS, Region
 from infra.ec2.tags import Stamp
 from infra.errors import SetupError, UsageError
+from infra.polling import Pending, poll
 from infra.spec import ClusterSpec
 
 SSH_PORT = 22
@@ -100,15 +101,16 @@ def make_group(region: Region, stamp: Stamp, vpc_id: str) -> SecurityGroup:
         TagSpecifications=stamp.specification(("security-group",)),
         tolerate=("InvalidGroup.Duplicate",),
     )
-    for _ in range(20):  # EC2 may list it a moment later
-        group = find_group(region, stamp.cluster)
-        if group is not None:
-            return group
-        region.sleep(0.5)
-    raise SetupError(
+    taken = SetupError(
         f"There is a security group {group_name(stamp.cluster)} in {vpc_id} that is not this cluster's; "
         "delete it, or launch with another --name."
     )
+
+    def check() -> SecurityGroup | Pending:
+        # None for a moment after it is made, and for good if the name belongs to a group without our tags
+        return find_group(region, stamp.cluster) or Pending(lambda: taken)
+
+    return poll(check, deadline_seconds=LISTED_SECONDS, every=0.5, sleep=region.sleep)
 
 
 def open_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from infra.ec2 import tags
 from infra.ec2.region import Region
 from infra.errors import CapacityError, DeadlineExceeded, SetupError, last_lines
+from infra.polling import Pending, poll
 
 MASTER, WORKER = "master", "worker"
 GONE = ("terminated", "shutting-down")
@@ -83,24 +83,28 @@ def wait_running(
 
     Raises CapacityError if EC2 took one back, SetupError if one failed to start, DeadlineExceeded.
     """
-    end = time.monotonic() + deadline_seconds
-    while True:
+
+    def overdue(nodes: list[Node], running: list[Node]) -> DeadlineExceeded:
+        others = [node for node in nodes if node.state != "running"]
+        states = ", ".join(f"{node.id} {node.state}" for node in others)
+        return DeadlineExceeded(
+            f"{len(running)} of {count} nodes of {cluster} run after {deadline_seconds:g} s "
+            f"({states or 'EC2 does not list the others'}).",
+            nodes=[node.name for node in others],
+        )
+
+    def check() -> list[Node] | Pending:
         nodes = describe(region, cluster)
+        # "running" and its address may come from two copies of EC2's state, one behind the other
         running = [node for node in nodes if node.state == "running" and node.private_ip]
         if len(running) >= count:
             return running
         lost = [node for node in nodes if not node.is_alive and node.reason.startswith("Server.")]
         if lost and len(alive(nodes)) < count:
             raise _loss(lost[0])
-        if time.monotonic() > end:
-            others = [node for node in nodes if node.state != "running"]
-            states = ", ".join(f"{node.id} {node.state}" for node in others)
-            raise DeadlineExceeded(
-                f"{len(running)} of {count} nodes of {cluster} run after {deadline_seconds:g} s "
-                f"({states or 'EC2 does not list the others'}).",
-                nodes=[node.name for node in others],
-            )
-        region.sleep(poll_seconds)
+        return Pending(lambda: overdue(nodes, running))
+
+    return poll(check, deadline_seconds=deadline_seconds, every=poll_seconds, sleep=region.sleep)
 
 
 def console(region: Region, identity: str, *, lines: int) -> str:
@@ -141,19 +145,21 @@ def stop_all(
     if not ids:
         return
     region.change("stop_instances", InstanceIds=list(ids))
-    end = time.monotonic() + deadline_seconds
-    while True:
+
+    def overdue(states: dict[str, str]) -> DeadlineExceeded:
+        left = ", ".join(f"{one} is still {state}" for one, state in states.items() if state != "stopped")
+        return DeadlineExceeded(f"{left} {deadline_seconds:g} s after the call to stop it.")
+
+    def check() -> Pending | None:
         known = {node.id: node.state for node in describe(region, cluster)}
         states = {one: known.get(one, "unknown") for one in ids}
-        if all(state == "stopped" for state in states.values()):
-            return
         for one, state in states.items():
             if state in GONE:
                 raise SetupError(f"{one} was to stop, and is {state}.")
-        if time.monotonic() > end:
-            left = ", ".join(f"{one} is still {state}" for one, state in states.items() if state != "stopped")
-            raise DeadlineExceeded(f"{left} {deadline_seconds:g} s after the call to stop it.")
-        region.sleep(poll_seconds)
+        are_stopped = all(state == "stopped" for state in states.values())
+        return None if are_stopped else Pending(lambda: overdue(states))
+
+    poll(check, deadline_seconds=deadline_seconds, every=poll_seconds, sleep=region.sleep)
 
 
 def wait_gone(
@@ -165,18 +171,18 @@ def wait_gone(
     poll_seconds: float = 1.0,
 ) -> None:
     """Wait until every instance for which ``wanted`` holds is terminated. Raises DeadlineExceeded."""
-    end = time.monotonic() + deadline_seconds
-    while True:
+
+    def overdue(left: list[Node]) -> DeadlineExceeded:
+        states = ", ".join(f"{node.id} is {node.state}" for node in left)
+        return DeadlineExceeded(
+            f"{states} {deadline_seconds:g} s after the call to end it; run sparknet-ec2 destroy again."
+        )
+
+    def check() -> Pending | None:
         left = [node for node in describe(region, cluster) if node.state != "terminated" and wanted(node)]
-        if not left:
-            return
-        if time.monotonic() > end:
-            raise DeadlineExceeded(
-                f"{', '.join(f'{node.id} is {node.state}' for node in left)} {deadline_seconds:g} s after "
-                f"the call "
-                "to end it; run sparknet-ec2 destroy again."
-            )
-        region.sleep(poll_seconds)
+        return Pending(lambda: overdue(left)) if left else None
+
+    poll(check, deadline_seconds=deadline_seconds, every=poll_seconds, sleep=region.sleep)
 
 
 def _node(instance: dict[str, Any], known: dict[str, str], number: int) -> Node:

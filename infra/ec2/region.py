@@ -30,6 +30,7 @@ RETRY_SECONDS = 120.0  # the deadline of one call with all its repetitions
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 15.0
 
+LISTED_SECONDS = 10.0  # until a describe call shows what was made a moment ago
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 
 Answer = dict[str, Any]
@@ -218,11 +219,7 @@ def _session(keys: tuple[str, str] | None) -> Any:
 @cache
 def _require_known(name: str) -> None:
     """Raises UsageError for a region that is none: its endpoint would be asked for in vain for minutes."""
-    known = {
-        one
-        for part in ("aws", "aws-cn", "aws-us-gov")
-        for one in _session(None).get_available_regions("ec2", part)
-    }
+    known = {one for part in PARTITIONS for one in _session(None).get_available_regions("ec2", part)}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "one looks like us-east-1."

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from shlex import quote
 from typing import Any
 
-from infra.errors import CommandFailed, DeadlineExceeded, SetupError, last_lines
+from infra.errors import DeadlineExceeded, SetupError, last_lines
 from infra.node import bootstrap
 from infra.node.host import Host, read_text, write_text
+from infra.polling import Pending, poll
 
 MASTER_UNIT, WORKER_UNIT = "sparknet-master", "sparknet-worker"
 MASTER_PORT, MASTER_PAGE = 7077, 8080
@@ -165,7 +165,6 @@ def wait_ready(
     workers: Mapping[str, str],
     *,
     deadline_seconds: float,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Health:
     """Wait until the master is ALIVE, and so are ``workers`` (private address -> name of the node).
 
@@ -173,33 +172,29 @@ def wait_ready(
     minute: neither an answer nor a number proves anything. Raises DeadlineExceeded, with the end of the
     master's log, that names who is missing.
     """
-    end, wanted = time.monotonic() + deadline_seconds, set(workers)
-    while True:
+
+    def overdue(seen: Health, missing: set[str]) -> DeadlineExceeded:
+        lacking = ", ".join(f"{workers[one]} ({one})" for one in sorted(missing)) or "nobody"
+        return DeadlineExceeded(
+            f"Spark's master is {seen.status} after {deadline_seconds:g} s, and lacks {lacking}; the end of "
+            f"its log:\n{last_lines(log(host, MASTER_UNIT))}",
+            nodes=[workers[one] for one in missing] if seen.status == "ALIVE" else [host.name],
+        )
+
+    def check() -> Health | Pending:
         seen = health(host, address)
-        missing = wanted - set(seen.addresses)
+        missing = set(workers) - set(seen.addresses)
         if seen.status == "ALIVE" and not missing:
             return seen
-        if time.monotonic() > end:
-            lacking = ", ".join(f"{workers[one]} ({one})" for one in sorted(missing)) or "nobody"
-            raise DeadlineExceeded(
-                f"Spark's master is {seen.status} after {deadline_seconds:g} s, and lacks {lacking}; the end "
-                f"of its log:\n{last_lines(log(host, MASTER_UNIT))}",
-                nodes=[workers[one] for one in missing] if seen.status == "ALIVE" else [host.name],
-            )
-        sleep(POLL_SECONDS)
+        return Pending(lambda: overdue(seen, missing))
+
+    return poll(check, deadline_seconds=deadline_seconds, every=POLL_SECONDS)
 
 
 def log(host: Host, unit: str, lines: int = 20) -> str:
     """The end of a unit's log; empty if there is none."""
     file = host.root / f"var/log/{unit}.service.log"
     return host.run(f"sudo tail -n {lines} {quote(str(file))}", timeout_seconds=30, check=False).stdout
-
-
-def check_running(host: Host, unit: str) -> None:
-    """Raises CommandFailed, with the end of its log, if ``unit`` is not running."""
-    status = host.run(f"systemctl is-active {unit}", timeout_seconds=30, check=False)
-    if status.exit_status != 0:
-        raise CommandFailed(host.name, f"systemctl is-active {unit}", status.exit_status, log(host, unit))
 
 
 def _values(host: Host, config: NodeConfig) -> dict[str, object]:
