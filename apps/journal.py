@@ -12,16 +12,16 @@ import click
 import numpy as np
 
 from apps.options import Options
-from sparknet import metrics, report
 from sparknet.caffe.files import weights as weight_files
+from sparknet.caffe_replica import CaffeModel
 from sparknet.errors import TrainingError, UsageError
-from sparknet.metrics import Log, Record
-from sparknet.replica import CaffeModel
-from sparknet.report import Run
+from sparknet.reporting import metrics, report
+from sparknet.reporting.metrics import Log, Record
+from sparknet.reporting.report import Run
+from sparknet.reporting.tensorboard import Curves
+from sparknet.reporting.watch import Watch
 from sparknet.spark import SparkWorkers
-from sparknet.tensorboard import Curves
 from sparknet.training import Round
-from sparknet.watch import Watch
 
 
 class Journal:

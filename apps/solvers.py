@@ -16,8 +16,8 @@ from sparknet.caffe.schema import (
     read,
     replace_data_layers,
 )
+from sparknet.caffe_replica import CaffeModel, CaffeReplica
 from sparknet.errors import ModelError
-from sparknet.replica import CaffeModel, CaffeReplica
 
 MODELS = files("apps") / "models"
 

@@ -19,12 +19,12 @@ from apps.options import Options
 from apps.saved import Saved
 from apps.session import open_session
 from apps.solvers import Threaded, load
+from sparknet.caffe_replica import CaffeModel
 from sparknet.data import Examples, Transform
 from sparknet.data.locate import Located
 from sparknet.errors import TrainingError
-from sparknet.metrics import Record
 from sparknet.outer import Average, Outer, SlowMo
-from sparknet.replica import CaffeModel
+from sparknet.reporting.metrics import Record
 from sparknet.spark import Deadlines, SparkWorkers, from_examples
 from sparknet.spark.slots import threads_each, workers_for
 from sparknet.training import Momentum, Settings, train

@@ -15,12 +15,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from sparknet.moved import install
+
 if TYPE_CHECKING:
+    from sparknet.caffe_replica import CaffeModel
     from sparknet.data import Dataset, Examples, Transform
     from sparknet.errors import SparkNetError
     from sparknet.local import LocalWorkers
     from sparknet.outer import Average, DiLoCo, SlowMo
-    from sparknet.replica import CaffeModel, TorchReplica
+    from sparknet.replica import TorchReplica
     from sparknet.training import Round, Settings, Workers, train
     from sparknet.worker import Recipe, Worker
 
@@ -44,14 +47,17 @@ __all__ = [
 ]
 
 _HOMES = {
+    "sparknet.caffe_replica": ("CaffeModel",),
     "sparknet.data": ("Dataset", "Examples", "Transform"),
     "sparknet.errors": ("SparkNetError",),
     "sparknet.local": ("LocalWorkers",),
     "sparknet.outer": ("Average", "DiLoCo", "SlowMo"),
-    "sparknet.replica": ("CaffeModel", "TorchReplica"),
+    "sparknet.replica": ("TorchReplica",),
     "sparknet.training": ("Round", "Settings", "Workers", "train"),
     "sparknet.worker": ("Recipe", "Worker"),
 }
+
+install()
 
 
 def __getattr__(name: str) -> object:

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 from sparknet.data import Examples, Transform
+from sparknet.data.dataset import Batch
+from sparknet.data.feed import Ahead, Ready
+from sparknet.data.shard_reader import Lease, least_read
 from sparknet.errors import DataError, ModelError, UsageError
-from sparknet.feed import Ahead, Ready
-from sparknet.lease import Lease, least_read
-from sparknet.replica import Batch, Replica
+from sparknet.replica import Replica
 from sparknet.training import Order, Report, Scores, WorkerState
 from sparknet.weights import Vector
 

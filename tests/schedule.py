@@ -8,7 +8,7 @@ from xdist.workermanage import WorkerController
 SPARK = "the Spark of tests/sparknet/spark"
 
 ONE_SPARK = frozenset(
-    f"tests/sparknet/spark/test_{name}.py" for name in ("features", "leaks", "leasing", "workers")
+    f"tests/sparknet/spark/test_{name}.py" for name in ("features", "leaks", "rebalancing", "workers")
 )
 """The files that share a Spark of three executors, which takes a while to start."""
 
@@ -29,7 +29,7 @@ LONGEST = (
     "tests/infra/local/hosts/namespaces/test_leftovers.py",
     "tests/infra/local/hosts/namespaces/test_boot_session.py",
     "tests/infra/local/hosts/namespaces/test_network.py",
-    "tests/sparknet/spark/test_ring.py",
+    "tests/sparknet/distributed/averaging/test_ring.py",
     "tests/infra/local/test_readme.py",
     "tests/sparknet/caffe/test_published_weights.py",
     "tests/infra/test_resize.py",

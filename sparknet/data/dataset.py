@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparknet.errors import DataError
 
+if TYPE_CHECKING:
+    import torch
+
 Bytes = NDArray[np.uint8]
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Indices = NDArray[np.int64]
 Selection = slice | Indices
 """Which records: neighbours as a slice, others by their numbers."""
+Batch = Mapping[str, "torch.Tensor"]
+"""``data`` float32 (n, c, h, w) and ``label`` int64 (n,), both on the replica's device."""
 
 
 @dataclass(frozen=True, eq=False)

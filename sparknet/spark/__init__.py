@@ -1,7 +1,7 @@
 """Training on Spark: the only part of the trainer that knows pyspark."""
 
+from sparknet.distributed.timeouts import Deadlines
 from sparknet.spark.frames import frame_of, from_examples
-from sparknet.spark.members import Deadlines
 from sparknet.spark.session import session
 from sparknet.spark.workers import SparkWorkers
 

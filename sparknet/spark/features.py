@@ -17,10 +17,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, FloatType, StructField, StructType
 
 from sparknet.caffe.net import Net
+from sparknet.caffe_replica import CaffeModel
 from sparknet.data import Transform
 from sparknet.data.dataset import Pixels
 from sparknet.errors import ModelError, UsageError
-from sparknet.replica import CaffeModel
 from sparknet.spark.frames import Shape, pixels_of, shape_of
 from sparknet.weights import Vector
 

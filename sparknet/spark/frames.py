@@ -20,7 +20,7 @@ from pyspark.sql.types import BinaryType, LongType, StructField, StructType
 
 from sparknet.data import Examples, contiguous
 from sparknet.data.dataset import Indices, Pixels
-from sparknet.data.growing import Room, gathered
+from sparknet.data.growable import Room, gathered
 from sparknet.errors import DataError
 
 Shape = tuple[int, int, int]

@@ -1,7 +1,7 @@
 """The Spark jobs that hold the workers: one for all partitions, and further ones for partitions done again.
 
-A task ends early when its worker makes room for another (``leases.py``). Its partition is then submitted in a
-job of its own, whose task waits in Spark's queue until a slot is free.
+A task ends early when its worker makes room for another (``shard_assignment.py``). Its partition is then
+submitted in a job of its own, whose task waits in Spark's queue until a slot is free.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.util import _load_from_socket
 
 from sparknet.data import Examples
+from sparknet.data.growable import Room
+from sparknet.distributed.worker_service import Assignment
 from sparknet.spark.frames import Row, Shape, drain_batches, drain_blocks, shape_of
-from sparknet.spark.task import Assignment, work
+from sparknet.spark.profile import Profile
+from sparknet.spark.task import work
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,12 @@ class Jobs:
         data: Records,
         assignment: Assignment,
         shape: Shape | None,
+        *,
+        profile: Profile | None,
         ended: Callable[[str], None],
     ) -> None:
         self._context = spark.sparkContext
-        self._run = _runner(data, assignment, shape)
+        self._run = _runner(data, partial(work, assignment, profile=profile), shape)
         self._ended = ended
         self._jobs: list[Job] = []
         self._preparing = threading.Lock()
@@ -119,26 +124,27 @@ def quietly(action: Callable[[], object]) -> None:
 
 
 Run = Callable[[list[int]], object]
+Work = Callable[[Callable[[Room], Examples]], None]
 
 
-def _runner(data: Records, assignment: Assignment, shape: Shape | None) -> Callable[[], Run]:
+def _runner(data: Records, work: Work, shape: Shape | None) -> Callable[[], Run]:
     """What runs tasks of the data's partitions; its functions travel to the executors."""
     if isinstance(data, DataFrame):
-        return _arrow_runner(data, assignment, shape or shape_of(data))
+        return _arrow_runner(data, work, shape or shape_of(data))
     size = shape or (1, 1, 1)
 
     def serve(blocks: Iterable[Any]) -> Iterable[int]:
-        work(assignment, lambda room: drain_blocks(blocks, size, room))
+        work(lambda room: drain_blocks(blocks, size, room))
         return ()
 
     return lambda: lambda partitions: data.context.runJob(data, serve, partitions)
 
 
-def _arrow_runner(frame: DataFrame, assignment: Assignment, size: Shape) -> Callable[[], Run]:
+def _arrow_runner(frame: DataFrame, work: Work, size: Shape) -> Callable[[], Run]:
     """The frame's plan is made once: its partitions are then the same in every job."""
 
     def serve(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        work(assignment, lambda room: drain_batches(batches, size, room))
+        work(lambda room: drain_batches(batches, size, room))
         return iter(())
 
     served = frame.select("image", "label").mapInArrow(serve, "done boolean")

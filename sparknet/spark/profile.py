@@ -5,8 +5,8 @@ from __future__ import annotations
 from pyspark import SparkContext
 from pyspark.accumulators import AccumulatorParam
 
+from sparknet.distributed.comm.handshake import Identity
 from sparknet.errors import UsageError
-from sparknet.spark.handshake import Identity
 from sparknet.traces import Tracer
 
 Traces = dict[str, bytes]

@@ -1,87 +1,26 @@
-"""What runs in an executor: drain the partition, join the driver, and do as it says until it says stop.
+"""What runs in an executor: read the partition, join the driver, and work until it says stop.
 
-A worker that loses the connection keeps its replica and its shard and comes back; one that the driver
-refuses, because a newer attempt has its place, ends with an error so that Spark does not take its partition
-for done.
+A task may use its part of the machine it runs on: the GPU that Spark gave it, and a share of the memory.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
-import numpy as np
+import torch
 from pyspark import TaskContext
 
 from sparknet.data import Examples
-from sparknet.data.growing import Room
-from sparknet.data.parking import Parking
-from sparknet.errors import DataError, ModelError, TrainingError, UsageError
-from sparknet.spark.averaging import Averaging
-from sparknet.spark.exchange import NOTHING, Channel, Frame, Kind, raw
-from sparknet.spark.handshake import Identity, introduce
-from sparknet.spark.machine import choose_gpu, room_for
-from sparknet.spark.members import Deadlines
+from sparknet.data.growable import Room, share_of_memory, spill_folder
+from sparknet.distributed.comm.handshake import Identity
+from sparknet.distributed.worker_service import Assignment, Service
+from sparknet.errors import TrainingError
 from sparknet.spark.profile import Profile
-from sparknet.spark.uplink import Uplink
-from sparknet.traces import Tracer
-from sparknet.training import Order, WorkerState
-from sparknet.worker import Recipe, Worker
-
-if TYPE_CHECKING:
-    from pyspark import Broadcast
-
-log = logging.getLogger(__name__)
-
-# A worker tries again this long to reach a driver it has lost, or has not found yet.
-_RETRY_SECONDS = 30.0
-_RETRY_PAUSE_SECONDS = 0.2
-# Pings that may be missed before the driver is taken for gone.
-_MISSED_PINGS = 6
-
-_ORDERS = (
-    Kind.TRAIN,
-    Kind.TEST,
-    Kind.SAVE,
-    Kind.RESTORE,
-    Kind.CHANGE,
-    Kind.REDUCE,
-    Kind.COMMIT,
-    Kind.OUTER,
-    Kind.MEMORY,
-    Kind.FETCH,
-    Kind.PING,
-    Kind.LEASES,
-    Kind.ROOM,
-    Kind.STOP,
-)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """What every task is given. ``token`` opens the driver's door; it is never shown. ``job`` is the name
-    under which its workers park shards."""
-
-    address: tuple[str, int]
-    token: bytes = field(repr=False)
-    recipe: Recipe
-    test: Broadcast[Examples] | None
-    deadlines: Deadlines
-    wire: str = "float32"
-    memory_bytes: int | None = None
-    job: str = ""
-    ring: tuple[str, int] | None = None
-    profile: Profile | None = None
-
-
-def work(assignment: Assignment, drain: Callable[[Room], Examples]) -> None:
+def work(assignment: Assignment, drain: Callable[[Room], Examples], profile: Profile | None = None) -> None:
     """Serve as one worker until the driver says stop. Raises what ends it otherwise: Spark tries again."""
     context = TaskContext.get()
     if context is None:
@@ -96,211 +35,29 @@ def work(assignment: Assignment, drain: Callable[[Room], Examples]) -> None:
     room = room_for(context, assignment.memory_bytes)
     service = Service(assignment, who, lambda: drain(room))
     service.run()
-    if assignment.profile:
-        assignment.profile.keep(who, service.tracer)
+    if profile:
+        profile.keep(who, service.tracer)
 
 
-class Service:
-    """One worker's side of the conversation, across lost connections."""
+def room_for(context: TaskContext, memory_bytes: int | None) -> Room:
+    """Room for a shard: ``memory_bytes``, or what as many tasks as there are cores for may have each."""
+    tasks = (os.cpu_count() or 1) // context.cpus()
+    memory = share_of_memory(tasks) if memory_bytes is None else memory_bytes
+    return Room(memory_bytes=memory, folder=spill_folder())
 
-    def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Examples]) -> None:
-        self.assignment, self.who, self._drain = assignment, who, drain
-        self._worker: Worker | None = None
-        self._uplink: Uplink | None = None
-        self._averaging: Averaging | None = None
-        self._parking = Parking(assignment.job)
-        self.tracer = Tracer(assignment.profile.rounds if assignment.profile else 0)
 
-    def run(self) -> None:
-        try:
-            self._serve()
-        finally:
-            if self._averaging:
-                self._averaging.close()
+def choose_gpu(context: TaskContext) -> None:
+    """Show this process the GPU that Spark gave the task, and no other.
 
-    def _serve(self) -> None:
-        while True:
-            with closing(self._connected()) as channel:
-                try:
-                    self._obey(channel)
-                    return
-                except (OSError, EOFError) as error:
-                    log.warning("%s lost the driver: %s", self.who, error)
-                    time.sleep(_RETRY_PAUSE_SECONDS)
-                except Exception as error:
-                    self._confess(channel, error)
-                    raise
-
-    def _connected(self) -> Channel:
-        """A channel through the driver's door. Raises Refused, or TrainingError if nobody answers in time."""
-        deadline = time.monotonic() + _RETRY_SECONDS
-        while True:
-            try:
-                return self._introduced(Channel.connect(self.assignment.address, _RETRY_SECONDS))
-            except (OSError, EOFError) as error:
-                # the driver listens for as long as it trains: a closed port means that it is done
-                if isinstance(error, ConnectionRefusedError) or time.monotonic() > deadline:
-                    host, port = self.assignment.address
-                    raise TrainingError(
-                        f"{self.who} could not reach the driver at {host}:{port}: {error}. "
-                        "Unless it has ended: is spark.driver.host reachable from the executors?"
-                    ) from error
-                time.sleep(_RETRY_PAUSE_SECONDS)
-
-    def _introduced(self, channel: Channel) -> Channel:
-        with ExitStack() as undo:
-            undo.callback(channel.close)
-            introduce(channel, self.assignment.token, self.who)
-            undo.pop_all()
-        return channel
-
-    def _obey(self, channel: Channel) -> None:
-        worker = self._worker = self._worker or self._built()
-        averaging = self._averaging = self._averaging or self._averaging_of(worker, channel)
-        deadlines = self.assignment.deadlines
-        history = np.empty(worker.replica.history().numel(), np.float32)
-        note = {
-            **_holding(worker),
-            "place": self._parking.place,
-            "gpu": averaging.gpu if averaging else "",
-            "size": worker.vector.size,
-            "history": history.size,
-            "iteration": worker.replica.iteration,
-        }
-        channel.send(Kind.READY, note, seconds=deadlines.send)
-        wire = "float32" if self.assignment.ring else self.assignment.wire
-        uplink = self._uplink = self._uplink or Uplink(worker.vector, wire)
-        into = {
-            Kind.TRAIN: raw(worker.vector),
-            Kind.TEST: raw(worker.vector),
-            Kind.RESTORE: raw(history),
-            Kind.CHANGE: raw(uplink.change),
-        }
-        while True:
-            patience = _MISSED_PINGS * deadlines.ping
-            frame = channel.receive(*_ORDERS, into=into, seconds=patience)
-            if averaging and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
-                averaging.arrived()
-            match frame.kind:
-                case Kind.TRAIN:
-                    uplink.begin(arrived=frame.size > 0)
-                    with self.tracer.round():
-                        self._train(channel, worker, uplink, frame)
-                case Kind.CHANGE:
-                    uplink.apply_change()
-                case Kind.TEST:
-                    self._test(channel, worker, frame)
-                case Kind.REDUCE:
-                    self._reduce(channel, frame)
-                case Kind.COMMIT if averaging:
-                    averaging.commit(**frame.note)
-                case Kind.OUTER if averaging:
-                    into[Kind.MEMORY] = averaging.follow(**frame.note)
-                case Kind.MEMORY:
-                    into.pop(Kind.MEMORY)  # it has been received into what the optimiser remembers
-                case Kind.FETCH if averaging:
-                    vector = averaging.memory if frame.note["what"] == "memory" else averaging.start
-                    channel.send(Kind.WEIGHTS, {}, vector, seconds=deadlines.send)
-                case Kind.SAVE:
-                    self._send_state(channel, worker)
-                case Kind.RESTORE:
-                    worker.restore(WorkerState(**frame.note, history=history if frame.size else None))
-                case Kind.LEASES:
-                    self._hold(channel, worker, frame)
-                case Kind.ROOM:
-                    self._make_room(channel, worker)
-                    return
-                case Kind.STOP:
-                    self._parking.clear()
-                    return
-
-    def _built(self) -> Worker:
-        """The net is built while the data is on its way."""
-        recipe, number = self.assignment.recipe, self.who.partition
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sparknet-drain") as thread:
-            draining = thread.submit(self._drain)
-            replica = recipe.build()
-            try:
-                return recipe.worker(number, draining.result(), replica)
-            except (OSError, EOFError) as error:
-                raise TrainingError(f"partition {number} could not be read: {error}") from error
-
-    def _train(self, channel: Channel, worker: Worker, uplink: Uplink, frame: Frame) -> None:
-        note = dict(frame.note)
-        ring = note.pop("ring", False)
-        order, seconds = Order(**note), self.assignment.deadlines.send
-        if ring and self._averaging:
-            report = self._averaging.train(order, arrived=frame.size > 0)
-            channel.send(Kind.REPORT, vars(report), seconds=seconds)
-            return
-        report = worker.train(worker.vector, order)
-        worker.bring()
-        channel.send(Kind.REPORT, vars(report), uplink.result(), seconds=seconds)
-        if order.momentum == "average":
-            self._send_state(channel, worker)
-
-    def _reduce(self, channel: Channel, frame: Frame) -> None:
-        assert self._averaging is not None
-        note: dict[str, object]
-        try:
-            note = {"done": True, **vars(self._averaging.reduce(**frame.note))}
-        except RuntimeError as error:
-            log.warning("%s could not average with the others: %s", self.who, error)
-            note = {"done": False, "reason": str(error)[:500]}
-        channel.send(Kind.REDUCED, note, seconds=self.assignment.deadlines.send)
-
-    def _averaging_of(self, worker: Worker, channel: Channel) -> Averaging | None:
-        assignment = self.assignment
-        if assignment.ring is None:
-            return None
-        return Averaging(
-            worker,
-            store=assignment.ring,
-            host=channel.host,
-            seconds=assignment.deadlines.send,
-            wire=assignment.wire,
+    Without GPUs among Spark's resources it sees what the machine has. Raises TrainingError in a process that
+    computes on another one since an earlier task: Spark starts the task again, in a new process.
+    """
+    gpus = context.resources().get("gpu")
+    if not gpus:
+        return
+    given, seen = ",".join(gpus.addresses), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.cuda.is_initialized() and seen != given:  # type: ignore[no-untyped-call]
+        raise TrainingError(
+            f"this process computes on GPU {seen or 'unknown'} and was given {given}: another must take over"
         )
-
-    def _test(self, channel: Channel, worker: Worker, frame: Frame) -> None:
-        if self.assignment.test is None:
-            raise DataError("there is no test set: give one, or set test_every to 0")
-        examples = self.assignment.test.value[frame.note["start"] : frame.note["stop"]]
-        scores = worker.test(worker.vector if frame.size else None, examples)
-        channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.deadlines.send)
-
-    def _hold(self, channel: Channel, worker: Worker, frame: Frame) -> None:
-        """Hold the leases of these shards and no others; what is new has been parked here by another."""
-        due = {int(shard): int(position) for shard, position in frame.note["shards"].items()}
-        for shard in worker.leases.keys() - due.keys():
-            worker.give_up(shard)
-        for shard, position in due.items():
-            if shard in worker.leases:
-                worker.leases[shard].sampler.position = position
-            elif parked := self._parking.adopt(shard):
-                worker.take(shard, parked, position)
-        channel.send(Kind.HELD, _holding(worker), seconds=self.assignment.deadlines.send)
-
-    def _make_room(self, channel: Channel, worker: Worker) -> None:
-        """Leave the shards to the other workers of this executor, and the slot to another task."""
-        for shard, lease in worker.leases.items():
-            self._parking.park(shard, lease.examples)
-        self._send_state(channel, worker)
-        note = {**_holding(worker), "place": self._parking.place}
-        channel.send(Kind.PARKED, note, seconds=self.assignment.deadlines.send)
-
-    def _send_state(self, channel: Channel, worker: Worker) -> None:
-        state = worker.state
-        note = {"iteration": state.iteration, "position": state.position}
-        history = NOTHING if state.history is None else raw(state.history)
-        channel.send(Kind.STATE, note, history, seconds=self.assignment.deadlines.send)
-
-    def _confess(self, channel: Channel, error: Exception) -> None:
-        """Tell the driver why this worker ends; what is wrong with its input is wrong everywhere: final."""
-        final = isinstance(error, UsageError | ModelError | DataError)
-        note = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
-        with suppress(OSError):
-            channel.send(Kind.FAILED, note, seconds=self.assignment.deadlines.send)
-
-
-def _holding(worker: Worker) -> dict[str, dict[str, int]]:
-    return {"shards": {str(shard): lease.records for shard, lease in worker.leases.items()}}
+    os.environ["CUDA_VISIBLE_DEVICES"] = given

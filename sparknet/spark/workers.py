@@ -18,23 +18,21 @@ from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from py4j.protocol import Py4JError
 from pyspark import InheritableThread
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparknet.data import Examples
+from sparknet.distributed.comm.handshake import Identity
+from sparknet.distributed.coordinator import Coordinator
+from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.worker_service import Assignment
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, UsageError
-from sparknet.spark.coordinator import Coordinator
 from sparknet.spark.frames import Shape
-from sparknet.spark.handshake import Identity
-from sparknet.spark.jobs import Jobs, Records
-from sparknet.spark.members import Deadlines
+from sparknet.spark.jobs import Jobs, Records, quietly
 from sparknet.spark.profile import Profile
 from sparknet.spark.session import check
 from sparknet.spark.slots import slots, workers_for
-from sparknet.spark.task import Assignment
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState
 from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
@@ -66,12 +64,12 @@ class SparkWorkers:
 
     ``data`` is a DataFrame of ``image`` (binary, c * h * w bytes) and ``label``, or an RDD of ``Examples``
     (``frames.from_examples``). ``workers`` repartitions it first; "slots" stands for as many as can run at
-    once. With more workers than slots the shards of those that wait are leased to the others (``leases.py``)
-    until slots are added; with fewer the further slots stand by. ``test`` goes to every executor as a
-    broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16 or int8
-    (``sparknet.wire``); ``exchange`` whether through the driver (star), among the workers (ring), or by the
-    size of the weights (auto: a ring from ``ring_from_bytes`` on). Up to ``memory_bytes`` of its shard a
-    worker holds in memory, else in a file where Spark spills to (SPARK_LOCAL_DIRS); None leaves it to the
+    once. With more workers than slots the shards of those that wait are leased to the others
+    (``shard_assignment.py``) until slots are added; with fewer the further slots stand by. ``test`` goes to
+    every executor as a broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16 or
+    int8 (``sparknet.codecs``); ``exchange`` whether through the driver (star), among the workers (ring), or
+    by the size of the weights (auto: a ring from ``ring_from_bytes`` on). Up to ``memory_bytes`` of its shard
+    a worker holds in memory, else in a file where Spark spills to (SPARK_LOCAL_DIRS); None leaves it to the
     worker, by what its machine has left. ``profile`` rounds of each worker are traced: see ``traces``.
 
     Raises UsageError for a session whose settings break training (make it with ``session.session``).
@@ -129,10 +127,12 @@ class SparkWorkers:
             memory_bytes=memory_bytes,
             job=uuid.uuid4().hex,
             ring=(host, self._coordinator.ring_port) if self._coordinator.ring_port else None,
-            profile=self._profile,
+            trace_rounds=profile,
         )
         self._closed = False
-        self._jobs = Jobs(spark, data, assignment, shape, ended=self._coordinator.job_ended)
+        self._jobs = Jobs(
+            spark, data, assignment, shape, profile=self._profile, ended=self._coordinator.job_ended
+        )
         self._jobs.submit(range(count))
 
     def __enter__(self) -> SparkWorkers:
@@ -190,16 +190,10 @@ class SparkWorkers:
 
         If it came when Spark has stopped, Java would print a page for each.
         """
-        drop = partial(self._on_spark, partial(test.unpersist, blocking=True))
+        drop = partial(quietly, partial(test.unpersist, blocking=True))
         forgetting = InheritableThread(target=drop, daemon=True)
         forgetting.start()
         forgetting.join(_FORGET_SECONDS)
-
-    def _on_spark(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except (PySparkException, Py4JError, OSError, AttributeError) as error:
-            log.debug("the SparkContext is gone: %s", error)
 
 
 def _tell_of_spares(idle: int, shards: int) -> None:

@@ -33,10 +33,11 @@ import torch
 from pyspark.sql import SparkSession
 
 from apps.solvers import load
+from sparknet.caffe_replica import CaffeModel, CaffeReplica
 from sparknet.data import Dataset, Transform, contiguous
+from sparknet.data.dataset import Batch
 from sparknet.data.locate import locate
 from sparknet.local import LocalWorkers
-from sparknet.replica import Batch, CaffeModel, CaffeReplica
 from sparknet.spark import Deadlines, SparkWorkers, from_examples, session
 from sparknet.training import Round, Settings, train
 from sparknet.worker import Recipe

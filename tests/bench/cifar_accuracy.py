@@ -23,7 +23,7 @@ from sparknet.data import Dataset, Transform, contiguous
 from sparknet.data.locate import locate
 from sparknet.data.shards import SAMPLERS
 from sparknet.local import LocalWorkers
-from sparknet.metrics import Record, percent
+from sparknet.reporting.metrics import Record, percent
 from sparknet.training import Settings, train
 from sparknet.worker import Recipe
 

@@ -3,9 +3,9 @@
     ./run bench cost_model
 
 Rounds of all tau take turns, with executors in JVMs of their own; their seconds are fitted by ``tau * C + S``
-(``sparknet.costs``) and must lie within a tenth of it. How many rounds each tau needs to a goal is counted in
-this process, where the weights are the same. The tau that the model calls fastest must be within 15 % of the
-fastest by what was measured.
+(``sparknet.reporting.costs``) and must lie within a tenth of it. How many rounds each tau needs to a goal is
+counted in this process, where the weights are the same. The tau that the model calls fastest must be within
+15 % of the fastest by what was measured.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import torch
 from pyspark.sql import SparkSession
 
 from apps.solvers import load
-from sparknet.costs import Cost, rounds_to
+from sparknet.caffe_replica import CaffeModel, CaffeReplica
 from sparknet.data import Dataset, Transform, contiguous
 from sparknet.data.locate import locate
 from sparknet.local import LocalWorkers
-from sparknet.replica import CaffeModel, CaffeReplica
+from sparknet.reporting.costs import Cost, rounds_to
 from sparknet.spark import SparkWorkers, from_examples, session
 from sparknet.training import Settings, train
 from sparknet.worker import Recipe

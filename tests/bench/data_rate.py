@@ -6,7 +6,7 @@ One core; CIFAR's shape, (3, 32, 32), uint8. For each way of sampling, images/s 
 
     indexing       plain torch: rows of the mapped tensor by index, still bytes
     and floats     the same, then float32 less the mean: what a net is fed
-    feed           what a worker does (sparknet/feed.py): sample, gather, transform, a batch at a time
+    feed           what a worker does (sparknet/data/feed.py): sample, gather, transform, a batch at a time
     feed, ahead    the same in a thread, rounds of ten batches, with nothing for it to be ahead of
 
 "feed" does more than "indexing" and as much as "and floats". The goal is 90,000 images/s a core, or 0.9 of
@@ -31,9 +31,9 @@ import torch
 
 from sparknet.data import Examples, Transform, sampler
 from sparknet.data.dataset import Selection
-from sparknet.data.growing import Room, gathered
+from sparknet.data.feed import Ahead, Feed
+from sparknet.data.growable import Room, gathered
 from sparknet.data.shards import SAMPLERS
-from sparknet.feed import Ahead, Feed
 from sparknet.spark.frames import Row, drain_batches, drain_blocks
 
 SHAPE = (3, 32, 32)

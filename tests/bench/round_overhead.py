@@ -30,13 +30,13 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from sparknet.codecs import CODECS
 from sparknet.data import Examples, Transform
+from sparknet.data.dataset import Batch
 from sparknet.merge import Statistics
-from sparknet.replica import Batch
 from sparknet.spark import SparkWorkers, from_examples, session
 from sparknet.training import Settings, train
 from sparknet.weights import Layout
-from sparknet.wire import CODECS
 from sparknet.worker import Recipe
 from tests.bench import straight_port
 from tests.bench.loopback import floor

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from sparknet.caffe.schema import SolverParameter, parse_net
+from sparknet.caffe_replica import CaffeModel
 from sparknet.data import contiguous
+from sparknet.data.dataset import Batch
 from sparknet.errors import TrainingError
 from sparknet.local import LocalWorkers
 from sparknet.merge import merge
-from sparknet.replica import Batch, CaffeModel, TorchReplica
+from sparknet.replica import TorchReplica
 from sparknet.training import Order, Settings, train
 from sparknet.weights import Vector
 from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe

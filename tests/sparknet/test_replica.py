@@ -12,10 +12,11 @@ from torch import nn
 from sparknet.caffe.net import Net
 from sparknet.caffe.schema import TRAIN, SolverParameter, parse_net
 from sparknet.caffe.solver import Solver
+from sparknet.caffe_replica import CaffeModel
 from sparknet.data import sampler
 from sparknet.errors import ModelError
 from sparknet.local import LocalWorkers
-from sparknet.replica import CaffeModel, TorchReplica, flatten
+from sparknet.replica import TorchReplica, flatten
 from sparknet.training import Settings, train
 from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
 

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from sparknet.data import Examples, contiguous, sampler
+from sparknet.data.dataset import Batch
 from sparknet.errors import DataError, UsageError, WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.outer import Average, DiLoCo, Outer, SlowMo
-from sparknet.replica import Batch, TorchReplica
+from sparknet.replica import TorchReplica
 from sparknet.training import Momentum, Round, Settings, train
 from sparknet.weights import Vector
 from sparknet.worker import Recipe

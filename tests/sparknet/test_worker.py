@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from sparknet.data import Examples, sampler
-from sparknet.replica import Batch, TorchReplica
+from sparknet.data.dataset import Batch
+from sparknet.replica import TorchReplica
 from sparknet.training import Order
 from sparknet.worker import Worker
 from tests.sparknet.small import momentum_sgd, small_net, small_recipe

@@ -13,8 +13,8 @@ from sparknet.caffe.precision import Arithmetic, LossScale, cast
 from sparknet.caffe.schema import TEST, TRAIN, parse_net
 from sparknet.caffe.schema.caffe_pb2 import SolverParameter
 from sparknet.caffe.solver import Solver
+from sparknet.caffe_replica import CaffeModel
 from sparknet.errors import ModelError
-from sparknet.replica import CaffeModel
 
 MODELS = Path(__file__).parents[3] / "apps" / "models"
 

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from sparknet.data import Examples
-from sparknet.replica import Batch, TorchReplica
+from sparknet.data.dataset import Batch
+from sparknet.replica import TorchReplica
 from sparknet.spark import Deadlines, SparkWorkers, from_examples, session
 from sparknet.training import Round, Settings, train
 from tests.bench.standalone import Cluster, Host

@@ -7,9 +7,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from sparknet.caffe.schema import parse_net, parse_solver, replace_data_layers
+from sparknet.caffe_replica import CaffeModel
 from sparknet.data import Transform
 from sparknet.errors import ModelError, UsageError
-from sparknet.replica import CaffeModel
 from sparknet.spark import frame_of
 from sparknet.spark.features import with_features
 from tests.sparknet.small import pictures

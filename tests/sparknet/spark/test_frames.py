@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from sparknet.data import Examples
-from sparknet.data.growing import Room
+from sparknet.data.growable import Room
 from sparknet.errors import DataError
 from sparknet.spark.frames import drain_batches, drain_blocks
 from tests.sparknet.small import pictures

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from sparknet.distributed.worker_service import Service
 from sparknet.errors import ModelError, TrainingError
 from sparknet.replica import TorchReplica
-from sparknet.spark.machine import choose_gpu, room_for
-from sparknet.spark.task import Service
+from sparknet.spark.task import choose_gpu, room_for
+from tests.sparknet.distributed.in_process import Crew
 from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe
-from tests.sparknet.spark.crew import Crew
 
 
 def context(addresses: list[str] | None = None, cpus: int = 1) -> Any:
@@ -56,7 +56,7 @@ def test_memory_is_shared_by_as_many_tasks_as_there_are_cores_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, cpus: int, tasks: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.setattr("sparknet.data.memory.available", lambda root: 1 << 30)
+    monkeypatch.setattr("sparknet.data.growable.available", lambda root: 1 << 30)
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
     room = room_for(context(cpus=cpus), None)
     assert room.memory_bytes == (1 << 30) // tasks // 2

@@ -1,0 +1,134 @@
+"""How vectors are written on the wire: float32, or their changes in fewer bits.
+
+    float32   4 bytes a number      the vector itself, exact
+    bfloat16  2                     its change, rounded to 8 bits of mantissa
+    int8      1 + 4 / 256           its change, in 255 steps of the largest of each block of 256
+
+A vector is written stretch by stretch, one after the other: all that is made of a stretch on the way stays in
+a core's cache, and no call is long enough for torch to wake a thread for each core. How changes are told is
+in ``deltas.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparknet.errors import UsageError
+from sparknet.weights import Vector
+
+Bytes = NDArray[np.uint8]
+
+STRETCH = 1 << 15
+"""Numbers in a stretch, a multiple of the block of int8."""
+
+_BLOCK = 256
+
+
+class Codec(Protocol):
+    """Writes numbers, float32 (n,) of a stretch at most, in ``size(n)`` bytes, and reads them back about as
+    they were."""
+
+    name: str
+
+    def size(self, length: int) -> int:
+        """Bytes of a vector, of any length."""
+        ...
+
+    def write(self, numbers: Vector, data: Bytes) -> None: ...
+
+    def read(self, data: Bytes, numbers: Vector) -> None: ...
+
+
+def stretches(codec: Codec, length: int) -> Iterator[tuple[slice, slice]]:
+    """Where the stretches of a vector of ``length`` numbers lie, and where their bytes do."""
+    size = codec.size(STRETCH)
+    for number, begin in enumerate(range(0, length, STRETCH)):
+        end = min(begin + STRETCH, length)
+        yield slice(begin, end), slice(number * size, number * size + codec.size(end - begin))
+
+
+class Float32:
+    """The bytes of the numbers."""
+
+    name = "float32"
+
+    def size(self, length: int) -> int:
+        return 4 * length
+
+    def write(self, numbers: Vector, data: Bytes) -> None:
+        data.view(np.float32)[:] = numbers
+
+    def read(self, data: Bytes, numbers: Vector) -> None:
+        numbers[:] = data.view(np.float32)
+
+
+class BFloat16:
+    """The upper half of each float32, rounded to nearest even."""
+
+    name = "bfloat16"
+
+    def size(self, length: int) -> int:
+        return 2 * length
+
+    def write(self, numbers: Vector, data: Bytes) -> None:
+        self._halves(data).copy_(torch.from_numpy(numbers))
+
+    def read(self, data: Bytes, numbers: Vector) -> None:
+        torch.from_numpy(numbers).copy_(self._halves(data))
+
+    def _halves(self, data: Bytes) -> torch.Tensor:
+        return torch.from_numpy(data.view(np.int16)).view(torch.bfloat16)
+
+
+class Int8:
+    """A float32 scale for each block of 256, its largest / 127; then all numbers in units of theirs."""
+
+    name = "int8"
+
+    def size(self, length: int) -> int:
+        return length + 4 * self._blocks(length)
+
+    def write(self, numbers: Vector, data: Bytes) -> None:
+        scales, steps = self._parts(data, len(numbers))
+        values = _in_blocks(torch.from_numpy(numbers))
+        torch.div(values.abs().amax(1), 127, out=scales)
+        units = torch.where(scales > 0, scales, 1.0).reciprocal_()[:, None]
+        steps.copy_((values * units).round_().flatten()[: len(steps)])
+
+    def read(self, data: Bytes, numbers: Vector) -> None:
+        scales, steps = self._parts(data, len(numbers))
+        values, vector = _in_blocks(steps), torch.from_numpy(numbers)
+        if len(vector) == values.numel():
+            torch.mul(values, scales[:, None], out=vector.view_as(values))
+        else:
+            vector.copy_((values * scales[:, None]).flatten()[: len(vector)])
+
+    def _parts(self, data: Bytes, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scales and the numbers in ``data``."""
+        scales = 4 * self._blocks(length)
+        steps = data[scales : scales + length].view(np.int8)
+        return torch.from_numpy(data[:scales].view(np.float32)), torch.from_numpy(steps)
+
+    def _blocks(self, length: int) -> int:
+        return -(-length // _BLOCK)
+
+
+def _in_blocks(values: torch.Tensor) -> torch.Tensor:
+    """The values as rows of a block each, zeros after the last."""
+    missing = -len(values) % _BLOCK
+    return (torch.nn.functional.pad(values, (0, missing)) if missing else values).view(-1, _BLOCK)
+
+
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8())}
+
+
+def codec(name: str) -> Codec:
+    """The codec called ``name``. Raises UsageError if there is none."""
+    if name not in CODECS:
+        raise UsageError(f"the wire format {name!r} is not one of {', '.join(CODECS)}")
+    return CODECS[name]

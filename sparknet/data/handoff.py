@@ -1,0 +1,71 @@
+"""Shards left on a machine's spill volume by a worker that makes room, for the next worker there to take up.
+
+A parked shard is two files under a name that all workers of the job on this executor know. Whoever adopts
+it maps the files and removes them at once: from then on they last as long as the process. What nobody adopts
+goes when the job ends, and with the executor's own folder at the latest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from sparknet.data.dataset import Examples
+from sparknet.data.growable import spill_folder
+
+
+class Parking:
+    """The shards that workers of ``job`` have parked in the folders of this executor."""
+
+    def __init__(self, job: str) -> None:
+        self._name = f"sparknet-{job}"
+
+    @property
+    def place(self) -> str:
+        """The same for all workers that can adopt from here."""
+        return f"{socket.gethostname()}:{_folders()[0]}"
+
+    def park(self, number: int, shard: Examples) -> None:
+        """Raises OSError when the volume is full."""
+        with tempfile.TemporaryDirectory(dir=spill_folder(), prefix="sparknet-parking-") as making:
+            np.save(Path(making) / "images.npy", shard.images)
+            np.save(Path(making) / "labels.npy", shard.labels)
+            target = spill_folder() / self._name / str(number)
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            Path(making).rename(target)
+            Path(making).mkdir()  # for the context, which removes it
+
+    def adopt(self, number: int) -> Examples | None:
+        """The shard, which is parked no more; None if it is not here."""
+        for folder in _folders():
+            parked = folder / self._name / str(number)
+            claimed = folder / self._name / f"{number}-{os.getpid()}"
+            try:
+                parked.rename(claimed)  # one of several that try it succeeds
+            except OSError:
+                continue
+            try:
+                images = np.asarray(np.load(claimed / "images.npy", mmap_mode="c"))
+                return Examples(images, np.load(claimed / "labels.npy"))
+            finally:
+                shutil.rmtree(claimed, ignore_errors=True)
+        return None
+
+    def clear(self) -> None:
+        """Remove what is still parked: the job is over."""
+        for folder in _folders():
+            with suppress(OSError):
+                shutil.rmtree(folder / self._name)
+
+
+def _folders() -> list[Path]:
+    """All folders that Spark spills to, or the system's, the first of which names the place."""
+    named = [Path(name) for name in os.environ.get("SPARK_LOCAL_DIRS", "").split(",") if name]
+    return [folder for folder in named if folder.is_dir()] or [spill_folder()]

@@ -1,0 +1,1 @@
+"""The engine: coordinator, workers' service and averaging over sockets of their own, without Spark."""

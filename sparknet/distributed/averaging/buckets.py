@@ -1,0 +1,203 @@
+"""Stretches of the weights on their way among the workers, and what a worker does with each.
+
+scatter   send every other worker its part of mine, begin to receive my part of theirs
+reduce    make the mean of my part, send it to all others, begin to receive the means of theirs
+gather    have the means of the other parts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparknet.codecs import STRETCH, Bytes, Codec, stretches
+from sparknet.deltas import Changes, apply_change
+from sparknet.merge import squared_distance
+from sparknet.weights import Vector, mean_of, squares
+
+
+class Bucket:
+    """Number ``number`` of the buckets, cut into a part for each member. Empty parts do not travel.
+
+    ``turn`` names the memory it may use, which it shares with the buckets that come when it is gone.
+    """
+
+    def __init__(self, number: int, turn: int, rank: int, parts: list[slice], steps: Sequence[int]) -> None:
+        self.turn, self.rank, self.parts, self.steps = turn, rank, parts, steps
+        self.scatter_tag, self.gather_tag = 2 * number, 2 * number + 1
+        self.mine = parts[rank]
+        others = [peer for peer in range(len(parts)) if peer != rank]
+        self.others = [peer for peer in others if parts[peer].stop > parts[peer].start]
+        self.tellers = others if self.mine.stop > self.mine.start else []
+        self.waits: list[Any] = []
+
+    def wait(self) -> None:
+        """Until all that has been sent is sent, and all that has been asked for is here."""
+        for wait in self.waits:
+            wait.wait()
+        self.waits.clear()
+
+
+def cut(length: int, size: int, turns: int, rank: int, steps: Sequence[int]) -> Iterator[Bucket]:
+    """A vector of ``length`` numbers in buckets of ``size``, for as many members as there are ``steps``."""
+    for number, begin in enumerate(range(0, length, size)):
+        end = min(begin + size, length)
+        bounds = [begin + (end - begin) * k // len(steps) for k in range(len(steps) + 1)]
+        parts = [slice(low, high) for low, high in pairwise(bounds)]
+        yield Bucket(number, number % turns, rank, parts, steps)
+
+
+class Line(Protocol):
+    """The way to the others; what is sent must stay as it is until the answer's ``wait()`` is over."""
+
+    def send(self, data: NDArray[Any], peer: int, tag: int) -> Any: ...
+
+    def receive(self, data: NDArray[Any], peer: int, tag: int) -> Any: ...
+
+
+class Rooms:
+    """Memory that is used again: its pages are there already."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[tuple[object, ...], Bytes] = {}
+
+    def bytes(self, size: int, *name: object) -> Bytes:
+        """``size`` bytes under this name."""
+        room = self._rooms.get(name)
+        if room is None or room.size < size:
+            room = self._rooms[name] = np.empty(size, np.uint8)
+        return room[:size]
+
+    def numbers(self, length: int, *name: object) -> Vector:
+        """float32 (length,)"""
+        return self.bytes(4 * length, *name).view(np.float32)
+
+
+class Whole:
+    """Buckets that travel as they are. The mean of ``vector`` and the others' goes to ``out``.
+
+    ``moved`` is the sum of the squares of what has been seen of ``vector - start``.
+    """
+
+    def __init__(self, line: Line, rooms: Rooms, vector: Vector, start: Vector | None, out: Vector) -> None:
+        self._line, self._rooms = line, rooms
+        self._vector, self._start, self._out = vector, start, out
+        self.moved = 0.0
+
+    def scatter(self, bucket: Bucket) -> Bucket:
+        for peer in bucket.others:
+            part = bucket.parts[peer]
+            bucket.waits.append(self._line.send(self._vector[part], peer, bucket.scatter_tag))
+        for peer in bucket.tellers:
+            bucket.waits.append(self._line.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
+        if self._start is not None:  # while they are on their way
+            whole = slice(bucket.parts[0].start, bucket.parts[-1].stop)
+            self.moved += squared_distance(self._start[whole], self._vector[whole])
+        return bucket
+
+    def reduce(self, bucket: Bucket) -> Bucket:
+        bucket.wait()
+        mine = self._out[bucket.mine]
+        if bucket.tellers:
+            parts = {peer: self._theirs(bucket, peer) for peer in bucket.tellers}
+            parts[bucket.rank] = self._vector[bucket.mine]
+            mean_of([parts[peer] for peer in sorted(parts)], bucket.steps, out=mine)
+        for peer in bucket.tellers:
+            bucket.waits.append(self._line.send(mine, peer, bucket.gather_tag))
+        for peer in bucket.others:
+            theirs = self._out[bucket.parts[peer]]
+            bucket.waits.append(self._line.receive(theirs, peer, bucket.gather_tag))
+        return bucket
+
+    def gather(self, bucket: Bucket) -> None:
+        bucket.wait()
+
+    def _theirs(self, bucket: Bucket, peer: int) -> Vector:
+        return self._rooms.numbers(bucket.mine.stop - bucket.mine.start, "theirs", bucket.turn, peer)
+
+
+class Coded:
+    """Buckets that travel as changes from ``start``, in fewer bits.
+
+    ``told`` keeps what rounding took away in earlier rounds, by part; ``moved`` is as in ``Whole``.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        rooms: Rooms,
+        vector: Vector,
+        start: Vector,
+        out: Vector,
+        codec: Codec,
+        told: dict[tuple[int, int], Changes],
+    ) -> None:
+        self._line, self._rooms, self._codec, self._told = line, rooms, codec, told
+        self._vector, self._start, self._out = vector, start, out
+        self.moved = 0.0
+
+    def scatter(self, bucket: Bucket) -> Bucket:
+        for peer in bucket.others:
+            part, change = bucket.parts[peer], self._part(bucket, peer)
+            self.moved += self._changes(part).tell(self._vector[part], self._start[part], change)
+            bucket.waits.append(self._line.send(change, peer, bucket.scatter_tag))
+        for peer in bucket.tellers:
+            bucket.waits.append(self._line.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
+        return bucket
+
+    def reduce(self, bucket: Bucket) -> Bucket:
+        bucket.wait()
+        if bucket.tellers:
+            mean = self._mean(bucket)
+            for peer in bucket.tellers:
+                bucket.waits.append(self._line.send(mean, peer, bucket.gather_tag))
+        for peer in bucket.others:  # into what my change was told in
+            bucket.waits.append(self._line.receive(self._part(bucket, peer), peer, bucket.gather_tag))
+        if bucket.tellers:
+            self._settle(bucket, bucket.rank)
+        return bucket
+
+    def gather(self, bucket: Bucket) -> None:
+        bucket.wait()
+        for peer in bucket.others:
+            self._settle(bucket, peer)
+
+    def _mean(self, bucket: Bucket) -> Bytes:
+        """The mean change of my part, as it is told to the others."""
+        part, mean = bucket.mine, self._part(bucket, bucket.rank)
+        changes, vector, start = self._changes(part), self._vector[part], self._start[part]
+        theirs = {peer: self._theirs(bucket, peer) for peer in bucket.tellers}
+        for where, at in stretches(self._codec, vector.size):
+            length = where.stop - where.start
+            parts = [self._rooms.numbers(STRETCH, "part", peer)[:length] for peer in range(len(bucket.parts))]
+            for peer, data in theirs.items():
+                self._codec.read(data[at], parts[peer])
+            self.moved += squares(np.subtract(vector[where], start[where], out=parts[bucket.rank]))
+            changes.write(where, mean_of(parts, bucket.steps, out=parts[0]), mean[at])
+        return mean
+
+    def _settle(self, bucket: Bucket, peer: int) -> None:
+        """All members make the same of the same bytes."""
+        part = bucket.parts[peer]
+        apply_change(self._codec, self._part(bucket, peer), self._start[part], self._out[part])
+
+    def _changes(self, part: slice) -> Changes:
+        """What is added to bfloat16 is little, and would take as much memory as the weights."""
+        key = part.start, part.stop
+        if key not in self._told:
+            length = part.stop - part.start
+            self._told[key] = Changes(self._codec, length, feedback=self._codec.name == "int8")
+        return self._told[key]
+
+    def _part(self, bucket: Bucket, peer: int) -> Bytes:
+        """Where the change of this peer's part is: mine to it, later the mean."""
+        part = bucket.parts[peer]
+        return self._rooms.bytes(self._codec.size(part.stop - part.start), "change", bucket.turn, peer)
+
+    def _theirs(self, bucket: Bucket, peer: int) -> Bytes:
+        size = self._codec.size(bucket.mine.stop - bucket.mine.start)
+        return self._rooms.bytes(size, "theirs", bucket.turn, peer)

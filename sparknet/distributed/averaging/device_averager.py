@@ -1,0 +1,104 @@
+"""A worker that averages with others where its weights lie, or through host memory where that cannot be.
+
+    begin ──> [steps] ──> reduce: the mean, in memory of its own ──> commit: go on from it
+
+What a group does is the driver's to say, which knows every member's GPU (``choose_backend``). All the vectors
+of a round, its start, where it ended and the mean, stay on the device; the start comes to the host when the
+driver fetches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from sparknet.distributed.averaging.device_allreduce import DeviceRing, distance
+from sparknet.distributed.averaging.host_averager import Averaged, Averager
+from sparknet.distributed.comm.channel import NOTHING, raw
+from sparknet.worker import Worker
+
+
+class DeviceAverager:
+    """Does what ``Averager`` does, for a worker on a GPU.
+
+    ``make_host_averager`` makes the one for groups that NCCL cannot serve; it reads and writes
+    ``worker.vector``.
+    """
+
+    def __init__(self, worker: Worker, ring: DeviceRing, make_host_averager: Callable[[], Averager]) -> None:
+        self._worker, self._ring = worker, ring
+        self._make_host_averager = make_host_averager
+        self._host: Averager | None = None
+        self._start = torch.empty_like(worker.replica.weights)
+        self._room: torch.Tensor | None = None
+        self._is_start = False
+        self._commit: Callable[[], None] | None = None
+
+    def arrived(self) -> None:
+        """The driver has sent weights."""
+        self._is_start = False
+
+    def begin(self) -> None:
+        """A round starts from what the net holds."""
+        if not self._is_start:
+            self._start.copy_(self._worker.replica.weights)
+            self._is_start = True
+
+    @property
+    def start(self) -> memoryview:
+        """The bytes of what the round started from, in host memory and for the caller alone."""
+        return raw(self._start.to("cpu", copy=True).numpy()) if self._is_start else NOTHING
+
+    def reduce(self, *, backend: str, key: str, rank: int, steps: Sequence[int], history: bool) -> Averaged:
+        """Average with the group. Raises RuntimeError if it could not be done."""
+        self._commit = None
+        average = self._reduce_here if backend == "nccl" else self._reduce_on_host
+        sent = average(key, rank, steps, history)
+        return Averaged(sent=sent, moved=distance(self._start, self._worker.replica.weights))
+
+    def commit(self) -> None:
+        """All have the mean: go on from it."""
+        if self._commit is not None:
+            self._commit()
+            self._is_start, self._commit = True, None
+
+    def _reduce_here(self, key: str, rank: int, steps: Sequence[int], history: bool) -> int:
+        weights, ring, replica = self._worker.replica.weights, self._ring, self._worker.replica
+        before = ring.sent
+        # after an error the old room may still be written to: then this is a new one
+        mean, self._room = self._room, None
+        if mean is None:
+            mean = torch.empty_like(weights)
+        ring.meet(key, rank, len(steps))
+        ring.average(weights, steps, mean)
+        ring.widen(weights, steps, mean)
+        moments: torch.Tensor | None = None
+        if history:
+            own = replica.history()
+            moments = torch.empty_like(own)
+            ring.average(own, steps, moments)
+        self._room = mean
+        self._commit = lambda: self._take(mean, moments)
+        return ring.sent - before
+
+    def _take(self, mean: torch.Tensor, moments: torch.Tensor | None) -> None:
+        self._worker.move_to(mean)
+        self._start, self._room = mean, self._start
+        if moments is not None:
+            self._worker.replica.restore_history(moments)
+
+    def _reduce_on_host(self, key: str, rank: int, steps: Sequence[int], history: bool) -> int:
+        if self._host is None:
+            self._host = self._make_host_averager()
+        self._worker.bring()
+        self._host.arrived()  # the round's start is here, not there
+        averaged = self._host.reduce(key=key, rank=rank, steps=steps, history=history)
+        self._commit = self._take_from_host
+        return averaged.sent
+
+    def _take_from_host(self) -> None:
+        assert self._host is not None
+        self._host.commit()
+        self._worker.load(self._worker.vector)
+        self._start.copy_(self._worker.replica.weights)

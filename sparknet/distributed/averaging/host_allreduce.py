@@ -1,0 +1,106 @@
+"""Averaging among the workers themselves: each makes the mean of a part of the weights and sends it to all.
+
+In a star K vectors go into the driver and K come out of it, in every round. Here 2 (K - 1) / K vectors go in
+and out of each worker, whatever K is, and none to the driver:
+
+    1  every worker sends part j of its weights to worker j, for all j
+    2  worker j makes the mean of what it has of part j, in float32 and in the order of the workers
+    3  ... and sends it to all the others
+
+It is done bucket by bucket, so that one is on its way while another is reckoned. The bytes of both steps are
+those of a ring, and the mean is the star's, bit for bit. With a wire format of fewer bits both steps carry
+changes since the round's start; what rounding to int8 took away is added to the next change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sparknet.codecs import Codec
+from sparknet.deltas import Changes
+from sparknet.distributed.averaging.buckets import Coded, Rooms, Whole, cut
+from sparknet.distributed.averaging.pipeline import delayed
+from sparknet.distributed.averaging.rendezvous import Meeting
+from sparknet.merge import Statistics, distance, norm
+from sparknet.weights import Vector
+
+# Numbers in a bucket: enough that waking threads costs little, few enough that some buckets overlap.
+_SMALLEST_BUCKET, _LARGEST_BUCKET = 1 << 18, 1 << 22
+_BUCKETS = 16
+# Buckets on their way in each of the steps.
+_DEPTH = 2
+# As many can be under way at once.
+_TURNS = 2 * _DEPTH
+
+
+class Peers:
+    """One worker's way to the others, whom it finds at the ``meeting``.
+
+    ``sent`` counts the bytes of weights that went to them.
+    """
+
+    def __init__(self, meeting: Meeting, codec: Codec) -> None:
+        self._meeting, self._codec = meeting, codec
+        self._group: Any = None
+        self._key = ""
+        self._told: dict[tuple[int, int], Changes] = {}
+        self._rooms = Rooms()
+        self.sent = 0
+
+    def meet(self, key: str, rank: int, size: int) -> None:
+        """Be number ``rank`` of ``size`` members of group ``key``. Raises RuntimeError if one is missing."""
+        if self._group is None or key != self._key:
+            self._group = None  # hang up on the old members first
+            self._told.clear()
+            self._rooms = Rooms()  # the old ones may still be written to
+            self._group, self._key = self._meeting.gloo(key, rank, size), key
+
+    def average(
+        self, vector: Vector, start: Vector | None, steps: Sequence[int], rank: int, out: Vector
+    ) -> float:
+        """Write to ``out`` the mean of the members' vectors, float32 (P,), each counted by its steps.
+
+        ``start`` is what all of them began from; without it the vectors themselves travel, as float32.
+        Returns how far ``vector`` is from ``start``, by ``distance``; 0 without. Raises RuntimeError if a
+        member is gone: ``vector`` is as it was, and a group of the others can do it again.
+        """
+        if len(steps) == 1:
+            np.copyto(out, vector)
+            return 0.0 if start is None else distance(start, vector)
+        buckets = self._buckets(vector, start, out)
+        cuts = cut(out.size, _bucket(out.size), _TURNS, rank, steps)
+        scattered = delayed(map(buckets.scatter, cuts), _DEPTH)
+        for bucket in delayed(map(buckets.reduce, scattered), _DEPTH + 1):
+            buckets.gather(bucket)
+        return norm(buckets.moved)
+
+    def widen(self, statistics: Sequence[Statistics], vector: Vector, steps: int, mean: Vector) -> None:
+        """Add the spread of the members' running means to the variances in ``mean``."""
+        for statistic in statistics:
+            weight, spread = statistic.spread(mean, vector, steps)
+            sums = torch.from_numpy(np.append(weight * spread, weight))
+            if self._group is not None:
+                self._group.allreduce([sums]).wait()
+            statistic.widen(mean, sums[:-1].numpy(), float(sums[-1]))
+
+    def send(self, data: NDArray[Any], peer: int, tag: int) -> Any:
+        self.sent += data.nbytes
+        return self._group.send([torch.from_numpy(data)], peer, tag)
+
+    def receive(self, data: NDArray[Any], peer: int, tag: int) -> Any:
+        return self._group.recv([torch.from_numpy(data)], peer, tag)
+
+    def _buckets(self, vector: Vector, start: Vector | None, out: Vector) -> Whole | Coded:
+        if start is None or self._codec.name == "float32":
+            return Whole(self, self._rooms, vector, start, out)
+        return Coded(self, self._rooms, vector, start, out, self._codec, self._told)
+
+
+def _bucket(length: int) -> int:
+    """Numbers in each bucket of a vector."""
+    return min(max(length // _BUCKETS, _SMALLEST_BUCKET), _LARGEST_BUCKET)

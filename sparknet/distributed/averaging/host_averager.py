@@ -1,0 +1,86 @@
+"""A worker that averages with its peers: in memory of its own first, in its net once all have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparknet.distributed.averaging.host_allreduce import Peers
+from sparknet.distributed.comm.channel import NOTHING, raw
+from sparknet.weights import Vector
+from sparknet.worker import Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged:
+    """The bytes ``sent`` to the others, and how far the net had ``moved`` from the round's start: infinite if
+    a number in it was not finite."""
+
+    sent: int
+    moved: float
+
+
+class Averager:
+    """Between the rounds ``start`` is what the net holds: the last mean, or what the driver has sent."""
+
+    def __init__(self, worker: Worker, peers: Peers) -> None:
+        self._worker, self._peers = worker, peers
+        self._start: Vector = np.empty_like(worker.vector)
+        self._mean: Vector = np.empty_like(worker.vector)
+        self._is_start = self._is_mean = False
+        self._history: Vector | None = None
+
+    def arrived(self) -> None:
+        """The driver has sent weights."""
+        self._is_start = False
+
+    def begin(self) -> None:
+        """A round starts from what the net holds."""
+        if not self._is_start:
+            np.copyto(self._start, self._worker.vector)
+            self._is_start = True
+
+    @property
+    def start(self) -> memoryview:
+        """The bytes of what the round started from."""
+        return raw(self._start) if self._is_start else NOTHING
+
+    def reduce(self, *, key: str, rank: int, steps: Sequence[int], history: bool) -> Averaged:
+        """Average with the group. Raises RuntimeError if it could not be done.
+
+        If no round has begun here, nothing is said of how far the net has moved.
+        """
+        worker, peers = self._worker, self._peers
+        before = peers.sent
+        self._is_mean, self._history = False, None
+        if len(steps) > 1:
+            peers.meet(key, rank, len(steps))
+        start = self._start if self._is_start else None
+        moved = peers.average(worker.vector, start, steps, rank, self._mean)
+        if len(steps) > 1:
+            peers.widen(worker.replica.statistics, worker.vector, steps[rank], self._mean)
+        if history:
+            self._history = self._mean_history(steps, rank)
+        self._is_mean = True
+        return Averaged(sent=peers.sent - before, moved=moved)
+
+    def commit(self) -> None:
+        """All have the mean: go on from it."""
+        if not self._is_mean:
+            return
+        np.copyto(self._worker.vector, self._mean)
+        self._start, self._mean = self._mean, self._start
+        self._is_start, self._is_mean = True, False
+        if self._history is not None:
+            self._worker.restore_history(self._history)
+            self._history = None
+
+    def _mean_history(self, steps: Sequence[int], rank: int) -> Vector | None:
+        own = self._worker.state.history
+        if own is None:
+            return None
+        mean = np.empty_like(own)
+        self._peers.average(own, None, steps, rank, mean)
+        return mean

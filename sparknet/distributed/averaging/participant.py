@@ -1,0 +1,136 @@
+"""A worker's part when the workers average among themselves: on its GPU, or on its host.
+
+What is here knows on which GPU the worker could average (``rendezvous.py``), which the driver asks of all
+before it forms a group, and has the averager for it.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sparknet.codecs import codec
+from sparknet.distributed.averaging.device_allreduce import DeviceRing
+from sparknet.distributed.averaging.device_averager import DeviceAverager
+from sparknet.distributed.averaging.host_allreduce import Peers
+from sparknet.distributed.averaging.host_averager import Averaged, Averager
+from sparknet.distributed.averaging.rendezvous import Meet, Meeting, averaging_gpu
+from sparknet.distributed.comm.channel import NOTHING, raw
+from sparknet.outer import Repeatable, alike
+from sparknet.training import Order, Report
+from sparknet.weights import Vector, here
+from sparknet.worker import Worker
+
+
+class Averaging:
+    """For ``worker``, whose weights travel as ``wire``.
+
+    ``store`` is the address where a group's members find each other, ``host`` that by which they reach this
+    worker, ``seconds`` how long they are waited for.
+    """
+
+    def __init__(
+        self, worker: Worker, *, store: tuple[str, int], host: str, seconds: float, wire: str
+    ) -> None:
+        self._worker, self._wire = worker, wire
+        self._meeting = Meeting(store, host, seconds)
+        self._groups = ExitStack()
+        self._outer: Repeatable | None = None
+
+    @cached_property
+    def gpu(self) -> str:
+        """The one on which it can average; "" for none."""
+        return averaging_gpu(self._worker.replica.weights.device, self._wire)
+
+    @property
+    def start(self) -> memoryview:
+        """The bytes of what the round started from."""
+        return self._averager.start
+
+    def arrived(self) -> None:
+        """The driver has sent weights."""
+        self._averager.arrived()
+
+    def train(self, order: Order, *, arrived: bool) -> Report:
+        """A round, from the weights that have ``arrived`` or those of the net."""
+        worker, averager = self._worker, self._averager
+        if arrived:
+            worker.load(worker.vector)
+        averager.begin()
+        report = worker.train(None, order)
+        if not self.gpu:
+            worker.bring()
+        return report
+
+    def reduce(self, *, backend: str, **group: Any) -> Averaged:
+        """Average with a group. Raises RuntimeError if it could not be done."""
+        averager = self._averager
+        if isinstance(averager, DeviceAverager):
+            return averager.reduce(backend=backend, **group)
+        return averager.reduce(**group)
+
+    def commit(self, lr: float | None = None) -> None:
+        """All have the mean: go on from it, or with the workers' rate ``lr`` from an outer step there."""
+        averager = self._averager
+        start = NOTHING if lr is None else averager.start  # the averager lets it be until the next mean
+        averager.commit()
+        if lr is not None:
+            self._step(_vector(start), _vector(averager.start), lr)
+        elif not self.gpu:
+            self._worker.load(self._worker.vector)
+
+    def follow(self, *, outer: dict[str, dict[str, float]], memory: bool) -> memoryview:
+        """Take the steps of this outer optimiser; where its memory is to be put, if it has any."""
+        self._outer = alike(outer)
+        if not memory:
+            return NOTHING
+        remembered = np.empty_like(self._worker.vector)
+        self._outer.memory = remembered
+        return raw(remembered)
+
+    @property
+    def memory(self) -> memoryview:
+        """The bytes of what the outer optimiser remembers."""
+        remembered = self._outer.memory if self._outer else None
+        return NOTHING if remembered is None else raw(here(remembered))
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._groups.close()
+
+    def _step(self, start: Vector, mean: Vector, lr: float) -> None:
+        assert self._outer is not None
+        worker = self._worker
+        np.copyto(worker.vector, self._outer.step(start, mean, lr))
+        worker.load(worker.vector)
+        self._averager.arrived()
+        self._averager.begin()
+
+    @cached_property
+    def _averager(self) -> Averager | DeviceAverager:
+        if not self.gpu:
+            return self._on_host()
+        replica, meeting = self._worker.replica, self._meeting
+        ring = DeviceRing(
+            self._meet(),
+            replica.weights.device,
+            meeting.seconds,
+            replica.statistics,
+            notice=meeting.notice,
+        )
+        self._groups.callback(ring.leave)
+        return DeviceAverager(self._worker, ring, self._on_host)
+
+    def _on_host(self) -> Averager:
+        return Averager(self._worker, Peers(self._meeting, codec(self._wire)))
+
+    def _meet(self) -> Meet:
+        """How those that average on their GPUs make a group."""
+        return self._meeting.nccl(self._worker.replica.weights.device)
+
+
+def _vector(data: memoryview) -> Vector:
+    return np.frombuffer(data, np.float32)

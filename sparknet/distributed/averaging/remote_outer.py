@@ -1,0 +1,125 @@
+"""The driver's part when the workers take the outer optimiser's step themselves, each on its own mean.
+
+    first step:  OUTER(settings) [MEMORY] ──> every worker    makes one like the driver's
+    each round:  COMMIT(lr) ────────────────> every worker    the mean, then the step from the round's start
+    a newcomer:  OUTER, MEMORY ─────────────> it alone        with its first weights, by way of the driver
+
+The step is elementwise, and every worker has the same start, mean and memory: so they all make the same
+weights, those that the driver would make of them. The memory stays with the workers as the weights do; the
+driver fetches it for a checkpoint and for newcomers.
+"""
+
+from __future__ import annotations
+
+from sparknet.distributed.averaging.remote_weights import Fetching
+from sparknet.distributed.comm.channel import NOTHING, Kind, raw
+from sparknet.distributed.membership import Membership
+from sparknet.distributed.messages import Member, Message
+from sparknet.errors import WorkersLost
+from sparknet.outer import Outer, Repeatable, told
+from sparknet.weights import Vector, here
+
+# What those remember who have been told and have taken no step.
+_BEGUN = -1
+
+
+class Remembered:
+    """The memory that the workers have after making the weights of ``number``; ``fetch`` brings it here."""
+
+    def __init__(self, steps: OuterSteps, number: int) -> None:
+        self.number, self._steps = number, steps
+        self._vector: Vector | None = None
+
+    def fetch(self) -> Vector:
+        """float32 (P,), read-only. Raises WorkersLost if nobody has it any more."""
+        if self._vector is None:
+            self._vector = self._steps.fetched(self.number)
+        return self._vector
+
+
+class OuterSteps:
+    """Of ``members``, which average among themselves."""
+
+    def __init__(self, members: Membership, fetching: Fetching) -> None:
+        self._members, self._fetching = members, fetching
+        self._outer: Repeatable | None = None
+        self._given: Remembered | None = None
+        self._at = 0
+        self._last: Vector | None = None
+
+    def take(self, number: int, outer: Outer, lr: float) -> bool:
+        """Have those that are about to commit the mean of ``number`` take a step from it.
+
+        False if they cannot: they have committed it, or the optimiser is the user's own.
+        """
+        keepers = [member for member in self._members.all if member.keeps == number]
+        if not (keepers and all(_about_to_commit(member) for member in keepers)):
+            return False
+        if not (isinstance(outer, Repeatable) and told(outer)):
+            return False
+        if self._given is None or outer.memory is not self._given:
+            self._begin(outer, keepers)
+        for member in keepers:
+            if member.remembers == self._at:
+                member.prelude[-1] = Message(Kind.COMMIT, {"lr": lr})
+                member.remembers = number
+            else:  # it could not take the step: it will be sent the weights instead
+                member.prelude.clear()
+                member.holds = member.keeps = 0
+        self._at = number
+        outer.memory = self._given = Remembered(self, number)
+        return True
+
+    def equip(self, member: Member) -> list[Message]:
+        """What a worker has to be told before a round at whose end it takes a step."""
+        if self._outer is None or self._given is None or member.remembers == self._at:
+            return []
+        if self._outer.memory is not self._given:
+            return []  # it has been put back, and all will be told
+        try:
+            memory = self._given.fetch()
+        except WorkersLost:
+            self._forget()
+            return []
+        member.remembers = self._at
+        return _messages(self._outer, memory)
+
+    def fetched(self, number: int) -> Vector:
+        """The memory after the weights of this number. Raises WorkersLost if nobody has it any more."""
+        having = [member for member in self._members.all if member.remembers == number]
+        vector = self._fetching.vector(having, "memory")
+        if vector is None:
+            raise WorkersLost(
+                "the workers that had the outer optimiser's momentum are gone, or have gone on: ask for it "
+                "before the next round, and before the workers are closed"
+            )
+        self._last = vector
+        return vector
+
+    def _begin(self, outer: Repeatable, keepers: list[Member]) -> None:
+        """Tell those that commit what the driver's optimiser is, and what it remembers."""
+        self._outer = outer
+        self._last = None if outer.memory is None else here(outer.memory)
+        self._at = _BEGUN
+        for member in self._members.all:
+            member.remembers = 0
+        for member in keepers:
+            member.prelude[:0] = _messages(outer, self._last)
+            member.remembers = _BEGUN
+
+    def _forget(self) -> None:
+        """All that had the memory are gone: go on from the last that the driver has, if any."""
+        assert self._outer is not None
+        kept = "that which was fetched last" if self._last is not None else "none"
+        self._members.tell(f"all that had the outer optimiser's momentum: going on from {kept}")
+        self._outer.memory, self._given = self._last, None
+
+
+def _about_to_commit(member: Member) -> bool:
+    return bool(member.prelude) and member.prelude[-1].kind is Kind.COMMIT
+
+
+def _messages(outer: Repeatable, memory: Vector | None) -> list[Message]:
+    note = {"outer": told(outer), "memory": memory is not None}
+    payload = NOTHING if memory is None else raw(memory)
+    return [Message(Kind.OUTER, note), *([Message(Kind.MEMORY, {}, payload)] if memory is not None else [])]

@@ -1,0 +1,72 @@
+"""Which weights are where, and how the driver fetches those that the workers have.
+
+Every vector that a round or a test may start from has a number. A member ``holds`` the one that its net has
+now, and ``keeps`` the one that its round began from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from sparknet.distributed.comm.channel import Kind, raw
+from sparknet.distributed.membership import Membership
+from sparknet.distributed.messages import Fetched, Member, Message, Task, read_fetched
+from sparknet.distributed.timeouts import Deadlines
+from sparknet.weights import Vector
+
+
+class Versions:
+    """``number`` is that of the current weights; ``vector``, float32 (P,), are those of number ``here``."""
+
+    def __init__(self) -> None:
+        self.number = self.here = 0
+        self.vector: Vector = np.empty(0, np.float32)
+
+    def publish(self, weights: Vector) -> None:
+        """These are the current weights, and the driver has them."""
+        if weights is not self.vector or self.here != self.number:
+            self.vector = weights
+            self.number += 1
+            self.here = self.number
+
+    def made_elsewhere(self) -> int:
+        """The workers have made new ones among themselves; their number."""
+        self.number += 1
+        return self.number
+
+    def brought(self, weights: Vector) -> None:
+        """The current weights have come to the driver."""
+        self.vector, self.here = weights, self.number
+
+
+class Fetching:
+    """From ``members``; ``take_bytes`` says how many came."""
+
+    def __init__(self, members: Membership, deadlines: Deadlines) -> None:
+        self._members, self._deadlines = members, deadlines
+        self._bytes = 0
+
+    def vector(self, keepers: Iterable[Member], what: str = "weights") -> Vector | None:
+        """float32 (P,), read-only, from one of those that have it, the idle ones first; None if all fail."""
+        for member in sorted(keepers, key=lambda member: member.task is not None):
+            vector = np.empty(member.size, np.float32)
+            task = Task(
+                messages=(Message(Kind.FETCH, {"what": what}),),
+                answers=(Kind.WEIGHTS,),
+                read=read_fetched,
+                seconds=self._deadlines.round,
+                into={Kind.WEIGHTS: raw(vector)},
+            )
+            for answer in self._members.ask({member: task}):
+                if answer.content == Fetched(size=vector.nbytes):
+                    self._bytes += answer.received
+                    vector.flags.writeable = False
+                    return vector
+        return None
+
+    def take_bytes(self) -> int:
+        """Since the last call."""
+        count, self._bytes = self._bytes, 0
+        return count

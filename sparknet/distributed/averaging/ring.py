@@ -1,0 +1,260 @@
+"""The driver's part when the workers average among themselves: who takes part, and whether it counts.
+
+all report, without weights ──> REDUCE ──> each: a mean, in memory of its own, and how far it had moved
+all have it, and are believed: COMMIT;  one was lost, or is not: the others form a new group (epoch) and do it
+again, from what they still have
+
+A group whose members all have a GPU of their own averages there, by NCCL; the others do in host memory, by
+gloo (``rendezvous.py``). One that fails on its GPUs though nobody was lost goes on in host memory.
+
+The mean stays with the workers. The driver fetches it from one of them when somebody asks for it: for a
+checkpoint, for a worker that has come new, at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sparknet.codecs import codec
+from sparknet.distributed.averaging.remote_outer import OuterSteps
+from sparknet.distributed.averaging.remote_weights import Fetching, Versions
+from sparknet.distributed.averaging.rendezvous import Backend, Notice, choose_backend, new_store
+from sparknet.distributed.comm.channel import NOTHING, Frame, Kind, Note, raw
+from sparknet.distributed.membership import Membership
+from sparknet.distributed.messages import (
+    Answered,
+    Member,
+    Message,
+    Reduced,
+    Task,
+    read_bare_report,
+    read_reduced,
+)
+from sparknet.distributed.timeouts import Deadlines
+from sparknet.errors import TrainingError, WorkersLost
+from sparknet.merge import Merged, rejections
+from sparknet.outer import Average, Outer
+from sparknet.training import Order, Report
+from sparknet.weights import Vector, Weights
+
+log = logging.getLogger(__name__)
+
+# Times that a group may fail in full strength before it is given up.
+_TRIES = 3
+# The number of weights that nobody has.
+_GONE = -1
+
+
+class Held:
+    """Weights that the workers made and have; ``fetch`` brings them here."""
+
+    def __init__(self, ring: Ring, number: int) -> None:
+        self.number, self._ring = number, ring
+        self._vector: Vector | None = None
+
+    def fetch(self) -> Vector:
+        """float32 (P,), read-only. Raises WorkersLost if nobody has them any more."""
+        if self._vector is None:
+            self._vector = self._ring.fetched(self.number)
+        return self._vector
+
+    def stepped(self, outer: Outer, lr: float) -> Held | None:
+        """The weights after the outer step, which those that have these take; None if they cannot.
+
+        These are gone then, unless they have been fetched.
+        """
+        if isinstance(outer, Average):
+            return self
+        if not self._ring.steps.take(self.number, outer, lr):
+            return None
+        after, self.number = Held(self._ring, self.number), _GONE
+        return after
+
+
+class Ring:
+    """Groups of members that average. ``port`` of ``bind`` is where they find each other."""
+
+    name = "ring"
+    answers: tuple[Kind, ...] = (Kind.REPORT,)
+
+    def __init__(self, bind: str, versions: Versions, members: Membership, deadlines: Deadlines) -> None:
+        self.codec = codec("float32")  # of what the driver is sent; peers have their own
+        self._versions, self._members, self._deadlines = versions, members, deadlines
+        self._store = new_store(bind)
+        self.port: int = self._store.port
+        self._group: list[Member] = []
+        self._key = ""
+        self._backend: Backend = "gloo"
+        self._fetching = Fetching(members, deadlines)
+        self._sent_bytes = 0
+        self.steps = OuterSteps(members, self._fetching)
+
+    def begin(self, weights: Weights) -> None:
+        self.publish(weights)
+
+    def publish(self, weights: Weights) -> None:
+        """These are the current weights. Raises TrainingError if they are of the workers and gone by."""
+        if not isinstance(weights, Held):
+            assert isinstance(weights, np.ndarray)
+            self._versions.publish(weights)
+        elif weights.number != self._versions.number:
+            raise TrainingError("these weights are of an earlier round: the workers have gone on from them")
+
+    def whole(self, member: Member) -> memoryview:
+        """The weights for a member that has not got them."""
+        if member.holds == self._versions.number:
+            return NOTHING
+        payload = raw(self._current())
+        member.holds = self._versions.number
+        return payload
+
+    def orders(self, member: Member, note: Note) -> list[Message]:
+        payload, equipment = self.whole(member), self.steps.equip(member)
+        member.holds, member.keeps = 0, self._versions.number
+        return [*equipment, Message(Kind.TRAIN, {**note, "ring": True}, payload)]
+
+    def read(self, member: Member, frames: Sequence[Frame]) -> Report:
+        return read_bare_report(member, frames)
+
+    def merge(self, done: Sequence[Answered], reports: Sequence[Report], order: Order) -> Merged | None:
+        """The mean of what can be believed; None if all that had it were lost while they averaged it.
+
+        Who is not to be believed shows while they average: measuring costs nothing beside the sending.
+        """
+        steps = {answer.member: report.steps for answer, report in zip(done, reports, strict=True)}
+        history = order.momentum == "average"
+        group = self._averaged(steps, history=history)
+        reasons = _disbelieved(group)
+        if reasons:
+            believed = {member: steps[member] for member in group if member not in reasons}
+            group = self._averaged(believed, history=history)
+        if not group:
+            return None
+        number = self._commit(group)
+        kept = tuple(k for k, answer in enumerate(done) if answer.member in group)
+        rejected = {k: reasons[answer.member] for k, answer in enumerate(done) if answer.member in reasons}
+        return Merged(Held(self, number), kept, rejected, self._take_sent())
+
+    def fetched(self, number: int) -> Vector:
+        """The weights of this number. Raises WorkersLost if nobody has them any more."""
+        if self._versions.here != number:
+            vector = self._fetching.vector(m for m in self._members.all if m.keeps == number)
+            if vector is None:
+                raise WorkersLost(
+                    "the workers that had these weights are gone, or have gone on from them: ask for them "
+                    "before the next round, and before the workers are closed"
+                )
+            if number != self._versions.number:
+                return vector
+            self._versions.brought(vector)
+        return self._versions.vector
+
+    def take_fetched(self) -> int:
+        """Bytes of weights that were fetched since the last call."""
+        return self._fetching.take_bytes()
+
+    def close(self) -> None:
+        self._store = None
+
+    def _take_sent(self) -> int:
+        """Bytes that members sent to each other since the last call."""
+        count, self._sent_bytes = self._sent_bytes, 0
+        return count
+
+    def _current(self) -> Vector:
+        """The current weights; if all that had them are gone, the last that the driver has."""
+        versions = self._versions
+        try:
+            return self.fetched(versions.number)
+        except WorkersLost:
+            if not versions.vector.size:
+                raise
+            behind = versions.number - versions.here
+            self._members.tell(f"all that had the last average: going on from that of {behind} rounds before")
+            versions.brought(versions.vector)
+            return versions.vector
+
+    def _averaged(self, steps: Mapping[Member, int], *, history: bool) -> list[Member]:
+        """Those that have the mean now, each counted by its steps, uncommitted; none if all were lost."""
+        group, tries = sorted(steps, key=lambda member: member.who.partition), 0
+        while group:
+            if group != self._group:
+                self._form(group, on_host=tries > 0)
+            done = self._members.ask(self._tasks(steps, history), at_loss=self._tell_of_loss)
+            if len(done) == len(group) and not any(_failure(answer) for answer in done):
+                for answer in done:
+                    assert isinstance(answer.content, Reduced)
+                    self._sent_bytes += answer.content.sent
+                    answer.member.moved = answer.content.moved
+                return group
+            left = [member for member in group if self._members.has(member)]
+            tries = tries + 1 if left == group else 0
+            if tries == _TRIES:
+                raise TrainingError(_why(done))
+            if tries and self._backend == "nccl":
+                log.warning("these workers will average in host memory: %s", _failures(done))
+            self._group, group = [], left
+        return []
+
+    def _form(self, group: list[Member], *, on_host: bool) -> None:
+        """A new group, which averages on its members' GPUs if it can, and has not failed at that before."""
+        self._group, self._key = group, secrets.token_hex(16)
+        self._backend = "gloo" if on_host else choose_backend([member.gpu for member in group])
+
+    def _tell_of_loss(self) -> None:
+        """The others need not wait for it."""
+        Notice.of(self._store).put_up(self._key)
+
+    def _tasks(self, steps: Mapping[Member, int], history: bool) -> dict[Member, Task]:
+        group = self._group
+        place = {
+            "backend": self._backend,
+            "key": self._key,
+            "steps": [steps[member] for member in group],
+            "history": history,
+        }
+        return {
+            member: Task(
+                messages=(Message(Kind.REDUCE, {**place, "rank": rank}),),
+                answers=(Kind.REDUCED,),
+                read=read_reduced,
+                seconds=2 * self._deadlines.send,
+            )
+            for rank, member in enumerate(group)
+        }
+
+    def _commit(self, group: Sequence[Member]) -> int:
+        """All of them go on from the mean; the number of the weights that it is."""
+        number = self._versions.made_elsewhere()
+        for member in group:
+            member.prelude.append(Message(Kind.COMMIT, {}))
+            member.holds = member.keeps = number
+        return number
+
+
+def _disbelieved(group: Sequence[Member]) -> dict[Member, str]:
+    """Those whose weights must not count, and why. Raises TrainingError if that is all of them."""
+    if not group:
+        return {}
+    return {group[k]: reason for k, reason in rejections([member.moved for member in group]).items()}
+
+
+def _failure(answer: Answered) -> str:
+    return answer.content.failure if isinstance(answer.content, Reduced) else "no answer"
+
+
+def _failures(done: Sequence[Answered]) -> str:
+    """The first of them, and whose it was."""
+    reasons = (f"{answer.member}: {_failure(answer)}" for answer in done if _failure(answer))
+    return next(reasons, "a worker: no answer")
+
+
+def _why(done: Sequence[Answered]) -> str:
+    return (
+        f"the workers could not average among themselves, though none was lost: {_failures(done)}. "
+        'Open all ports between them, or let the driver do it (exchange="star")'
+    )

@@ -1,0 +1,127 @@
+"""Averaging in the driver: weights go out to every worker, and come back to be averaged here.
+
+With a wire format of fewer bits, what travels is their change: the driver's since the last round, and the
+worker's since the round's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sparknet.codecs import Bytes, codec
+from sparknet.deltas import Changes, Followed, apply_change
+from sparknet.distributed.averaging.remote_weights import Versions
+from sparknet.distributed.comm.channel import NOTHING, Frame, Kind, Note, raw
+from sparknet.distributed.messages import Answered, Member, Message, read_report
+from sparknet.merge import Merged, Statistics, distance, merge_moved
+from sparknet.training import Order, Report
+from sparknet.weights import Vector, Weights, here
+
+
+class Star:
+    """What is said and heard of weights in a round. Calls of ``read`` come from the connections' threads."""
+
+    name = "star"
+    answers: tuple[Kind, ...] = (Kind.REPORT,)
+
+    def __init__(self, versions: Versions, wire: str, statistics: Sequence[Statistics]) -> None:
+        self.codec = codec(wire)
+        self._versions, self._statistics = versions, statistics
+        self._followed = None if wire == "float32" else Followed(self.codec)
+        self._start: Vector = versions.vector
+
+    def begin(self, weights: Weights) -> None:
+        """The next round starts from ``weights``, or from what of them can be said in a change."""
+        self.publish(weights)
+        self._start = self._versions.vector
+        if self._followed is not None:
+            self._followed.move(self._start)
+            self._start = self._followed.known
+
+    def publish(self, weights: Weights) -> None:
+        self._versions.publish(here(weights))
+
+    def whole(self, member: Member) -> memoryview:
+        """The weights for a member that has not got them."""
+        return NOTHING if member.holds == self._versions.number else raw(self._versions.vector)
+
+    def orders(self, member: Member, note: Note) -> list[Message]:
+        """The order, with the weights, a change of them, or neither if the worker has them."""
+        messages = self._orders(member, note)
+        member.holds, member.base = 0, self._start
+        return messages
+
+    def order_from(self, start: Vector, member: Member, note: Note) -> list[Message]:
+        """An order with weights that are for this member alone."""
+        member.holds, member.follows, member.base = 0, 0, start
+        return [Message(Kind.TRAIN, note, raw(start))]
+
+    def read(self, member: Member, frames: Sequence[Frame]) -> Report:
+        report = read_report(member, frames)
+        if self._followed is None:
+            member.vector = member.buffer.view(np.float32)
+        else:
+            member.vector = np.empty_like(member.base)
+            apply_change(self.codec, member.buffer, member.base, member.vector)
+        member.moved = distance(member.base, member.vector)
+        return report
+
+    def merge(self, done: Sequence[Answered], reports: Sequence[Report], _order: Order) -> Merged | None:
+        """The mean of what can be believed."""
+        vectors = [answer.member.vector for answer in done]
+        distances = [answer.member.moved for answer in done]
+        return merge_moved(vectors, distances, [report.steps for report in reports], self._statistics)
+
+    def take_fetched(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def _orders(self, member: Member, note: Note) -> list[Message]:
+        followed = self._followed
+        if followed is None:
+            return [Message(Kind.TRAIN, note, self.whole(member))]
+        knew, member.follows = member.follows, followed.version
+        if not knew or followed.version - knew > 1:
+            return [Message(Kind.TRAIN, note, raw(followed.known))]
+        change = [Message(Kind.CHANGE, {}, raw(followed.change))] if followed.version > knew else []
+        return [*change, Message(Kind.TRAIN, note)]
+
+
+class Uplink:
+    """Around ``vector`` float32 (P,), where the driver's frames put the weights and the worker trains them.
+
+    With ``wire`` float32 that is all there is to it. Else only changes travel: those of the driver are
+    applied to what the last round started from, and the worker's own are reckoned from there.
+    """
+
+    def __init__(self, vector: Vector, wire: str) -> None:
+        self._vector, self._codec = vector, codec(wire)
+        self._changes = None if wire == "float32" else Changes(self._codec, vector.size)
+        self._base: Vector = np.empty(0, np.float32)
+        size = self._codec.size(vector.size) if self._changes else 0
+        self.change: Bytes = np.empty(size, np.uint8)
+        self._told: Bytes = np.empty(size, np.uint8)
+
+    def apply_change(self) -> None:
+        """The driver has moved by what has been received into ``change``."""
+        apply_change(self._codec, self.change, self._base, self._base)
+
+    def begin(self, arrived: bool) -> None:
+        """A round starts: from ``vector`` if whole weights have ``arrived``, else from what is known."""
+        if self._changes is None:
+            return
+        if arrived:
+            self._base = self._vector.copy()
+        else:
+            np.copyto(self._vector, self._base)
+
+    def result(self) -> memoryview:
+        """What to send of ``vector`` now that the round has ended."""
+        if self._changes is None:
+            return raw(self._vector)
+        self._changes.tell(self._vector, self._base, self._told)
+        return raw(self._told)

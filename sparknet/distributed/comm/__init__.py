@@ -1,0 +1,1 @@
+"""Frames between the driver and a worker: a channel, its authentication, and the handshake."""

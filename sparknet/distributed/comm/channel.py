@@ -1,0 +1,244 @@
+"""Frames on a socket between the driver and its workers.
+
+A frame is a fixed header, a note (JSON, a few hundred bytes) and a payload (bytes of a vector, or nothing):
+
+    "SPKN" | kind 1 byte | zero 3 | length of the note 4 | length of the payload 8 | note | payload | tag 16
+
+Lengths are checked before a byte is read or allocated, nothing is ever unpickled, every wait has a deadline.
+The tag (``auth.py``) is there once both ends have shown that they know the job's token (``handshake.py``);
+nothing is done with a frame before it has been checked. What is sent is not encrypted, as Spark's own traffic
+is not unless it is told to.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Self
+
+from sparknet.codecs import Bytes
+from sparknet.distributed.comm.auth import TAG_BYTES, Seal, Tag
+from sparknet.errors import TrainingError
+from sparknet.weights import Vector
+
+_HEADER = struct.Struct("!4sB3xIQ")
+_TIMEVAL = struct.Struct("@ll")
+_MAGIC = b"SPKN"
+_NOTE_LIMIT = 1 << 16
+# Bytes of a payload that are sealed and sent, or received and checked, while they are in a core's cache.
+_CHUNK = 1 << 20
+
+# Seconds that a kernel can count.
+_LONGEST = 1e9
+
+Note = Mapping[str, Any]
+NOTHING = memoryview(b"")
+
+
+class Kind(IntEnum):
+    """What a frame is for. ``d`` is sent by the driver, ``w`` by a worker."""
+
+    CHALLENGE = 1  # d
+    ANSWER = 2  # w
+    WELCOME = 3  # d
+    REFUSED = 4  # d: the reason; do not come back
+    READY = 5  # w: how many records it drained
+    TRAIN = 6  # d: an order, and the weights unless the worker holds them
+    REPORT = 7  # w: what it did, and its weights
+    TEST = 8  # d: a slice, and the weights unless the worker holds them
+    SCORES = 9  # w
+    PING = 10  # d: still here, nothing to do
+    STOP = 11  # d: the job is done
+    FAILED = 12  # w: an exception
+    SAVE = 13  # d: send your state
+    STATE = 14  # w: its state, the solver's history as payload
+    RESTORE = 15  # d: go on from this state; not answered
+    CHANGE = 16  # d: how the weights differ from the last ones, encoded; not answered
+    REDUCE = 17  # d: average with the others
+    REDUCED = 18  # w: whether that went well
+    COMMIT = 19  # d: the others have it too, go on from it, or from the outer step; not answered
+    FETCH = 20  # d: send the weights the round would start from, or the outer optimiser's memory
+    WEIGHTS = 21  # w: these
+    ROOM = 22  # d: park your shards and end, another task needs the slot
+    PARKED = 23  # w: what it parked, and where
+    LEASES = 24  # d: the shards to train on from now on, and how far each has been read
+    HELD = 25  # w: those it holds
+    OUTER = 26  # d: the outer optimiser whose steps a worker takes, and whether its memory follows
+    MEMORY = 27  # d: this
+
+
+class ExchangeError(TrainingError):
+    """The other end broke the rules: not a frame of ours, too long, or not what was due."""
+
+
+class ForgedError(ConnectionError):
+    """A frame is not as it was sent: whoever is in between, this connection is of no use."""
+
+
+def raw(vector: Vector | Bytes) -> memoryview:
+    """The bytes of ``vector``, not a copy of them."""
+    return vector.data.cast("B") if vector.size else NOTHING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """``size`` bytes of payload lie at the start of the buffer the frame was received into."""
+
+    kind: Kind
+    note: dict[str, Any]
+    size: int
+
+
+class Channel:
+    """One connection. ``sent`` and ``received`` count bytes, frames' headers and tags included."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._sealing: Seal | None = None
+        self._checking: Seal | None = None
+        self._header = memoryview(bytearray(_HEADER.size))
+        self.sent = self.received = 0
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    @classmethod
+    def connect(cls, address: tuple[str, int], seconds: float) -> Self:
+        """Raises OSError when nobody answers within ``seconds``."""
+        return cls(socket.create_connection(address, timeout=seconds))
+
+    @property
+    def peer(self) -> str:
+        """``host:port`` of the other end."""
+        try:
+            host, port, *_ = self._socket.getpeername()
+        except OSError:
+            return "a closed connection"
+        return f"{host}:{port}"
+
+    @property
+    def host(self) -> str:
+        """The address of this end: the one by which the other end's network reaches this machine."""
+        return str(self._socket.getsockname()[0])
+
+    def seal(self, *, sent: bytes, received: bytes) -> None:
+        """From here on every frame carries a tag, by these keys of 32 bytes."""
+        self._sealing, self._checking = Seal(sent), Seal(received)
+
+    def send(self, kind: Kind, note: Note, payload: memoryview = NOTHING, *, seconds: float) -> None:
+        """Send a frame. Raises OSError, TimeoutError past ``seconds``, if the other end does not take it."""
+        deadline = time.monotonic() + seconds
+        text = json.dumps(note).encode()
+        head = _HEADER.pack(_MAGIC, kind, len(text), payload.nbytes) + text
+        tag = self._sealing.next() if self._sealing else None
+        if tag:
+            tag.add(head)
+        for start in range(0, max(1, payload.nbytes), _CHUNK):
+            chunk, stop = payload[start : start + _CHUNK], start + _CHUNK
+            if tag:
+                tag.add(chunk)
+            self._push(deadline, head, chunk, tag.finish() if tag and stop >= payload.nbytes else b"")
+            head = b""
+        self.sent += _HEADER.size + len(text) + payload.nbytes + (TAG_BYTES if tag else 0)
+
+    def receive(self, *due: Kind, into: Mapping[Kind, memoryview] | None = None, seconds: float) -> Frame:
+        """Wait for a frame of one of the kinds that are ``due``; its payload goes to the start of
+        ``into[kind]``.
+
+        Raises TimeoutError past ``seconds``, EOFError when the other end hangs up, OSError when the
+        connection breaks or the frame was forged, ExchangeError for anything that is not such a frame or does
+        not fit.
+        """
+        deadline = time.monotonic() + seconds
+        tag = self._checking.next() if self._checking else None
+        self._fill(self._header, deadline, tag)
+        magic, kind, note_size, size = _HEADER.unpack(self._header)
+        if magic != _MAGIC:
+            raise ExchangeError(f"{self.peer} sent something that is not a frame of this program")
+        if kind not in due:
+            raise ExchangeError(
+                f"{self.peer} sent a frame of kind {kind} where {', '.join(d.name for d in due)} was due"
+            )
+        buffer = (into or {}).get(kind, NOTHING)
+        if note_size > _NOTE_LIMIT or size > buffer.nbytes:
+            raise ExchangeError(
+                f"{self.peer} announced a note of {note_size:,} and a payload of {size:,} bytes; "
+                f"at most {_NOTE_LIMIT:,} and {buffer.nbytes:,} are due"
+            )
+        text = bytearray(note_size)
+        self._fill(memoryview(text), deadline, tag)
+        self._fill(buffer[:size], deadline, tag)
+        if tag:
+            self._check(tag, deadline)
+        self.received += _HEADER.size + note_size + size + (TAG_BYTES if tag else 0)
+        return Frame(kind=Kind(kind), note=_parsed(text, self.peer), size=size)
+
+    def close(self) -> None:
+        """Hang up; a thread that waits on this channel wakes with an error."""
+        with suppress(OSError):  # never connected, or the other end was faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _push(self, deadline: float, *parts: bytes | memoryview) -> None:
+        """Send the parts in one call, which the kernel goes on with while it has room."""
+        self._wait_at_most(socket.SO_SNDTIMEO, deadline)
+        sent = self._in_time(self._socket.sendmsg, parts)
+        for part in parts:
+            while sent < len(part):
+                self._wait_at_most(socket.SO_SNDTIMEO, deadline)
+                sent += self._in_time(self._socket.send, part[sent:])
+            sent -= len(part)
+
+    def _fill(self, view: memoryview, deadline: float, tag: Tag | None) -> None:
+        while view:
+            self._wait_at_most(socket.SO_RCVTIMEO, deadline)
+            size = min(len(view), _CHUNK)
+            # the kernel waits for all of it: no thread wakes, and asks for Python's lock, for a part
+            count = self._in_time(self._socket.recv_into, view, size, socket.MSG_WAITALL)
+            if not count:
+                raise EOFError(f"{self.peer} hung up")
+            if tag:
+                tag.add(view[:count])
+            view = view[count:]
+
+    def _check(self, tag: Tag, deadline: float) -> None:
+        given = bytearray(TAG_BYTES)
+        self._fill(memoryview(given), deadline, None)
+        if not tag.matches(given):
+            raise ForgedError(f"a frame from {self.peer} is not as it was sent")
+
+    def _wait_at_most(self, what: int, deadline: float) -> None:
+        """Let the kernel wait until the deadline to send or to receive.
+
+        Not ``settimeout``: that makes a socket return as soon as there is anything.
+        """
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise self._too_late()
+        microseconds = max(1, int(min(remaining, _LONGEST) * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, what, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
+
+    def _in_time(self, call: Callable[..., int], *arguments: object) -> int:
+        try:
+            return call(*arguments)
+        except BlockingIOError:
+            raise self._too_late() from None
+
+    def _too_late(self) -> TimeoutError:
+        return TimeoutError(f"{self.peer} sent or took nothing more in time")
+
+
+def _parsed(text: bytearray, peer: str) -> dict[str, Any]:
+    try:
+        note = json.loads(text)
+    except (ValueError, RecursionError) as wrong:
+        raise ExchangeError(f"{peer} sent a note that is not JSON") from wrong
+    if not isinstance(note, dict):
+        raise ExchangeError(f"{peer} sent a note that is not a JSON object")
+    return note

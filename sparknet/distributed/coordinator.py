@@ -1,0 +1,326 @@
+"""The driver's end of training: what the workers are told, and what is made of their answers.
+
+    caller's thread      Coordinator: decides everything, owns all state
+          │  ▲
+    tasks │  │ events    a queue of tasks for each member, one queue of events from all
+          ▼  │
+    a thread for each connection (listener.py): sends the task, receives the answer, decides nothing
+          │  ▲
+          ▼  │
+       worker in a Spark task (task.py)
+
+A round is done when every member that got its order has answered, was lost, or ran past the deadline; or,
+with a quorum, when the others have had their grace. A worker that joins meanwhile waits for the next round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from sparknet.distributed.averaging.remote_weights import Versions
+from sparknet.distributed.averaging.ring import Ring
+from sparknet.distributed.averaging.star import Star
+from sparknet.distributed.comm.channel import NOTHING, Frame, Kind, raw
+from sparknet.distributed.comm.handshake import Identity
+from sparknet.distributed.listener import Door
+from sparknet.distributed.membership import Membership
+from sparknet.distributed.messages import (
+    Answered,
+    Content,
+    JobEnded,
+    Member,
+    Message,
+    Task,
+    read_scores,
+    read_state,
+)
+from sparknet.distributed.rebalancing import Leasing, Submit
+from sparknet.distributed.timeouts import Deadlines
+from sparknet.easgd import Exchanger
+from sparknet.merge import Merged, Statistics
+from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
+from sparknet.weights import Vector, Weights, mean_of
+
+
+class Coordinator:
+    """Leads ``workers`` workers, one for each partition, whose weights have ``size`` float32 elements.
+
+    ``statistics`` says where running means and variances lie in them, ``wire`` how they travel; in a
+    ``ring`` workers average among themselves, and find each other at ``ring_port``. Every method is for the
+    caller's thread, but ``job_ended`` may be called from any. ``submit`` and ``slots`` are for shards that
+    have no worker of their own (``rebalancing.py``).
+    """
+
+    def __init__(
+        self,
+        *,
+        bind: str,
+        workers: int,
+        size: int,
+        token: bytes,
+        deadlines: Deadlines,
+        statistics: Sequence[Statistics] = (),
+        wire: str = "float32",
+        ring: bool = False,
+        submit: Submit | None = None,
+        slots: Callable[[], int] | None = None,
+    ) -> None:
+        self.deadlines = deadlines
+        self._versions = versions = Versions()
+        self._star = Star(versions, "float32" if ring else wire, statistics)
+        self._door = Door(bind=bind, token=token, size=size, codec=self._star.codec, deadlines=deadlines)
+        self._members = Membership(self._door, workers)
+        self._ring = Ring(bind, versions, self._members, deadlines) if ring else None
+        self._plane = self._ring or self._star
+        self._states: dict[int, WorkerState] = {}
+        self._leasing = Leasing(self._members, self._states, submit, slots)
+        self._history: Vector | None = None
+        self._rejected: set[int] = set()
+
+    @property
+    def port(self) -> int:
+        return self._door.port
+
+    @property
+    def ring_port(self) -> int | None:
+        """Where workers that average among themselves find each other."""
+        return self._ring.port if self._ring else None
+
+    @property
+    def members(self) -> tuple[Identity, ...]:
+        """Who is here now."""
+        while self._members.next(time.monotonic()):
+            pass
+        return tuple(member.who for member in self._members.all)
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """The partitions that have a worker of their own, as far as is known."""
+        return frozenset(member.who.partition for member in self._members.all)
+
+    def train(self, weights: Weights, order: Order) -> Gathered:
+        """One round. If every worker of it is lost, it begins again with those that come in their place.
+
+        Raises WorkersLost when none comes in time, TrainingError when the job ended or a worker keeps
+        failing.
+        """
+        self._plane.begin(weights)
+        merged: Merged | None = None
+        joining = 0.0
+        while merged is None:
+            began = time.perf_counter()
+            members = self._members.assemble(_can_train)
+            joining += time.perf_counter() - began
+            answers = self._members.ask(self._orders(members, order), self.deadlines.quorum)
+            reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
+            if answers:
+                merged = self._plane.merge(answers, reports, order)
+        self._remember(answers, reports, merged, order)
+        return Gathered(
+            mean=merged.mean,
+            reports=tuple(reports[k] for k in merged.kept),
+            joining_seconds=joining,
+            bytes_sent=sum(answer.sent for answer in answers),
+            bytes_received=sum(answer.received for answer in answers) + self._plane.take_fetched(),
+            bytes_between=merged.sent,
+            lost=self._members.take_losses(),
+            names={answer.member.who.partition: str(answer.member) for answer in answers},
+        )
+
+    def test(self, weights: Weights, slices: Sequence[slice]) -> Scores:
+        """Hand out the slices of the test set; one that is lost with its worker is handed out again."""
+        self._plane.publish(weights)
+        todo, working = deque(slices), dict[Member, tuple[Task, slice]]()
+        scores: dict[int, Scores] = {}
+        while len(scores) < len(slices):
+            self._hand_out(todo, working)
+            answer = self._members.next_answer({member: task for member, (task, _) in working.items()})
+            if answer and isinstance(answer.content, Scores):
+                _, part = working.pop(answer.member)
+                scores[part.start] = answer.content
+            gone = [member for member in working if not self._members.has(member)]
+            todo.extend(working.pop(member)[1] for member in gone)
+        return sum((scores[part.start] for part in slices), Scores())
+
+    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+        """Every member trains at its own pace, from what ``exchanger`` gives it; a report for each time."""
+        working: dict[Member, Task] = {}
+        try:
+            while True:
+                if not working:
+                    self._members.assemble(_can_train)
+                pausing = working and self._leasing.due  # leases change hands between rounds
+                for member in [] if pausing else filter(_can_train, self._members.all):
+                    start = exchanger.start_of(member.who.partition)
+                    working[member] = self._order_from(start, member, order())
+                    self._members.give(member, working[member])
+                report = self._exchanged(working, exchanger)
+                if report:
+                    yield report
+        finally:
+            while working:
+                self._exchanged(working, exchanger)
+
+    def _exchanged(self, working: dict[Member, Task], exchanger: Exchanger) -> Report | None:
+        """Wait for one of those at work and exchange what it brings; None if something else happened."""
+        answer = self._members.next_answer(working)
+        members = len(working)
+        for member in [member for member in working if not self._members.has(member)]:
+            del working[member]
+        if answer is None or not isinstance(answer.content, Report):
+            return None
+        del working[answer.member]
+        exchanger.exchange(answer.member.who.partition, answer.member.vector, members)
+        self._note_progress([answer.content])
+        return answer.content
+
+    def _order_from(self, start: Vector, member: Member, order: Order) -> Task:
+        """An order to one member, from weights of its own."""
+        state = self._states_for([member] if member.fresh else [], []).get(member.who.partition)
+        member.fresh = False
+        messages = self._star.order_from(start, member, vars(order))
+        return self._order(messages, order, state, self._star)
+
+    def states(self) -> dict[int, WorkerState]:
+        """The state of every worker that has a shard; what is known of those that are not here."""
+        answers = self._members.ask(
+            {
+                member: self._task(Message(Kind.SAVE, {}), answers=(Kind.STATE,), read=read_state)
+                for member in self._members.assemble(_can_train)
+            }
+        )
+        here = {
+            answer.member.who.partition: answer.content
+            for answer in answers
+            if isinstance(answer.content, WorkerState)
+        }
+        if self._history is not None:
+            here = {number: replace(state, history=self._history) for number, state in here.items()}
+        return {**self._states, **here}
+
+    def restore(self, states: Mapping[int, WorkerState]) -> None:
+        """Every worker goes on from its state with its next order."""
+        self._states.clear()
+        self._states.update(states)
+        for member in self._members.all:
+            member.fresh = True
+        self._leasing.tell_positions()
+
+    def job_ended(self, reason: str) -> None:
+        """The Spark job that carries the workers is over: whoever waits for them is told ``reason``."""
+        self._door.events.put(JobEnded(reason))
+
+    def close(self) -> bool:
+        """Tell every worker to stop, and stop listening; whether all were here to hear it."""
+        complete = self._members.complete
+        self._door.close()
+        self._members.clear()
+        self._plane.close()
+        return complete
+
+    # -- what is said to them -------------------------------------------------------------------------------
+
+    def _hand_out(self, todo: deque[slice], working: dict[Member, tuple[Task, slice]]) -> None:
+        """Give every idle member a slice while there are any."""
+        if not working:
+            self._members.assemble(_is_idle)
+        for member in filter(_is_idle, self._members.all):
+            if todo:
+                part = todo.popleft()
+                working[member] = self._slice(member, part), part
+                self._members.give(member, working[member][0])
+
+    def _orders(self, members: list[Member], order: Order) -> dict[Member, Task]:
+        newcomers = [member for member in members if member.fresh]
+        states = self._states_for(newcomers, [member for member in members if not member.fresh])
+        for member in newcomers:
+            member.fresh = False
+        return {
+            member: self._train_task(member, order, states.get(member.who.partition)) for member in members
+        }
+
+    def _train_task(self, member: Member, order: Order, state: WorkerState | None) -> Task:
+        if order.momentum == "average" and self._history is not None:
+            state = replace(state or self._states[member.who.partition], history=self._history)
+        if member.who.partition in self._rejected:  # what spoiled its weights is in its momentum too
+            order = replace(order, momentum="reset")
+        return self._order(self._plane.orders(member, vars(order)), order, state, self._plane)
+
+    def _order(
+        self,
+        messages: list[Message],
+        order: Order,
+        state: WorkerState | None,
+        plane: Star | Ring,
+    ) -> Task:
+        with_history = order.momentum == "average" and plane is self._star
+        return self._task(
+            *([_restoring(state)] if state else []),
+            *messages,
+            answers=(Kind.REPORT, Kind.STATE) if with_history else (Kind.REPORT,),
+            read=plane.read,
+        )
+
+    def _states_for(self, newcomers: list[Member], others: list[Member]) -> dict[int, WorkerState]:
+        """What each newcomer goes on from: its shard's last known state, the others' mean history in it."""
+        if not newcomers or not self._states:
+            return {}
+        mean = mean_state(self._states.values())
+        if others and mean.history is None:
+            save = Message(Kind.SAVE, {})
+            asked = {member: self._task(save, answers=(Kind.STATE,), read=read_state) for member in others}
+            mean = mean_state(
+                answer.content
+                for answer in self._members.ask(asked)
+                if isinstance(answer.content, WorkerState)
+            )
+        known = {member.who.partition: self._states.get(member.who.partition, mean) for member in newcomers}
+        return {
+            number: state if state.history is not None else replace(state, history=mean.history)
+            for number, state in known.items()
+        }
+
+    def _slice(self, member: Member, part: slice) -> Task:
+        note = {"start": part.start, "stop": part.stop}
+        message = Message(Kind.TEST, note, self._plane.whole(member))
+        member.holds = self._versions.number
+        return self._task(message, answers=(Kind.SCORES,), read=read_scores)
+
+    def _task(
+        self,
+        *messages: Message,
+        answers: tuple[Kind, ...],
+        read: Callable[[Member, Sequence[Frame]], Content],
+    ) -> Task:
+        return Task(messages=messages, answers=answers, read=read, seconds=self.deadlines.round)
+
+    # -- what is made of it ---------------------------------------------------------------------------------
+
+    def _remember(self, answers: list[Answered], reports: list[Report], merged: Merged, order: Order) -> None:
+        self._note_progress(reports)
+        for k, reason in merged.rejected.items():
+            self._members.lost(answers[k].member, reason)
+        self._rejected = {reports[k].member for k in merged.rejected}
+        if order.momentum == "average" and self._plane is self._star:
+            histories = [answers[k].member.history for k in merged.kept]
+            self._history = mean_of(histories, [reports[k].steps for k in merged.kept])
+
+    def _note_progress(self, reports: Iterable[Report]) -> None:
+        for report in reports:
+            self._leasing.progressed(report.member, report.read, report.iteration, report.position)
+
+
+def _is_idle(member: Member) -> bool:
+    return member.task is None
+
+
+def _can_train(member: Member) -> bool:
+    return member.records > 0 and _is_idle(member)
+
+
+def _restoring(state: WorkerState) -> Message:
+    note = {"iteration": state.iteration, "position": state.position}
+    return Message(Kind.RESTORE, note, NOTHING if state.history is None else raw(state.history))

@@ -1,0 +1,232 @@
+"""Where workers come in: a listening socket, and one thread for each connection.
+
+A connection's thread lets the worker in, then passes tasks to it and its answers on. It decides nothing:
+whatever happens becomes an ``Event`` in one queue, which the coordinator reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from sparknet.codecs import Codec
+from sparknet.distributed.comm.channel import Channel, ExchangeError, Frame, Kind, raw
+from sparknet.distributed.comm.handshake import Identity, admit
+from sparknet.distributed.messages import (
+    Answered,
+    Arriving,
+    Content,
+    Event,
+    Failed,
+    Gone,
+    Joined,
+    Lost,
+    Member,
+    Task,
+    records_in,
+)
+from sparknet.distributed.timeouts import Deadlines
+
+log = logging.getLogger(__name__)
+
+# Connections that have not proved themselves yet; more are turned away unheard.
+_STRANGERS = 64
+# Seconds that a connection waits past a task's deadline, so that it is the coordinator who drops the worker.
+_PATIENCE = 5.0
+
+
+class Door:
+    """Listens on a free port of ``bind`` for workers that hold ``token``; ``size`` is the length P of their
+    weights, which come back as ``codec`` writes them.
+
+    Of two attempts of one partition only the newer is let in.
+    """
+
+    def __init__(self, *, bind: str, token: bytes, size: int, codec: Codec, deadlines: Deadlines) -> None:
+        self.token, self.size, self.codec, self.deadlines = token, size, codec, deadlines
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._listener = socket.create_server((bind, 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        self._strangers = threading.Semaphore(_STRANGERS)
+        self._lock = threading.Lock()
+        self._newest: dict[int, int] = {}
+        self._conversations: set[Conversation] = set()
+        self._closed = False
+        self._thread = threading.Thread(target=self._accept, name="sparknet-door", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ask every worker to leave; hang up on those that have not within ``deadlines.stop``."""
+        with self._lock:
+            self._closed = True
+            conversations = list(self._conversations)
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
+        self._listener.close()
+        deadline = time.monotonic() + self.deadlines.stop
+        for conversation in conversations:
+            conversation.end()
+        for conversation in conversations:
+            conversation.join(max(0.0, deadline - time.monotonic()))
+        for conversation in conversations:
+            conversation.channel.close()
+            conversation.join(1.0)
+        self._thread.join(1.0)
+
+    def refusal(self, who: Identity) -> str | None:
+        """Why this attempt may not come in, or None; remembers it as the newest of its partition."""
+        with self._lock:
+            newest = self._newest.get(who.partition, -1)
+            if self._closed:
+                return "the job is over"
+            if who.attempt < newest:
+                return f"attempt {newest} of partition {who.partition} has taken its place"
+            self._newest[who.partition] = who.attempt
+            return None
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            if not self._strangers.acquire(blocking=False):
+                log.warning("turned a connection away: %d others have not proved themselves yet", _STRANGERS)
+                connection.close()
+                continue
+            self._converse(Conversation(self, Channel(connection)))
+
+    def _converse(self, conversation: Conversation) -> None:
+        with self._lock:
+            if self._closed:
+                conversation.channel.close()
+                return
+            self._conversations.add(conversation)
+            conversation.start()  # before close() can find it: a thread that has not begun cannot be joined
+
+    def proved(self) -> None:
+        """A connection is no stranger any more, or has left."""
+        self._strangers.release()
+
+    def ended(self, conversation: Conversation) -> None:
+        with self._lock:
+            self._conversations.discard(conversation)
+
+
+class Conversation(threading.Thread):
+    """The thread of one connection."""
+
+    def __init__(self, door: Door, channel: Channel) -> None:
+        super().__init__(name="sparknet-worker-connection", daemon=True)
+        self.door, self.channel = door, channel
+        self.member: Member | None = None
+        self._ending = False
+
+    def run(self) -> None:
+        reason, who = "its connection ended", None
+        try:
+            who = self._admitted()
+            self.door.events.put(Arriving(who))
+            self.member = self._joined(who)
+            self.door.events.put(Joined(self.member))
+            self._serve(self.member)
+        except (OSError, EOFError, ExchangeError) as error:
+            reason = str(error) or type(error).__name__
+            if self.member is None:
+                log.warning("dropped a connection: %s", reason)
+        finally:
+            self.channel.close()
+            self.door.ended(self)
+            if self.member:
+                self.door.events.put(Lost(self.member, reason))
+            elif who:
+                self.door.events.put(Gone(who))
+
+    def end(self) -> None:
+        """Ask the worker to stop once it has done what it was told; hang up if it has not joined."""
+        member = self.member
+        if member:
+            member.tasks.put(None)
+        else:
+            self.channel.close()
+
+    def _admitted(self) -> Identity:
+        try:
+            return admit(self.channel, self.door.token, self.door.refusal)
+        finally:
+            self.door.proved()
+
+    def _joined(self, who: Identity) -> Member:
+        frame = self._receive(who, Kind.READY, self.door.deadlines.join)
+        size, held = int(frame.note["size"]), records_in(frame.note)
+        if size != self.door.size:
+            reason = f"its net has {size:,} weights, the driver's has {self.door.size:,}"
+            self.door.events.put(Failed(who, reason, final=True))
+            raise ExchangeError(reason)
+        return Member(
+            who=who,
+            channel=self.channel,
+            leases={shard: count for shard, count in held.items() if count},
+            place=str(frame.note.get("place", "")),
+            gpu=str(frame.note.get("gpu", "")),
+            fresh=not frame.note["iteration"],
+            buffer=np.empty(self.door.codec.size(size), np.uint8),  # takes up nothing until it is used
+            base=np.empty(0, np.float32),
+            size=size,
+            history=np.empty(int(frame.note["history"]), np.float32),
+        )
+
+    def _serve(self, member: Member) -> None:
+        while True:
+            try:
+                task = member.tasks.get(timeout=self.door.deadlines.ping)
+            except queue.Empty:
+                self.channel.send(Kind.PING, {}, seconds=self.door.deadlines.send)
+                continue
+            if task is None:
+                self.channel.send(Kind.STOP, {}, seconds=self.door.deadlines.send)
+                return
+            self.door.events.put(self._carry_out(member, task))
+
+    def _carry_out(self, member: Member, task: Task) -> Answered:
+        sent, received = self.channel.sent, self.channel.received
+        for message in (*member.prelude, *task.messages):
+            self.channel.send(message.kind, message.note, message.payload, seconds=self.door.deadlines.send)
+        member.prelude.clear()
+        into = {
+            Kind.REPORT: raw(member.buffer),
+            Kind.STATE: raw(member.history),
+            **task.into,
+        }
+        patience = task.deadline + _PATIENCE
+        frames = [self._receive(member.who, kind, patience - time.monotonic(), into) for kind in task.answers]
+        content = self._read(member, task, frames)
+        return Answered(member, task, content, self.channel.sent - sent, self.channel.received - received)
+
+    def _read(self, member: Member, task: Task, frames: Sequence[Frame]) -> Content:
+        """One that says what nobody can read, as another version of this program would, has failed at that:
+        it would come back and say it again."""
+        try:
+            return task.read(member, frames)
+        except ExchangeError as error:
+            self.door.events.put(Failed(member.who, str(error), final=False))
+            raise
+
+    def _receive(
+        self, who: Identity, due: Kind, seconds: float, into: Mapping[Kind, memoryview] | None = None
+    ) -> Frame:
+        frame = self.channel.receive(due, Kind.FAILED, into=into, seconds=seconds)
+        if frame.kind is Kind.FAILED:
+            reason = str(frame.note.get("reason"))
+            self.door.events.put(Failed(who, reason, bool(frame.note.get("final"))))
+            raise ExchangeError(reason)
+        if into and due in into and frame.size not in (0, into[due].nbytes):
+            raise ExchangeError(f"{who} sent {frame.size:,} bytes where {into[due].nbytes:,} were due")
+        return frame

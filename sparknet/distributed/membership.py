@@ -1,0 +1,241 @@
+"""Who is a member now: joins, losses and failures, as the events of the door say.
+
+All state is the caller's thread's; it changes only in ``next``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import time
+from collections.abc import Callable, Mapping
+
+from sparknet.distributed.comm.handshake import Identity
+from sparknet.distributed.listener import Door
+from sparknet.distributed.messages import (
+    Answered,
+    Arriving,
+    Event,
+    Failed,
+    Gone,
+    JobEnded,
+    Joined,
+    Lost,
+    Member,
+    Task,
+)
+from sparknet.distributed.shard_assignment import Leases
+from sparknet.distributed.stragglers import Patience
+from sparknet.errors import DataError, TrainingError, WorkersLost
+
+log = logging.getLogger(__name__)
+
+# Times in a row a worker may raise an error before the run is given up.
+_FAILURES = 3
+# Lost workers that an error names.
+_NAMED = 3
+# How often it is looked whether shards without a worker have waited long enough.
+_LOOK_SECONDS = 0.2
+
+
+class Membership:
+    """The members among ``workers`` expected ones, by the number of their partition."""
+
+    def __init__(self, door: Door, workers: int) -> None:
+        self._door, self._workers = door, workers
+        self._deadlines = self.deadlines = door.deadlines
+        self.leases = Leases(workers, door.deadlines.lease)
+        self.settle: Callable[[], bool] = lambda: False
+        self.changed = time.monotonic()
+        self._members: dict[int, Member] = {}
+        self.assembled = False
+        self._failures: dict[int, int] = {}
+        self._losses: list[str] = []
+        self._ended: str | None = None
+
+    @property
+    def all(self) -> list[Member]:
+        """The members in the order of their partitions."""
+        return [member for _, member in sorted(self._members.items())]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all are here and well: none whose last word was that it failed, nor an ended job."""
+        return len(self._members) == self._workers and not self._failures and self._ended is None
+
+    def has(self, member: Member) -> bool:
+        return self._members.get(member.who.partition) is member
+
+    def next(self, deadline: float) -> Event | None:
+        """Wait for an event and take note of it; None at the deadline.
+
+        Raises TrainingError if the job has ended or a worker keeps failing.
+        """
+        if self._ended:
+            raise TrainingError(self._ended)
+        try:
+            event = self._door.events.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return None
+        self._note(event)
+        return event
+
+    def assemble(self, able: Callable[[Member], bool]) -> list[Member]:
+        """The members that are ``able``: at first wait for all workers, later for one if there is none.
+
+        Raises WorkersLost when there is none at the deadline.
+        """
+        deadline = time.monotonic() + self._deadlines.join
+        while True:
+            if self.settle():  # every shard that finds a worker is worth waiting for the next
+                deadline = time.monotonic() + self._deadlines.join
+            if self._suffice(able):
+                break
+            look = time.monotonic() + _LOOK_SECONDS
+            if self.next(min(deadline, look)) is None and time.monotonic() >= deadline:
+                break
+        found = [member for member in self.all if able(member)]
+        if not found:
+            raise WorkersLost(self._who_is_missing())
+        if not self.assembled and self.leases.fallow:
+            log.warning(
+                "nobody has come for %d of %d shards within %g s and training goes on without them",
+                len(self.leases.fallow),
+                self._workers,
+                self._deadlines.join,
+            )
+        self.assembled = True
+        return found
+
+    def ask(
+        self, tasks: Mapping[Member, Task], quorum: float = 1.0, at_loss: Callable[[], None] | None = None
+    ) -> list[Answered]:
+        """Give each member its task and wait for the answers, in the order of the members.
+
+        Once a share of ``quorum`` has answered, the others have ``Deadlines.grace`` left. Those that hang
+        are dropped (``stragglers.py``). ``at_loss`` is called when one of those that are waited for is lost.
+        """
+        for member, task in tasks.items():
+            self.give(member, task)
+        waiting, answers = dict(tasks), dict[int, Answered]()
+        patience = Patience(len(tasks), quorum, self._deadlines)
+        while waiting and not patience.over:
+            answer = self.next_answer(waiting, patience.until)
+            if answer:
+                answers[answer.member.who.partition] = answer
+                del waiting[answer.member]
+                patience.answered()
+            left = {member: task for member, task in waiting.items() if self.has(member)}
+            if at_loss and len(left) < len(waiting):
+                at_loss()
+            waiting = left
+        for member in waiting:
+            (self.drop if patience.given_up else self.lost)(member, patience.reason)
+        return [answer for _, answer in sorted(answers.items())]
+
+    def next_answer(self, tasks: Mapping[Member, Task], until: float = math.inf) -> Answered | None:
+        """The next answer to one of the tasks; None if something else happened, and at the time ``until``.
+
+        Members past their deadline are dropped.
+        """
+        event = self.next(min(until, *(task.deadline for task in tasks.values())))
+        if event is None:
+            for member, task in tasks.items():
+                if task.deadline <= time.monotonic():
+                    self.drop(member, f"it did not answer within {task.seconds:g} s")
+        elif isinstance(event, Answered) and tasks.get(event.member) is event.task:
+            return event
+        return None
+
+    def give(self, member: Member, task: Task) -> None:
+        member.task = task
+        member.tasks.put(task)
+
+    def drop(self, member: Member, reason: str) -> None:
+        """The member is gone, or is sent away: hang up, so that its thread ends too."""
+        if not self.has(member):
+            return
+        self.dismiss(member)
+        self.leases.left(member.who.partition, time.monotonic())
+        self.lost(member, reason)
+
+    def dismiss(self, member: Member) -> None:
+        """The member has done its work and is no more; nothing is lost by it."""
+        if self.has(member):
+            del self._members[member.who.partition]
+            member.channel.close()
+
+    def lost(self, member: Member, reason: str) -> None:
+        """What the member did does not count, and that will be told."""
+        self._losses.append(f"{member}: {reason}")
+        log.warning("lost %s: %s", member, reason)
+
+    def tell(self, loss: str) -> None:
+        """Something other than a member's work is lost."""
+        self._losses.append(loss)
+        log.warning("lost %s", loss)
+
+    def take_losses(self) -> tuple[str, ...]:
+        """The losses since the last call."""
+        losses, self._losses = tuple(self._losses), []
+        return losses
+
+    def clear(self) -> None:
+        self._members.clear()
+
+    def _suffice(self, able: Callable[[Member], bool]) -> bool:
+        if self.assembled:
+            return any(able(member) for member in self.all)
+        if self.leases.fallow:
+            return False
+        if not any(member.records for member in self.all):
+            raise DataError(f"all {self._workers} partitions of the training data are empty")
+        return True
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case Arriving(who):
+                self.changed = time.monotonic()
+                self.leases.arriving(who.partition)
+            case Gone(who):
+                self.leases.gone(who.partition, time.monotonic())
+            case Joined(member):
+                self._welcome(member)
+            case Answered(member=member, task=task):
+                self._failures.pop(member.who.partition, None)
+                if member.task is task:
+                    member.task = None
+            case Lost(member, reason):
+                self.drop(member, reason)
+            case Failed(who, reason, final):
+                self._count_failure(who, reason, final)
+            case JobEnded(reason):
+                self._ended = f"the Spark job that carries the workers ended: {reason}"
+                raise TrainingError(self._ended)
+
+    def _welcome(self, member: Member) -> None:
+        older = self._members.get(member.who.partition)
+        if older:
+            self.drop(older, f"attempt {member.who.attempt} took its place")
+        self._members[member.who.partition] = member
+        records = {member.who.partition: 0, **member.leases}
+        self.leases.joined(member.who.partition, member.place, records, time.monotonic())
+        self.changed = time.monotonic()
+        log.info("%s joined with %d records", member, member.records)
+
+    def _count_failure(self, who: Identity, reason: str, final: bool) -> None:
+        count = self._failures[who.partition] = self._failures.get(who.partition, 0) + 1
+        if final or count >= _FAILURES:
+            times = f" ({count} times in a row)" if count > 1 else ""
+            raise TrainingError(f"{who} failed{times}: {reason}")
+
+    def _who_is_missing(self) -> str:
+        missing = [str(number) for number in range(self._workers) if number not in self._members]
+        lost = "; ".join(self._losses[-_NAMED:]) or "none had joined"
+        return (
+            f"no worker that can work joined within {self._deadlines.join:g} s. Waited for partitions "
+            f"{', '.join(missing)} of {self._workers}. Lost last: {lost}. "
+            "Look at the executors' logs and at how many slots are free, or allow more time (Deadlines.join, "
+            "--join-deadline)"
+        )

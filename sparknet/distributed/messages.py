@@ -1,0 +1,250 @@
+"""What passes between the coordinator and the threads of the connections, and how replies are read.
+
+Tasks go one way, events the other. A ``read_`` function makes the content of an answer from its frames, and
+raises ExchangeError where they cannot be read.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparknet.codecs import Bytes
+from sparknet.distributed.comm.channel import NOTHING, Channel, ExchangeError, Frame, Kind, Note
+from sparknet.distributed.comm.handshake import Identity
+from sparknet.training import Report, Scores, WorkerState
+from sparknet.weights import Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """A worker that had ``moved`` so far averaged with the others and sent them ``sent`` bytes, or had a
+    ``failure``."""
+
+    failure: str = ""
+    sent: int = 0
+    moved: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """``size`` bytes of weights have come."""
+
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parked:
+    """A worker has made room: its last state, and the shards with the ``records`` that it left at a place."""
+
+    records: Mapping[int, int]
+    place: str
+    state: WorkerState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """The shards that a worker holds, with the records of each."""
+
+    records: Mapping[int, int]
+
+
+Content = Report | Scores | WorkerState | Reduced | Fetched | Parked | Held
+"""What answers can say."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A frame to be sent."""
+
+    kind: Kind
+    note: Note
+    payload: memoryview = NOTHING
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """What a member is to do next: the frames to send, the kinds of the answers, and how to read them.
+
+    ``into`` says where payloads go that the member has no buffer for.
+
+    A member that has not answered within ``seconds`` of the task's making is dropped by the coordinator.
+    """
+
+    messages: tuple[Message, ...]
+    answers: tuple[Kind, ...]
+    read: Callable[[Member, Sequence[Frame]], Content]
+    seconds: float
+    into: Mapping[Kind, memoryview] = field(default_factory=dict)
+    deadline: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deadline", time.monotonic() + self.seconds)
+
+
+@dataclass(eq=False, kw_only=True)
+class Member:
+    """A worker that has joined. ``buffer`` takes the weights it sends back as they are on the wire,
+    ``history`` float32 (H,) its solver's memory, ``leases`` the shards it trains on with their records,
+    ``place`` the executor whose other workers find what it parks, ``gpu`` the one by which it can average
+    with others, "" for none.
+
+    ``holds`` is the version of the weights its net has now, 0 for none of ours; ``keeps`` that of those its
+    round began from, which it can send until the next are committed; ``remembers`` that of those after which
+    it has the outer optimiser's memory. ``fresh`` until its first order: a
+    worker that has made no steps takes over from the one that had its shard before. ``base`` is what its
+    round began from, ``follows`` the version of them if it hears of changes only, ``vector`` where it ended
+    and ``moved`` how far that is. ``prelude`` is sent before its next task.
+    """
+
+    who: Identity
+    channel: Channel
+    leases: dict[int, int]
+    fresh: bool
+    buffer: Bytes
+    history: Vector
+    base: Vector
+    size: int
+    holds: int = 0
+    keeps: int = 0
+    remembers: int = 0
+    follows: int = 0
+    vector: Vector = field(default_factory=lambda: np.empty(0, np.float32))
+    moved: float = 0.0
+    prelude: list[Message] = field(default_factory=list)
+    place: str = ""
+    gpu: str = ""
+    task: Task | None = None
+    tasks: queue.SimpleQueue[Task | None] = field(default_factory=queue.SimpleQueue)
+
+    def __str__(self) -> str:
+        return str(self.who)
+
+    @property
+    def records(self) -> int:
+        """Those it trains on; one without can only test."""
+        return sum(self.leases.values())
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """A worker has been let in and drains its partition."""
+
+    who: Identity
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A worker left before it had joined."""
+
+    who: Identity
+
+
+@dataclass(frozen=True)
+class Joined:
+    member: Member
+
+
+@dataclass(frozen=True)
+class Answered:
+    """``content`` answers ``task``; ``sent`` and ``received`` count the bytes of both frames."""
+
+    member: Member
+    task: Task
+    content: Content
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    member: Member
+    reason: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A worker raised an error; ``final`` when trying again would end the same way."""
+
+    who: Identity
+    reason: str
+    final: bool
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    reason: str
+
+
+Event = Arriving | Gone | Joined | Answered | Lost | Failed | JobEnded
+
+
+def read_report(member: Member, frames: Sequence[Frame]) -> Report:
+    """A report with weights."""
+    if frames[0].size != member.buffer.nbytes:
+        raise ExchangeError(f"{member} sent {frames[0].size:,} of the {member.buffer.nbytes:,} bytes due")
+    return _report_in(frames[0].note)
+
+
+def read_bare_report(_member: Member, frames: Sequence[Frame]) -> Report:
+    """A report without weights."""
+    return _report_in(frames[0].note)
+
+
+def read_state(member: Member, frames: Sequence[Frame]) -> WorkerState:
+    note = frames[0].note
+    try:
+        place = int(note["iteration"]), int(note["position"])
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise ExchangeError(f"a state that cannot be read: {wrong}") from wrong
+    return WorkerState(iteration=place[0], position=place[1], history=member.history.copy())
+
+
+def read_scores(_member: Member, frames: Sequence[Frame]) -> Scores:
+    note = frames[0].note
+    try:
+        return Scores(records=int(note["records"]), sums=dict(note["sums"]))
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise ExchangeError(f"scores that cannot be read: {wrong}") from wrong
+
+
+def read_reduced(_member: Member, frames: Sequence[Frame]) -> Reduced:
+    note = frames[0].note
+    if not note.get("done"):
+        return Reduced(failure=str(note.get("reason")))
+    return Reduced(sent=int(note.get("sent", 0)), moved=float(note.get("moved", math.nan)))
+
+
+def read_fetched(_member: Member, frames: Sequence[Frame]) -> Fetched:
+    return Fetched(size=frames[0].size)
+
+
+def read_parked(member: Member, frames: Sequence[Frame]) -> Parked:
+    note = frames[1].note
+    return Parked(
+        records=records_in(note), place=str(note.get("place")), state=read_state(member, frames[:1])
+    )
+
+
+def read_held(_member: Member, frames: Sequence[Frame]) -> Held:
+    return Held(records=records_in(frames[0].note))
+
+
+def records_in(note: Note) -> dict[int, int]:
+    """By shard. Raises ExchangeError if the note does not say it."""
+    try:
+        return {int(shard): int(count) for shard, count in note["shards"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+        raise ExchangeError(f"shards that cannot be read: {wrong}") from wrong
+
+
+def _report_in(note: Note) -> Report:
+    try:
+        return Report(**note)
+    except TypeError as wrong:
+        raise ExchangeError(f"a report that cannot be read: {wrong}") from wrong

@@ -1,0 +1,147 @@
+"""Does what the books of the leases say: asks workers to make room, grants shards, has tasks submitted again.
+
+    driver ── ROOM ────────────────────> worker    parks its shards and ends its task
+    driver <─ STATE, PARKED(records) ─── worker
+    driver ── LEASES(shard: position) ─> worker    all it is to hold; maps what it has not, drops the rest
+    driver <─ HELD(shard: records) ───── worker
+
+Only between rounds, with workers that have nothing to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+
+from sparknet.distributed.comm.channel import Frame, Kind, Note
+from sparknet.distributed.membership import Membership
+from sparknet.distributed.messages import Held, Member, Message, Parked, Task, read_held, read_parked
+from sparknet.training import WorkerState
+
+log = logging.getLogger(__name__)
+
+# Seconds without a newcomer after which those who are here are all that the slots can hold.
+_QUIET_SECONDS = 3.0
+
+Submit = Callable[[Sequence[int]], None]
+"""Gives Spark the tasks of these shards once more."""
+
+
+class Leasing:
+    """For ``members``; ``states`` are the last known of each shard, and are kept up to date here.
+
+    ``slots`` says how many tasks can run at once, if that is known.
+    """
+
+    def __init__(
+        self,
+        members: Membership,
+        states: MutableMapping[int, WorkerState],
+        submit: Submit | None = None,
+        slots: Callable[[], int] | None = None,
+    ) -> None:
+        self._members, self._leases, self._states = members, members.leases, states
+        self._submit, self._slots = submit or _nothing, slots
+        self._full = False
+        members.settle = self.settle
+
+    @property
+    def due(self) -> bool:
+        """Whether ``settle`` would move somebody, if all were idle."""
+        if self._leases.settled:
+            return False
+        plan = self._leases.plan(time.monotonic(), stay=self._stay, full=self._is_full())
+        return bool(plan.rooms or plan.grants or plan.submit)
+
+    def settle(self) -> bool:
+        """Take the next step towards all shards being held; whether that moved anybody."""
+        if self._leases.settled:
+            return False
+        plan = self._leases.plan(time.monotonic(), stay=self._stay, full=self._is_full())
+        moved = self._make_room(plan.rooms) + self._grant(plan.grants)
+        if plan.submit:
+            log.info("the shards %s wait for workers of their own", ", ".join(map(str, plan.submit)))
+            self._submit(plan.submit)
+            self._leases.submitted(plan.submit)
+        return moved > 0
+
+    def progressed(self, worker: int, shard: int, iteration: int, position: int) -> None:
+        """The worker has trained: where whoever takes over one of its shards goes on."""
+        self._states[shard] = WorkerState(iteration=iteration, position=position)
+        for other in {worker, *self._leases.of(worker)} - {shard}:
+            self._states[other] = replace(self._states.get(other, WorkerState()), iteration=iteration)
+
+    def tell_positions(self) -> None:
+        """The states are others than they were: every worker with further shards hears of it."""
+        held = {member.who.partition: frozenset(member.leases) for member in self._members.all}
+        self._grant({worker: shards for worker, shards in held.items() if shards - {worker}})
+
+    @property
+    def _stay(self) -> int:
+        """At least half of the workers go on training while others make room."""
+        return len(self._members.all) // 2 if self._members.assembled else 0
+
+    def _is_full(self) -> bool:
+        """Whether no slot is free: before training begins that is known once nobody comes any more."""
+        if self._members.assembled or self._slots is None:
+            return False
+        quiet = time.monotonic() - self._members.changed >= _QUIET_SECONDS
+        self._full = self._full or (quiet and 0 < self._slots() <= len(self._members.all))
+        return self._full
+
+    def _make_room(self, workers: Iterable[int]) -> int:
+        tasks = {
+            member: self._task(Kind.ROOM, {}, answers=(Kind.STATE, Kind.PARKED), read=read_parked)
+            for member in self._idle(workers)
+        }
+        for answer in self._members.ask(tasks):
+            member, parked = answer.member, answer.content
+            if isinstance(parked, Parked):
+                log.info("%s made room for a shard that had no worker", member)
+                self._states[member.who.partition] = parked.state
+                self._members.dismiss(member)
+                now = time.monotonic()
+                self._leases.made_room(member.who.partition, parked.records, parked.place, now)
+        return len(tasks)
+
+    def _grant(self, grants: Mapping[int, Iterable[int]]) -> int:
+        tasks = {
+            member: self._task(
+                Kind.LEASES,
+                {"shards": self._positions(grants[member.who.partition])},
+                answers=(Kind.HELD,),
+                read=read_held,
+            )
+            for member in self._idle(grants)
+        }
+        for answer in self._members.ask(tasks):
+            if isinstance(answer.content, Held):
+                member = answer.member
+                member.leases = dict(answer.content.records)
+                log.info("%s trains on the shards %s", member, ", ".join(map(str, sorted(member.leases))))
+                self._leases.confirmed(member.who.partition, member.leases, time.monotonic())
+        return len(tasks)
+
+    def _idle(self, workers: Iterable[int]) -> list[Member]:
+        wanted = set(workers)
+        return [m for m in self._members.all if m.who.partition in wanted and m.task is None]
+
+    def _positions(self, shards: Iterable[int]) -> dict[str, int]:
+        return {str(shard): self._states.get(shard, WorkerState()).position for shard in shards}
+
+    def _task(
+        self,
+        kind: Kind,
+        note: Note,
+        *,
+        answers: tuple[Kind, ...],
+        read: Callable[[Member, Sequence[Frame]], Parked | Held],
+    ) -> Task:
+        seconds = self._members.deadlines.round
+        return Task(messages=(Message(kind, note),), answers=answers, read=read, seconds=seconds)
+
+
+def _nothing(_shards: Sequence[int]) -> None:
+    """There is no Spark that could be given a task."""

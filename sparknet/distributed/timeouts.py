@@ -1,0 +1,32 @@
+"""How long the driver and its workers wait for each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """How long anything is waited for, in seconds.
+
+    ``join``   for the workers to come: all of them at the start, any one when none is left
+    ``round``  for a round's reports, and for a slice's scores; a worker that is later is dropped
+    ``ping``   an idle worker hears from the driver this often, and gives up after six times as long
+    ``send``   for the other end to take a frame
+    ``stop``   for the workers to leave when all is done
+    ``lease``  for a shard's own worker; after that another one takes its shard up
+    ``hang``   for a worker at least, when half of the others have answered, and ten times as long as they
+               took; one that is later hangs, and is dropped
+    ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; those that are later
+               miss the round and are back in the next
+    """
+
+    join: float = 120.0
+    round: float = 3600.0
+    hang: float = 60.0
+    quorum: float = 1.0
+    grace: float = 0.0
+    ping: float = 10.0
+    send: float = 60.0
+    stop: float = 10.0
+    lease: float = 30.0

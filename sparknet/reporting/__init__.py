@@ -1,0 +1,1 @@
+"""What is made of finished rounds: the log, the report, TensorBoard's curves, warnings and the cost model."""

@@ -1,0 +1,64 @@
+"""A parked shard is adopted once, whole, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparknet.data import Examples
+from sparknet.data.growable import Room, gathered
+from sparknet.data.handoff import Parking
+from tests.sparknet.small import pictures
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 1 << 30], ids=["from disk", "from memory"])
+def test_what_was_parked_is_adopted_once(folder: Path, memory_bytes: int) -> None:
+    drawn = pictures(500)
+    shard = gathered(
+        [(drawn.images, drawn.labels)], drawn.shape, Room(memory_bytes=memory_bytes, folder=folder)
+    )
+    Parking("job").park(3, shard)
+    found = Parking("job").adopt(3)
+    assert found is not None
+    assert np.array_equal(found.images, drawn.images)
+    assert np.array_equal(found.labels, drawn.labels)
+    assert Parking("job").adopt(3) is None
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_another_jobs_shards_are_not_there() -> None:
+    Parking("job").park(3, pictures(5))
+    assert Parking("other").adopt(3) is None
+
+
+def test_parking_again_replaces_what_was_there() -> None:
+    parking = Parking("job")
+    parking.park(3, pictures(5))
+    parking.park(3, pictures(7))
+    found = parking.adopt(3)
+    assert isinstance(found, Examples)
+    assert len(found) == 7
+
+
+def test_the_end_of_the_job_clears_the_place(folder: Path) -> None:
+    parking = Parking("job")
+    parking.clear()
+    parking.park(3, pictures(5))
+    parking.clear()
+    assert list(folder.iterdir()) == []
+
+
+def test_all_of_one_executor_have_the_same_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = Parking("job").place
+    assert Parking("job").place == here
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path / "other"))
+    assert Parking("job").place != here

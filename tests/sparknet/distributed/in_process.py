@@ -1,0 +1,148 @@
+"""A coordinator with workers in threads of this process: the engine without Spark around it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+
+from sparknet.data import Examples
+from sparknet.distributed.comm.handshake import Identity
+from sparknet.distributed.coordinator import Coordinator
+from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.worker_service import Assignment, Service
+from sparknet.easgd import Exchanger
+from sparknet.training import Gathered, Order, Report, Scores, WorkerState
+from sparknet.weights import Vector, Weights
+from sparknet.worker import Recipe
+
+TOKEN = b"t" * 32
+QUICK = Deadlines(join=5, round=5, ping=0.2, send=5, stop=2)
+
+
+class Broadcasted:
+    """What a Spark broadcast is to a task."""
+
+    def __init__(self, value: Examples) -> None:
+        self.value = value
+
+
+class Crew:
+    """Implements ``Workers`` over real sockets."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        workers: int,
+        test: Examples | None = None,
+        deadlines: Deadlines = QUICK,
+        wire: str = "float32",
+        ring: bool = False,
+        kind: type[Service] = Service,
+    ) -> None:
+        self.wire, self.kind = wire, kind
+        self.recipe, self.examples, self.deadlines = recipe, test, deadlines
+        self.initial = recipe.build().weights.numpy().copy()
+        self.coordinator = Coordinator(
+            bind="127.0.0.1",
+            workers=workers,
+            size=self.initial.size,
+            token=TOKEN,
+            deadlines=deadlines,
+            wire=wire,
+            ring=ring,
+        )
+        self.services: dict[int, Service] = {}
+        self.endings: dict[int, BaseException | None] = {}
+        self.threads: list[threading.Thread] = []
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.coordinator.port
+
+    def service(
+        self, partition: int, shard: Examples, attempt: int = 0, recipe: Recipe | None = None
+    ) -> Service:
+        assignment = Assignment(
+            address=self.address,
+            token=TOKEN,
+            recipe=recipe or self.recipe,
+            test=Broadcasted(self.examples) if self.examples else None,  # type: ignore[arg-type]
+            deadlines=self.deadlines,
+            wire=self.wire,
+            ring=("127.0.0.1", self.coordinator.ring_port) if self.coordinator.ring_port else None,
+        )
+        who = Identity(partition=partition, attempt=attempt, host="here", pid=0)
+        return self.kind(assignment, who, lambda: shard)
+
+    def start(self, service: Service) -> threading.Thread:
+        """Run the service in a thread; ``endings`` has the attempt's exception, or None, once it is over."""
+
+        def run() -> None:
+            try:
+                service.run()
+                self.endings[service.who.attempt] = None
+            except Exception as error:  # noqa: BLE001 - kept for the test to look at
+                self.endings[service.who.attempt] = error
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+        return thread
+
+    def join(
+        self, partition: int, shard: Examples, attempt: int = 0, recipe: Recipe | None = None
+    ) -> Service:
+        service = self.services[attempt] = self.service(partition, shard, attempt, recipe)
+        self.start(service)
+        return service
+
+    def initial_weights(self) -> Vector:
+        return self.initial.copy()
+
+    def train(self, weights: Weights, order: Order) -> Gathered:
+        return self.coordinator.train(weights, order)
+
+    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+        return self.coordinator.exchanges(exchanger, order)
+
+    def test(self, weights: Weights) -> Scores:
+        assert self.examples is not None
+        return self.coordinator.test(weights, self.recipe.slices(len(self.examples)))
+
+    def states(self) -> dict[int, WorkerState]:
+        return self.coordinator.states()
+
+    def restore(self, states: Mapping[int, WorkerState]) -> None:
+        self.coordinator.restore(states)
+
+    def close(self) -> None:
+        self.coordinator.close()
+        for thread in self.threads:
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+@contextmanager
+def crew(
+    recipe: Recipe,
+    shards: list[Examples],
+    test: Examples | None = None,
+    *,
+    workers: int | None = None,
+    deadlines: Deadlines = QUICK,
+    wire: str = "float32",
+    ring: bool = False,
+    kind: type[Service] = Service,
+) -> Iterator[Crew]:
+    """A crew with one worker for each shard, of ``workers`` that are waited for; no thread outlives it."""
+    before = set(threading.enumerate())
+    made = Crew(recipe, workers or len(shards), test, deadlines, wire, ring, kind)
+    try:
+        for number, shard in enumerate(shards):
+            made.join(number, shard, attempt=number)
+        yield made
+    finally:
+        made.close()
+    left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("sparknet")]
+    assert not left

@@ -1,0 +1,169 @@
+"""The books of the leases against a Spark in miniature: slots, waiting tasks, machines that come and go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparknet.distributed.shard_assignment import Leases
+
+PATIENCE = 10.0
+
+
+class Cluster:
+    """Slots on executors; tasks wait in the order of their jobs and start where a slot is free."""
+
+    def __init__(self, shards: int, slots: dict[str, int], records: int = 100) -> None:
+        self.leases = Leases(shards, PATIENCE)
+        self.slots, self.records = dict(slots), records
+        self.waiting = list(range(shards))
+        self.running: dict[int, str] = {}
+        self.holding: dict[int, set[int]] = {}
+        self.parked: dict[int, str] = {}
+        self.now = 0.0
+
+    def start(self) -> None:
+        """Waiting tasks take the free slots, drain, and join."""
+        for place, slots in self.slots.items():
+            while self.waiting and list(self.running.values()).count(place) < slots:
+                worker = self.waiting.pop(0)
+                assert worker not in self.running
+                self.leases.arriving(worker)
+                self.running[worker], self.holding[worker] = place, {worker}
+                self.leases.joined(worker, place, {worker: self.records}, self.now)
+
+    def act(self, seconds: float = 1.0, *, stay: int = 0, full: bool = False) -> None:
+        self.now += seconds
+        plan = self.leases.plan(self.now, stay=stay, full=full)
+        for worker in plan.rooms:
+            place, shards = self.running.pop(worker), self.holding.pop(worker)
+            self.parked.update(dict.fromkeys(shards, place))
+            self.leases.made_room(worker, dict.fromkeys(shards, self.records), place, self.now)
+        for worker, shards in plan.grants.items():
+            for shard in set(shards) - self.holding[worker]:
+                assert self.parked[shard] == self.running[worker]
+                if self.parked.pop(shard) in self.slots:
+                    self.holding[worker].add(shard)
+            self.holding[worker] &= shards
+            self.leases.confirmed(worker, dict.fromkeys(self.holding[worker], self.records), self.now)
+        self.waiting.extend(plan.submit)
+        self.leases.submitted(plan.submit)
+
+    def kill(self, place: str) -> None:
+        """The machine is gone, with what was parked on it; Spark puts the tasks back to the front."""
+        del self.slots[place]
+        for worker in [worker for worker, where in self.running.items() if where == place]:
+            del self.running[worker], self.holding[worker]
+            self.waiting.insert(0, worker)
+            self.leases.left(worker, self.now)
+        self.parked = {shard: where for shard, where in self.parked.items() if where != place}
+
+    def settle(self, limit: int = 200, **options: bool) -> int:
+        for steps in range(limit):
+            self.start()
+            if self.leases.settled:
+                return steps
+            self.act(stay=len(self.running) // 2, **options)
+        raise AssertionError(f"not settled: {self.holding}, waiting {self.waiting}, parked {self.parked}")
+
+    @property
+    def trained(self) -> list[int]:
+        return sorted(shard for shards in self.holding.values() for shard in shards)
+
+    def check(self) -> None:
+        """Every shard is held once; every one that its own worker does not hold has a task waiting."""
+        assert self.trained == list(range(self.leases.shards))
+        assert sorted(self.waiting) == sorted(set(range(self.leases.shards)) - set(self.running))
+
+
+@pytest.mark.parametrize(
+    ("shards", "slots"),
+    [(3, {"a": 1}), (4, {"a": 1, "b": 1}), (5, {"a": 2}), (9, {"a": 2, "b": 2}), (3, {"a": 2, "b": 1})],
+    ids=["one slot", "two machines", "one machine", "more", "as many"],
+)
+def test_fewer_slots_than_shards_hold_all_of_them(shards: int, slots: dict[str, int]) -> None:
+    cluster = Cluster(shards, slots)
+    cluster.settle(full=True)
+    cluster.check()
+    assert len(cluster.running) == min(shards, sum(slots.values()))
+    sizes = [len(held) for held in cluster.holding.values()]
+    assert max(sizes) - min(sizes) <= 1 + (len(slots) > 1)
+
+
+def test_nobody_makes_room_before_patience_has_run_out() -> None:
+    cluster = Cluster(3, {"a": 1, "b": 1, "c": 1})
+    cluster.settle()
+    cluster.kill("c")
+    for _ in range(9):
+        cluster.start()
+        cluster.act()
+        assert sorted(cluster.running) == [0, 1]
+    cluster.settle()
+    cluster.check()
+
+
+def test_a_machine_that_never_comes_back_leaves_its_shard_to_the_others_and_may_return() -> None:
+    cluster = Cluster(3, {"a": 1, "b": 1, "c": 1})
+    cluster.settle()
+    cluster.kill("c")
+    assert cluster.settle() < 2 * PATIENCE
+    cluster.check()
+    assert len(cluster.running) == 2
+    cluster.slots["d"] = 1
+    cluster.settle()
+    cluster.check()
+    assert {worker: sorted(held) for worker, held in cluster.holding.items()} == {0: [0], 1: [1], 2: [2]}
+
+
+def test_a_machine_with_parked_shards_that_dies_loses_nothing() -> None:
+    cluster = Cluster(4, {"a": 1, "b": 1})
+    cluster.start()
+    cluster.act(full=True)  # both make room ...
+    assert len(cluster.parked) == 2
+    cluster.kill("b")  # ... and one machine is gone with what it parked
+    cluster.slots["c"] = 1
+    cluster.settle(full=True)
+    cluster.check()
+
+
+def test_empty_shards_need_nobody() -> None:
+    leases = Leases(3, PATIENCE)
+    for worker, records in enumerate((100, 0, 100)):
+        leases.joined(worker, "a", {worker: records}, 0.0)
+    assert leases.settled
+    assert leases.fallow == []
+
+
+def test_a_worker_that_lost_its_connection_keeps_all_its_leases() -> None:
+    cluster = Cluster(3, {"a": 2})
+    cluster.settle(full=True)
+    worker, held = next((worker, held) for worker, held in cluster.holding.items() if len(held) > 1)
+    cluster.leases.left(worker, cluster.now)
+    assert set(cluster.leases.fallow) == held
+    cluster.leases.joined(worker, "a", dict.fromkeys(held, 100), cluster.now)
+    assert cluster.leases.settled
+    assert cluster.leases.of(worker) == sorted(held)
+
+
+def test_one_who_says_it_holds_what_another_has_taken_is_told_to_let_go() -> None:
+    leases = Leases(2, PATIENCE)
+    leases.joined(0, "a", {0: 5}, 0.0)
+    leases.joined(1, "a", {1: 5}, 0.0)
+    leases.joined(0, "a", {0: 5, 1: 5}, 1.0)
+    assert leases.plan(2.0, stay=1).grants == {0: frozenset({0})}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_every_shard_is_held_once_in_the_end(seed: int) -> None:
+    """Machines come and go at random, at least one stays; when that ends, the books settle."""
+    rng = np.random.default_rng(seed)
+    cluster = Cluster(int(rng.integers(1, 9)), {"0": 1, "1": int(rng.integers(1, 3))})
+    for turn in range(60):
+        cluster.start()
+        cluster.act(float(rng.integers(1, 8)), stay=len(cluster.running) // 2, full=bool(rng.integers(2)))
+        if rng.random() < 0.2 and len(cluster.slots) > 1:
+            cluster.kill(str(rng.choice(list(cluster.slots))))
+        if rng.random() < 0.2:
+            cluster.slots[f"new {turn}"] = int(rng.integers(1, 3))
+    cluster.settle()
+    cluster.check()
