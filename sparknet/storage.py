@@ -47,13 +47,19 @@ def storage(url: str, *, last: str, **options: Any) -> Storage:
     ``last`` is the file that is written last in every folder, and removed first. Raises UsageError for a URL
     that nothing here can open.
     """
+    files, root = file_system(url, **options)
+    return Disk(Path(root), last) if "file" in files.protocol else Remote(files, root, last)
+
+
+def file_system(url: str, **options: Any) -> tuple[Any, str]:
+    """fsspec's file system for ``url``, and the path there. Raises UsageError if nothing here can open it."""
     try:
         if url.startswith(("s3://", "s3a://")) and not options:
-            return Remote(*_s3(url), last)
+            return _s3(url)
         files, root = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError, OSError) as error:
         raise UsageError(f"{url} cannot be used: {error}") from error
-    return Disk(Path(root), last) if "file" in files.protocol else Remote(files, root, last)
+    return files, str(root)
 
 
 class Disk:

@@ -2,10 +2,10 @@
 
     ./run bench decode --args "--photographs imagenet-sample.zip"
 
-The loop is Image.open(file).convert("RGB").resize((side, side)), with the resampling that resize has by default
-(bicubic), to an array. Both decode the same bytes in memory in one process, turn and turn about; the least
-processor time of the repeats counts. How far the pixels are from Pillow's is said in levels of 0 to 255. The
-same is done with every photograph enlarged fourfold, where decoding at a smaller scale pays.
+The loop is Image.open(file).convert("RGB").resize((side, side)), with the resampling that resize has by
+default (bicubic), to an array. Both decode the same bytes in memory in one process, turn and turn about; the
+least processor time of the repeats counts. How far the pixels are from Pillow's is said in levels of 0 to
+255. The same is done with every photograph enlarged fourfold, where decoding at a smaller scale pays.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def measure(name: str, photographs: Sequence[bytes], side: int, repeats: int) ->
     mean, tail = differences(photographs[:200], side)
     met = "met" if mine >= GOAL * theirs else "MISSED"
     click.echo(
-        f"{name:<20} Pillow {theirs:7,.0f}/s   ours {mine:7,.0f}/s   {mine / theirs:5.2f} times (goal {GOAL:g}: "
-        f"{met})   pixels differ by {mean:.2f} levels, 99 % by {tail:g} at most"
+        f"{name:<20} Pillow {theirs:7,.0f}/s   ours {mine:7,.0f}/s   {mine / theirs:5.2f} times "
+        f"(goal {GOAL:g}: {met})   pixels differ by {mean:.2f} levels, 99 % by {tail:g} at most"
     )
 
 
