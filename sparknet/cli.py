@@ -193,7 +193,8 @@ def draw(model: Path, output: Path, rankdir: str, phase: str, display_lrm: bool)
 @click.argument("source", type=FILE)
 @click.argument("target", type=FILE, required=False)
 @click.option("--solver", is_flag=True, help="SOURCE is a solver, not a net.")
-def upgrade(source: Path, target: Path | None, solver: bool) -> None:
+@click.option("--tolerant", is_flag=True, help="Leave out what only forks of Caffe know, and name it.")
+def upgrade(source: Path, target: Path | None, solver: bool, tolerant: bool) -> None:
     """Bring an old prototxt (or .caffemodel) up to date, to the file TARGET or to stdout."""
     from google.protobuf import text_format
 
@@ -202,7 +203,13 @@ def upgrade(source: Path, target: Path | None, solver: bool) -> None:
     if source.suffix == ".caffemodel":
         _upgrade_weights(source, target)
         return
-    message = schema.load_solver(source) if solver else schema.load_net(source)
+    message: Any
+    if tolerant and not solver:
+        message, skipped = schema.load_net_tolerantly(source)
+        for field in skipped:
+            click.echo(f"left out: {field}", err=True)
+    else:
+        message = schema.load_solver(source) if solver else schema.load_net(source)
     text = text_format.MessageToString(message)
     if target is None:
         click.echo(text, nl=False)

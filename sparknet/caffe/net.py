@@ -23,10 +23,11 @@ from sparknet.caffe.backward_plan import plan
 from sparknet.caffe.blob import Blob
 from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe.layer import Layer
+from sparknet.caffe.layers import TYPES
 from sparknet.caffe.node import Node, make_layer, top_shapes
 from sparknet.caffe.parameters import allocate
 from sparknet.caffe.precision import dtype_named
-from sparknet.caffe.schema import in_state, load_net, with_splits
+from sparknet.caffe.schema import in_state, layer_places, load_net, type_refusal, with_splits
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter, NetParameter, NetState
 from sparknet.caffe.size_check import excess
 from sparknet.errors import ModelError
@@ -214,6 +215,7 @@ class Net:
 
     def _build(self, param: NetParameter, phase: int, level: int | None, stages: Sequence[str]) -> None:
         self.param = with_splits(in_state(param, _state(param, phase, level, stages)))
+        self._check_types()
         self.name = param.name
         self.debug_info = param.debug_info
         available: dict[str, None] = {}
@@ -225,6 +227,13 @@ class Net:
         ]
         self._allocate()
         self._plan_backward(param.force_backward)
+
+    def _check_types(self) -> None:
+        """Refuse all layers of types that there are not, at once, with their places in the file."""
+        unknown = [(layer.name, layer.type) for layer in self.param.layer if layer.type not in TYPES]
+        if unknown:
+            places = layer_places(self.source) if self.source else {}
+            raise type_refusal(unknown, TYPES, file=self.source, places=places)
 
     def _node(self, param: LayerParameter, available: dict[str, None]) -> Node:
         if not param.HasField("phase"):

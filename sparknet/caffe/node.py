@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import warnings
 from collections.abc import Callable
@@ -18,9 +17,9 @@ from sparknet.caffe.layers import TYPES
 from sparknet.caffe.layers.python import Python
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.caffe.precision import cast
+from sparknet.caffe.schema import type_refusal
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter
 from sparknet.caffe.size_check import excess
-from sparknet.errors import ModelError
 from sparknet.weights import Shape
 
 P = ParamSpec("P")
@@ -168,10 +167,7 @@ def _layer_class(param: LayerParameter) -> type[Layer]:
     try:
         return TYPES[param.type]
     except KeyError:
-        by_lower = {name.lower(): name for name in TYPES}
-        close = difflib.get_close_matches(param.type.lower(), by_lower, 1, 0.5)
-        hint = f'; the nearest is "{by_lower[close[0]]}"' if close else ""
-        raise ModelError(f'layer "{param.name}": there is no type "{param.type}"{hint}') from None
+        raise type_refusal([(param.name, param.type)], TYPES) from None
 
 
 def _check_settings(layer: Layer) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from sparknet import cli
 from sparknet.caffe.schema import load_net
 from sparknet.caffe.schema.caffe_pb2 import NetParameter
+from sparknet.errors import SchemaError
 
 NET = """
 name: "small"
@@ -146,6 +147,18 @@ def test_an_old_net_is_brought_up_to_date(folder: Path) -> None:
     run("upgrade", folder / "old.prototxt", folder / "new.prototxt")
     assert (folder / "new.prototxt").read_text() == output
     assert "layers" not in output
+
+
+def test_the_net_of_a_fork_is_written_without_what_is_the_forks(folder: Path) -> None:
+    (folder / "fork.prototxt").write_text(
+        'layer {\n name: "p" type: "Pooling" fork_param { a: 1 } pooling_param { ceil_mode: false } }'
+    )
+    with pytest.raises(SchemaError, match="upgrade --tolerant"):
+        run("upgrade", folder / "fork.prototxt")
+    ran = run("upgrade", "--tolerant", folder / "fork.prototxt")
+    assert "round_mode: FLOOR" in ran.stdout
+    assert "fork_param" not in ran.stdout
+    assert ran.stderr == f"left out: {folder / 'fork.prototxt'}:2:28: LayerParameter.fork_param\n"
 
 
 def test_an_old_solver_is_brought_up_to_date(folder: Path) -> None:

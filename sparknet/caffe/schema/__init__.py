@@ -6,10 +6,11 @@ from pathlib import Path
 
 from sparknet.caffe.schema import caffe_pb2
 from sparknet.caffe.schema.caffe_pb2 import TEST, TRAIN, NetParameter, NetState, SolverParameter
+from sparknet.caffe.schema.forks import UnknownField, type_refusal
 from sparknet.caffe.schema.inputs import replace_data_layers
 from sparknet.caffe.schema.splits import with_splits
 from sparknet.caffe.schema.states import in_state
-from sparknet.caffe.schema.text import UnknownField, nearest, parse, parse_tolerantly, read
+from sparknet.caffe.schema.text import layer_places, parse, parse_tolerantly, read
 from sparknet.caffe.schema.upgrade import upgrade_net, upgrade_solver
 
 __all__ = [
@@ -21,16 +22,17 @@ __all__ = [
     "UnknownField",
     "caffe_pb2",
     "in_state",
+    "layer_places",
     "load_net",
     "load_net_tolerantly",
     "load_solver",
-    "nearest",
     "parse",
     "parse_net",
     "parse_solver",
     "parse_tolerantly",
     "read",
     "replace_data_layers",
+    "type_refusal",
     "upgrade_net",
     "upgrade_solver",
     "with_splits",

@@ -3,167 +3,374 @@
 >>> parse('name: "n"  layer { name: "ip" typ: "InnerProduct" }', NetParameter(), file="net.prototxt")
 Traceback (most recent call last):
 sparknet.errors.SchemaError: net.prototxt:1:32: LayerParameter has no field "typ"; the nearest is "type"
+
+What is a number, a name or a string is as C++ protobuf has it (see ``tokens``). Fields and values that BVLC
+Caffe does not know are collected, so that one error names them all (see ``forks``).
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from sparknet.caffe.schema import caffe_pb2
+from sparknet.caffe.schema.forks import EQUIVALENTS, UnknownField, has_no_influence, is_typo_of, refusal
+from sparknet.caffe.schema.tokens import Kind, Text, Token, integer, unquoted
 from sparknet.errors import ModelError, SchemaError
 
 M = TypeVar("M", bound=Message)
+_Translated = tuple[str, int, int]  # a field of BVLC Caffe, its value, and where the fork's word for it stood
 
-_UNKNOWN_FIELD = re.compile(r'Message type "[\w.]*?(\w+)" has no field named "(\w+)"')
-_UNKNOWN_VALUE = re.compile(r'Enum type "[\w.]*?(\w+)" has no value named (\w+)')
-_REPEATED = re.compile(r'Message type "[\w.]*?(\w+)" should not have multiple "(\w+)" fields')
-_PREFIX = re.compile(r"^(?:\d+:\d+ : )?(?:'.*?': )?", re.DOTALL)
-_TOKEN = re.compile(
-    r"""\#[^\n]* | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' | [{}<>\[\]:;,] | [^\s{}<>\[\]:;,"'\#]+""", re.X
-)
-_OPENING = {"{": "}", "<": ">", "[": "]"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnknownField:
-    """A field that was tolerated: where it stood and in which message."""
-
-    message: str
-    field: str
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        return f"{self.file or '<text>'}:{self.line}:{self.column}: {self.message}.{self.field}"
+_CLOSING = {"{": "}", "<": ">"}
+_WORDS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
+_FLOATS = {"inf": "inf", "infinity": "inf", "nan": "nan"}
+_LAYERS = frozenset({"LayerParameter", "V1LayerParameter"})
+_F = FieldDescriptor
+_RANGES = {
+    _F.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    _F.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    _F.CPPTYPE_UINT32: (0, (1 << 32) - 1),
+    _F.CPPTYPE_UINT64: (0, (1 << 64) - 1),
+    _F.CPPTYPE_ENUM: (-(1 << 31), (1 << 31) - 1),
+}
 
 
 def parse(text: str, message: M, *, file: str = "") -> M:
     """Fill ``message`` from prototxt and return it.
 
-    Raises SchemaError with file, line, column and, for a name that is not known, the nearest one that is.
+    Raises SchemaError with file, line and column; for a misspelt name with the nearest one that is known, for
+    names of Caffe's forks with all of them.
     """
-    try:
-        text_format.Parse(text, message)
-    except text_format.ParseError as error:
-        raise _explained(error, file) from None
-    missing: list[str] = message.FindInitializationErrors()  # type: ignore[attr-defined]  # not in the stubs
-    if missing:
-        raise SchemaError(f"required and not given: {', '.join(missing)}", file=file)
+    reader = _Reader(text, file, tolerant=False)
+    reader.read(message)
+    if reader.unknown:
+        raise refusal(reader.unknown, file)
     return message
 
 
 def parse_tolerantly(text: str, message: M, *, file: str = "") -> tuple[M, list[UnknownField]]:
-    """As ``parse``, but leave out fields the schema does not have, and say which they were.
+    """As ``parse``, but leave out what the schema does not have, and say what that was.
 
-    For nets of Caffe's forks (CaffeOnSpark's ``source_class``, say), whose extra fields BVLC Caffe refuses.
+    For nets of Caffe's forks, whose extra fields BVLC Caffe refuses. A field that says something BVLC Caffe
+    can say in other words (``ceil_mode``) is put in these words; an unknown value of a field that has no
+    influence (``engine``) is left out without a word. A misspelt value is an error here too.
     """
-    skipped: list[UnknownField] = []
-    while True:
-        fresh = type(message)()
+    reader = _Reader(text, file, tolerant=True)
+    reader.read(message)
+    if misspelt := [unknown for unknown in reader.unknown if unknown.value and is_typo_of(unknown)]:
+        raise refusal(misspelt, file)
+    return message, reader.unknown
+
+
+def layer_places(path: str | Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """Line and column of each layer of a net's or a solver's file, by name and type; {} if that is none."""
+    places = {}
+    for message in (caffe_pb2.NetParameter(), caffe_pb2.SolverParameter()):
         try:
-            text_format.Parse(text, fresh)
-        except text_format.ParseError as error:
-            found = _UNKNOWN_FIELD.search(str(error))
-            if found is None:
-                raise _explained(error, file) from None
-            line, column = error.GetLine() or 0, error.GetColumn() or 0
-            skipped.append(
-                UnknownField(message=found[1], field=found[2], file=file, line=line, column=column)
-            )
-            text = _without_field(text, _position(text, line, column))
-        else:
-            message.MergeFrom(fresh)
-            return message, skipped
+            reader = _Reader(read(path), str(path), tolerant=True)
+            reader.read(message)
+        except ModelError:
+            continue
+        places.update({(layer.name, layer.type): reader.text.place(at) for layer, at in reader.layers})
+    return places
 
 
 def read(path: str | Path) -> str:
-    """The text of a prototxt file. Raises ModelError if it cannot be read."""
+    """The text of a prototxt file. Raises ModelError if it cannot be read, or is no text.
+
+    Bytes that are not UTF-8 pass, since they may stand in comments.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ModelError(f"{path} is not text: a .caffemodel is given where a prototxt belongs?") from None
+    except ValueError:  # a zero in the path
+        raise ModelError(f"cannot read {path!r}: this is no path") from None
+    if b"\0" in data:
+        raise ModelError(f"{path} is not text: a .caffemodel is given where a prototxt belongs?")
+    return data.decode("utf-8", "surrogateescape")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; the nearest is "..."`` for the known name closest to ``name``, empty if none is close."""
-    candidates = list(known)
-    close = difflib.get_close_matches(name, candidates, 1, 0.6)
-    close = close or [other for other in candidates if other.lower() == name.lower()][:1]
-    return f'; the nearest is "{close[0]}"' if close else ""
+class _Reader:
+    """Reads messages from tokens, as ``TextFormat::Parser`` does."""
+
+    def __init__(self, text: str, file: str, *, tolerant: bool) -> None:
+        self.text, self.tolerant = Text(text, file), tolerant
+        self.layers: list[tuple[Any, int]] = []
+        self._unknown: list[tuple[Any, str, str, int, Any]] = []
+        self._tokens = self.text.tokens()
+        self.token = Token(Kind.END, "", 0)
+
+    @property
+    def unknown(self) -> list[UnknownField]:
+        """What the schema does not have, in order; in a tolerant reading only what matters."""
+        found = []
+        for message, field, value, offset, layer in self._unknown:
+            if self.tolerant and value and has_no_influence(message, field):
+                continue
+            line, column = self.text.place(offset)
+            found.append(
+                UnknownField(
+                    message=message.DESCRIPTOR.name, field=field, value=value, layer=_name_of(layer),
+                    file=self.text.file, line=line, column=column,
+                )
+            )  # fmt: skip
+        return found
+
+    def read(self, message: Any) -> None:
+        """Fill ``message`` from the whole text."""
+        try:
+            self._next()
+            self._read_fields(message, "", None)
+        except SchemaError:
+            if self._unknown and not self.tolerant:  # what follows something unknown may be misunderstood
+                raise refusal(self.unknown, self.text.file) from None
+            raise
+        missing: list[str] = message.FindInitializationErrors()
+        if missing and not self._unknown:
+            raise SchemaError(f"required and not given: {', '.join(missing)}", file=self.text.file)
+
+    # ---- fields
+
+    def _read_fields(self, message: Any, closing: str, layer: Any) -> None:
+        """Fields up to ``closing``; ``layer`` is the layer they belong to, if any."""
+        translated: list[_Translated] = []
+        while not (self.token.text == closing and self.token.kind in (Kind.SYMBOL, Kind.END)):
+            if self.token.kind is not Kind.IDENTIFIER:
+                raise self._unexpected(f'"{closing}"' if closing else "a field")
+            name, start = self.token.text, self.token.start
+            descriptor: Descriptor = message.DESCRIPTOR
+            field = descriptor.fields_by_name.get(name)
+            self._next()
+            if field is None:
+                self._unknown_field(message, name, start, layer, translated)
+                continue
+            self._read_values(message, field, layer, start)
+            self._take(";") or self._take(",")
+        for name, value, offset in translated:
+            self._translate(message, name, value, offset)
+
+    def _read_values(self, message: Any, field: FieldDescriptor, layer: Any, start: int) -> None:
+        if field.cpp_type == _F.CPPTYPE_MESSAGE:
+            self._take(":")
+        else:
+            self._expect(":")
+        if not field.is_repeated and message.HasField(field.name):
+            raise self.text.error(
+                f'{message.DESCRIPTOR.name} takes one "{field.name}", and this is the second',
+                self.token.start,
+            )
+        if not (field.is_repeated and self._take("[")):
+            self._read_value(message, field, layer, start)
+            return
+        while not self._take("]"):
+            self._read_value(message, field, layer, self.token.start)
+            if self.token.text != "]":
+                self._expect(",")
+
+    def _read_value(self, message: Any, field: FieldDescriptor, layer: Any, start: int) -> None:
+        if field.cpp_type == _F.CPPTYPE_MESSAGE:
+            closing = _CLOSING.get(self.token.text)
+            if closing is None or self.token.kind is not Kind.SYMBOL:
+                raise self._unexpected('"{"')
+            self._next()
+            member = getattr(message, field.name)
+            if field.is_repeated:
+                member = member.add()
+            else:
+                member.SetInParent()
+            if member.DESCRIPTOR.name in _LAYERS:
+                layer = member
+                self.layers.append((member, start))
+            self._read_fields(member, closing, layer)
+            self._expect(closing)
+            return
+        value = self._enum(message, field, layer) if field.enum_type else self._scalar(field)
+        if value is None:
+            return
+        if field.is_repeated:
+            getattr(message, field.name).append(value)
+        else:
+            setattr(message, field.name, value)
+
+    # ---- values
+
+    def _scalar(self, field: FieldDescriptor) -> Any:
+        if field.cpp_type == _F.CPPTYPE_STRING:
+            return self._string(field)
+        if field.cpp_type == _F.CPPTYPE_BOOL:
+            return self._bool(field)
+        if field.cpp_type in (_F.CPPTYPE_FLOAT, _F.CPPTYPE_DOUBLE):
+            return self._float()
+        return self._integer(field)
+
+    def _string(self, field: FieldDescriptor) -> str | bytes:
+        start = self.token.start
+        parts = []
+        while self.token.kind is Kind.STRING:
+            parts.append(unquoted(self.token.text))
+            self._next()
+        if not parts:
+            raise self._unexpected("a string")
+        value = b"".join(parts)
+        if field.type == _F.TYPE_BYTES:
+            return value
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.text.error(f"{field.name} is not UTF-8: {value!r}", start) from None
+
+    def _bool(self, field: FieldDescriptor) -> bool:
+        token = self.token
+        if token.kind is Kind.INTEGER and integer(token.text) in (0, 1):
+            value = bool(integer(token.text))
+        elif token.kind is Kind.IDENTIFIER and token.text in _WORDS:
+            value = _WORDS[token.text]
+        else:
+            raise self.text.error(f'{field.name} is true or false, not "{token.text}"', token.start)
+        self._next()
+        return value
+
+    def _float(self) -> float:
+        sign = -1.0 if self._take("-") else 1.0
+        token, word = self.token, self.token.text
+        if token.kind is Kind.INTEGER:
+            if word[0] == "0" and len(word) > 1:
+                raise self.text.error(f"a decimal number is needed here, not {word}", token.start)
+        elif token.kind is Kind.FLOAT:
+            word = word.rstrip("fF")
+        elif token.kind is Kind.IDENTIFIER and word.lower() in _FLOATS:
+            word = _FLOATS[word.lower()]
+        else:
+            raise self._unexpected("a number")
+        self._next()
+        return sign * float(word)
+
+    def _integer(self, field: FieldDescriptor) -> int:
+        start = self.token.start
+        least, most = _RANGES[field.cpp_type]
+        is_negative = self._take("-")
+        if self.token.kind is not Kind.INTEGER:
+            raise self._unexpected("a whole number")
+        value = integer(self.token.text) * (-1 if is_negative else 1)
+        if not least <= value <= most:
+            raise self.text.error(f"Value out of range: {value} ({least} to {most})", start)
+        self._next()
+        return value
+
+    def _enum(self, message: Any, field: FieldDescriptor, layer: Any) -> int | None:
+        """The number of a value, or None for one that is not known, which is noted."""
+        token, enum = self.token, field.enum_type
+        assert enum is not None
+        if token.kind is Kind.IDENTIFIER:
+            self._next()
+            known = enum.values_by_name.get(token.text)
+            word = token.text
+        elif token.kind is Kind.INTEGER or token.text == "-":
+            number = self._integer(field)
+            known, word = enum.values_by_number.get(number), str(number)
+        else:
+            raise self._unexpected(f"a value of {enum.name}")
+        if known is not None:
+            return int(known.number)
+        self._unknown.append((message, field.name, word, token.start, layer))
+        return None
+
+    # ---- what the schema does not have
+
+    def _unknown_field(
+        self,
+        message: Any,
+        name: str,
+        start: int,
+        layer: Any,
+        translated: list[tuple[str, int, int]],
+    ) -> None:
+        key = (message.DESCRIPTOR.name, name)
+        if self.tolerant and key in EQUIVALENTS:
+            self._expect(":")
+            field = EQUIVALENTS[key]
+            value = self._bool_or_integer()
+            if (found := field.values.get(value, value if field.takes_any else None)) is None:
+                raise self.text.error(f"{name} cannot be {value}", start)
+            translated.append((field.name, found, start))
+        else:
+            self._unknown.append((message, name, "", start, layer))
+            self._skip()
+        self._take(";") or self._take(",")
+
+    def _bool_or_integer(self) -> int:
+        token = self.token
+        if token.kind is Kind.IDENTIFIER and token.text in _WORDS:
+            self._next()
+            return int(_WORDS[token.text])
+        if token.kind is not Kind.INTEGER:
+            raise self._unexpected("true, false or a whole number")
+        self._next()
+        return integer(token.text)
+
+    def _translate(self, message: Any, name: str, value: int, offset: int) -> None:
+        if message.DESCRIPTOR.fields_by_name[name].is_repeated:
+            getattr(message, name).append(value)
+        elif message.HasField(name) and getattr(message, name) != value:
+            raise self.text.error(f"this contradicts {name}, which is given as well: keep one", offset)
+        else:
+            setattr(message, name, value)
+
+    def _skip(self) -> None:
+        """Pass over the value of a field: scalars, a list, or everything in its braces."""
+        self._take(":")
+        first = self.token
+        if first.kind is Kind.STRING:
+            while self.token.kind is Kind.STRING:
+                self._next()
+            return
+        if first.text not in ("{", "<", "["):
+            self._take("-")
+            if self.token.kind not in (Kind.IDENTIFIER, Kind.INTEGER, Kind.FLOAT):
+                raise self._unexpected("a value")
+            self._next()
+            return
+        closings: list[str] = []
+        while True:
+            token = self.token
+            if token.kind is Kind.END:
+                raise self._unexpected(f'"{closings[-1]}"')
+            if token.kind is Kind.SYMBOL and token.text in "{<[":
+                closings.append({"[": "]", **_CLOSING}[token.text])
+            elif token.kind is Kind.SYMBOL and token.text in "}>]" and token.text != closings.pop():
+                raise self.text.error(f'"{token.text}" closes nothing', token.start)
+            self._next()
+            if not closings:
+                return
+
+    # ---- tokens
+
+    def _next(self) -> None:
+        self.token = next(self._tokens)
+
+    def _take(self, symbol: str) -> bool:
+        """Whether the next token is ``symbol``, which then is passed."""
+        if self.token.kind is Kind.SYMBOL and self.token.text == symbol:
+            self._next()
+            return True
+        return False
+
+    def _expect(self, symbol: str) -> None:
+        if not self._take(symbol):
+            raise self._unexpected(f'"{symbol}"')
+
+    def _unexpected(self, wanted: str) -> SchemaError:
+        found = f'"{self.token.text}"' if self.token.text else "the text ends"
+        return self.text.error(f"Expected {wanted}, and here {found}", self.token.start)
 
 
-def _explained(error: text_format.ParseError, file: str) -> SchemaError:
-    message = _PREFIX.sub("", str(error), count=1).rstrip(".")
-    if found := _UNKNOWN_FIELD.search(message):
-        fields = _descriptor(found[1]).fields_by_name
-        message = f'{found[1]} has no field "{found[2]}"{nearest(found[2], fields)}'
-    elif found := _UNKNOWN_VALUE.search(message):
-        values = _enum_values(found[1], found[2])
-        message = f'{found[1]} has no value "{found[2]}"; it can be {", ".join(values)}'
-    elif found := _REPEATED.search(message):
-        message = f'{found[1]} takes one "{found[2]}", and this is the second'
-    return SchemaError(message, file=file, line=error.GetLine() or 0, column=error.GetColumn() or 0)
-
-
-def _descriptor(name: str) -> Descriptor:
-    descriptor = caffe_pb2.DESCRIPTOR.message_types_by_name[name]
-    assert isinstance(descriptor, Descriptor)
-    return descriptor
-
-
-def _enum_values(name: str, unknown: str) -> list[str]:
-    """The values of the enums called ``name``; of many, those nearest to ``unknown``."""
-    messages = caffe_pb2.DESCRIPTOR.message_types_by_name.values()
-    enums = [m.enum_types_by_name[name] for m in messages if name in m.enum_types_by_name]
-    enums += [e for key, e in caffe_pb2.DESCRIPTOR.enum_types_by_name.items() if key == name]
-    names = list(dict.fromkeys(value for enum in enums for value in enum.values_by_name))
-    close = difflib.get_close_matches(unknown.upper(), names, 3, 0.5)
-    return close if len(names) > 12 and close else names
-
-
-def _position(text: str, line: int, column: int) -> int:
-    """Index into ``text`` of a line and column, both counted from 1."""
-    return sum(len(row) for row in text.splitlines(keepends=True)[: line - 1]) + column - 1
-
-
-def _without_field(text: str, start: int) -> str:
-    """``text`` with the field whose name stands at ``start`` blanked: all else stays in its place."""
-    end = _field_end(text, start)
-    return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
-
-
-def _field_end(text: str, start: int) -> int:
-    """Where the field that begins at ``start`` ends: after its value, list or braces."""
-    closing: list[str] = []
-    tokens = (match for match in _TOKEN.finditer(text, start) if not match[0].startswith("#"))
-    end = next(tokens).end()
-    was_string = False
-    for token in tokens:
-        word = token[0]
-        is_string = word[0] in "\"'"
-        if was_string and not is_string:  # adjacent strings are one value: only now is it over
-            return end
-        end = token.end()
-        if word in _OPENING:
-            closing.append(_OPENING[word])
-        elif closing and word == closing[-1]:
-            closing.pop()
-            if not closing:
-                return end
-        elif not closing and is_string:
-            was_string = True
-        elif not closing and word != ":":
-            return end
-    return end
+def _name_of(layer: Any) -> str:
+    """The name of a layer, which in those of 2013 stands in a message of its own."""
+    if layer is None:
+        return ""
+    name = layer.name or (layer.layer.name if layer.DESCRIPTOR.name == "V1LayerParameter" else "")
+    return str(name)

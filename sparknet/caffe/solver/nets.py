@@ -43,7 +43,6 @@ def test_nets(solver: SolverParameter, read: Read) -> list[NetParameter]:
     Raises ModelError where the numbers of nets, ``test_iter`` and ``test_state`` do not fit.
     """
     named: list[NetParameter | str] = [*solver.test_net_param, *solver.test_net]
-    generic = solver.net_param if solver.HasField("net_param") else solver.net
     has_generic = solver.HasField("net_param") or solver.HasField("net")
     count = len(solver.test_iter)
     if count < len(named) or (count > len(named) and not has_generic):
@@ -52,11 +51,27 @@ def test_nets(solver: SolverParameter, read: Read) -> list[NetParameter]:
         raise ModelError(f"a solver needs one test_state per test net: {len(solver.test_state)} for {count}")
     if count and solver.test_interval <= 0:
         raise ModelError("test_iter needs test_interval, the number of iterations between tests")
-    sources = [*named, *[generic] * (count - len(named))]
     states = list(solver.test_state) or [NetState()] * count
     return [
-        _in_state(_copy(source, read), TEST, state) for source, state in zip(sources, states, strict=True)
+        _in_state(_copy(source, read), TEST, state)
+        for source, state in zip(_test_sources(solver), states, strict=True)
     ]
+
+
+def train_file(solver: SolverParameter) -> str:
+    """The path by which the solver names its train net, "" for a net that stands in the solver itself."""
+    return solver.net or solver.train_net
+
+
+def test_files(solver: SolverParameter) -> list[str]:
+    """The same of each test net."""
+    return [source if isinstance(source, str) else "" for source in _test_sources(solver)]
+
+
+def _test_sources(solver: SolverParameter) -> list[NetParameter | str]:
+    named: list[NetParameter | str] = [*solver.test_net_param, *solver.test_net]
+    generic = solver.net_param if solver.HasField("net_param") else solver.net
+    return [*named, *[generic] * (len(solver.test_iter) - len(named))]
 
 
 def _copy(source: NetParameter | str, read: Read) -> NetParameter:

@@ -86,10 +86,22 @@ class Solver:
         def read(path: str) -> NetParameter:
             return load_net(found(path, folder))
 
+        def source(path: str) -> str:
+            return str(found(path, folder) if path else file)
+
         device = device or default_device(param)
         trained = nets.train_net(param, read)
-        net = Net(trained, trained.state.phase, device=device, precision=precision)
-        tests = [Net(wanted, wanted.state.phase, device=device) for wanted in nets.test_nets(param, read)]
+        net = Net(
+            trained,
+            trained.state.phase,
+            device=device,
+            source=source(nets.train_file(param)),
+            precision=precision,
+        )
+        tests = [
+            Net(wanted, wanted.state.phase, device=device, source=source(path))
+            for wanted, path in zip(nets.test_nets(param, read), nets.test_files(param), strict=True)
+        ]
         solver = cls(param, net, tests, file=file)
         for name in (name.strip() for names in param.weights for name in names.split(",")):
             weight_files.load(net, found(name, folder))
