@@ -75,8 +75,8 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
     found = None if _is_unfinished(cloud, spec.name) else _survey(cloud, spec, emit)
     cluster: Cluster | None = None
     try:
-        with launch_lock.held(cloud.region, spec.name, cloud.home, emit) as held:
-            cluster = _launch(cloud, spec, emit, found, held)
+        with launch_lock.acquired(cloud.region, spec.name, cloud.home, emit) as lock:
+            cluster = _launch(cloud, spec, emit, found, lock)
     except Interrupted as stop:
         if cluster is None:
             raise
@@ -85,13 +85,13 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
     return cluster
 
 
-def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | None, held: str) -> Cluster:
-    """``launch`` behind the fence ``held``."""
+def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | None, lock: str) -> Cluster:
+    """``launch`` while the launch lock of that id is held."""
     region = cloud.region
     before, ground = look(cloud, spec.name), network.find_group(region, spec.name)
     was_ready = ground is not None and ground.is_ready
     kept = {node.id for node in before.nodes} if was_ready else set()
-    with undone_on_failure(cloud, spec.name, emit, kept=kept, whole=not was_ready, fence=held):
+    with undone_on_failure(cloud, spec.name, emit, kept=kept, whole=not was_ready, lock=lock):
         known = found or _survey(cloud, spec, emit)
         with phase(emit, "network"):
             stamp, group = _make_ground(cloud, spec, known, ground, has_nodes=bool(before.nodes))

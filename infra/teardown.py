@@ -40,11 +40,11 @@ def end(cloud: Cloud, name: str, ids: set[str]) -> None:
 
 @contextmanager
 def undone_on_failure(
-    cloud: Cloud, name: str, emit: Emit, *, kept: set[str], whole: bool, fence: str
+    cloud: Cloud, name: str, emit: Emit, *, kept: set[str], whole: bool, lock: str
 ) -> Iterator[None]:
     """Whatever ends the body before its end, an interrupt too, first takes down what was made.
 
-    ``whole``: all of the cluster but its ``fence``; otherwise the nodes that are not ``kept``. A further
+    ``whole``: all of the cluster but its launch lock; otherwise the nodes that are not ``kept``. A further
     interrupt is told that this goes on; the one after that ends it. Raises the body's error, Leftovers with
     it if not everything could be removed, or Interrupted if that was not waited for.
     """
@@ -63,7 +63,7 @@ def undone_on_failure(
         try:
             with interrupts_answered(tell):
                 if whole:
-                    _take_down(cloud, name, emit, fence)
+                    _take_down(cloud, name, emit, lock)
                 else:
                     _take_back(cloud, name, kept, emit)
         except (InfraError, OSError) as second:
@@ -85,9 +85,9 @@ def _rest_is_told(cloud: Cloud, name: str) -> Iterator[None]:
         ) from None
 
 
-def _take_down(cloud: Cloud, name: str, emit: Emit, fence: str) -> None:
+def _take_down(cloud: Cloud, name: str, emit: Emit, lock: str) -> None:
     emit(Note(text=f"The launch of {name} did not succeed; removing what it made."))
-    removed = destroy(cloud, name, emit, keep=fence)
+    removed = destroy(cloud, name, emit, keep=lock)
     emit(Note(text=f"{len(removed)} resources removed, 0 resources left."))
 
 

@@ -98,7 +98,7 @@ def test_an_error_at_any_call_of_a_launch_leaves_nothing(
         simulation.control("DELETE", "faults")
         assert left(simulated, spec) == [], f"after an error at call {index}"
     # quotas and what is in use cannot be read without that permission, which is no reason not to launch;
-    # nor is it one that the fence stays at the end
+    # nor is it one that the launch lock stays at the end
     assert set(outcomes) == {0, 3}
     assert outcomes.count(3) >= len(launch_calls) - 8
 
