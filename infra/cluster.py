@@ -18,7 +18,7 @@ from infra import plan, power, provision, replacement
 from infra.cloud import Cloud, Cluster, Member, connect, find, in_all_regions, look, names, of_nodes
 from infra.ec2 import fleet, keys, launch_lock, network, nodes, template
 from infra.ec2.network import SecurityGroup
-from infra.ec2.tags import Stamp
+from infra.ec2.tags import ClusterTags
 from infra.errors import InfraError, Interrupted, SetupError
 from infra.events import Emit, Note, phase
 from infra.node import command_log, spark
@@ -88,13 +88,15 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
 def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | None, lock: str) -> Cluster:
     """``launch`` while the launch lock of that id is held."""
     region = cloud.region
-    before, ground = look(cloud, spec.name), network.find_group(region, spec.name)
-    was_ready = ground is not None and ground.is_ready
+    before, old_group = look(cloud, spec.name), network.find_group(region, spec.name)
+    was_ready = old_group is not None and old_group.is_ready
     kept = {node.id for node in before.nodes} if was_ready else set()
     with undone_on_failure(cloud, spec.name, emit, kept=kept, whole=not was_ready, lock=lock):
         known = found or _survey(cloud, spec, emit)
         with phase(emit, "network"):
-            stamp, group = _make_ground(cloud, spec, known, ground, has_nodes=bool(before.nodes))
+            cluster_tags, group = _make_group_and_key(
+                cloud, spec, known, old_group, has_nodes=bool(before.nodes)
+            )
         setup = provision.Setup(
             spec=spec,
             connect=command_log.recorded(cloud.connect, _journals(cloud, spec.name)),
@@ -104,7 +106,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | No
         )
 
         def buy(there: Cluster) -> None:
-            _make_nodes(cloud, spec, known, stamp, group, there, emit)
+            _make_nodes(cloud, spec, known, cluster_tags, group, there, emit)
 
         cluster = _bring_up(cloud, setup, buy, set() if spec.repair else kept)
         network.mark_ready(region, group, secrets.token_hex(8), workers=spec.workers)
@@ -142,8 +144,8 @@ def _journals(cloud: Cloud, name: str) -> Path:
 
 def _is_unfinished(cloud: Cloud, name: str) -> bool:
     """Whether there is something of the cluster, and no launch came to its end."""
-    ground = network.find_group(cloud.region, name)
-    return not ground.is_ready if ground else bool(look(cloud, name).nodes)
+    group = network.find_group(cloud.region, name)
+    return not group.is_ready if group else bool(look(cloud, name).nodes)
 
 
 def _survey(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> plan.Survey:
@@ -159,37 +161,43 @@ def _survey(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> plan.Survey:
     return found
 
 
-def _make_ground(
+def _make_group_and_key(
     cloud: Cloud,
     spec: ClusterSpec,
     found: plan.Survey,
-    ground: SecurityGroup | None,
+    old_group: SecurityGroup | None,
     *,
     has_nodes: bool,
-) -> tuple[Stamp, SecurityGroup]:
-    """The security group and the key; the stamp of the run that first made them: its tokens stay."""
+) -> tuple[ClusterTags, SecurityGroup]:
+    """The security group and the key, and the tags of the launch that first made them.
+
+    With the same generation a launch that goes on has the same ClientTokens: EC2 answers with what the first
+    attempt made, and makes nothing twice.
+    """
     region = cloud.region
-    stamp = Stamp.new(
+    cluster_tags = ClusterTags.new(
         spec.name,
-        ground.generation if ground else secrets.token_hex(8),
+        old_group.generation if old_group else secrets.token_hex(8),
         max_hours=spec.max_hours,
         extra=spec.tags,
     )
-    group = ground or network.make_group(region, stamp, found.subnets[0].vpc_id)
-    stamp = replace(stamp, generation=group.generation, created=group.created, expires=group.expires)
+    group = old_group or network.make_group(region, cluster_tags, found.subnets[0].vpc_id)
+    cluster_tags = replace(
+        cluster_tags, generation=group.generation, created=group.created, expires=group.expires
+    )
     network.open_group(region, group, spec.network.authorized_address or cloud.caller_address())
     if spec.access.key_pair and spec.access.identity_file:
         keys.check_file(spec.access.identity_file)
     else:
-        keys.make_pair(region, stamp, cloud.home, may_replace=not has_nodes)
-    return stamp, group
+        keys.make_pair(region, cluster_tags, cloud.home, may_replace=not has_nodes)
+    return cluster_tags, group
 
 
 def _make_nodes(
     cloud: Cloud,
     spec: ClusterSpec,
     found: plan.Survey,
-    stamp: Stamp,
+    cluster_tags: ClusterTags,
     group: SecurityGroup,
     before: Cluster,
     emit: Emit,
@@ -198,14 +206,16 @@ def _make_nodes(
     missing, region = spec.workers - len(before.workers), cloud.region
     if missing <= 0 and before.master:
         return
-    ours = template.find(region, spec.name) or template.make(region, launch_data(spec, found, group), stamp)
+    ours = template.find(region, spec.name) or template.make(
+        region, launch_data(spec, found, group), cluster_tags
+    )
     zones = {node.zone for node in before.workers}
     if missing > 0:
         order = fleet.Order(
             count=missing,
             pools=_same_place(found.pools, before, spec),
             template=ours,
-            stamp=stamp,
+            cluster_tags=cluster_tags,
             purchase=spec.purchase,
             existing=(*(node.id for node in before.workers), *before.ended),
         )
@@ -213,7 +223,7 @@ def _make_nodes(
     if before.master is None:
         # next to the workers: traffic between zones costs
         places = sorted(found.master_places, key=lambda place: (place.zone not in zones, place.zone))
-        fleet.buy_master(region, places, ours, stamp, emit, ended=before.ended)
+        fleet.buy_master(region, places, ours, cluster_tags, emit, ended=before.ended)
 
 
 def _same_place(pools: tuple[fleet.Pool, ...], before: Cluster, spec: ClusterSpec) -> tuple[fleet.Pool, ...]:

@@ -15,14 +15,14 @@ READY = "ready"
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseStarted:
-    """The recipe has begun a step."""
+    """A step of a recipe (launch, destroy, ...) has begun."""
 
     phase: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseEnded:
-    """The recipe has finished a step, in ``seconds``."""
+    """A step came to its end, after ``seconds``."""
 
     phase: str
     seconds: float
@@ -30,7 +30,7 @@ class PhaseEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseFailed:
-    """The recipe left a step before its end, after ``seconds``."""
+    """A step was left before its end, after ``seconds``."""
 
     phase: str
     seconds: float

@@ -22,7 +22,7 @@ from infra.ec2 import fleet, images, keys, network, nodes, tags, template
 from infra.ec2.images import OwnImage
 from infra.ec2.nodes import WORKER, Node
 from infra.ec2.region import Region
-from infra.ec2.tags import Stamp
+from infra.ec2.tags import ClusterTags
 from infra.errors import InfraError, Leftovers, UsageError
 from infra.events import CheckFailed, Emit, Note, Removed, phase
 from infra.interrupts import interrupts_held
@@ -76,21 +76,21 @@ def build(cloud: Cloud, order: Order, emit: Emit) -> OwnImage:
     interrupt too, neither the builder nor an unfinished image is left (Leftovers says what could not go).
     """
     spec, region = order.spec, cloud.region
-    stamp = Stamp.new(spec.name, secrets.token_hex(8), max_hours=spec.max_hours, extra=spec.tags)
+    cluster_tags = ClusterTags.new(spec.name, secrets.token_hex(8), max_hours=spec.max_hours, extra=spec.tags)
     with _builder_removed(cloud, spec.name, emit):
         with phase(emit, "choose"):
             found = plan.survey(region, spec)
         with phase(emit, "buy"):
-            _buy(cloud, spec, found, stamp, emit)
+            _buy(cloud, spec, found, cluster_tags, emit)
             (node,) = nodes.wait_running(
                 region, spec.name, 1, deadline_seconds=RUNNING_SECONDS, poll_seconds=cloud.poll_seconds
             )
         facts = _install(cloud, spec, replace(node, name="builder", role=WORKER), found, emit)
         with phase(emit, "stop"):
             _stop(cloud, node)
-        with _removed_on_failure(cloud, region, stamp.generation, emit), phase(emit, "image"):
-            described = _describe(spec, stamp, facts, source=found.image.id)
-            made = images.create(region, node.id, f"sparknet-{stamp.generation}", described)
+        with _removed_on_failure(cloud, region, cluster_tags.generation, emit), phase(emit, "image"):
+            described = _describe(spec, cluster_tags, facts, source=found.image.id)
+            made = images.create(region, node.id, f"sparknet-{cluster_tags.generation}", described)
             made = images.wait_available(
                 region, made, deadline_seconds=IMAGE_SECONDS, poll_seconds=cloud.poll_seconds
             )
@@ -104,7 +104,7 @@ def copy(cloud: Cloud, image: OwnImage, region_name: str, emit: Emit) -> OwnImag
     """A copy of ``image`` in another region, once it can be launched there. One that fails is removed."""
     target = cloud.region.at(region_name)
     described = {
-        images.RECIPE: image.recipe,
+        images.CONTENT_HASH: image.recipe,
         images.SOURCE: image.source,
         images.VERSIONS: image.versions,
         tags.GENERATION: image.generation,
@@ -136,13 +136,13 @@ def delete(cloud: Cloud, image: OwnImage, emit: Emit) -> list[str]:
     return gone
 
 
-def _buy(cloud: Cloud, spec: ClusterSpec, found: plan.Survey, stamp: Stamp, emit: Emit) -> None:
+def _buy(cloud: Cloud, spec: ClusterSpec, found: plan.Survey, cluster_tags: ClusterTags, emit: Emit) -> None:
     region = cloud.region
-    group = network.make_group(region, stamp, found.subnets[0].vpc_id)
+    group = network.make_group(region, cluster_tags, found.subnets[0].vpc_id)
     network.open_group(region, group, spec.network.authorized_address or cloud.caller_address())
-    keys.make_pair(region, stamp, cloud.home, may_replace=True)
-    ours = template.make(region, launch_data(spec, found, group), stamp)
-    fleet.buy_master(region, found.master_places, ours, stamp, emit)
+    keys.make_pair(region, cluster_tags, cloud.home, may_replace=True)
+    ours = template.make(region, launch_data(spec, found, group), cluster_tags)
+    fleet.buy_master(region, found.master_places, ours, cluster_tags, emit)
 
 
 def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: plan.Survey, emit: Emit) -> checks.Facts:
@@ -173,19 +173,21 @@ def _stop(cloud: Cloud, node: Node) -> None:
     )
 
 
-def _describe(spec: ClusterSpec, stamp: Stamp, facts: checks.Facts, *, source: str) -> dict[str, str]:
+def _describe(
+    spec: ClusterSpec, cluster_tags: ClusterTags, facts: checks.Facts, *, source: str
+) -> dict[str, str]:
     """The image's tags."""
     versions = [f"python {facts.python}", *(f"{name} {facts.packages.get(name, '-')}" for name in TOLD)]
     gpus = f"tried on {facts.gpus[0].name}" if facts.gpus else "no GPU tried"
     return {
-        **stamp.extra,
-        images.RECIPE: bootstrap.recipe(spec),
+        **cluster_tags.extra,
+        images.CONTENT_HASH: bootstrap.content_hash(spec),
         images.SOURCE: source,
         images.VERSIONS: ", ".join([*versions, f"environment {facts.environment}", gpus])[:TAG_CHARACTERS],
-        tags.GENERATION: stamp.generation,
-        tags.CREATED: stamp.created,
-        tags.OWNER: stamp.owner,
-        tags.VERSION: stamp.version,
+        tags.GENERATION: cluster_tags.generation,
+        tags.CREATED: cluster_tags.created,
+        tags.OWNER: cluster_tags.owner,
+        tags.VERSION: cluster_tags.version,
     }
 
 

@@ -112,19 +112,19 @@ class Setup:
         again that look at what may have changed since.
         """
         host, folder = member.host, member.host.root / bootstrap.ON_NODE
-        mark, recipe = host.root / bootstrap.MARK, bootstrap.recipe(self.spec)
+        mark, wanted = host.root / bootstrap.MARK, bootstrap.content_hash(self.spec)
         known = _twice(
             lambda: host.run(f"cat {quote(str(mark))}", timeout_seconds=60, check=False).stdout.strip()
         )
-        if known != recipe:
+        if known != wanted:
             self.emit(NodeProgress(node=member.name, phase="copy"))
             _twice(lambda: _copy_scripts(host, folder))
         for step in bootstrap.steps(self.spec, gpus=self.expected_gpus(member.node)):
-            if not (step.is_kept and known == recipe):
+            if not (step.is_kept and known == wanted):
                 self.emit(NodeProgress(node=member.name, phase=step.name))
                 _run_step(host, folder, step)
-        if known != recipe:
-            _twice(lambda: write_text(host, mark, recipe))
+        if known != wanted:
+            _twice(lambda: write_text(host, mark, wanted))
 
     @cached_property
     def trainer(self) -> Trainer:

@@ -38,8 +38,8 @@ def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Su
     _require_what_is_named(region, spec)
     wanted, notes = catalog.today(spec.instance_types)
     (master,), more = catalog.today([spec.master_instance_type])
-    fitting = bootstrap.recipe(spec) if spec.use_own_image else ""
-    image = images.find(region, spec.image, recipe=fitting)
+    content_hash = bootstrap.content_hash(spec) if spec.use_own_image else ""
+    image = images.find(region, spec.image, content_hash=content_hash)
     subnets = network.subnets(region, spec)
     offered = catalog.offerings(region, (*wanted, master))
     catalog.require_offered(region, wanted, offered)
@@ -62,9 +62,9 @@ def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Su
     )
 
 
-def launch_data(spec: ClusterSpec, found: Survey, group: SecurityGroup) -> template.Recipe:
+def launch_data(spec: ClusterSpec, found: Survey, group: SecurityGroup) -> template.LaunchData:
     """What all nodes start from."""
-    return template.Recipe(
+    return template.LaunchData(
         image=found.image.id,
         root_device=found.image.root_device,
         key_pair=spec.access.key_pair or keys.key_name(spec.name),

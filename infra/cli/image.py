@@ -93,7 +93,7 @@ def show_(where: Site, wanted: str, as_json: bool) -> None:
     if as_json:
         format.print_json(found)
         return
-    fits = found.recipe == bootstrap.recipe(_spec(where))
+    fits = found.recipe == bootstrap.content_hash(_spec(where))
     rows = {
         "name": found.name,
         "id": f"{found.id} in {found.region}, {found.state}",

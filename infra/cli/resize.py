@@ -87,8 +87,8 @@ def _size(where: Site) -> int:
 
     cloud: Cloud = where.require()
     there = cluster.find(cloud, where.name)
-    ground = network.find_group(cloud.region, where.name)
-    return (ground.workers if ground else None) or max(1, len(there.workers))
+    group = network.find_group(cloud.region, where.name)
+    return (group.workers if group else None) or max(1, len(there.workers))
 
 
 def _launch_again(where: Site, values: dict[str, Any], *, workers: int, repair: bool = False) -> None:

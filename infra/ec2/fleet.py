@@ -18,7 +18,7 @@ from infra.ec2 import prices
 from infra.ec2.error_codes import POOL_CODES, explain
 from infra.ec2.nodes import MASTER, WORKER
 from infra.ec2.region import Answer, ApiError, Region
-from infra.ec2.tags import Stamp
+from infra.ec2.tags import ClusterTags
 from infra.ec2.template import INSTANCE_KINDS, JUST_MADE
 from infra.errors import CapacityError, InfraError, PriceTooLow
 from infra.events import Emit, PoolAnswered
@@ -46,7 +46,7 @@ class Order:
     count: int
     pools: tuple[Pool, ...]
     template: str
-    stamp: Stamp
+    cluster_tags: ClusterTags
     purchase: Purchase
     existing: tuple[str, ...] = ()  # ids of the workers there are and were: growth has a token of its own
 
@@ -92,7 +92,7 @@ def buy_master(
     region: Region,
     places: Sequence[Pool],
     template: str,
-    stamp: Stamp,
+    cluster_tags: ClusterTags,
     emit: Emit,
     *,
     ended: Sequence[str] = (),
@@ -112,8 +112,8 @@ def buy_master(
                 InstanceType=place.instance_type,
                 SubnetId=place.subnet_id,
                 LaunchTemplate={"LaunchTemplateId": template, "Version": "$Latest"},
-                TagSpecifications=stamp.specification(INSTANCE_KINDS, MASTER),
-                ClientToken=stamp.token("master", place, *sorted(ended)),
+                TagSpecifications=cluster_tags.specification(INSTANCE_KINDS, MASTER),
+                ClientToken=cluster_tags.token("master", place, *sorted(ended)),
             )
         except ApiError as error:
             if error.code not in POOL_CODES:
@@ -133,7 +133,7 @@ def buy_master(
 def _ask(region: Region, order: Order, tier: str, pools: list[Pool], bought: list[str]) -> Reply:
     missing = order.count - len(bought)
     request = _request(order, tier, pools, missing)
-    token = order.stamp.token(WORKER, sorted((*order.existing, *bought)), request)
+    token = order.cluster_tags.token(WORKER, sorted((*order.existing, *bought)), request)
     try:
         answer = region.attempt("create_fleet", just_made=JUST_MADE, ClientToken=token, **request)
     except ApiError as error:
@@ -177,7 +177,7 @@ def _request(order: Order, tier: str, pools: list[Pool], count: int) -> dict[str
             "TotalTargetCapacity": count,
             "DefaultTargetCapacityType": tier,
         },
-        "TagSpecifications": order.stamp.specification(("fleet", *INSTANCE_KINDS), WORKER),
+        "TagSpecifications": order.cluster_tags.specification(("fleet", *INSTANCE_KINDS), WORKER),
         **kind,
     }
 

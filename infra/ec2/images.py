@@ -21,12 +21,12 @@ PARAMETERS = (
     "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",
     "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-ubuntu-22.04/latest/ami-id",
 )
-RECIPE = "sparknet:recipe"  # what it was made of: bootstrap.recipe
+CONTENT_HASH = "sparknet:recipe"  # bootstrap.content_hash of what is installed on it
 SOURCE = "sparknet:source"  # the image it was made from
 VERSIONS = "sparknet:versions"  # "python 3.11.7, torch 2.9.0"
 AVAILABLE, PENDING = "available", "pending"
 REMOVE_SECONDS = 120.0
-OURS: list[dict[str, object]] = [{"Name": "tag-key", "Values": [RECIPE]}]
+OURS: list[dict[str, object]] = [{"Name": "tag-key", "Values": [CONTENT_HASH]}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class OwnImage:
     state: str
     created: str  # ISO 8601
     generation: str
-    recipe: str
+    recipe: str  # the content hash; `image list --json` and the tag have always called it so
     source: str
     versions: str
     owner: str
@@ -69,13 +69,13 @@ class Snapshot:
     size_gib: int
 
 
-def find(region: Region, wanted: str, *, recipe: str = "") -> Image:
-    """The image ``wanted``; if that is empty, the newest of our own of ``recipe``; else the newest that AWS
-    publishes.
+def find(region: Region, wanted: str, *, content_hash: str = "") -> Image:
+    """The image ``wanted``; if that is empty, the newest of our own with ``content_hash``; else the newest
+    that AWS publishes.
 
     Raises UsageError if the image does not exist, is not for x86_64, or has no root volume.
     """
-    fitting = _fitting(region, recipe) if recipe and not wanted else None
+    fitting = _fitting(region, content_hash) if content_hash and not wanted else None
     if fitting:
         return Image(
             id=fitting.id,
@@ -105,7 +105,7 @@ def find(region: Region, wanted: str, *, recipe: str = "") -> Image:
     )
 
 
-def own(region: Region, *, tag: str = RECIPE, value: str = "") -> list[OwnImage]:
+def own(region: Region, *, tag: str = CONTENT_HASH, value: str = "") -> list[OwnImage]:
     """Our own images of the region, the newest first; with ``value`` only those whose ``tag`` it is."""
     filters = [{"Name": f"tag:{tag}", "Values": [value]}] if value else OURS
     found = region.pages("describe_images", "Images", Owners=["self"], Filters=filters)
@@ -115,7 +115,7 @@ def own(region: Region, *, tag: str = RECIPE, value: str = "") -> list[OwnImage]
 
 def snapshots(region: Region) -> list[Snapshot]:
     """The snapshots of all our images of the region, those included that are gone."""
-    return _snapshots(region, RECIPE)
+    return _snapshots(region, CONTENT_HASH)
 
 
 def create(region: Region, instance_id: str, name: str, described: Mapping[str, str]) -> OwnImage:
@@ -190,8 +190,8 @@ def remove(region: Region, generation: str, *, poll_seconds: float = 1.0) -> lis
     return poll(check, deadline_seconds=REMOVE_SECONDS, every=poll_seconds, sleep=region.sleep)
 
 
-def _fitting(region: Region, recipe: str) -> OwnImage | None:
-    found = own(region, value=recipe)
+def _fitting(region: Region, content_hash: str) -> OwnImage | None:
+    found = own(region, value=content_hash)
     return next((one for one in found if one.state == AVAILABLE), None)
 
 
@@ -234,7 +234,7 @@ def _own(region: Region, one: dict[str, Any]) -> OwnImage:
         state=one.get("State", PENDING),
         created=known.get(tags.CREATED, "") or str(one.get("CreationDate", "")),
         generation=known.get(tags.GENERATION, ""),
-        recipe=known.get(RECIPE, ""),
+        recipe=known.get(CONTENT_HASH, ""),
         source=known.get(SOURCE, ""),
         versions=known.get(VERSIONS, ""),
         owner=known.get(tags.OWNER, ""),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra.ec2 import tags
 from infra.ec2.region import Region
-from infra.ec2.tags import Stamp
+from infra.ec2.tags import ClusterTags
 from infra.errors import UsageError
 
 
@@ -21,29 +21,29 @@ def key_file(home: Path, region: str, cluster: str) -> Path:
     return home / "keys" / region / f"{cluster}.pem"
 
 
-def make_pair(region: Region, stamp: Stamp, home: Path, *, may_replace: bool = False) -> Path:
+def make_pair(region: Region, cluster_tags: ClusterTags, home: Path, *, may_replace: bool = False) -> Path:
     """The cluster's key pair, in EC2 and at ``key_file``, mode 0600. Made once; found again afterwards.
 
     If EC2 has the public half and this machine lacks the private one, the pair is replaced where it
     ``may_replace`` (no node has it); otherwise raises UsageError.
     """
-    file, known = key_file(home, region.name, stamp.cluster), is_known(region, stamp.cluster)
+    file, known = key_file(home, region.name, cluster_tags.cluster), is_known(region, cluster_tags.cluster)
     if known and file.exists():
         return file
     if known and not may_replace:
         raise UsageError(
-            f"The key of cluster {stamp.cluster} is not on this machine ({file}); copy it from the machine "
-            "that launched the cluster."
+            f"The key of cluster {cluster_tags.cluster} is not on this machine ({file}); copy it from the "
+            "machine that launched the cluster."
         )
     if known:
-        region.change("delete_key_pair", KeyName=key_name(stamp.cluster))
-    private, public = _new_pair(stamp.cluster)
+        region.change("delete_key_pair", KeyName=key_name(cluster_tags.cluster))
+    private, public = _new_pair(cluster_tags.cluster)
     _write_private(file, private)
     region.change(
         "import_key_pair",
-        KeyName=key_name(stamp.cluster),
+        KeyName=key_name(cluster_tags.cluster),
         PublicKeyMaterial=public,
-        TagSpecifications=stamp.specification(("key-pair",)),
+        TagSpecifications=cluster_tags.specification(("key-pair",)),
         tolerate=("InvalidKeyPair.Duplicate",),  # an earlier attempt of this very call
     )
     return file

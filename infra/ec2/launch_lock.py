@@ -17,7 +17,7 @@ from pathlib import Path
 
 from infra.ec2 import tags
 from infra.ec2.region import Region
-from infra.ec2.tags import Stamp
+from infra.ec2.tags import ClusterTags
 from infra.errors import ClusterBusy, InfraError
 from infra.events import Emit, Note
 from infra.interrupts import interrupts_held
@@ -136,13 +136,13 @@ def acquire(region: Region, cluster: str, tokens: LocalTokens) -> str:
 
 def _make(region: Region, cluster: str, token: str) -> str:
     """The id of a new lock; empty if there is one."""
-    stamp = Stamp.new(cluster, token, max_hours=VALID_HOURS, extra={HOST: socket.gethostname()})
+    cluster_tags = ClusterTags.new(cluster, token, max_hours=VALID_HOURS, extra={HOST: socket.gethostname()})
     answer = region.change(
         "create_launch_template",
         LaunchTemplateName=name(cluster),
         LaunchTemplateData=_ANY_CONTENT,
-        TagSpecifications=stamp.specification(("launch-template",)),
-        ClientToken=stamp.token("launch lock"),
+        TagSpecifications=cluster_tags.specification(("launch-template",)),
+        ClientToken=cluster_tags.token("launch lock"),
         tolerate=_TAKEN,
     )
     return str(answer["LaunchTemplate"]["LaunchTemplateId"]) if answer else ""

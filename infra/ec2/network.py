@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from infra.ec2 import tags
 from infra.ec2.region import LISTED_SECONDS, Region
-from infra.ec2.tags import Stamp
+from infra.ec2.tags import ClusterTags
 from infra.errors import SetupError, UsageError
 from infra.polling import Pending, poll
 from infra.spec import ClusterSpec
@@ -26,7 +26,7 @@ class Subnet:
 
 @dataclass(frozen=True, kw_only=True)
 class SecurityGroup:
-    """The cluster's own group, and the stamp it was made with."""
+    """The cluster's own group, and what its tags say of the cluster."""
 
     id: str
     generation: str
@@ -91,24 +91,24 @@ def find_group(region: Region, cluster: str) -> SecurityGroup | None:
     )
 
 
-def make_group(region: Region, stamp: Stamp, vpc_id: str) -> SecurityGroup:
+def make_group(region: Region, cluster_tags: ClusterTags, vpc_id: str) -> SecurityGroup:
     """Make the cluster's group, tagged; one made by a call whose answer was lost is taken as it is."""
     region.change(
         "create_security_group",
-        GroupName=group_name(stamp.cluster),
-        Description=f"SparkNet cluster {stamp.cluster}",
+        GroupName=group_name(cluster_tags.cluster),
+        Description=f"SparkNet cluster {cluster_tags.cluster}",
         VpcId=vpc_id,
-        TagSpecifications=stamp.specification(("security-group",)),
+        TagSpecifications=cluster_tags.specification(("security-group",)),
         tolerate=("InvalidGroup.Duplicate",),
     )
     taken = SetupError(
-        f"There is a security group {group_name(stamp.cluster)} in {vpc_id} that is not this cluster's; "
-        "delete it, or launch with another --name."
+        f"There is a security group {group_name(cluster_tags.cluster)} in {vpc_id} that is not this "
+        "cluster's; delete it, or launch with another --name."
     )
 
     def check() -> SecurityGroup | Pending:
         # None for a moment after it is made, and for good if the name belongs to a group without our tags
-        return find_group(region, stamp.cluster) or Pending(lambda: taken)
+        return find_group(region, cluster_tags.cluster) or Pending(lambda: taken)
 
     return poll(check, deadline_seconds=LISTED_SECONDS, every=0.5, sleep=region.sleep)
 

@@ -24,7 +24,7 @@ TagList = list[dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stamp:
+class ClusterTags:
     """What every resource of one cluster is tagged with.
 
     ``generation`` is drawn at random for one launch, kept through its interruptions, and part of every
@@ -41,7 +41,7 @@ class Stamp:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def new(cls, cluster: str, generation: str, *, max_hours: float, extra: Mapping[str, str]) -> Stamp:
+    def new(cls, cluster: str, generation: str, *, max_hours: float, extra: Mapping[str, str]) -> ClusterTags:
         now = datetime.now(UTC).replace(microsecond=0)
         expires = (now + timedelta(hours=max_hours)).isoformat() if max_hours else "never"
         return cls(
@@ -54,7 +54,7 @@ class Stamp:
             extra=dict(extra),
         )
 
-    def tags(self, role: str = "") -> TagList:
+    def as_list(self, role: str = "") -> TagList:
         """As the API takes them; ``role`` is "master", "worker" or nothing for what belongs to all nodes."""
         pairs = {
             **self.extra,
@@ -71,7 +71,7 @@ class Stamp:
 
     def specification(self, kinds: tuple[str, ...], role: str = "") -> list[dict[str, object]]:
         """A ``TagSpecifications`` argument for resources of ``kinds``."""
-        return [{"ResourceType": kind, "Tags": self.tags(role)} for kind in kinds]
+        return [{"ResourceType": kind, "Tags": self.as_list(role)} for kind in kinds]
 
     def token(self, *parts: object) -> str:
         """A ClientToken (64 characters) for the thing ``parts`` describe, the same in every repetition."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.ec2 import tags
 from infra.ec2.region import Region
-from infra.ec2.tags import Stamp
+from infra.ec2.tags import ClusterTags
 from infra.errors import SetupError
 from infra.spec import Spill
 
@@ -18,7 +18,7 @@ INSTANCE_KINDS = ("instance", "volume", "network-interface")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class LaunchData:
     """What every node starts from."""
 
     image: str
@@ -31,13 +31,13 @@ class Recipe:
     placement_group: str = ""
 
 
-def data(recipe: Recipe, stamp: Stamp) -> dict[str, Any]:
+def data(launch: LaunchData, cluster_tags: ClusterTags) -> dict[str, Any]:
     """The ``LaunchTemplateData``: tokens for metadata, encrypted disks that die with their node."""
     content: dict[str, Any] = {
-        "ImageId": recipe.image,
-        "KeyName": recipe.key_pair,
-        "SecurityGroupIds": list(recipe.security_groups),
-        "UserData": base64.b64encode(recipe.user_data.encode()).decode(),
+        "ImageId": launch.image,
+        "KeyName": launch.key_pair,
+        "SecurityGroupIds": list(launch.security_groups),
+        "UserData": base64.b64encode(launch.user_data.encode()).decode(),
         "InstanceInitiatedShutdownBehavior": "terminate",  # the node's own timer can end what it costs
         "MetadataOptions": {
             "HttpTokens": "required",
@@ -45,13 +45,13 @@ def data(recipe: Recipe, stamp: Stamp) -> dict[str, Any]:
             "HttpEndpoint": "enabled",
             "InstanceMetadataTags": "disabled",  # EC2 refuses it for tag keys with a colon
         },
-        "BlockDeviceMappings": [_root_mapping(recipe.root_device), *spill_mappings(recipe.spill)],
-        "TagSpecifications": stamp.specification(INSTANCE_KINDS),
+        "BlockDeviceMappings": [_root_mapping(launch.root_device), *spill_mappings(launch.spill)],
+        "TagSpecifications": cluster_tags.specification(INSTANCE_KINDS),
     }
-    if recipe.instance_profile:
-        content["IamInstanceProfile"] = {"Name": recipe.instance_profile}
-    if recipe.placement_group:
-        content["Placement"] = {"GroupName": recipe.placement_group}
+    if launch.instance_profile:
+        content["IamInstanceProfile"] = {"Name": launch.instance_profile}
+    if launch.placement_group:
+        content["Placement"] = {"GroupName": launch.placement_group}
     return content
 
 
@@ -90,24 +90,23 @@ def find(region: Region, cluster: str) -> str | None:
     return str(found[0]["LaunchTemplateId"]) if found else None
 
 
-def make(region: Region, recipe: Recipe, stamp: Stamp) -> str:
+def make(region: Region, launch: LaunchData, cluster_tags: ClusterTags) -> str:
     """Make the cluster's template and return its id; that of an interrupted launch is found again."""
-    content = data(recipe, stamp)
+    content = data(launch, cluster_tags)
     answer = region.change(
         "create_launch_template",
-        LaunchTemplateName=name(stamp.cluster),
+        LaunchTemplateName=name(cluster_tags.cluster),
         LaunchTemplateData=content,
-        TagSpecifications=stamp.specification(("launch-template",)),
-        ClientToken=stamp.token("template", content),
+        TagSpecifications=cluster_tags.specification(("launch-template",)),
+        ClientToken=cluster_tags.token("template", content),
         tolerate=("InvalidLaunchTemplateName.AlreadyExistsException",),
     )
     if answer is not None:
         return str(answer["LaunchTemplate"]["LaunchTemplateId"])
-    found = find(region, stamp.cluster)
+    found = find(region, cluster_tags.cluster)
     if found is None:
         raise SetupError(
-            f"There is a launch template {name(stamp.cluster)} that is not this cluster's; delete it, or "
-            f"launch "
-            "with another --name."
+            f"There is a launch template {name(cluster_tags.cluster)} that is not this cluster's; delete it, "
+            "or launch with another --name."
         )
     return found

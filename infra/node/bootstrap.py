@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 AMI = PROJECT / "ami"
 CLOUD_CONFIG = PROJECT / "cloud-config.txt"
 ON_NODE = PurePosixPath("opt/sparknet/ami")  # below a host's root
-MARK = PurePosixPath("opt/sparknet/recipe")  # holds the recipe of what has been installed to its end
+MARK = PurePosixPath("opt/sparknet/recipe")  # holds the content hash of what has been installed to its end
 PLACEHOLDER = re.compile(r"@([A-Z][A-Z_]*)@")
 
 
@@ -94,8 +94,8 @@ def steps(spec: ClusterSpec, *, gpus: int) -> tuple[Step, ...]:
     )
 
 
-def recipe(spec: ClusterSpec) -> str:
-    """What identifies all that ``ami/`` puts on a node: sixteen digits, others when any of it changes."""
+def content_hash(spec: ClusterSpec) -> str:
+    """Sixteen digits that identify all that ``ami/`` puts on a node; others when any of it changes."""
     digest = hashlib.sha256(spec.spark_version.encode())
     for file in sorted(one for one in AMI.rglob("*") if one.is_file() and "__pycache__" not in one.parts):
         digest.update(f"\0{file.relative_to(AMI)}\0".encode())

@@ -44,7 +44,7 @@ def order() -> image.Order:
 
 
 def snapshots(cloud: Cloud, region: str = "us-east-1") -> list[str]:
-    filters = [{"Name": "tag-key", "Values": [images.RECIPE]}]
+    filters = [{"Name": "tag-key", "Values": [images.CONTENT_HASH]}]
     found = cloud.region.at(region).read("describe_snapshots", OwnerIds=["self"], Filters=filters)
     return [one["SnapshotId"] for one in found["Snapshots"]]
 
@@ -82,7 +82,7 @@ def test_an_image_is_built_and_tagged_and_its_builder_is_gone(cloud: Cloud, orde
     made = image.build(cloud, order, events.append)
     (found,) = images.own(cloud.region)
     assert found == made
-    assert (found.state, found.recipe) == ("available", bootstrap.recipe(order.spec))
+    assert (found.state, found.recipe) == ("available", bootstrap.content_hash(order.spec))
     assert found.source == "ami-0d1a51a51a51a2204"
     assert found.versions.startswith("python 3.11.7, torch 2.9.0, pyspark 4.3.0, numpy 2.4.6, environment ")
     assert found.versions.endswith(", tried on NVIDIA L4")
@@ -135,11 +135,11 @@ def test_a_launch_from_it_installs_nothing_again(cloud: Cloud, order: image.Orde
     made = image.build(cloud, order, ignore)
     told: list[Event] = []
     scripted = ScriptedCluster()
-    recipe, packed = bootstrap.recipe(spec), bundle.pack().digest
+    content_hash, packed = bootstrap.content_hash(spec), bundle.pack().digest
 
     def connect(node: nodes.Node) -> ScriptedHost:
         host = scripted.connect(node)
-        host.answers[f"cat /{bootstrap.MARK}"] = f"{recipe}\n"
+        host.answers[f"cat /{bootstrap.MARK}"] = f"{content_hash}\n"
         host.answers[f"cat /{bundle.ON_NODE}/.digest"] = f"{packed}\n"
         return host
 

@@ -21,14 +21,14 @@ LATER = timedelta(hours=5)
 def image(empty: Cloud) -> OwnImage:
     """An image of our own, of a machine that is gone."""
     region = empty.region
-    stamp = tags.Stamp.new("image-1", "f00d", max_hours=1, extra={})
+    cluster_tags = tags.ClusterTags.new("image-1", "f00d", max_hours=1, extra={})
     newest = images.find(region, "")
     started = region.change(
         "run_instances", ImageId=newest.id, InstanceType="m6i.large", MinCount=1, MaxCount=1
     )
     assert started is not None
     machine = started["Instances"][0]["InstanceId"]
-    described = {images.RECIPE: "r", tags.GENERATION: "f00d", tags.CREATED: stamp.created}
+    described = {images.CONTENT_HASH: "r", tags.GENERATION: "f00d", tags.CREATED: cluster_tags.created}
     made = images.create(region, machine, "sparknet-f00d", described)
     nodes.terminate(region, [machine])
     nodes.wait_gone(region, None, lambda node: node.id == machine, deadline_seconds=20)
