@@ -211,7 +211,7 @@ def _make_nodes(
     )
     zones = {node.zone for node in before.workers}
     if missing > 0:
-        order = fleet.Order(
+        request = fleet.PurchaseRequest(
             count=missing,
             pools=_same_place(found.pools, before, spec),
             template=ours,
@@ -219,7 +219,7 @@ def _make_nodes(
             purchase=spec.purchase,
             existing=(*(node.id for node in before.workers), *before.ended),
         )
-        zones |= fleet.buy_workers(region, order, emit, deadline_seconds=CAPACITY_SECONDS)
+        zones |= fleet.buy_workers(region, request, emit, deadline_seconds=CAPACITY_SECONDS)
     if before.master is None:
         # next to the workers: traffic between zones costs
         places = sorted(found.master_places, key=lambda place: (place.zone not in zones, place.zone))

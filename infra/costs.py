@@ -14,7 +14,7 @@ from infra.ec2.cleanup import Resource
 from infra.ec2.images import Image
 from infra.ec2.nodes import Node
 from infra.ec2.region import Region
-from infra.spec import ClusterSpec
+from infra.spec import SPOT, ClusterSpec
 
 SECONDS_AN_HOUR = 3600.0
 
@@ -77,12 +77,12 @@ def of_cluster(
     """
     now = now or datetime.now(UTC)
     dearest = prices.on_demand(region, {node.instance_type for node in nodes}) if nodes else {}
-    spot = prices.spot(region, {node.instance_type for node in nodes if node.purchase == "spot"})
+    spot = prices.spot(region, {node.instance_type for node in nodes if node.purchase == SPOT})
     per_hour = so_far = 0.0
     unknown = set()
     for node in nodes:
         known = dearest.get(node.instance_type)
-        price = spot.get((node.instance_type, node.zone)) if node.purchase == "spot" else None
+        price = spot.get((node.instance_type, node.zone)) if node.purchase == SPOT else None
         if price is None and known is None:
             unknown.add(node.instance_type)
         hourly = price if price is not None else known.dollars if known else 0.0

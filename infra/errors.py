@@ -3,7 +3,6 @@
     InfraError                      6
     ├── UsageError                  2   an option or argument that cannot be
     │   ├── ClusterNotFound         2   no resource carries that cluster's tag
-    │   ├── ClusterExists           2   there is one of that name, of another shape
     │   └── ClusterBusy             2   somebody else is launching one of that name
     ├── CredentialsError            3   none, expired, or not allowed to make the call
     ├── QuotaError                  4   the account's limit is below what was asked for
@@ -53,10 +52,6 @@ class UsageError(InfraError):
 
 class ClusterNotFound(UsageError):  # noqa: N818 - named for what happened
     """No resource carries that cluster's tag."""
-
-
-class ClusterExists(UsageError):  # noqa: N818
-    """There is a cluster of that name, of another shape."""
 
 
 class ClusterBusy(UsageError):  # noqa: N818

@@ -57,7 +57,7 @@ class NodeReplaced:
 class PoolAnswered:
     """What one pool (an instance type in a zone, bought in one way) said to the request for capacity."""
 
-    purchase: str  # "spot" or "on-demand"
+    purchase: str  # "spot" or "on-demand", as infra.spec has them
     instance_type: str
     zone: str
     answer: str  # "launched 5", or an error code and message

@@ -42,7 +42,7 @@ TAG_CHARACTERS = 256  # as EC2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class BuildRequest:
     """What is to be built, and to which other regions it is copied. ``spec`` is that of the builder."""
 
     spec: ClusterSpec
@@ -69,13 +69,13 @@ def builder(spec: ClusterSpec) -> ClusterSpec:
     )
 
 
-def build(cloud: Cloud, order: Order, emit: Emit) -> OwnImage:
-    """Build the image and wait until it can be launched, here and in ``order.copy_to``.
+def build(cloud: Cloud, request: BuildRequest, emit: Emit) -> OwnImage:
+    """Build the image and wait until it can be launched, here and in ``request.copy_to``.
 
     Raises what a launch raises, GateFailed if the builder is not fit to train. Whatever is raised, an
     interrupt too, neither the builder nor an unfinished image is left (Leftovers says what could not go).
     """
-    spec, region = order.spec, cloud.region
+    spec, region = request.spec, cloud.region
     cluster_tags = ClusterTags.new(spec.name, secrets.token_hex(8), max_hours=spec.max_hours, extra=spec.tags)
     with _builder_removed(cloud, spec.name, emit):
         with phase(emit, "choose"):
@@ -94,7 +94,7 @@ def build(cloud: Cloud, order: Order, emit: Emit) -> OwnImage:
             made = images.wait_available(
                 region, made, deadline_seconds=IMAGE_SECONDS, poll_seconds=cloud.poll_seconds
             )
-    for name in order.copy_to:
+    for name in request.copy_to:
         with phase(emit, f"copy to {name}"):
             copy(cloud, made, name, emit)
     return made

@@ -10,11 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 from infra import costs
 from infra.cloud import Cloud
-from infra.ec2 import cleanup, images, network, nodes
+from infra.ec2 import cleanup, images, network, nodes, tags
 from infra.ec2.cleanup import Resource
 from infra.ec2.nodes import MASTER, Node
 from infra.ec2.region import Region
-from infra.ec2.tags import EXPIRES
 from infra.events import Emit, Removed
 from infra.teardown import destroy
 
@@ -104,7 +103,7 @@ def _reason(
     region: Region, cluster: str, resources: Sequence[Resource], members: Sequence[Node], now: datetime
 ) -> str:
     """Why the cluster is of no use; empty if it is."""
-    expires = [node.tags[EXPIRES] for node in members if node.tags.get(EXPIRES, "never") != "never"]
+    expires = [node.expires for node in members if node.expires != tags.NEVER]
     if expires and all(datetime.fromisoformat(one) < now for one in expires):
         return "its --max-hours are over"
     group = network.find_group(region, cluster)

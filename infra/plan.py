@@ -13,12 +13,12 @@ from typing import Any
 from infra import costs
 from infra.ec2 import prices, quotas
 from infra.ec2.error_codes import explain
-from infra.ec2.fleet import ON_DEMAND, SPOT, Pool
+from infra.ec2.fleet import Pool
 from infra.ec2.prices import Price
 from infra.ec2.quotas import Need, QuotaLine
 from infra.ec2.region import ApiError, Region
 from infra.errors import InfraError, QuotaError, UsageError
-from infra.spec import ClusterSpec
+from infra.spec import ON_DEMAND, SPOT, ClusterSpec
 from infra.survey import Survey, survey
 
 __all__ = ["Plan", "PoolPrice", "Survey", "plan", "require_quota", "survey"]

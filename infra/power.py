@@ -12,6 +12,7 @@ from infra.ec2 import keys, nodes
 from infra.ec2.nodes import Node
 from infra.errors import UsageError
 from infra.events import Emit, Note, phase
+from infra.spec import SPOT
 
 STOP_SECONDS = 600.0
 SPOT_NAMED = 4
@@ -49,11 +50,11 @@ def wake(cloud: Cloud, cluster: Cluster, emit: Emit) -> None:
 
 
 def _require_on_demand(cloud: Cloud, cluster: Cluster) -> None:
-    spot = [node.name for node in cluster.nodes if node.purchase == "spot"]
+    spot = [node.name for node in cluster.nodes if node.purchase == SPOT]
     if spot:
-        told = ", ".join(spot[:SPOT_NAMED]) + (", ..." if len(spot) > SPOT_NAMED else "")
+        names = ", ".join(spot[:SPOT_NAMED]) + (", ..." if len(spot) > SPOT_NAMED else "")
         raise UsageError(
-            f"{told} of {cluster.name} are spot instances of an instant fleet: EC2 can end them, and cannot "
+            f"{names} of {cluster.name} are spot instances of an instant fleet: EC2 can end them, and cannot "
             f"stop them. {cloud.command('destroy', cluster.name)} ends what costs money; a cluster of "
             "on-demand instances can be stopped."
         )

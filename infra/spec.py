@@ -24,6 +24,9 @@ MOST_WORKERS = 1000  # an instant fleet launches at most this many
 MOST_HOURS = 24 * 28
 NODES_A_REPLACEMENT = 5
 
+#: The ways to buy a node, as EC2 and the options call them.
+SPOT, ON_DEMAND = "spot", "on-demand"
+
 #: Cheapest dollars a GPU that knows bfloat16 first; several, because spot capacity comes and goes.
 GPU_TYPES = ("g6.xlarge", "g5.xlarge", "g4dn.xlarge", "g6.2xlarge", "g5.2xlarge", "g6e.xlarge")
 MASTER_TYPE = "m6i.large"
@@ -39,21 +42,19 @@ def require(claim: object, message: str) -> None:
 class Purchase:
     """How workers are bought."""
 
-    spot_price: float | None = (
-        None  # dollars an hour a worker; None: at most the on-demand price, EC2's own default
-    )
+    # dollars an hour for one worker; None: at most the on-demand price, which is EC2's own default
+    spot_price: float | None = None
     fallback_on_demand: bool = False  # when no spot pool has the machines
     spread: bool = False  # workers may differ in type and zone
-    max_price_per_hour: float | None = (
-        None  # dollars an hour for the whole cluster; checked before anything is made
-    )
+    # dollars an hour for the whole cluster; checked before anything is made
+    max_price_per_hour: float | None = None
 
     def __post_init__(self) -> None:
         if self.spot_price is not None:
             require(
                 self.spot_price > LOWEST_SPOT_PRICE,
-                f"--spot-price {self.spot_price:g} is too low: EC2 takes prices above ${LOWEST_SPOT_PRICE} "
-                f"an hour.",
+                f"--spot-price {self.spot_price:g} is too low: EC2 takes prices above "
+                f"${LOWEST_SPOT_PRICE} an hour.",
             )
         if self.max_price_per_hour is not None:
             require(self.max_price_per_hour > 0, "--max-price-per-hour must be more than 0 dollars.")
@@ -97,8 +98,8 @@ class Network:
             network = ipaddress.ip_network(self.authorized_address, strict=False)
         except ValueError:
             raise UsageError(
-                f"--authorized-address {self.authorized_address} is not an address or a range like "
-                f"198.51.100.7/32."
+                f"--authorized-address {self.authorized_address} is not an address or a range "
+                "like 198.51.100.7/32."
             ) from None
         require(
             network.prefixlen > 0 or self.open_to_the_world,
@@ -154,8 +155,8 @@ class ClusterSpec:
     def __post_init__(self) -> None:
         require(
             NAME.fullmatch(self.name),
-            f"--name {self.name!r} cannot be a cluster's name: a letter, then letters, digits, - and _, 63 "
-            f"at most.",
+            f"--name {self.name!r} cannot be a cluster's name: a letter, then letters, digits, "
+            "- and _, 63 at most.",
         )
         require(REGION.fullmatch(self.region), f"--region {self.region} is not a region like us-east-1.")
         require(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.cli import format, options
+from infra.cli.local import close_if_empty
 from infra.cli.options import option
 from infra.cli.progress import Screen
 from infra.cli.target import LOCAL, Site, launching
@@ -46,7 +47,7 @@ def launch(where: Site, dry_run: bool, as_json: bool, **values: Any) -> int:
 
 
 def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None:
-    """Launch, and tell how long it took and what comes next."""
+    """Launch, and say how long it took and what comes next."""
     from infra import cluster
     from infra.node import command_log
 
@@ -60,7 +61,7 @@ def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None
         with interrupts_held():
             said = command_log.folder_of(cloud.home, cloud.region.name, wanted.name)
             is_kept = isinstance(error, InfraError) and said.is_dir()
-            _close_if_empty(where, cloud, keep=command_log.FOLDER if is_kept else "")
+            close_if_empty(where, cloud, keep=command_log.FOLDER if is_kept else "")
             if is_kept:
                 click.echo(f"All that was run on the nodes, and what they said: {said}", err=True)
         raise
@@ -97,7 +98,7 @@ def _plan(where: Site, values: dict[str, Any], *, as_json: bool) -> int:
         found = planning.plan(cloud.region, wanted, cloud.caller_address)
     finally:
         with interrupts_held():
-            _close_if_empty(where, cloud)
+            close_if_empty(where, cloud)
     if as_json:
         format.print_json(format.plan_values(found))
     else:
@@ -133,8 +134,8 @@ def status(where: Site, every: bool, as_json: bool) -> None:
     troubles = [diagnosis.of_nodes(cluster.connect(cloud, name)) for name in names]
     rows = zip(found, cost, troubles, strict=True)
     if as_json:
-        told = [{"status": one, "cost": dollars, "troubles": wrong} for one, dollars, wrong in rows]
-        format.print_json(told if every else told[0])
+        values = [{"status": one, "cost": dollars, "troubles": wrong} for one, dollars, wrong in rows]
+        format.print_json(values if every else values[0])
         return
     for one, dollars, wrong in rows:
         click.echo(format.status(one, dollars, f"{where.region} of --cloud {where.cloud}"))
@@ -145,7 +146,7 @@ def status(where: Site, every: bool, as_json: bool) -> None:
     if not found:
         click.echo(f"There is no cluster in {where.region} of --cloud {where.cloud}.")
     if where.cloud == LOCAL:
-        _tell_limits()
+        _print_limits()
 
 
 @click.command()
@@ -161,7 +162,7 @@ def destroy(where: Site, all_regions: bool, yes: bool) -> None:
         _destroy(here, where.name, screen, yes=yes)
     if cloud is None:
         click.echo(f"There is no cluster {where.name}; 0 resources left.")
-    _close_if_empty(where, cloud)
+    close_if_empty(where, cloud)
 
 
 def _destroy(cloud: Cloud, name: str, screen: Screen, *, yes: bool) -> None:
@@ -206,7 +207,7 @@ def gc(where: Site, all_regions: bool, as_json: bool, yes: bool) -> None:
         click.echo(f"{orphan.cluster} is gone: {count} resources removed, 0 resources left.", err=as_json)
     if found and not yes and not as_json:
         click.echo("Remove them with sparknet-ec2 gc --yes" + (" --all-regions." if all_regions else "."))
-    _close_if_empty(where, cloud)
+    close_if_empty(where, cloud)
 
 
 @click.command()
@@ -250,16 +251,9 @@ def _confirm(what: str) -> None:
     click.confirm(f"Remove {what}?", abort=True)
 
 
-def _tell_limits() -> None:
+def _print_limits() -> None:
     from infra.cli.target import open_local
 
     local = open_local(start=False)
     for sentence in local.limits() if local else []:
         click.echo(f"note: {sentence}")
-
-
-def _close_if_empty(where: Site, cloud: Cloud | None, *, keep: str = "") -> None:
-    if where.cloud == LOCAL:
-        from infra.cli.local import close_if_empty
-
-        close_if_empty(cloud, keep=keep)

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from infra.ec2 import tags
+from infra.spec import SPOT
+
 if TYPE_CHECKING:
     from infra.cluster import Status
     from infra.costs import Cost, Storage
@@ -23,10 +26,8 @@ if TYPE_CHECKING:
     from infra.orphans import Orphan
     from infra.plan import Plan
 
-EXPIRES = "sparknet:expires"  # the tag; infra.ec2 is not imported for a name
-NOISE = re.compile(
-    r"WARNING: Using incubator modules: jdk.incubator.vector$"
-)  # of every Java that Spark starts
+# of every Java that Spark starts
+NOISE = re.compile(r"WARNING: Using incubator modules: jdk.incubator.vector$")
 ROUND = re.compile(r"round (\d+)/(\d+)")
 BAR_WIDTH = 24
 
@@ -94,7 +95,7 @@ def status(found: Status, cost: Cost, place: str) -> str:
         parts += [counted(health.gpus, "GPU")] if health.gpus else []
         spark = ", ".join([health.status, *parts])
         spark += f"; running {', '.join(health.applications)}" if health.applications else ""
-    expires = next((node.tags[EXPIRES] for node in found.cluster.nodes if EXPIRES in node.tags), "never")
+    expires = next((node.expires for node in found.cluster.nodes), tags.NEVER)
     return "\n".join(
         (
             f"{found.cluster.name} in {place}",
@@ -150,7 +151,7 @@ def plan(found: Plan) -> str:
 def _quota(line: QuotaLine, found: Plan) -> str:
     need, bought = line.need, found.spec.purchase
     limit = "limit unknown" if line.limit is None else f"limit {line.limit:g}"
-    is_asked = need.purchase == "spot" or bought.fallback_on_demand or need.family == "Standard"
+    is_asked = need.purchase == SPOT or bought.fallback_on_demand or need.family == "Standard"
     verdict = "TOO SMALL" if is_asked else "too small for --fallback on-demand"
     return (
         f"quota  {need.code}  {need.family} {need.purchase}: {need.vcpus} vCPUs needed, "

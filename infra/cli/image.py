@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.cli import format, options
+from infra.cli.local import close_if_empty
 from infra.cli.options import option
 from infra.cli.progress import Screen
 from infra.cli.target import AWS, Site
 from infra.interrupts import interrupts_held
 
 if TYPE_CHECKING:
-    from infra.cluster import Cloud
     from infra.spec import ClusterSpec
 
 BUILDER_TYPE = "g6.xlarge"
@@ -44,16 +44,16 @@ def build(where: Site, copies: tuple[str, ...], **values: Any) -> None:
     """Build an image: a builder, the scripts of ami/, the gate, CreateImage. The builder is removed."""
     from infra import image as images
 
-    order = images.Order(spec=images.builder(_spec(where, **values)), copy_to=copies)
+    request = images.BuildRequest(spec=images.builder(_spec(where, **values)), copy_to=copies)
     screen = Screen()
     with interrupts_held():
         cloud = where.open(screen.emit, start=True)
     assert cloud is not None
     try:
-        made = images.build(cloud, order, screen.emit)
+        made = images.build(cloud, request, screen.emit)
     finally:
         with interrupts_held():
-            _close_if_empty(where, cloud)
+            close_if_empty(where, cloud)
     click.echo(
         f"{made.name} is built: {made.id} in {made.region}, in {time.monotonic() - screen.began:.0f} s."
     )
@@ -124,7 +124,7 @@ def delete(where: Site, wanted: str, yes: bool) -> None:
         click.confirm(f"Delete {found.name} ({found.id}) and its snapshots?", abort=True)
     gone = images.delete(cloud, found, screen.emit)
     click.echo(f"{found.name} is gone: {len(gone)} resources removed.")
-    _close_if_empty(where, cloud)
+    close_if_empty(where, cloud)
 
 
 def _spec(
@@ -155,10 +155,3 @@ def _spec(
             authorized_address=authorized_address,
         ),
     )
-
-
-def _close_if_empty(where: Site, cloud: Cloud | None) -> None:
-    if where.cloud != AWS:
-        from infra.cli.local import close_if_empty
-
-        close_if_empty(cloud)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from infra.cli import format, options
-from infra.cli.target import home, open_local
+from infra.cli.target import AWS, Site, home, open_local
 
 if TYPE_CHECKING:
     from infra.cluster import Cloud
 
-KEEP_MARK = "keep"  # a file in the home: the embedded cloud was started by itself, and ends only so
+KEEP_MARK = "keep"  # a file in the home: `local start` started the embedded cloud, and `local stop` ends it
 
 
 @click.group()
@@ -76,12 +76,14 @@ def clean() -> None:
     click.echo("Nothing of the embedded cloud is left.")
 
 
-def close_if_empty(cloud: Cloud | None, *, keep: str = "") -> None:
-    """End the embedded cloud with the last thing in it, unless it was started by itself.
+def close_if_empty(where: Site, cloud: Cloud | None, *, keep: str = "") -> None:
+    """End the embedded cloud with the last thing in it, unless `local start` started it; of AWS, nothing.
 
     Without ``cloud`` it does not run, and only what a dead one left is removed. ``keep``: a folder of it that
     stays.
     """
+    if where.cloud == AWS:
+        return
     from infra.ec2 import cleanup, images, nodes
 
     if (home() / KEEP_MARK).exists():

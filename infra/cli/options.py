@@ -10,7 +10,7 @@ import click
 
 from infra.cli.target import AWS, LOCAL, Site
 from infra.errors import UsageError
-from infra.spec import GPU_TYPES, MASTER_TYPE, Access, ClusterSpec, Network, Purchase, Spill
+from infra.spec import GPU_TYPES, MASTER_TYPE, ON_DEMAND, Access, ClusterSpec, Network, Purchase, Spill
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -66,7 +66,7 @@ CLUSTER = [
     option("-p", "--spot-price", type=float, help="At most so many dollars an hour for one worker."),
     option(
         "--fallback",
-        type=click.Choice(["on-demand"]),
+        type=click.Choice([ON_DEMAND]),
         help="What to buy when no spot machines are to be had.",
     ),
     option("--spread", is_flag=True, help="Workers may differ in type and zone."),
@@ -182,7 +182,7 @@ def spec(where: Site, values: dict[str, Any]) -> ClusterSpec:
         tags=_pairs(values["additional_tags"]),
         purchase=Purchase(
             spot_price=values["spot_price"],
-            fallback_on_demand=values["fallback"] == "on-demand",
+            fallback_on_demand=values["fallback"] == ON_DEMAND,
             spread=values["spread"],
             max_price_per_hour=values["max_price_per_hour"],
         ),

@@ -22,9 +22,7 @@ from infra.ec2.tags import ClusterTags
 from infra.ec2.template import INSTANCE_KINDS, JUST_MADE
 from infra.errors import CapacityError, InfraError, PriceTooLow
 from infra.events import Emit, PoolAnswered
-from infra.spec import Purchase
-
-SPOT, ON_DEMAND = "spot", "on-demand"
+from infra.spec import ON_DEMAND, SPOT, Purchase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class Pool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class PurchaseRequest:
     """``count`` workers wanted from any one of ``pools`` (from several with ``purchase.spread``)."""
 
     count: int
@@ -60,8 +58,8 @@ class Reply:
     errors: tuple[tuple[Pool | None, str, str], ...]
 
 
-def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: float) -> set[str]:
-    """Buy ``order.count`` workers; the zones they are in.
+def buy_workers(region: Region, request: PurchaseRequest, emit: Emit, *, deadline_seconds: float) -> set[str]:
+    """Buy ``request.count`` workers; the zones they are in.
 
     Emits PoolAnswered for every pool that answered. Raises CapacityError with the table of answers if no tier
     had them, QuotaError, CredentialsError or UsageError if EC2 named a reason that another pool would not
@@ -71,10 +69,10 @@ def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: f
     bought: list[str] = []
     answers: list[PoolAnswered] = []
     refusal: InfraError | None = None
-    for tier in (SPOT, ON_DEMAND) if order.purchase.fallback_on_demand else (SPOT,):
-        open_pools = list(order.pools)
-        while open_pools and len(bought) < order.count and time.monotonic() < end:
-            reply = _ask(region, order, tier, open_pools, bought)
+    for tier in (SPOT, ON_DEMAND) if request.purchase.fallback_on_demand else (SPOT,):
+        open_pools = list(request.pools)
+        while open_pools and len(bought) < request.count and time.monotonic() < end:
+            reply = _ask(region, request, tier, open_pools, bought)
             bought += reply.instances
             for answer in _answers(reply, tier, open_pools):
                 answers.append(answer)
@@ -83,9 +81,9 @@ def buy_workers(region: Region, order: Order, emit: Emit, *, deadline_seconds: f
             if _refusal(reply):
                 break
             open_pools = _still_open(open_pools, reply)
-        if len(bought) >= order.count:
+        if len(bought) >= request.count:
             return {answer.zone for answer in answers if answer.launched}
-    raise refusal or _no_capacity(region, order, answers, len(bought))
+    raise refusal or _no_capacity(region, request, answers, len(bought))
 
 
 def buy_master(
@@ -125,17 +123,16 @@ def buy_master(
         return str(answer["Instances"][0]["InstanceId"])
     raise CapacityError(
         f"No zone has a {places[0].instance_type} for the master ({'; '.join(failed)}); try "
-        f"--master-instance-type "
-        f"m5.large."
+        "--master-instance-type m5.large."
     )
 
 
-def _ask(region: Region, order: Order, tier: str, pools: list[Pool], bought: list[str]) -> Reply:
-    missing = order.count - len(bought)
-    request = _request(order, tier, pools, missing)
-    token = order.cluster_tags.token(WORKER, sorted((*order.existing, *bought)), request)
+def _ask(region: Region, request: PurchaseRequest, tier: str, pools: list[Pool], bought: list[str]) -> Reply:
+    missing = request.count - len(bought)
+    arguments = _fleet_arguments(request, tier, pools, missing)
+    token = request.cluster_tags.token(WORKER, sorted((*request.existing, *bought)), arguments)
     try:
-        answer = region.attempt("create_fleet", just_made=JUST_MADE, ClientToken=token, **request)
+        answer = region.attempt("create_fleet", just_made=JUST_MADE, ClientToken=token, **arguments)
     except ApiError as error:
         if error.code not in POOL_CODES:
             raise explain(error.code, error.message, error.operation) from None
@@ -145,10 +142,10 @@ def _ask(region: Region, order: Order, tier: str, pools: list[Pool], bought: lis
     return _reply(answer, pools)
 
 
-def _request(order: Order, tier: str, pools: list[Pool], count: int) -> dict[str, Any]:
+def _fleet_arguments(request: PurchaseRequest, tier: str, pools: list[Pool], count: int) -> dict[str, Any]:
     options: dict[str, Any] = (
         {}
-        if order.purchase.spread
+        if request.purchase.spread
         else {
             "SingleInstanceType": True,  # of equal speed: every round waits for its slowest worker
             "SingleAvailabilityZone": True,  # and traffic between zones costs
@@ -169,26 +166,26 @@ def _request(order: Order, tier: str, pools: list[Pool], count: int) -> dict[str
         "Type": "instant",
         "LaunchTemplateConfigs": [
             {
-                "LaunchTemplateSpecification": {"LaunchTemplateId": order.template, "Version": "$Latest"},
-                "Overrides": [_override(order, tier, pool) for pool in pools],
+                "LaunchTemplateSpecification": {"LaunchTemplateId": request.template, "Version": "$Latest"},
+                "Overrides": [_override(request, tier, pool) for pool in pools],
             }
         ],
         "TargetCapacitySpecification": {
             "TotalTargetCapacity": count,
             "DefaultTargetCapacityType": tier,
         },
-        "TagSpecifications": order.cluster_tags.specification(("fleet", *INSTANCE_KINDS), WORKER),
+        "TagSpecifications": request.cluster_tags.specification(("fleet", *INSTANCE_KINDS), WORKER),
         **kind,
     }
 
 
-def _override(order: Order, tier: str, pool: Pool) -> dict[str, Any]:
-    preference = list(dict.fromkeys(p.instance_type for p in order.pools)).index(pool.instance_type)
+def _override(request: PurchaseRequest, tier: str, pool: Pool) -> dict[str, Any]:
+    preference = list(dict.fromkeys(p.instance_type for p in request.pools)).index(pool.instance_type)
     override: dict[str, Any] = {"InstanceType": pool.instance_type, "SubnetId": pool.subnet_id}
     if tier == ON_DEMAND:
         override["Priority"] = float(preference)
-    elif order.purchase.spot_price is not None:
-        override["MaxPrice"] = f"{order.purchase.spot_price:g}"
+    elif request.purchase.spot_price is not None:
+        override["MaxPrice"] = f"{request.purchase.spot_price:g}"
     return override
 
 
@@ -244,17 +241,19 @@ def _answer(tier: str, pool: Pool | None, text: str, *, launched: int = 0) -> Po
     )
 
 
-def _no_capacity(region: Region, order: Order, answers: list[PoolAnswered], bought: int) -> CapacityError:
+def _no_capacity(
+    region: Region, request: PurchaseRequest, answers: list[PoolAnswered], bought: int
+) -> CapacityError:
     """The table of what each pool answered, and what may help: another price, or other pools."""
     table = "\n".join(f"    {a.purchase}  {a.instance_type}  {a.zone}  {a.answer}" for a in answers)
-    missing = f"only {bought} of {order.count}" if bought else f"no pool has {order.count}"
-    told = f"No capacity: {missing} workers could be had.\n{table}\n"
+    missing = f"only {bought} of {request.count}" if bought else f"no pool has {request.count}"
+    said = f"No capacity: {missing} workers could be had.\n{table}\n"
     if answers and all("SpotMaxPriceTooLow" in answer.answer for answer in answers):
-        now = prices.spot(region, {pool.instance_type for pool in order.pools})
-        cheapest = min(now.get((pool.instance_type, pool.zone), math.inf) for pool in order.pools)
+        now = prices.spot(region, {pool.instance_type for pool in request.pools})
+        cheapest = min(now.get((pool.instance_type, pool.zone), math.inf) for pool in request.pools)
         return PriceTooLow(
-            f"{told}  try: --spot-price above ${cheapest:.4f}, the lowest price now, or leave it out"
+            f"{said}  try: --spot-price above ${cheapest:.4f}, the lowest price now, or leave it out"
         )
     return CapacityError(
-        f"{told}  try: --fallback on-demand, --spread, more types after --instance-type, or another --region"
+        f"{said}  try: --fallback on-demand, --spread, more types after --instance-type, or another --region"
     )

@@ -10,6 +10,7 @@ from infra.ec2 import tags
 from infra.ec2.region import Region
 from infra.errors import CapacityError, DeadlineExceeded, SetupError, last_lines
 from infra.polling import Pending, poll
+from infra.spec import ON_DEMAND, SPOT
 
 MASTER, WORKER = "master", "worker"
 GONE = ("terminated", "shutting-down")
@@ -28,7 +29,7 @@ class Node:
     reason: str  # why it is in that state, EC2's code
     instance_type: str
     zone: str
-    purchase: str  # "spot" or "on-demand"
+    purchase: str  # SPOT or ON_DEMAND
     private_ip: str
     public_ip: str
     launched: str  # ISO 8601
@@ -40,6 +41,11 @@ class Node:
     @property
     def is_alive(self) -> bool:
         return self.state not in GONE
+
+    @property
+    def expires(self) -> str:
+        """When it ends itself, ISO 8601, or ``tags.NEVER``."""
+        return self.tags.get(tags.EXPIRES, tags.NEVER)
 
 
 def describe(region: Region, cluster: str | None) -> list[Node]:
@@ -63,6 +69,11 @@ def describe(region: Region, cluster: str | None) -> list[Node]:
             numbers[key] = numbers.get(key, 0) + 1
         nodes.append(_node(instance, known, numbers.get(key, 0)))
     return sorted(nodes, key=lambda node: (node.cluster, node.role != MASTER))
+
+
+def purchase_of(instance: dict[str, Any]) -> str:
+    """How an instance of DescribeInstances was bought: EC2 names a lifecycle for spot instances alone."""
+    return SPOT if instance.get("InstanceLifecycle") == "spot" else ON_DEMAND
 
 
 def alive(nodes: Iterable[Node]) -> list[Node]:
@@ -197,7 +208,7 @@ def _node(instance: dict[str, Any], known: dict[str, str], number: int) -> Node:
         reason=instance.get("StateReason", {}).get("Code", ""),
         instance_type=instance["InstanceType"],
         zone=instance["Placement"]["AvailabilityZone"],
-        purchase="spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
+        purchase=purchase_of(instance),
         private_ip=instance.get("PrivateIpAddress", ""),
         public_ip=instance.get("PublicIpAddress", ""),
         launched=instance["LaunchTime"].isoformat(),

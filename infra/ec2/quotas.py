@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from infra.ec2 import catalog
+from infra.ec2.nodes import purchase_of
 from infra.ec2.region import ApiError, Region
 from infra.errors import InfraError, QuotaError
+from infra.spec import ON_DEMAND, SPOT
 
 _GPU, _STANDARD, _P = "G and VT", "Standard", "P"
 _CODES = {
-    (_GPU, "spot"): "L-3819A6DF",
-    (_GPU, "on-demand"): "L-DB2E81BA",
-    (_STANDARD, "spot"): "L-34B43A08",
-    (_STANDARD, "on-demand"): "L-1216C47A",
-    (_P, "spot"): "L-7212CCBC",
-    (_P, "on-demand"): "L-417A185B",
+    (_GPU, SPOT): "L-3819A6DF",
+    (_GPU, ON_DEMAND): "L-DB2E81BA",
+    (_STANDARD, SPOT): "L-34B43A08",
+    (_STANDARD, ON_DEMAND): "L-1216C47A",
+    (_P, SPOT): "L-7212CCBC",
+    (_P, ON_DEMAND): "L-417A185B",
 }
 _STANDARD_LETTERS = frozenset(["a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"])
-_WHY = {(_GPU, "spot"): "a new account starts at 0 for spot machines with GPUs"}
+_WHY = {(_GPU, SPOT): "a new account starts at 0 for spot machines with GPUs"}
 _CONSOLE = "https://console.aws.amazon.com/servicequotas/home/services/ec2/quotas"
 
 
@@ -34,7 +36,7 @@ class Need:
     """So many vCPUs of the types one quota covers."""
 
     family: str
-    purchase: str  # "spot" or "on-demand"
+    purchase: str  # SPOT or ON_DEMAND
     vcpus: int
 
     @property
@@ -89,7 +91,7 @@ def in_use(region: Region) -> Usage:
     running = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     try:
         machines = Counter(
-            (one["InstanceType"], "spot" if one.get("InstanceLifecycle") == "spot" else "on-demand")
+            (one["InstanceType"], purchase_of(one))
             for reservation in region.pages("describe_instances", "Reservations", Filters=running)
             for one in reservation["Instances"]
         )

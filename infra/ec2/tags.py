@@ -18,6 +18,7 @@ VERSION = "sparknet:version"
 GENERATION = "sparknet:generation"
 STATE = "sparknet:state"  # on the security group alone
 READY = "ready"
+NEVER = "never"  # expires
 WORKERS = "sparknet:workers"  # there as well: how many the last launch was for
 
 TagList = list[dict[str, str]]
@@ -43,7 +44,7 @@ class ClusterTags:
     @classmethod
     def new(cls, cluster: str, generation: str, *, max_hours: float, extra: Mapping[str, str]) -> ClusterTags:
         now = datetime.now(UTC).replace(microsecond=0)
-        expires = (now + timedelta(hours=max_hours)).isoformat() if max_hours else "never"
+        expires = (now + timedelta(hours=max_hours)).isoformat() if max_hours else NEVER
         return cls(
             cluster=cluster,
             generation=generation,

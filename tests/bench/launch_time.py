@@ -101,7 +101,7 @@ def launch(cloud: Cloud, spec: ClusterSpec, kind: str) -> float:
 
 def build(cloud: Cloud, spec: ClusterSpec) -> None:
     began = time.monotonic()
-    made = image.build(cloud, image.Order(spec=image.builder(spec)), ignore)
+    made = image.build(cloud, image.BuildRequest(spec=image.builder(spec)), ignore)
     click.echo(f"image {made.name} built in {time.monotonic() - began:.1f} s")
     assert images.own(cloud.region)
 

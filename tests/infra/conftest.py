@@ -91,8 +91,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 def run(simulated: Cloud, alone: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command against the simulation, with hosts that run nothing."""
     monkeypatch.setattr(Site, "open", lambda _site, *_emit, start=False: simulated)
-    monkeypatch.setattr("infra.cli.clusters._close_if_empty", lambda *_, **__: None)
-    monkeypatch.setattr("infra.cli.clusters._tell_limits", lambda: None)
+    monkeypatch.setattr("infra.cli.clusters.close_if_empty", lambda *_, **__: None)
+    monkeypatch.setattr("infra.cli.clusters._print_limits", lambda: None)
     return alone
 
 

@@ -17,6 +17,7 @@ from infra.cluster import Cloud
 from infra.ec2 import cleanup, images, nodes, tags
 from infra.errors import CommandFailed, DeadlineExceeded, GateFailed, InfraError, Interrupted, UsageError
 from infra.events import Event, Note, PhaseEnded, ignore
+from infra.image import BuildRequest
 from infra.interrupts import interrupts_raise
 from infra.local import LocalCloud
 from infra.node import bootstrap, bundle
@@ -39,8 +40,8 @@ def cloud(simulation: LocalCloud, empty: Cloud) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def order() -> image.Order:
-    return image.Order(spec=image.builder(ClusterSpec(instance_types=("g6.xlarge",))))
+def wanted() -> BuildRequest:
+    return BuildRequest(spec=image.builder(ClusterSpec(instance_types=("g6.xlarge",))))
 
 
 def snapshots(cloud: Cloud, region: str = "us-east-1") -> list[str]:
@@ -77,12 +78,12 @@ def with_hosts(cloud: Cloud, **answers: Any) -> Cloud:
     return replace(cloud, connect=connect)
 
 
-def test_an_image_is_built_and_tagged_and_its_builder_is_gone(cloud: Cloud, order: image.Order) -> None:
+def test_an_image_is_built_and_tagged_and_its_builder_is_gone(cloud: Cloud, wanted: BuildRequest) -> None:
     events: list[Event] = []
-    made = image.build(cloud, order, events.append)
+    made = image.build(cloud, wanted, events.append)
     (found,) = images.own(cloud.region)
     assert found == made
-    assert (found.state, found.recipe) == ("available", bootstrap.content_hash(order.spec))
+    assert (found.state, found.recipe) == ("available", bootstrap.content_hash(wanted.spec))
     assert found.source == "ami-0d1a51a51a51a2204"
     assert found.versions.startswith("python 3.11.7, torch 2.9.0, pyspark 4.3.0, numpy 2.4.6, environment ")
     assert found.versions.endswith(", tried on NVIDIA L4")
@@ -99,10 +100,10 @@ def test_an_image_is_built_and_tagged_and_its_builder_is_gone(cloud: Cloud, orde
 
 
 def test_the_builder_is_one_machine_bought_on_demand_and_stopped_before_its_picture_is_taken(
-    simulation: LocalCloud, cloud: Cloud, order: image.Order
+    simulation: LocalCloud, cloud: Cloud, wanted: BuildRequest
 ) -> None:
     simulation.control("DELETE", "calls")
-    image.build(cloud, order, ignore)
+    image.build(cloud, wanted, ignore)
     calls = [one["action"] for one in simulation.control("GET", "calls")]
     changing = [one for one in calls if not one.startswith(("Describe", "Get"))]
     assert changing.count("RunInstances") == 1
@@ -112,9 +113,9 @@ def test_the_builder_is_one_machine_bought_on_demand_and_stopped_before_its_pict
     )
 
 
-def test_scripts_run_and_the_gate_comes_before_the_cleaning(cloud: Cloud, order: image.Order) -> None:
+def test_scripts_run_and_the_gate_comes_before_the_cleaning(cloud: Cloud, wanted: BuildRequest) -> None:
     scripted = ScriptedCluster()
-    image.build(replace(cloud, connect=scripted.connect), order, ignore)
+    image.build(replace(cloud, connect=scripted.connect), wanted, ignore)
     ran = scripted.hosts["builder"].ran
     names = ["10-system", "20-gpu", "30-python", "40-spark", "gate.py facts", "clean-image.sh"]
     places = [next(place for place, command in enumerate(ran) if name in command) for name in names]
@@ -122,17 +123,19 @@ def test_scripts_run_and_the_gate_comes_before_the_cleaning(cloud: Cloud, order:
     assert places[-1] == len(ran) - 1
 
 
-def test_a_launch_takes_the_newest_image_that_fits_and_says_so(cloud: Cloud, order: image.Order) -> None:
-    first = image.build(cloud, order, ignore)
-    second = image.build(cloud, replace(order, spec=image.builder(order.spec)), ignore)
+def test_a_launch_takes_the_newest_image_that_fits_and_says_so(cloud: Cloud, wanted: BuildRequest) -> None:
+    first = image.build(cloud, wanted, ignore)
+    second = image.build(cloud, replace(wanted, spec=image.builder(wanted.spec)), ignore)
     newest = max((first, second), key=lambda one: (one.created, one.name))
     found = plan.survey(cloud.region, ClusterSpec())
     assert found.image.id == newest.id
     assert any(newest.id in note and "--fresh" in note for note in found.notes)
 
 
-def test_a_launch_from_it_installs_nothing_again(cloud: Cloud, order: image.Order, spec: ClusterSpec) -> None:
-    made = image.build(cloud, order, ignore)
+def test_a_launch_from_it_installs_nothing_again(
+    cloud: Cloud, wanted: BuildRequest, spec: ClusterSpec
+) -> None:
+    made = image.build(cloud, wanted, ignore)
     told: list[Event] = []
     scripted = ScriptedCluster()
     content_hash, packed = bootstrap.content_hash(spec), bundle.pack().digest
@@ -155,9 +158,9 @@ def test_a_launch_from_it_installs_nothing_again(cloud: Cloud, order: image.Orde
 
 
 def test_another_image_is_taken_where_it_is_named_or_ours_does_not_fit(
-    cloud: Cloud, order: image.Order
+    cloud: Cloud, wanted: BuildRequest
 ) -> None:
-    made = image.build(cloud, order, ignore)
+    made = image.build(cloud, wanted, ignore)
     for spec in (
         ClusterSpec(image="ami-0d1a51a51a51a2404"),
         ClusterSpec(use_own_image=False),
@@ -169,16 +172,16 @@ def test_another_image_is_taken_where_it_is_named_or_ours_does_not_fit(
 
 
 def test_an_image_of_other_scripts_does_not_fit(
-    cloud: Cloud, order: image.Order, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    cloud: Cloud, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    image.build(cloud, order, ignore)
+    image.build(cloud, wanted, ignore)
     (tmp_path / "30-python.sh").write_text("true\n")
     monkeypatch.setattr(bootstrap, "AMI", tmp_path)
     assert plan.survey(cloud.region, ClusterSpec()).image.note == ""
 
 
-def test_a_copy_in_another_region_has_the_same_tags(cloud: Cloud, order: image.Order) -> None:
-    made = image.build(cloud, replace(order, copy_to=(ELSEWHERE,)), ignore)
+def test_a_copy_in_another_region_has_the_same_tags(cloud: Cloud, wanted: BuildRequest) -> None:
+    made = image.build(cloud, replace(wanted, copy_to=(ELSEWHERE,)), ignore)
     (copied,) = images.own(cloud.region.at(ELSEWHERE))
     assert copied.id != made.id
     assert (copied.name, copied.recipe, copied.versions) == (made.name, made.recipe, made.versions)
@@ -188,20 +191,20 @@ def test_a_copy_in_another_region_has_the_same_tags(cloud: Cloud, order: image.O
 
 def test_a_copy_to_where_it_is_built_is_refused() -> None:
     with pytest.raises(UsageError, match="--copy-to us-east-1 is where the image is built"):
-        image.Order(spec=ClusterSpec(), copy_to=("us-east-1",))
+        BuildRequest(spec=ClusterSpec(), copy_to=("us-east-1",))
 
 
-def test_delete_removes_the_image_with_its_snapshots_and_no_other(cloud: Cloud, order: image.Order) -> None:
-    first = image.build(cloud, order, ignore)
-    second = image.build(cloud, replace(order, spec=image.builder(order.spec)), ignore)
+def test_delete_removes_the_image_with_its_snapshots_and_no_other(cloud: Cloud, wanted: BuildRequest) -> None:
+    first = image.build(cloud, wanted, ignore)
+    second = image.build(cloud, replace(wanted, spec=image.builder(wanted.spec)), ignore)
     gone = image.delete(cloud, image.find(cloud.region, first.name), ignore)
     assert sorted(gone) == sorted([first.id, *first.snapshots])
     assert images.own(cloud.region) == [second]
     assert snapshots(cloud) == list(second.snapshots)
 
 
-def test_an_image_that_is_not_there_is_said_with_those_that_are(cloud: Cloud, order: image.Order) -> None:
-    made = image.build(cloud, order, ignore)
+def test_an_image_that_is_not_there_is_said_with_those_that_are(cloud: Cloud, wanted: BuildRequest) -> None:
+    made = image.build(cloud, wanted, ignore)
     with pytest.raises(UsageError, match=f"no image ami-1 of our own in us-east-1 .*{made.name}"):
         image.find(cloud.region, "ami-1")
     assert image.find(cloud.region, made.id) == made
@@ -209,30 +212,30 @@ def test_an_image_that_is_not_there_is_said_with_those_that_are(cloud: Cloud, or
 
 @pytest.mark.parametrize("action", ["RunInstances", "StopInstances", "CreateImage", "DescribeImages"])
 def test_a_call_that_is_refused_leaves_nothing(
-    simulation: LocalCloud, cloud: Cloud, order: image.Order, action: str
+    simulation: LocalCloud, cloud: Cloud, wanted: BuildRequest, action: str
 ) -> None:
     simulation.control("POST", "faults", [{"action": action, "code": "UnauthorizedOperation", "times": 1}])
     with pytest.raises(InfraError) as refused:
-        image.build(cloud, order, ignore)
+        image.build(cloud, wanted, ignore)
     assert refused.value.exit_status == 3
     assert everything(cloud) == []
 
 
 def test_a_lost_answer_of_create_image_makes_no_second_one(
-    simulation: LocalCloud, cloud: Cloud, order: image.Order
+    simulation: LocalCloud, cloud: Cloud, wanted: BuildRequest
 ) -> None:
     simulation.control("POST", "faults", [{"action": "CreateImage", "kind": "lost", "times": 1}])
-    made = image.build(cloud, order, ignore)
+    made = image.build(cloud, wanted, ignore)
     assert images.own(cloud.region) == [made]
     assert snapshots(cloud) == list(made.snapshots)
 
 
 def test_a_copy_that_is_refused_leaves_the_image_and_no_copy(
-    simulation: LocalCloud, cloud: Cloud, order: image.Order
+    simulation: LocalCloud, cloud: Cloud, wanted: BuildRequest
 ) -> None:
     fault(simulation, action="CopyImage", code="UnauthorizedOperation", times=1)
     with pytest.raises(InfraError):
-        image.build(cloud, replace(order, copy_to=(ELSEWHERE,)), ignore)
+        image.build(cloud, replace(wanted, copy_to=(ELSEWHERE,)), ignore)
     assert len(images.own(cloud.region)) == 1
     assert (images.own(cloud.region.at(ELSEWHERE)), snapshots(cloud, ELSEWHERE)) == ([], [])
     assert cleanup.remaining(cloud.region, None) == []
@@ -240,50 +243,50 @@ def test_a_copy_that_is_refused_leaves_the_image_and_no_copy(
 
 @pytest.mark.parametrize("script", ["30-python.sh", "gate.py facts", "clean-image.sh"])
 def test_a_script_that_fails_ends_the_build_and_leaves_nothing(
-    cloud: Cloud, order: image.Order, script: str
+    cloud: Cloud, wanted: BuildRequest, script: str
 ) -> None:
     failed = Result(exit_status=1, stdout="", stderr="No matching distribution found for torch")
     with pytest.raises(InfraError, match="No matching distribution found for torch") as told:
-        image.build(with_hosts(cloud, **{script: failed}), order, ignore)
+        image.build(with_hosts(cloud, **{script: failed}), wanted, ignore)
     assert told.value.exit_status == CommandFailed.exit_status
     assert everything(cloud) == []
 
 
-def test_a_builder_whose_gpu_does_not_answer_makes_no_image(cloud: Cloud, order: image.Order) -> None:
+def test_a_builder_whose_gpu_does_not_answer_makes_no_image(cloud: Cloud, wanted: BuildRequest) -> None:
     def blind(host: ScriptedHost) -> str:
         return json.dumps(json.loads(account_of(host)) | {"gpus": []})
 
     with pytest.raises(GateFailed, match=r"builder +gpu +torch sees 0 of 1"):
-        image.build(with_hosts(cloud, **{"gate.py facts": blind}), order, ignore)
+        image.build(with_hosts(cloud, **{"gate.py facts": blind}), wanted, ignore)
     assert everything(cloud) == []
-    without = replace(order, spec=replace(order.spec, name="image-2", require_gpus=False))
+    without = replace(wanted, spec=replace(wanted.spec, name="image-2", require_gpus=False))
     made = image.build(with_hosts(cloud, **{"gate.py facts": blind}), without, ignore)
     assert made.versions.endswith("no GPU tried")
 
 
 def test_an_image_that_ec2_gives_up_is_removed(
-    cloud: Cloud, order: image.Order, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = images._own
     monkeypatch.setattr(images, "_own", lambda region, one: read(region, {**one, "State": "failed"}))
     with pytest.raises(InfraError, match=r"EC2 could not make the image ami-.*: it is failed"):
-        image.build(cloud, order, ignore)
+        image.build(cloud, wanted, ignore)
     assert everything(cloud) == []
 
 
 def test_an_image_that_takes_too_long_is_removed(
-    cloud: Cloud, order: image.Order, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, wanted: BuildRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = images._own
     monkeypatch.setattr(images, "_own", lambda region, one: read(region, {**one, "State": "pending"}))
     monkeypatch.setattr(image, "IMAGE_SECONDS", 0.05)
     with pytest.raises(DeadlineExceeded, match=r"is still pending after 0\.05 s"):
-        image.build(cloud, order, ignore)
+        image.build(cloud, wanted, ignore)
     assert everything(cloud) == []
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_any_call_of_a_build_leaves_nothing(cloud: Cloud, order: image.Order) -> None:
+def test_ctrl_c_at_any_call_of_a_build_leaves_nothing(cloud: Cloud, wanted: BuildRequest) -> None:
     interrupted = 0
     for index in range(1, 60, 3):
         sent: list[int] = []
@@ -294,7 +297,7 @@ def test_ctrl_c_at_any_call_of_a_build_leaves_nothing(cloud: Cloud, order: image
                 os.kill(os.getpid(), signal.SIGINT)
 
         with interrupts_raise(), at_call(cloud.region, index, interrupt), suppress(Interrupted):
-            image.build(cloud, order, ignore)
+            image.build(cloud, wanted, ignore)
         if images.own(cloud.region):
             break  # it had come to its end before the interrupt: it stays
         assert everything(cloud) == [], f"after Ctrl-C at call {index}"
