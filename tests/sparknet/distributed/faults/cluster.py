@@ -1,0 +1,268 @@
+"""A stand-in for Spark: hosts of one slot each, and tasks that wait for one in the order of their jobs.
+
+As Spark does, it starts a task that failed again, before all others, and tells nobody why.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparknet.distributed.worker_service import Assignment
+from tests.sparknet.distributed.faults.plan import Blow, Plan
+from tests.sparknet.distributed.faults.strikes import Board, strikes_of
+from tests.sparknet.distributed.faults.tasks import Ended, Start, Started, TaskServer
+
+HEAL_SECONDS = 3.0
+"""A host returns, and a process that was stopped goes on, after so long even if no round is made."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Host:
+    folder: Path
+    here: bool = True
+
+
+@dataclass(eq=False, kw_only=True)
+class Task:
+    shard: int
+    life: int
+    host: Host
+    pid: int = 0
+    doomed: bool = False
+    stopped: bool = False
+
+
+class Cluster:
+    """``happened`` counts what has befallen it."""
+
+    def __init__(self, plan: Plan, board: Board, server: TaskServer, folder: Path) -> None:
+        self._plan, self._board, self._server, self._folder = plan, board, server, folder
+        self._lock = threading.RLock()
+        self._hosts = [self._host(number) for number in range(plan.slots)]
+        self._waiting: list[int] = []
+        self._running: dict[int, Task] = {}
+        self._lives: Counter[int] = Counter()
+        self._attempts = 0
+        self._healing: list[tuple[int, float, Callable[[], None]]] = []
+        self._seen: set[int] = set()
+        self.happened: Counter[str] = Counter()
+        self.assignment: Assignment | None = None
+        self.ended: Callable[[str], None] = lambda _: None
+        self._over = self._closed = False
+        self._thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
+        self._thread.start()
+
+    # -- what the engine asks of Spark ----------------------------------------------------------------------
+
+    def submit(self, shards: Sequence[int]) -> None:
+        with self._lock:
+            self._waiting.extend(shards)
+            self._fill()
+
+    def slots(self) -> int:
+        with self._lock:
+            return sum(host.here for host in self._hosts)
+
+    def waiting(self) -> Collection[int]:
+        with self._lock:
+            return tuple(self._waiting)
+
+    def end(self, attempt: int) -> None:
+        with self._lock:
+            task = self._running.get(attempt)
+            if task and task.pid:
+                self.happened["ended by the engine"] += 1
+                _signal(task.pid, signal.SIGKILL)
+
+    # -- what befalls it ------------------------------------------------------------------------------------
+
+    def suffer(self, blow: Blow) -> None:
+        with self._lock:
+            self.happened[blow.what] += 1
+            tasks = list(self._running.values())
+            struck = [task for task in tasks if task.shard == blow.whom] or tasks[:1]
+            match blow.what:
+                case "kill all":
+                    self._kill(tasks)
+                case "kill one":
+                    self._kill(struck)
+                case "stop one":
+                    for task in struck:
+                        task.stopped = True
+                        _signal(task.pid, signal.SIGSTOP)
+                case "add host":
+                    self._hosts.append(self._host(len(self._hosts)))
+                    self._fill()
+                case "lose host":
+                    for task in struck:
+                        self._lose(task.host)
+                    self._kill(struck)
+
+    def forget_all(self) -> None:
+        """The application is over: its tasks are killed, and none waits."""
+        with self._lock:
+            self._waiting.clear()
+            for task in self._running.values():
+                task.doomed = True
+            self._kill(list(self._running.values()))
+        ends = time.monotonic() + 5
+        while self._running and time.monotonic() < ends:
+            time.sleep(0.01)
+
+    def withdraw(self) -> None:
+        """Start nothing more."""
+        with self._lock:
+            self._waiting.clear()
+            self._over = True
+
+    @property
+    def healthy(self) -> set[int]:
+        """The attempts that run and that nothing has befallen."""
+        with self._lock:
+            return {attempt for attempt, task in self._running.items() if not self._is_struck(task)}
+
+    @property
+    def running(self) -> dict[int, int]:
+        """The shards of the tasks that run, by attempt."""
+        with self._lock:
+            return {attempt: task.shard for attempt, task in self._running.items()}
+
+    def close(self) -> list[str]:
+        """What did not end by itself, though nothing had befallen it."""
+        self.withdraw()
+        ends = time.monotonic() + 3
+        while self._able_to_leave() and time.monotonic() < ends:
+            time.sleep(0.01)
+        left = self._able_to_leave()
+        self.forget_all()
+        self._closed = True
+        self._thread.join(2)
+        return [f"the worker of shard {task.shard} did not leave" for task in left]
+
+    # -- how it works ---------------------------------------------------------------------------------------
+
+    def _able_to_leave(self) -> list[Task]:
+        with self._lock:
+            return [task for task in self._running.values() if not self._is_struck(task)]
+
+    def _is_struck(self, task: Task) -> bool:
+        numbers = strikes_of(self._plan.strikes, task.shard, task.life)
+        return task.stopped or any(self._board.struck(number) for number in numbers)
+
+    def _host(self, number: int) -> Host:
+        folder = self._folder / f"host-{number}"
+        folder.mkdir(exist_ok=True)
+        return Host(folder=folder)
+
+    def _lose(self, host: Host) -> None:
+        """For good; the last one stays."""
+        if sum(other.here for other in self._hosts) > 1:
+            host.here = False
+            shutil.rmtree(host.folder, ignore_errors=True)
+
+    def _kill(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            if task.pid:
+                _signal(task.pid, signal.SIGKILL)
+
+    def _fill(self) -> None:
+        busy = {id(task.host) for task in self._running.values()}
+        free = [host for host in self._hosts if host.here and id(host) not in busy]
+        while free and self._waiting and self.assignment and not self._over:
+            shard, host = self._waiting.pop(0), free.pop(0)
+            life, self._lives[shard] = self._lives[shard], self._lives[shard] + 1
+            self._attempts += 1
+            self._running[self._attempts] = Task(shard=shard, life=life, host=host)
+            self._server.connection.send(
+                Start(
+                    assignment=self.assignment,
+                    shard=shard,
+                    attempt=self._attempts,
+                    folder=str(host.folder),
+                    strikes=strikes_of(self._plan.strikes, shard, life),
+                )
+            )
+
+    def _watch(self) -> None:
+        while not self._closed:
+            try:
+                if self._server.connection.poll(0.02):
+                    self._take(self._server.connection.recv())
+            except (EOFError, OSError):
+                return
+            self._look()
+
+    def _take(self, said: Started | Ended) -> None:
+        with self._lock:
+            task = self._running[said.attempt]
+            if isinstance(said, Started):
+                task.pid = said.pid
+                if task.doomed:
+                    _signal(task.pid, signal.SIGKILL)
+                return
+            self._look()  # a host may be gone with the task
+            del self._running[said.attempt]
+            if task.doomed:
+                return
+            if not said.well:
+                self._waiting.insert(0, task.shard)
+            self._fill()
+            idle = not self._running and not self._waiting and not self._over
+        if idle:
+            self.ended("all tasks finished")
+
+    def _look(self) -> None:
+        """See which strikes have come, and let heal what is to heal."""
+        with self._lock:
+            for number, strike in enumerate(self._plan.strikes):
+                if number in self._seen or not self._board.struck(number):
+                    continue
+                self._seen.add(number)
+                self.happened[strike.what] += 1
+                until = self._board.struck_in(number) + strike.rounds
+                task = next(
+                    (t for t in self._running.values() if (t.shard, t.life) == (strike.shard, strike.life)),
+                    None,
+                )
+                if strike.what == "stop" and strike.rounds and task:
+                    self._heal(until, lambda pid=task.pid: _signal(pid, signal.SIGCONT))  # type: ignore[misc]
+                if strike.what == "host":
+                    self._strike_host(strike.shard, strike.rounds, until)
+            due = [one for one in self._healing if self._board.round >= one[0] or time.monotonic() >= one[1]]
+            self._healing = [one for one in self._healing if one not in due]
+            for _, _, heal in due:
+                heal()
+
+    def _strike_host(self, shard: int, rounds: int, until: int) -> None:
+        """The slot of this shard's worker is gone with it."""
+        host = next((task.host for task in self._running.values() if task.shard == shard), None)
+        if host is None or not host.here:
+            return
+        if not rounds:
+            self._lose(host)
+            return
+        host.here = False
+
+        def back() -> None:
+            host.folder.mkdir(exist_ok=True)
+            host.here = True
+            self._fill()
+
+        self._heal(until, back)
+
+    def _heal(self, until: int, action: Callable[[], None]) -> None:
+        self._healing.append((until, time.monotonic() + HEAL_SECONDS, action))
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

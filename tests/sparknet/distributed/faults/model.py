@@ -1,0 +1,147 @@
+"""What every round must bring, reckoned without the engine: from the reports and the known increments.
+
+Weights are predicted from the reports of a round (who made which steps, reading in which shard), and compared
+element by element whenever the caller sees them. Iterations and positions of a shard never go backwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from sparknet.outer import Outer, SlowMo
+from sparknet.training import Report, Round, Scores, WorkerState
+from sparknet.weights import Vector
+from tests.sparknet.distributed.faults.adding import SIZE, TEST_RECORDS, increment
+from tests.sparknet.distributed.faults.plan import Plan
+
+_NUMBERS = TEST_RECORDS * (TEST_RECORDS - 1) / 2
+_BACK = re.compile(r"from that of (\d+) rounds before")
+
+
+def moved(start: Vector, report: Report) -> Vector:
+    """Where a worker's steps take it from ``start``, float32 (P,)."""
+    vector = start.copy()
+    for iteration in range(report.iteration - report.steps, report.iteration):
+        vector = vector + increment(report.member, iteration, report.read)
+    return vector
+
+
+def mean(vectors: Sequence[Vector], shares: Sequence[int]) -> Vector:
+    weighted = [vector.astype(np.float64) * share for vector, share in zip(vectors, shares, strict=True)]
+    return (np.sum(weighted, axis=0) / sum(shares)).astype(np.float32)
+
+
+class Model:
+    """Of the run of a plan. Its methods return what is wrong."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.at: dict[int, Vector] = {0: np.zeros(SIZE, np.float32)}
+        self._outer: Outer | None = SlowMo() if plan.outer == "slowmo" else None
+        self._unseen = 0  # rounds since weights were compared
+        self._unsure = False  # whether the outer momentum is not known
+        self._iterations: dict[int, int] = {}
+        self._read: dict[int, int] = {}
+        self.trained = False
+        self.rollbacks: list[int] = []
+
+    def resume(self, number: int, weights: Vector, states: Mapping[int, WorkerState], outer: Outer) -> None:
+        """The driver has gone back to a checkpoint."""
+        self.at = {number: weights.copy()}
+        self._unseen = 0
+        if self._outer is not None:
+            self._outer = SlowMo()
+            self._outer.resume(outer.state)
+        self._unsure = False
+        self._iterations = {shard: state.iteration for shard, state in states.items()}
+        self._read = {shard: state.position for shard, state in states.items()}
+
+    def round(self, done: Round) -> list[str]:
+        """After every round; what it says of the weights is said by ``weights``."""
+        wrong = self.reports(done.reports)
+        start = self.at[done.number - 1]
+        for rounds in [int(match[1]) for lost in done.gathered.lost if (match := _BACK.search(lost))]:
+            self.rollbacks.append(rounds)
+            if rounds > self._plan.copy_every:
+                wrong.append(f"went back {rounds} rounds, {self._plan.copy_every} were promised")
+            start = self.at.get(done.number - 1 - rounds, start)
+            self._unsure = True
+        if any("outer optimiser's momentum" in lost for lost in done.gathered.lost):
+            self._unsure = True
+        ends = [moved(start, report) for report in done.reports]
+        after = mean(ends, [report.steps for report in done.reports])
+        if self._outer is not None:
+            after = self._outer.step(start, after, done.lr)
+        self.at[done.number] = after
+        self._unseen += 1
+        if isinstance(done.outcome, np.ndarray):
+            wrong += self.weights(done.number, done.outcome)
+        return [f"round {done.number}: {what}" for what in wrong]
+
+    def weights(self, number: int, seen: Vector) -> list[str]:
+        """The caller sees the weights of a round."""
+        off = float(np.abs(seen - self.at[number]).max())
+        allowed = self._allowed()
+        unsure = self._unsure and self._outer is not None
+        self.at[number], self._unseen = seen.copy(), 0
+        if unsure or off <= allowed:
+            return []
+        return [f"the weights are off by {off:.4g}, {allowed:.2g} is allowed"]
+
+    def scores(self, number: int, scores: Scores, back: int) -> list[str]:
+        """Each record once, by the weights of the round, or of one at most ``back`` rounds before."""
+        wrong = []
+        if scores.records != TEST_RECORDS or scores.sums["numbers"] != _NUMBERS:
+            wrong.append(f"{scores.records} of {TEST_RECORDS} records scored, {scores.sums['numbers']:g}")
+        first = scores.sums["weight"] / TEST_RECORDS
+        allowed = self._allowed() + 1e-3
+        near = [abs(first - self.at[n][0]) for n in range(number - back, number + 1) if n in self.at]
+        if min(near) > allowed and not (self._unsure and self._outer):
+            wrong.append(f"scored by weights that are off by {min(near):.3g}")
+        return wrong
+
+    def reports(self, reports: Iterable[Report]) -> list[str]:
+        wrong = []
+        for report in reports:
+            self.trained = True
+            before = self._iterations.get(report.member, 0)
+            if report.iteration - report.steps < before:
+                wrong.append(
+                    f"worker {report.member} went back from iteration {before} to "
+                    f"{report.iteration - report.steps}"
+                )
+            for shard in {report.member, report.read}:
+                self._iterations[shard] = max(report.iteration, self._iterations.get(shard, 0))
+            read = self._read.get(report.read, 0)
+            if report.position < read:
+                wrong.append(f"shard {report.read} went back from position {read} to {report.position}")
+            self._read[report.read] = max(report.position, read)
+        return wrong
+
+    def states(self, states: Mapping[int, WorkerState]) -> list[str]:
+        """What a checkpoint would keep."""
+        wrong = []
+        for shard in range(self._plan.workers):
+            iteration, position = self._iterations.get(shard, 0), self._read.get(shard, 0)
+            state = states.get(shard)
+            if state is None:
+                if iteration:
+                    wrong.append(f"nothing is known of shard {shard}, which was at iteration {iteration}")
+                continue
+            if state.iteration < iteration or state.position < position:
+                wrong.append(
+                    f"shard {shard} is kept at iteration {state.iteration}, position {state.position}; "
+                    f"it was at {iteration}, {position}"
+                )
+            faded = state.history is not None and not np.any(state.history) and state.iteration > 0
+            if faded and self._plan.momentum != "reset":
+                wrong.append(f"the momentum of shard {shard} is kept as zero")
+        return wrong
+
+    def _allowed(self) -> float:
+        """How far weights may be off: rounding of what travels, for each round that was not seen."""
+        unit = {"float32": 0.0, "bfloat16": 2.0**-6, "int8": 4 / 127}[self._plan.wire]
+        return 1e-4 + unit * self._plan.tau * max(1, self._unseen)

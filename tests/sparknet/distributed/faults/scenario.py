@@ -1,0 +1,296 @@
+"""Runs a plan from its first round to its end, and says what was wrong."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sparknet import easgd
+from sparknet.distributed import rebalancing
+from sparknet.distributed.coordinator import Coordinator
+from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.worker_service import Assignment
+from sparknet.easgd import Exchanger
+from sparknet.outer import Average, Outer, SlowMo
+from sparknet.training import Gathered, Order, Report, Round, Scores, Settings, WorkerState, train
+from sparknet.weights import Vector, Weights
+from tests.sparknet.distributed.faults import adding
+from tests.sparknet.distributed.faults.cluster import Cluster
+from tests.sparknet.distributed.faults.elastic import Followed
+from tests.sparknet.distributed.faults.model import Model
+from tests.sparknet.distributed.faults.plan import Plan
+from tests.sparknet.distributed.faults.strikes import Board
+from tests.sparknet.distributed.faults.tasks import TaskServer
+
+Result = TypeVar("Result")
+
+DEADLINES = Deadlines(join=15, round=8, hang=1.0, ping=0.2, send=1.5, stop=3, lease=0.4)
+
+LONGEST_SECONDS = 7.5
+"""Of one call: where half of the workers are well, the others cost some short deadlines, never a round's."""
+
+REST_SECONDS = 14.0
+"""After the last fault all are back within so long."""
+
+_TOKEN = b"f" * 32
+
+
+class Broadcasted:
+    """What a Spark broadcast is to a task."""
+
+    def __init__(self, value: adding.Examples) -> None:
+        self.value = value
+
+
+@dataclass
+class Outcome:
+    """``wrong`` is empty if all went well; ``faults`` are those that happened."""
+
+    wrong: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    rounds: int = 0
+    rollbacks: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Saved:
+    """A checkpoint in memory."""
+
+    number: int
+    weights: Vector
+    lr: float
+    outer: Mapping[str, Vector]
+    states: Mapping[int, WorkerState]
+
+
+class Team:
+    """The coordinator as ``Workers``; no call may take too long."""
+
+    def __init__(self, coordinator: Coordinator, cluster: Cluster, wrong: list[str]) -> None:
+        self.coordinator, self._cluster, self._wrong = coordinator, cluster, wrong
+        self._slices = adding.recipe(0, "window", 0).slices(adding.TEST_RECORDS)
+
+    def initial_weights(self) -> Vector:
+        return np.zeros(adding.SIZE, np.float32)
+
+    def train(self, weights: Weights, order: Order) -> Gathered:
+        return self._timed("a round", lambda: self.coordinator.train(weights, order))
+
+    def test(self, weights: Weights) -> Scores:
+        return self._timed("a test", lambda: self.coordinator.test(weights, self._slices))
+
+    def states(self) -> dict[int, WorkerState]:
+        return self._timed("asking for states", self.coordinator.states)
+
+    def restore(self, states: Mapping[int, WorkerState]) -> None:
+        self.coordinator.restore(states)
+
+    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+        reports = self.coordinator.exchanges(exchanger, order)
+        try:
+            while True:
+                yield self._timed("an exchange", lambda: next(reports))
+        finally:
+            self._timed("the last exchanges", reports.close)
+
+    def close(self) -> None:
+        self._timed("closing", self.coordinator.close)
+
+    def _timed(self, what: str, call: Callable[[], Result]) -> Result:
+        started, all_, well = time.monotonic(), len(self._cluster.running), self._cluster.healthy
+        try:
+            return call()
+        finally:
+            seconds = time.monotonic() - started
+            few = 2 * len(well & self._cluster.healthy) < all_
+            limit = LONGEST_SECONDS + few * (DEADLINES.round + DEADLINES.join)
+            if seconds > limit:
+                self._wrong.append(f"{what} took {seconds:.1f} s, {limit:g} s at most were due")
+
+
+class Scenario:
+    def __init__(self, plan: Plan, board: Board, server: TaskServer, folder: Path) -> None:
+        self.plan, self._board = plan, board
+        self.outcome = Outcome()
+        self._wrong = self.outcome.wrong
+        self._cluster = Cluster(plan, board, server, folder)
+        self._model = Model(plan)
+        self._saved: Saved | None = None
+        self._suffered: set[int] = set()
+
+    def run(self) -> Outcome:
+        started = time.monotonic()
+        rebalancing._QUIET_SECONDS = 0.2
+        try:
+            if self.plan.mode == "elastic":
+                self._elastic()
+            else:
+                while not self._averaging():
+                    pass
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
+            self._wrong.append(f"{type(error).__name__}: {error}")
+        self._wrong += self._cluster.close()
+        self.outcome.faults = self._cluster.happened
+        self.outcome.rollbacks = self._model.rollbacks
+        self.outcome.seconds = time.monotonic() - started
+        return self.outcome
+
+    def _averaging(self) -> bool:
+        """Train from the last checkpoint to the end; False if the driver was killed on the way."""
+        plan, outer = self.plan, SlowMo() if self.plan.outer == "slowmo" else Average()
+        last = plan.rounds if plan.ends == "at once" else 10**6
+        settings = Settings(rounds=last, tau=plan.tau, test_every=plan.test_every, momentum=plan.momentum)  # type: ignore[arg-type]
+        with self._team() as team:
+            start = self._resume(team, outer)
+            for done in train(team, settings, outer, **start):
+                self._after(done, team, outer)
+                if done.number == last:
+                    return True
+                if done.number >= plan.rounds and self._rests(done.number, team):
+                    self._wrong += self._model.weights(done.number, done.weights)
+                    return True
+                if self._blows(done.number + 1):
+                    self._cluster.happened["restart"] += 1
+                    self._killed = True
+                    self._cluster.forget_all()
+                    return False
+                self._dwell(done.number + 1, team)
+        return True
+
+    def _elastic(self) -> None:
+        plan = self.plan
+        elastic = Followed(np.zeros(adding.SIZE, np.float32))
+        settings = Settings(rounds=10**6, tau=plan.tau, test_every=plan.test_every)
+        with self._team() as team:
+            rounds = easgd.train(team, settings, elastic)
+            try:
+                for done in rounds:
+                    self._board.round += 1
+                    self.outcome.rounds += 1
+                    self._wrong += self._model.reports(done.reports)
+                    for report in done.reports:
+                        self._wrong += elastic.check(report, plan)
+                    self._model.at = {done.number: done.weights}
+                    if done.scores is not None:
+                        elastic.exchanges.clear()  # of those that were waited for before the test
+                        self._wrong += self._model.scores(done.number, done.scores, 0)
+                    if done.number >= plan.rounds and self._rests(done.number, team):
+                        return
+                    self._blows(done.number + 1)
+                    self._dwell(done.number + 1, team)
+            finally:
+                rounds.close()  # type: ignore[attr-defined]
+
+    @contextmanager
+    def _team(self) -> Generator[Team, None, None]:
+        plan, self._killed = self.plan, False
+        coordinator = Coordinator(
+            bind="127.0.0.1",
+            workers=plan.workers,
+            size=adding.SIZE,
+            token=_TOKEN,
+            deadlines=_deadlines(plan),
+            wire=plan.wire,
+            ring=plan.mode == "ring",
+            submit=self._cluster.submit,
+            slots=self._cluster.slots,
+        )
+        self._cluster.ended = coordinator.job_ended
+        self._cluster.assignment = Assignment(
+            address=("127.0.0.1", coordinator.port),
+            token=_TOKEN,
+            recipe=adding.recipe(0, plan.sampling, 0.0),
+            test=Broadcasted(adding.test_set()),  # type: ignore[arg-type]
+            deadlines=_deadlines(plan),
+            wire=plan.wire,
+            job=uuid.uuid4().hex,
+            ring=("127.0.0.1", coordinator.ring_port) if coordinator.ring_port else None,
+        )
+        team = Team(coordinator, self._cluster, self._wrong)
+        try:
+            self._cluster.submit(range(plan.workers))
+            yield team
+        finally:
+            if not self._killed:
+                self._cluster.withdraw()
+            team.close()
+
+    def _resume(self, team: Team, outer: Outer) -> dict[str, Any]:
+        saved = self._saved
+        if saved is None:
+            self._model.resume(0, team.initial_weights(), {}, outer)
+            return {}
+        outer.resume(saved.outer)
+        team.restore(saved.states)
+        self._model.resume(saved.number, saved.weights, saved.states, outer)
+        return {"weights": saved.weights, "done": saved.number, "lr": saved.lr}
+
+    def _after(self, done: Round, team: Team, outer: Outer) -> None:
+        plan, number = self.plan, done.number
+        self._board.round += 1
+        self.outcome.rounds += 1
+        self._wrong += self._model.round(done)
+        if done.scores is not None:
+            back = plan.copy_every if plan.mode == "ring" else 0
+            self._wrong += self._model.scores(number, done.scores, back)
+        if number in plan.fetches or number in plan.saves:
+            self._wrong += self._model.weights(number, done.weights)
+        if number in plan.saves:
+            states = team.states()
+            self._wrong += [f"after round {number}: {what}" for what in self._model.states(states)]
+            self._saved = Saved(
+                number=number, weights=done.weights, lr=done.lr, outer=dict(outer.state), states=states
+            )
+
+    def _blows(self, number: int) -> bool:
+        """What is due before round ``number``; whether the driver is to be killed."""
+        restart = False
+        for place, blow in enumerate(self.plan.blows):
+            if blow.round <= number and place not in self._suffered:
+                self._suffered.add(place)
+                if blow.what == "restart":
+                    restart = self.plan.mode != "elastic"
+                else:
+                    self._cluster.suffer(blow)
+        return restart
+
+    def _dwell(self, number: int, team: Team) -> None:
+        """Before some rounds the driver waits until all that run have joined, though not for ever."""
+        if number not in self.plan.dwells and number <= self.plan.rounds:
+            return
+        ends = time.monotonic() + (1.0 if number <= self.plan.rounds else 0.05)
+        while time.monotonic() < ends:
+            if self._cluster.running.keys() <= {who.attempt for who in team.coordinator.members}:
+                return
+            time.sleep(0.01)
+
+    def _rests(self, number: int, team: Team) -> bool:
+        """Whether as many workers as can be have all shards; wrong if that takes long."""
+        if number == self.plan.rounds:
+            self._rest_ends = time.monotonic() + REST_SECONDS
+        coordinator = team.coordinator
+        wanted = min(self.plan.workers, self._cluster.slots())
+        if len(coordinator.members) == wanted and coordinator._members.leases.settled:
+            return True
+        if time.monotonic() > self._rest_ends:
+            self._wrong.append(
+                f"{len(coordinator.members)} workers in the end where {wanted} can be; shards without one: "
+                f"{coordinator._members.leases.fallow}"
+            )
+            return True
+        return False
+
+
+def _deadlines(plan: Plan) -> Deadlines:
+    if plan.quorum == 1:
+        return DEADLINES
+    return Deadlines(**{**vars(DEADLINES), "quorum": plan.quorum, "grace": 0.05})
