@@ -21,6 +21,7 @@ from typing import Any, Literal, NoReturn
 import click
 
 from apps.sizes import SIZE
+from sparknet.codecs import CODECS
 from sparknet.errors import Interrupted, SparkNetError, UsageError
 from sparknet.training import Momentum
 
@@ -153,7 +154,7 @@ def training_options(
         ),
         click.option(
             "--wire",
-            type=click.Choice(["float32", "bfloat16", "int8"]),
+            type=click.Choice(list(CODECS)),
             default="float32",
             help="How weights travel: as they are, or what has changed in 2 bytes or 1 a number.",
         ),

@@ -7,12 +7,14 @@
 A vector is written stretch by stretch, one after the other: all that is made of a stretch on the way stays in
 a core's cache, and no call is long enough for torch to wake a thread for each core. How changes are told is
 in ``deltas.py``.
+
+A format is one class with ``@register``: everything else asks it what it needs to know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +36,11 @@ class Codec(Protocol):
     they were."""
 
     name: str
+    is_lossless: bool
+    """Whether numbers are read as they were written. Then vectors travel as float32, else their changes do."""
+    keeps_residual: bool
+    """Whether workers that average among themselves keep what rounding took away, and add it to the next
+    change. It takes a further vector in each: not worth it where the error is small."""
 
     def size(self, length: int) -> int:
         """Bytes of a vector, of any length."""
@@ -52,10 +59,32 @@ def stretches(codec: Codec, length: int) -> Iterator[tuple[slice, slice]]:
         yield slice(begin, end), slice(number * size, number * size + codec.size(end - begin))
 
 
+CODECS: dict[str, Codec] = {}
+"""The formats by name, as the ``wire`` options know them."""
+
+Kind = TypeVar("Kind", bound=Codec)
+
+
+def register(kind: type[Kind]) -> type[Kind]:
+    """Make a format known by its name."""
+    CODECS[kind.name] = kind()
+    return kind
+
+
+def get_codec(name: str) -> Codec:
+    """The codec called ``name``. Raises UsageError if there is none."""
+    if name not in CODECS:
+        raise UsageError(f"the wire format {name!r} is not one of {', '.join(CODECS)}")
+    return CODECS[name]
+
+
+@register
 class Float32:
     """The bytes of the numbers."""
 
     name = "float32"
+    is_lossless = True
+    keeps_residual = False
 
     def size(self, length: int) -> int:
         return 4 * length
@@ -67,10 +96,13 @@ class Float32:
         numbers[:] = data.view(np.float32)
 
 
+@register
 class BFloat16:
     """The upper half of each float32, rounded to nearest even."""
 
     name = "bfloat16"
+    is_lossless = False
+    keeps_residual = False
 
     def size(self, length: int) -> int:
         return 2 * length
@@ -85,10 +117,13 @@ class BFloat16:
         return torch.from_numpy(data.view(np.int16)).view(torch.bfloat16)
 
 
+@register
 class Int8:
     """A float32 scale for each block of 256, its largest / 127; then all numbers in units of theirs."""
 
     name = "int8"
+    is_lossless = False
+    keeps_residual = True
 
     def size(self, length: int) -> int:
         return length + 4 * self._blocks(length)
@@ -122,13 +157,3 @@ def _in_blocks(values: torch.Tensor) -> torch.Tensor:
     """The values as rows of a block each, zeros after the last."""
     missing = -len(values) % _BLOCK
     return (torch.nn.functional.pad(values, (0, missing)) if missing else values).view(-1, _BLOCK)
-
-
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (Float32(), BFloat16(), Int8())}
-
-
-def codec(name: str) -> Codec:
-    """The codec called ``name``. Raises UsageError if there is none."""
-    if name not in CODECS:
-        raise UsageError(f"the wire format {name!r} is not one of {', '.join(CODECS)}")
-    return CODECS[name]

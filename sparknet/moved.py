@@ -29,7 +29,9 @@ MOVED: Mapping[str, str] = {
     "sparknet.wire": "sparknet.codecs",
 }
 
-RENAMED: Mapping[str, str] = {}
+RENAMED: Mapping[str, str] = {
+    "codec": "get_codec",
+}
 """By the old name of something in a moved module, its new one."""
 
 

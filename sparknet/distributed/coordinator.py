@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from sparknet.codecs import Float32, get_codec
 from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.averaging.ring import Ring
 from sparknet.distributed.averaging.star import Star
@@ -70,7 +71,7 @@ class Coordinator:
     ) -> None:
         self.deadlines = deadlines
         self._versions = versions = Versions()
-        self._star = Star(versions, "float32" if ring else wire, statistics)
+        self._star = Star(versions, Float32() if ring else get_codec(wire), statistics)
         self._door = Door(bind=bind, token=token, size=size, codec=self._star.codec, deadlines=deadlines)
         self._members = Membership(self._door, workers)
         self._ring = Ring(bind, versions, self._members, deadlines) if ring else None

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from sparknet.codecs import Float32, get_codec
 from sparknet.data import Examples
 from sparknet.data.handoff import Parking
 from sparknet.distributed.averaging.participant import Averaging
@@ -147,8 +148,8 @@ class Service:
             "iteration": worker.replica.iteration,
         }
         channel.send(Kind.READY, note, seconds=deadlines.send)
-        wire = "float32" if self.assignment.ring else self.assignment.wire
-        uplink = self._uplink = self._uplink or Uplink(worker.vector, wire)
+        codec = Float32() if self.assignment.ring else get_codec(self.assignment.wire)
+        uplink = self._uplink = self._uplink or Uplink(worker.vector, codec)
         into = {
             Kind.TRAIN: raw(worker.vector),
             Kind.TEST: raw(worker.vector),

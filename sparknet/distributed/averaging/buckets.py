@@ -186,11 +186,10 @@ class Coded:
         apply_change(self._codec, self._part(bucket, peer), self._start[part], self._out[part])
 
     def _changes(self, part: slice) -> Changes:
-        """What is added to bfloat16 is little, and would take as much memory as the weights."""
         key = part.start, part.stop
         if key not in self._told:
             length = part.stop - part.start
-            self._told[key] = Changes(self._codec, length, feedback=self._codec.name == "int8")
+            self._told[key] = Changes(self._codec, length, feedback=self._codec.keeps_residual)
         return self._told[key]
 
     def _part(self, bucket: Bucket, peer: int) -> Bytes:

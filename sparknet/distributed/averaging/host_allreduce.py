@@ -96,7 +96,7 @@ class Peers:
         return self._group.recv([torch.from_numpy(data)], peer, tag)
 
     def _buckets(self, vector: Vector, start: Vector | None, out: Vector) -> Whole | Coded:
-        if start is None or self._codec.name == "float32":
+        if start is None or self._codec.is_lossless:
             return Whole(self, self._rooms, vector, start, out)
         return Coded(self, self._rooms, vector, start, out, self._codec, self._told)
 

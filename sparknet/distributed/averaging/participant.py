@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sparknet.codecs import codec
+from sparknet.codecs import get_codec
 from sparknet.distributed.averaging.device_allreduce import DeviceRing
 from sparknet.distributed.averaging.device_averager import DeviceAverager
 from sparknet.distributed.averaging.host_allreduce import Peers
@@ -35,7 +35,7 @@ class Averaging:
     def __init__(
         self, worker: Worker, *, store: tuple[str, int], host: str, seconds: float, wire: str
     ) -> None:
-        self._worker, self._wire = worker, wire
+        self._worker, self._codec = worker, get_codec(wire)
         self._meeting = Meeting(store, host, seconds)
         self._groups = ExitStack()
         self._outer: Repeatable | None = None
@@ -43,7 +43,7 @@ class Averaging:
     @cached_property
     def gpu(self) -> str:
         """The one on which it can average; "" for none."""
-        return averaging_gpu(self._worker.replica.weights.device, self._wire)
+        return averaging_gpu(self._worker.replica.weights.device, self._codec)
 
     @property
     def start(self) -> memoryview:
@@ -125,7 +125,7 @@ class Averaging:
         return DeviceAverager(self._worker, ring, self._on_host)
 
     def _on_host(self) -> Averager:
-        return Averager(self._worker, Peers(self._meeting, codec(self._wire)))
+        return Averager(self._worker, Peers(self._meeting, self._codec))
 
     def _meet(self) -> Meet:
         """How those that average on their GPUs make a group."""

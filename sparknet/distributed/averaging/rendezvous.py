@@ -25,6 +25,8 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
+from sparknet.codecs import Codec
+
 _dist: Any = dist  # its stubs leave out what is used here
 
 Meet = Callable[[str, int, int], Any]
@@ -113,12 +115,12 @@ class Meeting:
         return _dist.PrefixStore(key, self._store)
 
 
-def averaging_gpu(device: torch.device, wire: str) -> str:
+def averaging_gpu(device: torch.device, codec: Codec) -> str:
     """The GPU by which a worker with weights on ``device`` can average with NCCL; "" for none.
 
-    NCCL brings float32: for another ``wire`` weights go through host memory.
+    NCCL brings float32: for a ``codec`` of fewer bits weights go through host memory.
     """
-    if device.type != "cuda" or wire != "float32" or not nccl_is_here():
+    if device.type != "cuda" or not codec.is_lossless or not nccl_is_here():
         return ""
     return str(torch.cuda.get_device_properties(device).uuid)
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sparknet.codecs import codec
+from sparknet.codecs import Float32
 from sparknet.distributed.averaging.remote_outer import OuterSteps
 from sparknet.distributed.averaging.remote_weights import Fetching, Versions
 from sparknet.distributed.averaging.rendezvous import Backend, Notice, choose_backend, new_store
@@ -82,7 +82,7 @@ class Ring:
     answers: tuple[Kind, ...] = (Kind.REPORT,)
 
     def __init__(self, bind: str, versions: Versions, members: Membership, deadlines: Deadlines) -> None:
-        self.codec = codec("float32")  # of what the driver is sent; peers have their own
+        self.codec = Float32()  # of what the driver is sent; peers have their own
         self._versions, self._members, self._deadlines = versions, members, deadlines
         self._store = new_store(bind)
         self.port: int = self._store.port

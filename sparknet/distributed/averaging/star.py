@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sparknet.codecs import Bytes, codec
+from sparknet.codecs import Bytes, Codec
 from sparknet.deltas import Changes, Followed, apply_change
 from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.comm.channel import NOTHING, Frame, Kind, Note, raw
@@ -26,10 +26,10 @@ class Star:
     name = "star"
     answers: tuple[Kind, ...] = (Kind.REPORT,)
 
-    def __init__(self, versions: Versions, wire: str, statistics: Sequence[Statistics]) -> None:
-        self.codec = codec(wire)
+    def __init__(self, versions: Versions, codec: Codec, statistics: Sequence[Statistics]) -> None:
+        self.codec = codec
         self._versions, self._statistics = versions, statistics
-        self._followed = None if wire == "float32" else Followed(self.codec)
+        self._followed = None if codec.is_lossless else Followed(codec)
         self._start: Vector = versions.vector
 
     def begin(self, weights: Weights) -> None:
@@ -94,13 +94,13 @@ class Star:
 class Uplink:
     """Around ``vector`` float32 (P,), where the driver's frames put the weights and the worker trains them.
 
-    With ``wire`` float32 that is all there is to it. Else only changes travel: those of the driver are
+    With a lossless ``codec`` that is all there is to it. Else only changes travel: those of the driver are
     applied to what the last round started from, and the worker's own are reckoned from there.
     """
 
-    def __init__(self, vector: Vector, wire: str) -> None:
-        self._vector, self._codec = vector, codec(wire)
-        self._changes = None if wire == "float32" else Changes(self._codec, vector.size)
+    def __init__(self, vector: Vector, codec: Codec) -> None:
+        self._vector, self._codec = vector, codec
+        self._changes = None if codec.is_lossless else Changes(codec, vector.size)
         self._base: Vector = np.empty(0, np.float32)
         size = self._codec.size(vector.size) if self._changes else 0
         self.change: Bytes = np.empty(size, np.uint8)

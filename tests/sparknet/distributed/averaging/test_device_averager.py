@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparknet.codecs import get_codec
 from sparknet.distributed.averaging.device_allreduce import DeviceRing
 from sparknet.distributed.averaging.device_averager import DeviceAverager
 from sparknet.distributed.averaging.rendezvous import Meet, Meeting, averaging_gpu, choose_backend
@@ -127,14 +128,14 @@ def test_a_gpu_of_their_own_for_each_is_what_nccl_needs() -> None:
 
 
 def test_a_cpu_is_no_gpu_to_average_on() -> None:
-    assert averaging_gpu(torch.device("cpu"), "float32") == ""
+    assert averaging_gpu(torch.device("cpu"), get_codec("float32")) == ""
 
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=needs_gpu)])
 def test_a_gpu_is_told_by_its_name_if_weights_travel_as_they_are(_: int) -> None:
     device = torch.device("cuda", 0)
-    assert bool(averaging_gpu(device, "float32")) == torch.distributed.is_nccl_available()
-    assert averaging_gpu(device, "bfloat16") == ""
+    assert bool(averaging_gpu(device, get_codec("float32"))) == torch.distributed.is_nccl_available()
+    assert averaging_gpu(device, get_codec("bfloat16")) == ""
 
 
 class Unconnected(Pretended):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from sparknet.codecs import codec
+from sparknet.codecs import get_codec
 from sparknet.distributed.averaging.rendezvous import Meeting
 from sparknet.distributed.comm.channel import Channel, Frame, Kind
 from sparknet.distributed.worker_service import Service
@@ -70,7 +70,7 @@ def test_weights_go_past_the_driver_and_their_bytes_are_those_of_a_ring(wire: st
     assert done[0].bytes_sent > workers_count * size  # the first weights
     assert done[2].bytes_sent < workers_count * 500
     assert done[2].bytes_received < workers_count * 500
-    both_ways = 2 * (workers_count - 1) * codec(wire).size(workers.initial.size)
+    both_ways = 2 * (workers_count - 1) * get_codec(wire).size(workers.initial.size)
     scales = 2 * (workers_count - 1) * workers_count * 4 if wire == "int8" else 0  # one for each part begun
     assert both_ways <= done[2].gathered.bytes_between <= both_ways + scales
 
