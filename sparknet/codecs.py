@@ -37,7 +37,8 @@ class Codec(Protocol):
 
     name: str
     is_lossless: bool
-    """Whether numbers are read as they were written. Then vectors travel as float32, else their changes do."""
+    """Whether numbers are read as they were written. Then vectors travel as float32, else their changes do.
+    """
     keeps_residual: bool
     """Whether workers that average among themselves keep what rounding took away, and add it to the next
     change. It takes a further vector in each: not worth it where the error is small."""

@@ -26,7 +26,7 @@ from sparknet.distributed.averaging.ring import Ring
 from sparknet.distributed.averaging.star import Star
 from sparknet.distributed.comm.channel import NOTHING, Frame, Kind, raw
 from sparknet.distributed.comm.handshake import Identity
-from sparknet.distributed.listener import Door
+from sparknet.distributed.listener import Listener
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import (
     Answered,
@@ -72,8 +72,10 @@ class Coordinator:
         self.deadlines = deadlines
         self._versions = versions = Versions()
         self._star = Star(versions, Float32() if ring else get_codec(wire), statistics)
-        self._door = Door(bind=bind, token=token, size=size, codec=self._star.codec, deadlines=deadlines)
-        self._members = Membership(self._door, workers)
+        self._listener = Listener(
+            bind=bind, token=token, size=size, codec=self._star.codec, deadlines=deadlines
+        )
+        self._members = Membership(self._listener, workers)
         self._ring = Ring(bind, versions, self._members, deadlines) if ring else None
         self._plane = self._ring or self._star
         self._states: dict[int, WorkerState] = {}
@@ -83,7 +85,7 @@ class Coordinator:
 
     @property
     def port(self) -> int:
-        return self._door.port
+        return self._listener.port
 
     @property
     def ring_port(self) -> int | None:
@@ -212,12 +214,12 @@ class Coordinator:
 
     def job_ended(self, reason: str) -> None:
         """The Spark job that carries the workers is over: whoever waits for them is told ``reason``."""
-        self._door.events.put(JobEnded(reason))
+        self._listener.events.put(JobEnded(reason))
 
     def close(self) -> bool:
         """Tell every worker to stop, and stop listening; whether all were here to hear it."""
         complete = self._members.complete
-        self._door.close()
+        self._listener.close()
         self._members.clear()
         self._plane.close()
         return complete

@@ -1,6 +1,6 @@
-"""Where workers come in: a listening socket, and one thread for each connection.
+"""Accepts the connections of workers: a listening socket, and one thread for each connection.
 
-A connection's thread lets the worker in, then passes tasks to it and its answers on. It decides nothing:
+A connection's thread admits the worker, then passes tasks to it and its answers on. It decides nothing:
 whatever happens becomes an ``Event`` in one queue, which the coordinator reads.
 """
 
@@ -36,52 +36,52 @@ from sparknet.distributed.timeouts import Deadlines
 
 log = logging.getLogger(__name__)
 
-# Connections that have not proved themselves yet; more are turned away unheard.
-_STRANGERS = 64
+# Connections that may be unauthenticated at a time; further ones are closed at once.
+_UNAUTHENTICATED = 64
 # Seconds that a connection waits past a task's deadline, so that it is the coordinator who drops the worker.
 _PATIENCE = 5.0
 
 
-class Door:
+class Listener:
     """Listens on a free port of ``bind`` for workers that hold ``token``; ``size`` is the length P of their
     weights, which come back as ``codec`` writes them.
 
-    Of two attempts of one partition only the newer is let in.
+    Of two attempts of one partition only the newer is accepted.
     """
 
     def __init__(self, *, bind: str, token: bytes, size: int, codec: Codec, deadlines: Deadlines) -> None:
         self.token, self.size, self.codec, self.deadlines = token, size, codec, deadlines
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._listener = socket.create_server((bind, 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
-        self._strangers = threading.Semaphore(_STRANGERS)
+        self._socket = socket.create_server((bind, 0), backlog=128)
+        self.port: int = self._socket.getsockname()[1]
+        self._unauthenticated = threading.Semaphore(_UNAUTHENTICATED)
         self._lock = threading.Lock()
         self._newest: dict[int, int] = {}
-        self._conversations: set[Conversation] = set()
+        self._connections: set[Connection] = set()
         self._closed = False
-        self._thread = threading.Thread(target=self._accept, name="sparknet-door", daemon=True)
+        self._thread = threading.Thread(target=self._accept, name="sparknet-listener", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Ask every worker to leave; hang up on those that have not within ``deadlines.stop``."""
         with self._lock:
             self._closed = True
-            conversations = list(self._conversations)
+            connections = list(self._connections)
         with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
-        self._listener.close()
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
+        self._socket.close()
         deadline = time.monotonic() + self.deadlines.stop
-        for conversation in conversations:
-            conversation.end()
-        for conversation in conversations:
-            conversation.join(max(0.0, deadline - time.monotonic()))
-        for conversation in conversations:
-            conversation.channel.close()
-            conversation.join(1.0)
+        for connection in connections:
+            connection.end()
+        for connection in connections:
+            connection.join(max(0.0, deadline - time.monotonic()))
+        for connection in connections:
+            connection.channel.close()
+            connection.join(1.0)
         self._thread.join(1.0)
 
     def refusal(self, who: Identity) -> str | None:
-        """Why this attempt may not come in, or None; remembers it as the newest of its partition."""
+        """Why this attempt is refused, or None; remembers it as the newest of its partition."""
         with self._lock:
             newest = self._newest.get(who.partition, -1)
             if self._closed:
@@ -94,48 +94,49 @@ class Door:
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                accepted, _ = self._socket.accept()
             except OSError:
                 return  # closed
-            if not self._strangers.acquire(blocking=False):
-                log.warning("turned a connection away: %d others have not proved themselves yet", _STRANGERS)
-                connection.close()
+            if not self._unauthenticated.acquire(blocking=False):
+                log.warning(
+                    "turned a connection away: %d others have not proved themselves yet", _UNAUTHENTICATED
+                )
+                accepted.close()
                 continue
-            self._converse(Conversation(self, Channel(connection)))
+            self._start(Connection(self, Channel(accepted)))
 
-    def _converse(self, conversation: Conversation) -> None:
+    def _start(self, connection: Connection) -> None:
         with self._lock:
             if self._closed:
-                conversation.channel.close()
+                connection.channel.close()
                 return
-            self._conversations.add(conversation)
-            conversation.start()  # before close() can find it: a thread that has not begun cannot be joined
+            self._connections.add(connection)
+            connection.start()  # before close() can find it: a thread that has not begun cannot be joined
 
-    def proved(self) -> None:
-        """A connection is no stranger any more, or has left."""
-        self._strangers.release()
+    def authenticated(self) -> None:
+        """A connection has been authenticated, or has ended."""
+        self._unauthenticated.release()
 
-    def ended(self, conversation: Conversation) -> None:
+    def ended(self, connection: Connection) -> None:
         with self._lock:
-            self._conversations.discard(conversation)
+            self._connections.discard(connection)
 
 
-class Conversation(threading.Thread):
+class Connection(threading.Thread):
     """The thread of one connection."""
 
-    def __init__(self, door: Door, channel: Channel) -> None:
+    def __init__(self, listener: Listener, channel: Channel) -> None:
         super().__init__(name="sparknet-worker-connection", daemon=True)
-        self.door, self.channel = door, channel
+        self.listener, self.channel = listener, channel
         self.member: Member | None = None
-        self._ending = False
 
     def run(self) -> None:
         reason, who = "its connection ended", None
         try:
             who = self._admitted()
-            self.door.events.put(Arriving(who))
+            self.listener.events.put(Arriving(who))
             self.member = self._joined(who)
-            self.door.events.put(Joined(self.member))
+            self.listener.events.put(Joined(self.member))
             self._serve(self.member)
         except (OSError, EOFError, ExchangeError) as error:
             reason = str(error) or type(error).__name__
@@ -143,11 +144,11 @@ class Conversation(threading.Thread):
                 log.warning("dropped a connection: %s", reason)
         finally:
             self.channel.close()
-            self.door.ended(self)
+            self.listener.ended(self)
             if self.member:
-                self.door.events.put(Lost(self.member, reason))
+                self.listener.events.put(Lost(self.member, reason))
             elif who:
-                self.door.events.put(Gone(who))
+                self.listener.events.put(Gone(who))
 
     def end(self) -> None:
         """Ask the worker to stop once it has done what it was told; hang up if it has not joined."""
@@ -159,16 +160,16 @@ class Conversation(threading.Thread):
 
     def _admitted(self) -> Identity:
         try:
-            return admit(self.channel, self.door.token, self.door.refusal)
+            return admit(self.channel, self.listener.token, self.listener.refusal)
         finally:
-            self.door.proved()
+            self.listener.authenticated()
 
     def _joined(self, who: Identity) -> Member:
-        frame = self._receive(who, Kind.READY, self.door.deadlines.join)
+        frame = self._receive(who, Kind.READY, self.listener.deadlines.join)
         size, held = int(frame.note["size"]), records_in(frame.note)
-        if size != self.door.size:
-            reason = f"its net has {size:,} weights, the driver's has {self.door.size:,}"
-            self.door.events.put(Failed(who, reason, final=True))
+        if size != self.listener.size:
+            reason = f"its net has {size:,} weights, the driver's has {self.listener.size:,}"
+            self.listener.events.put(Failed(who, reason, final=True))
             raise ExchangeError(reason)
         return Member(
             who=who,
@@ -177,7 +178,7 @@ class Conversation(threading.Thread):
             place=str(frame.note.get("place", "")),
             gpu=str(frame.note.get("gpu", "")),
             fresh=not frame.note["iteration"],
-            buffer=np.empty(self.door.codec.size(size), np.uint8),  # takes up nothing until it is used
+            buffer=np.empty(self.listener.codec.size(size), np.uint8),  # takes up nothing until it is used
             base=np.empty(0, np.float32),
             size=size,
             history=np.empty(int(frame.note["history"]), np.float32),
@@ -186,19 +187,21 @@ class Conversation(threading.Thread):
     def _serve(self, member: Member) -> None:
         while True:
             try:
-                task = member.tasks.get(timeout=self.door.deadlines.ping)
+                task = member.tasks.get(timeout=self.listener.deadlines.ping)
             except queue.Empty:
-                self.channel.send(Kind.PING, {}, seconds=self.door.deadlines.send)
+                self.channel.send(Kind.PING, {}, seconds=self.listener.deadlines.send)
                 continue
             if task is None:
-                self.channel.send(Kind.STOP, {}, seconds=self.door.deadlines.send)
+                self.channel.send(Kind.STOP, {}, seconds=self.listener.deadlines.send)
                 return
-            self.door.events.put(self._carry_out(member, task))
+            self.listener.events.put(self._carry_out(member, task))
 
     def _carry_out(self, member: Member, task: Task) -> Answered:
         sent, received = self.channel.sent, self.channel.received
         for message in (*member.prelude, *task.messages):
-            self.channel.send(message.kind, message.note, message.payload, seconds=self.door.deadlines.send)
+            self.channel.send(
+                message.kind, message.note, message.payload, seconds=self.listener.deadlines.send
+            )
         member.prelude.clear()
         into = {
             Kind.REPORT: raw(member.buffer),
@@ -216,7 +219,7 @@ class Conversation(threading.Thread):
         try:
             return task.read(member, frames)
         except ExchangeError as error:
-            self.door.events.put(Failed(member.who, str(error), final=False))
+            self.listener.events.put(Failed(member.who, str(error), final=False))
             raise
 
     def _receive(
@@ -225,7 +228,7 @@ class Conversation(threading.Thread):
         frame = self.channel.receive(due, Kind.FAILED, into=into, seconds=seconds)
         if frame.kind is Kind.FAILED:
             reason = str(frame.note.get("reason"))
-            self.door.events.put(Failed(who, reason, bool(frame.note.get("final"))))
+            self.listener.events.put(Failed(who, reason, bool(frame.note.get("final"))))
             raise ExchangeError(reason)
         if into and due in into and frame.size not in (0, into[due].nbytes):
             raise ExchangeError(f"{who} sent {frame.size:,} bytes where {into[due].nbytes:,} were due")

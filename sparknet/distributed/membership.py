@@ -1,4 +1,4 @@
-"""Who is a member now: joins, losses and failures, as the events of the door say.
+"""Who is a member now: joins, losses and failures, by the events of the listener.
 
 All state is the caller's thread's; it changes only in ``next``.
 """
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from sparknet.distributed.comm.handshake import Identity
-from sparknet.distributed.listener import Door
+from sparknet.distributed.listener import Listener
 from sparknet.distributed.messages import (
     Answered,
     Arriving,
@@ -42,10 +42,10 @@ _LOOK_SECONDS = 0.2
 class Membership:
     """The members among ``workers`` expected ones, by the number of their partition."""
 
-    def __init__(self, door: Door, workers: int) -> None:
-        self._door, self._workers = door, workers
-        self._deadlines = self.deadlines = door.deadlines
-        self.leases = Leases(workers, door.deadlines.lease)
+    def __init__(self, listener: Listener, workers: int) -> None:
+        self._listener, self._workers = listener, workers
+        self._deadlines = self.deadlines = listener.deadlines
+        self.leases = Leases(workers, listener.deadlines.lease)
         self.settle: Callable[[], bool] = lambda: False
         self.changed = time.monotonic()
         self._members: dict[int, Member] = {}
@@ -75,7 +75,7 @@ class Membership:
         if self._ended:
             raise TrainingError(self._ended)
         try:
-            event = self._door.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            event = self._listener.events.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return None
         self._note(event)

@@ -65,8 +65,9 @@ class TestSet(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What every task is given. ``token`` opens the driver's door; it is never shown. ``job`` is the name
-    under which its workers park shards."""
+    """What every task is given. ``token`` authenticates it to the driver; it is never shown. ``job`` is the
+    name under which its workers park shards.
+    """
 
     address: tuple[str, int]
     token: bytes = field(repr=False)
@@ -81,7 +82,7 @@ class Assignment:
 
 
 class Service:
-    """One worker's side of the conversation, across lost connections."""
+    """One worker's end, across lost connections."""
 
     def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Examples]) -> None:
         self.assignment, self.who, self._drain = assignment, who, drain
@@ -112,7 +113,7 @@ class Service:
                     raise
 
     def _connected(self) -> Channel:
-        """A channel through the driver's door. Raises Refused, or TrainingError if nobody answers in time."""
+        """A channel to the driver. Raises Refused, or TrainingError if nobody answers in time."""
         deadline = time.monotonic() + _RETRY_SECONDS
         while True:
             try:

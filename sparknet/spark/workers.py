@@ -1,7 +1,7 @@
 """``SparkWorkers``: replicas in the executors of a Spark cluster, held by one long-lived job.
 
     driver                                    executors
-    train() ── Coordinator ── Door ═══════╗
+    train() ── Coordinator ── Listener ═══╗
                                           ╠══ task.work: one for each partition of the data
     a thread for each job (jobs.py) ──────╝
 
@@ -178,7 +178,7 @@ class SparkWorkers:
         self._closed = True
         self._jobs.withdraw(self._coordinator.numbers)  # or they would take the slots that become free now
         complete = self._coordinator.close()
-        # a partition without its worker would be tried again and again, and find the door shut
+        # a partition without its worker would be tried again and again, and find nobody listening
         for_traces = _TRACES_SECONDS if self._profile else 0
         self._jobs.join(self._deadlines.stop if complete else for_traces)
         self._jobs.cancel(self._deadlines.stop)

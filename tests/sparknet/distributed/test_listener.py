@@ -1,4 +1,4 @@
-"""Who gets in, and who is sent away: strangers, impostors, and members that break the rules."""
+"""Who is admitted, and who is refused: strangers, impostors, and members that break the protocol."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_strangers_are_dropped_and_training_is_unmoved(
         with socket.create_connection(workers.address, timeout=5) as stranger, suppress(OSError):
             stranger.sendall(words)
             stranger.shutdown(socket.SHUT_WR)
-            while stranger.recv(4096):  # to the end, or until the door is slammed
+            while stranger.recv(4096):  # to the end, or until the connection is closed
                 pass
         done = list(rounds)
         assert not [r for r in done if r.gathered.lost]
@@ -66,7 +66,7 @@ def test_a_silent_stranger_holds_up_nobody() -> None:
             stranger.close()
 
 
-def test_only_the_token_opens_the_door(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_token_admits_a_worker(caplog: pytest.LogCaptureFixture) -> None:
     with crew(small_recipe(), shards_of(1)) as workers, caplog.at_level(logging.DEBUG):
         channel = Channel.connect(workers.address, 5)
         with pytest.raises(Refused, match="the token is wrong"):

@@ -106,7 +106,8 @@ def test_a_crowd_at_the_door_keeps_a_worker_out_for_no_longer_than_a_handshake_m
     monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 1.0)
     with caplog.at_level(logging.WARNING), crew(small_recipe(), [], workers=1) as workers:
         crowd = [
-            socket.create_connection(workers.address, timeout=5) for _ in range(listener._STRANGERS + 20)
+            socket.create_connection(workers.address, timeout=5)
+            for _ in range(listener._UNAUTHENTICATED + 20)
         ]
         workers.join(0, shards_of(1)[0])
         assert next(train(workers, Settings(rounds=1))).members == (0,)

@@ -237,7 +237,7 @@ def test_speculation_is_refused(spark: SparkSession, monkeypatch: pytest.MonkeyP
 def test_the_token_is_in_no_command_line_and_no_setting(spark: SparkSession) -> None:
     with SparkWorkers(spark, small_recipe(), from_examples(spark, EXAMPLES, 2), deadlines=DEADLINES) as crew:
         next(train(crew, Settings(rounds=1)))
-        token = crew._coordinator._door.token
+        token = crew._coordinator._listener.token
         shown = [repr(token)[2:-1], token.hex()]
         lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
         settings = str(spark.sparkContext.getConf().getAll())
