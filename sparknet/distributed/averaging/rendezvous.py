@@ -4,7 +4,7 @@ A group lives as long as its members do, and a new one takes its place. The memb
 of the driver's, under a key that it has drawn for them.
 
 Gloo and NCCL know no authentication: workers must be on a network of their own, as Spark's are. What they are
-told to do, and the random name under which a group's members find each other, come in sealed frames.
+told to do, and the random name under which a group's members find each other, come in authenticated frames.
 
 NCCL has a thread of its own that ends the process when an operation fails or is late. Here whoever waits is
 told instead, so that those who are left can form another group: operations report errors to their waiters

@@ -1,4 +1,4 @@
-"""Tags that prove who wrote a frame, and that nobody changed, repeated or left one out on its way.
+"""Message authentication codes: who wrote a frame, and that none was changed, repeated or left out.
 
 AES-256-GMAC (NIST SP 800-38D), with a key for each direction of each connection and the number of the frame
 as its nonce. GMAC because a frame can hold the weights of a large net: with the instructions that x86 and ARM
@@ -13,24 +13,24 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import GCM
 
-TAG_BYTES = 16
+MAC_BYTES = 16
 _NONCE_BYTES = 12
 
 
-class Seal:
-    """The tags of the frames of one direction, in the order in which they are sent. ``key`` has 32 bytes."""
+class FrameAuthenticator:
+    """The MACs of the frames of one direction, in the order in which they are sent. ``key`` has 32 bytes."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher, self._count = AES256(key), 0
 
-    def next(self) -> Tag:
-        """The tag of the next frame, before any of its bytes."""
+    def next(self) -> Mac:
+        """The MAC of the next frame, before any of its bytes."""
         nonce = self._count.to_bytes(_NONCE_BYTES, "big")
         self._count += 1
-        return Tag(Cipher(self._cipher, GCM(nonce)))
+        return Mac(Cipher(self._cipher, GCM(nonce)))
 
 
-class Tag:
+class Mac:
     """Grows with the bytes of one frame."""
 
     def __init__(self, cipher: Cipher[GCM]) -> None:
@@ -40,10 +40,10 @@ class Tag:
         self._bytes.authenticate_additional_data(data)
 
     def finish(self) -> bytes:
-        """The tag of all that was added; nothing can be added afterwards."""
+        """The MAC of all that was added; nothing can be added afterwards."""
         self._bytes.finalize()
         return self._bytes.tag
 
     def matches(self, given: bytes | bytearray) -> bool:
-        """Whether ``given`` is the tag of all that was added."""
+        """Whether ``given`` is the MAC of all that was added."""
         return hmac.compare_digest(self.finish(), given)

@@ -2,10 +2,10 @@
 
 A frame is a fixed header, a note (JSON, a few hundred bytes) and a payload (bytes of a vector, or nothing):
 
-    "SPKN" | kind 1 byte | zero 3 | length of the note 4 | length of the payload 8 | note | payload | tag 16
+    "SPKN" | kind 1 byte | zero 3 | length of the note 4 | length of the payload 8 | note | payload | MAC 16
 
 Lengths are checked before a byte is read or allocated, nothing is ever unpickled, every wait has a deadline.
-The tag (``auth.py``) is there once both ends have shown that they know the job's token (``handshake.py``);
+The MAC (``auth.py``) is there once both ends have shown that they know the job's token (``handshake.py``);
 nothing is done with a frame before it has been checked. What is sent is not encrypted, as Spark's own traffic
 is not unless it is told to.
 """
@@ -23,7 +23,7 @@ from enum import IntEnum
 from typing import Any, Self
 
 from sparknet.codecs import Bytes
-from sparknet.distributed.comm.auth import TAG_BYTES, Seal, Tag
+from sparknet.distributed.comm.auth import MAC_BYTES, FrameAuthenticator, Mac
 from sparknet.errors import TrainingError
 from sparknet.weights import Vector
 
@@ -31,7 +31,8 @@ _HEADER = struct.Struct("!4sB3xIQ")
 _TIMEVAL = struct.Struct("@ll")
 _MAGIC = b"SPKN"
 _NOTE_LIMIT = 1 << 16
-# Bytes of a payload that are sealed and sent, or received and checked, while they are in a core's cache.
+# Bytes of a payload that are authenticated and sent, or received and checked, while they are in a core's
+# cache.
 _CHUNK = 1 << 20
 
 # Seconds that a kernel can count.
@@ -96,12 +97,12 @@ class Frame:
 
 
 class Channel:
-    """One connection. ``sent`` and ``received`` count bytes, frames' headers and tags included."""
+    """One connection. ``sent`` and ``received`` count bytes, frames' headers and MACs included."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._sealing: Seal | None = None
-        self._checking: Seal | None = None
+        self._outgoing: FrameAuthenticator | None = None
+        self._incoming: FrameAuthenticator | None = None
         self._header = memoryview(bytearray(_HEADER.size))
         self.sent = self.received = 0
         connection.settimeout(None)
@@ -127,25 +128,25 @@ class Channel:
         """The address of this end: the one by which the other end's network reaches this machine."""
         return str(self._socket.getsockname()[0])
 
-    def seal(self, *, sent: bytes, received: bytes) -> None:
-        """From here on every frame carries a tag, by these keys of 32 bytes."""
-        self._sealing, self._checking = Seal(sent), Seal(received)
+    def authenticate(self, *, sent: bytes, received: bytes) -> None:
+        """From here on every frame carries a MAC, by these keys of 32 bytes."""
+        self._outgoing, self._incoming = FrameAuthenticator(sent), FrameAuthenticator(received)
 
     def send(self, kind: Kind, note: Note, payload: memoryview = NOTHING, *, seconds: float) -> None:
         """Send a frame. Raises OSError, TimeoutError past ``seconds``, if the other end does not take it."""
         deadline = time.monotonic() + seconds
         text = json.dumps(note).encode()
         head = _HEADER.pack(_MAGIC, kind, len(text), payload.nbytes) + text
-        tag = self._sealing.next() if self._sealing else None
-        if tag:
-            tag.add(head)
+        mac = self._outgoing.next() if self._outgoing else None
+        if mac:
+            mac.add(head)
         for start in range(0, max(1, payload.nbytes), _CHUNK):
             chunk, stop = payload[start : start + _CHUNK], start + _CHUNK
-            if tag:
-                tag.add(chunk)
-            self._push(deadline, head, chunk, tag.finish() if tag and stop >= payload.nbytes else b"")
+            if mac:
+                mac.add(chunk)
+            self._push(deadline, head, chunk, mac.finish() if mac and stop >= payload.nbytes else b"")
             head = b""
-        self.sent += _HEADER.size + len(text) + payload.nbytes + (TAG_BYTES if tag else 0)
+        self.sent += _HEADER.size + len(text) + payload.nbytes + (MAC_BYTES if mac else 0)
 
     def receive(self, *due: Kind, into: Mapping[Kind, memoryview] | None = None, seconds: float) -> Frame:
         """Wait for a frame of one of the kinds that are ``due``; its payload goes to the start of
@@ -156,8 +157,8 @@ class Channel:
         not fit.
         """
         deadline = time.monotonic() + seconds
-        tag = self._checking.next() if self._checking else None
-        self._fill(self._header, deadline, tag)
+        mac = self._incoming.next() if self._incoming else None
+        self._fill(self._header, deadline, mac)
         magic, kind, note_size, size = _HEADER.unpack(self._header)
         if magic != _MAGIC:
             raise ExchangeError(f"{self.peer} sent something that is not a frame of this program")
@@ -172,11 +173,11 @@ class Channel:
                 f"at most {_NOTE_LIMIT:,} and {buffer.nbytes:,} are due"
             )
         text = bytearray(note_size)
-        self._fill(memoryview(text), deadline, tag)
-        self._fill(buffer[:size], deadline, tag)
-        if tag:
-            self._check(tag, deadline)
-        self.received += _HEADER.size + note_size + size + (TAG_BYTES if tag else 0)
+        self._fill(memoryview(text), deadline, mac)
+        self._fill(buffer[:size], deadline, mac)
+        if mac:
+            self._check(mac, deadline)
+        self.received += _HEADER.size + note_size + size + (MAC_BYTES if mac else 0)
         return Frame(kind=Kind(kind), note=_parsed(text, self.peer), size=size)
 
     def close(self) -> None:
@@ -195,7 +196,7 @@ class Channel:
                 sent += self._in_time(self._socket.send, part[sent:])
             sent -= len(part)
 
-    def _fill(self, view: memoryview, deadline: float, tag: Tag | None) -> None:
+    def _fill(self, view: memoryview, deadline: float, mac: Mac | None) -> None:
         while view:
             self._wait_at_most(socket.SO_RCVTIMEO, deadline)
             size = min(len(view), _CHUNK)
@@ -203,14 +204,14 @@ class Channel:
             count = self._in_time(self._socket.recv_into, view, size, socket.MSG_WAITALL)
             if not count:
                 raise EOFError(f"{self.peer} hung up")
-            if tag:
-                tag.add(view[:count])
+            if mac:
+                mac.add(view[:count])
             view = view[count:]
 
-    def _check(self, tag: Tag, deadline: float) -> None:
-        given = bytearray(TAG_BYTES)
+    def _check(self, mac: Mac, deadline: float) -> None:
+        given = bytearray(MAC_BYTES)
         self._fill(memoryview(given), deadline, None)
-        if not tag.matches(given):
+        if not mac.matches(given):
             raise ForgedError(f"a frame from {self.peer} is not as it was sent")
 
     def _wait_at_most(self, what: int, deadline: float) -> None:

@@ -5,7 +5,7 @@
     driver ── WELCOME(HMAC(token, w, d)) or REFUSED(reason) ───> worker
 
 The token is drawn for each job and travels inside the Spark task. From token and nonces both ends then draw
-one key for each direction, and every frame after these three is sealed with it (``auth.py``).
+one key for each direction, and every frame after these three is authenticated with it (``auth.py``).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def admit(channel: Channel, token: bytes, refusal: Callable[[Identity], str | No
         Kind.WELCOME, {"proof": _proof(token, "driver", theirs, mine, who)}, seconds=HANDSHAKE_SECONDS
     )
     down, up = _keys(token, mine, theirs, who)
-    channel.seal(sent=down, received=up)
+    channel.authenticate(sent=down, received=up)
     return who
 
 
@@ -73,7 +73,7 @@ def introduce(channel: Channel, token: bytes, who: Identity) -> None:
     if not _same(_proof(token, "driver", mine, theirs, who), str(verdict.note.get("proof"))):
         raise ExchangeError(f"{channel.peer} is not the driver of this job: it does not hold its token")
     down, up = _keys(token, theirs, mine, who)
-    channel.seal(sent=up, received=down)
+    channel.authenticate(sent=up, received=down)
 
 
 def _answer(frame: Frame, peer: str) -> tuple[Identity, str, str]:

@@ -36,12 +36,12 @@ def taken(end: socket.socket, size: int) -> bytes:
 
 
 def written(*notes: dict[str, int], key: bytes | None = DOWN) -> list[bytes]:
-    """The bytes of sealed frames with ``WEIGHTS``, frame by frame."""
+    """The bytes of authenticated frames with ``WEIGHTS``, frame by frame."""
     near, far = pair()
     with near, far:
         channel = Channel(near)
         if key:
-            channel.seal(sent=key, received=UP)
+            channel.authenticate(sent=key, received=UP)
         frames = []
         for note in notes:
             channel.send(Kind.TRAIN, note, raw(WEIGHTS), seconds=5)
@@ -54,7 +54,7 @@ def read(*frames: bytes) -> list[tuple[dict[str, int], float]]:
     near, far = pair()
     with near, far:
         channel = Channel(near)
-        channel.seal(sent=UP, received=DOWN)
+        channel.authenticate(sent=UP, received=DOWN)
         far.sendall(b"".join(frames))
         room = np.empty_like(WEIGHTS)
         found = []
@@ -74,12 +74,12 @@ FORGERIES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
         frames[0][:2000] + bytes([frames[0][2000] ^ 1]) + frames[0][2001:]
     ],
     "a digit of the note": lambda frames: [frames[0].replace(b'"tau": 1', b'"tau": 9')],
-    "the tag": lambda frames: [frames[0][:-1] + bytes([frames[0][-1] ^ 128])],
+    "the MAC": lambda frames: [frames[0][:-1] + bytes([frames[0][-1] ^ 128])],
     "one again": lambda frames: [frames[0], frames[0]],
     "one left out": lambda frames: [frames[1]],
     "two exchanged": lambda frames: [frames[1], frames[0]],
     "another key": lambda frames: written({"tau": 1}, key=b"x" * 32),
-    "no tag, and another frame's bytes for it": lambda frames: [written({"tau": 1}, key=None)[0] + bytes(16)],
+    "no MAC, and another frame's bytes for it": lambda frames: [written({"tau": 1}, key=None)[0] + bytes(16)],
 }
 
 
@@ -119,8 +119,8 @@ def test_both_ends_draw_the_same_keys_and_each_connection_its_own() -> None:
 def test_payloads_of_any_size_arrive_whole_and_are_counted(size: int) -> None:
     near, far = pair()
     sender, receiver = Channel(near), Channel(far)
-    sender.seal(sent=DOWN, received=UP)
-    receiver.seal(sent=UP, received=DOWN)
+    sender.authenticate(sent=DOWN, received=UP)
+    receiver.authenticate(sent=UP, received=DOWN)
     data = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     room = np.zeros_like(data)
     thread = threading.Thread(target=sender.send, args=(Kind.CHANGE, {}, raw(data)), kwargs={"seconds": 20})
@@ -151,7 +151,7 @@ def test_a_payload_that_nobody_asked_for_is_refused_before_it_is_read() -> None:
     near, far = pair()
     with near, far:
         channel = Channel(near)
-        channel.seal(sent=UP, received=DOWN)
+        channel.authenticate(sent=UP, received=DOWN)
         far.sendall(written({"tau": 1})[0])
         with pytest.raises(ExchangeError, match="payload of 4,000 bytes"):
             channel.receive(Kind.TRAIN, seconds=5)
@@ -163,7 +163,7 @@ def test_a_forged_frame_costs_the_connection_and_the_round_but_not_the_worker() 
         rounds = train(workers, Settings(rounds=1_000_000, tau=2))
         assert next(rounds).members == (0, 1)
         victim = workers.coordinator._members.all[1]
-        victim.channel._checking.next()  # type: ignore[union-attr]  # a tag that is never to match again
+        victim.channel._incoming.next()  # type: ignore[union-attr]  # a MAC that is never to match again
         assert "not as it was sent" in " ".join(next(rounds).gathered.lost)
         deadline = time.monotonic() + 20
         while next(rounds).members != (0, 1):
