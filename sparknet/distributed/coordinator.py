@@ -177,7 +177,7 @@ class Coordinator:
             return None
         del working[answer.member]
         exchanger.exchange(answer.member.who.partition, answer.member.vector, members)
-        self._note_progress([answer.content])
+        self._record_progress([answer.content])
         return answer.content
 
     def _order_from(self, start: Vector, member: Member, order: Order) -> Task:
@@ -287,8 +287,8 @@ class Coordinator:
         }
 
     def _slice(self, member: Member, part: slice) -> Task:
-        note = {"start": part.start, "stop": part.stop}
-        message = Message(Kind.TEST, note, self._plane.whole(member))
+        header = {"start": part.start, "stop": part.stop}
+        message = Message(Kind.TEST, header, self._plane.whole(member))
         member.holds = self._versions.number
         return self._task(message, answers=(Kind.SCORES,), read=read_scores)
 
@@ -303,7 +303,7 @@ class Coordinator:
     # -- what is made of it ---------------------------------------------------------------------------------
 
     def _remember(self, answers: list[Answered], reports: list[Report], merged: Merged, order: Order) -> None:
-        self._note_progress(reports)
+        self._record_progress(reports)
         for k, reason in merged.rejected.items():
             self._members.lost(answers[k].member, reason)
         self._rejected = {reports[k].member for k in merged.rejected}
@@ -311,7 +311,7 @@ class Coordinator:
             histories = [answers[k].member.history for k in merged.kept]
             self._history = mean_of(histories, [reports[k].steps for k in merged.kept])
 
-    def _note_progress(self, reports: Iterable[Report]) -> None:
+    def _record_progress(self, reports: Iterable[Report]) -> None:
         for report in reports:
             self._leasing.progressed(report.member, report.read, report.iteration, report.position)
 
@@ -325,5 +325,5 @@ def _can_train(member: Member) -> bool:
 
 
 def _restoring(state: WorkerState) -> Message:
-    note = {"iteration": state.iteration, "position": state.position}
-    return Message(Kind.RESTORE, note, NOTHING if state.history is None else raw(state.history))
+    header = {"iteration": state.iteration, "position": state.position}
+    return Message(Kind.RESTORE, header, NOTHING if state.history is None else raw(state.history))

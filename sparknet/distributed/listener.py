@@ -166,7 +166,7 @@ class Connection(threading.Thread):
 
     def _joined(self, who: Identity) -> Member:
         frame = self._receive(who, Kind.READY, self.listener.deadlines.join)
-        size, held = int(frame.note["size"]), records_in(frame.note)
+        size, held = int(frame.header["size"]), records_in(frame.header)
         if size != self.listener.size:
             reason = f"its net has {size:,} weights, the driver's has {self.listener.size:,}"
             self.listener.events.put(Failed(who, reason, final=True))
@@ -175,13 +175,13 @@ class Connection(threading.Thread):
             who=who,
             channel=self.channel,
             leases={shard: count for shard, count in held.items() if count},
-            place=str(frame.note.get("place", "")),
-            gpu=str(frame.note.get("gpu", "")),
-            fresh=not frame.note["iteration"],
+            place=str(frame.header.get("place", "")),
+            gpu=str(frame.header.get("gpu", "")),
+            fresh=not frame.header["iteration"],
             buffer=np.empty(self.listener.codec.size(size), np.uint8),  # takes up nothing until it is used
             base=np.empty(0, np.float32),
             size=size,
-            history=np.empty(int(frame.note["history"]), np.float32),
+            history=np.empty(int(frame.header["history"]), np.float32),
         )
 
     def _serve(self, member: Member) -> None:
@@ -200,7 +200,7 @@ class Connection(threading.Thread):
         sent, received = self.channel.sent, self.channel.received
         for message in (*member.prelude, *task.messages):
             self.channel.send(
-                message.kind, message.note, message.payload, seconds=self.listener.deadlines.send
+                message.kind, message.header, message.payload, seconds=self.listener.deadlines.send
             )
         member.prelude.clear()
         into = {
@@ -227,8 +227,8 @@ class Connection(threading.Thread):
     ) -> Frame:
         frame = self.channel.receive(due, Kind.FAILED, into=into, seconds=seconds)
         if frame.kind is Kind.FAILED:
-            reason = str(frame.note.get("reason"))
-            self.listener.events.put(Failed(who, reason, bool(frame.note.get("final"))))
+            reason = str(frame.header.get("reason"))
+            self.listener.events.put(Failed(who, reason, bool(frame.header.get("final"))))
             raise ExchangeError(reason)
         if into and due in into and frame.size not in (0, into[due].nbytes):
             raise ExchangeError(f"{who} sent {frame.size:,} bytes where {into[due].nbytes:,} were due")

@@ -68,7 +68,7 @@ class Membership:
         return self._members.get(member.who.partition) is member
 
     def next(self, deadline: float) -> Event | None:
-        """Wait for an event and take note of it; None at the deadline.
+        """Wait for an event and apply it; None at the deadline.
 
         Raises TrainingError if the job has ended or a worker keeps failing.
         """
@@ -78,7 +78,7 @@ class Membership:
             event = self._listener.events.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return None
-        self._note(event)
+        self._apply(event)
         return event
 
     def assemble(self, able: Callable[[Member], bool]) -> list[Member]:
@@ -193,7 +193,7 @@ class Membership:
             raise DataError(f"all {self._workers} partitions of the training data are empty")
         return True
 
-    def _note(self, event: Event) -> None:
+    def _apply(self, event: Event) -> None:
         match event:
             case Arriving(who):
                 self.changed = time.monotonic()

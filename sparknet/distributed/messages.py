@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sparknet.codecs import Bytes
-from sparknet.distributed.comm.channel import NOTHING, Channel, ExchangeError, Frame, Kind, Note
+from sparknet.distributed.comm.channel import NOTHING, Channel, ExchangeError, Frame, Header, Kind
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.training import Report, Scores, WorkerState
 from sparknet.weights import Vector
@@ -63,7 +63,7 @@ class Message:
     """A frame to be sent."""
 
     kind: Kind
-    note: Note
+    header: Header
     payload: memoryview = NOTHING
 
 
@@ -188,36 +188,36 @@ def read_report(member: Member, frames: Sequence[Frame]) -> Report:
     """A report with weights."""
     if frames[0].size != member.buffer.nbytes:
         raise ExchangeError(f"{member} sent {frames[0].size:,} of the {member.buffer.nbytes:,} bytes due")
-    return _report_in(frames[0].note)
+    return _report_in(frames[0].header)
 
 
 def read_bare_report(_member: Member, frames: Sequence[Frame]) -> Report:
     """A report without weights."""
-    return _report_in(frames[0].note)
+    return _report_in(frames[0].header)
 
 
 def read_state(member: Member, frames: Sequence[Frame]) -> WorkerState:
-    note = frames[0].note
+    header = frames[0].header
     try:
-        place = int(note["iteration"]), int(note["position"])
+        place = int(header["iteration"]), int(header["position"])
     except (KeyError, TypeError, ValueError) as wrong:
         raise ExchangeError(f"a state that cannot be read: {wrong}") from wrong
     return WorkerState(iteration=place[0], position=place[1], history=member.history.copy())
 
 
 def read_scores(_member: Member, frames: Sequence[Frame]) -> Scores:
-    note = frames[0].note
+    header = frames[0].header
     try:
-        return Scores(records=int(note["records"]), sums=dict(note["sums"]))
+        return Scores(records=int(header["records"]), sums=dict(header["sums"]))
     except (KeyError, TypeError, ValueError) as wrong:
         raise ExchangeError(f"scores that cannot be read: {wrong}") from wrong
 
 
 def read_reduced(_member: Member, frames: Sequence[Frame]) -> Reduced:
-    note = frames[0].note
-    if not note.get("done"):
-        return Reduced(failure=str(note.get("reason")))
-    return Reduced(sent=int(note.get("sent", 0)), moved=float(note.get("moved", math.nan)))
+    header = frames[0].header
+    if not header.get("done"):
+        return Reduced(failure=str(header.get("reason")))
+    return Reduced(sent=int(header.get("sent", 0)), moved=float(header.get("moved", math.nan)))
 
 
 def read_fetched(_member: Member, frames: Sequence[Frame]) -> Fetched:
@@ -225,26 +225,26 @@ def read_fetched(_member: Member, frames: Sequence[Frame]) -> Fetched:
 
 
 def read_parked(member: Member, frames: Sequence[Frame]) -> Parked:
-    note = frames[1].note
+    header = frames[1].header
     return Parked(
-        records=records_in(note), place=str(note.get("place")), state=read_state(member, frames[:1])
+        records=records_in(header), place=str(header.get("place")), state=read_state(member, frames[:1])
     )
 
 
 def read_held(_member: Member, frames: Sequence[Frame]) -> Held:
-    return Held(records=records_in(frames[0].note))
+    return Held(records=records_in(frames[0].header))
 
 
-def records_in(note: Note) -> dict[int, int]:
-    """By shard. Raises ExchangeError if the note does not say it."""
+def records_in(header: Header) -> dict[int, int]:
+    """By shard. Raises ExchangeError if the header does not say it."""
     try:
-        return {int(shard): int(count) for shard, count in note["shards"].items()}
+        return {int(shard): int(count) for shard, count in header["shards"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as wrong:
         raise ExchangeError(f"shards that cannot be read: {wrong}") from wrong
 
 
-def _report_in(note: Note) -> Report:
+def _report_in(header: Header) -> Report:
     try:
-        return Report(**note)
+        return Report(**header)
     except TypeError as wrong:
         raise ExchangeError(f"a report that cannot be read: {wrong}") from wrong

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 
-from sparknet.distributed.comm.channel import Frame, Kind, Note
+from sparknet.distributed.comm.channel import Frame, Header, Kind
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import Held, Member, Message, Parked, Task, read_held, read_parked
 from sparknet.training import WorkerState
@@ -134,13 +134,13 @@ class Leasing:
     def _task(
         self,
         kind: Kind,
-        note: Note,
+        header: Header,
         *,
         answers: tuple[Kind, ...],
         read: Callable[[Member, Sequence[Frame]], Parked | Held],
     ) -> Task:
         seconds = self._members.deadlines.round
-        return Task(messages=(Message(kind, note),), answers=answers, read=read, seconds=seconds)
+        return Task(messages=(Message(kind, header),), answers=answers, read=read, seconds=seconds)
 
 
 def _nothing(_shards: Sequence[int]) -> None:

@@ -140,7 +140,7 @@ class Service:
         averaging = self._averaging = self._averaging or self._averaging_of(worker, channel)
         deadlines = self.assignment.deadlines
         history = np.empty(worker.replica.history().numel(), np.float32)
-        note = {
+        header = {
             **_holding(worker),
             "place": self._parking.place,
             "gpu": averaging.gpu if averaging else "",
@@ -148,7 +148,7 @@ class Service:
             "history": history.size,
             "iteration": worker.replica.iteration,
         }
-        channel.send(Kind.READY, note, seconds=deadlines.send)
+        channel.send(Kind.READY, header, seconds=deadlines.send)
         codec = Float32() if self.assignment.ring else get_codec(self.assignment.wire)
         uplink = self._uplink = self._uplink or Uplink(worker.vector, codec)
         into = {
@@ -174,18 +174,18 @@ class Service:
                 case Kind.REDUCE:
                     self._reduce(channel, frame)
                 case Kind.COMMIT if averaging:
-                    averaging.commit(**frame.note)
+                    averaging.commit(**frame.header)
                 case Kind.OUTER if averaging:
-                    into[Kind.MEMORY] = averaging.follow(**frame.note)
+                    into[Kind.MEMORY] = averaging.follow(**frame.header)
                 case Kind.MEMORY:
                     into.pop(Kind.MEMORY)  # it has been received into what the optimiser remembers
                 case Kind.FETCH if averaging:
-                    vector = averaging.memory if frame.note["what"] == "memory" else averaging.start
+                    vector = averaging.memory if frame.header["what"] == "memory" else averaging.start
                     channel.send(Kind.WEIGHTS, {}, vector, seconds=deadlines.send)
                 case Kind.SAVE:
                     self._send_state(channel, worker)
                 case Kind.RESTORE:
-                    worker.restore(WorkerState(**frame.note, history=history if frame.size else None))
+                    worker.restore(WorkerState(**frame.header, history=history if frame.size else None))
                 case Kind.LEASES:
                     self._hold(channel, worker, frame)
                 case Kind.ROOM:
@@ -207,9 +207,9 @@ class Service:
                 raise TrainingError(f"partition {number} could not be read: {error}") from error
 
     def _train(self, channel: Channel, worker: Worker, uplink: Uplink, frame: Frame) -> None:
-        note = dict(frame.note)
-        ring = note.pop("ring", False)
-        order, seconds = Order(**note), self.assignment.deadlines.send
+        header = dict(frame.header)
+        ring = header.pop("ring", False)
+        order, seconds = Order(**header), self.assignment.deadlines.send
         if ring and self._averaging:
             report = self._averaging.train(order, arrived=frame.size > 0)
             channel.send(Kind.REPORT, vars(report), seconds=seconds)
@@ -222,13 +222,13 @@ class Service:
 
     def _reduce(self, channel: Channel, frame: Frame) -> None:
         assert self._averaging is not None
-        note: dict[str, object]
+        header: dict[str, object]
         try:
-            note = {"done": True, **vars(self._averaging.reduce(**frame.note))}
+            header = {"done": True, **vars(self._averaging.reduce(**frame.header))}
         except RuntimeError as error:
             log.warning("%s could not average with the others: %s", self.who, error)
-            note = {"done": False, "reason": str(error)[:500]}
-        channel.send(Kind.REDUCED, note, seconds=self.assignment.deadlines.send)
+            header = {"done": False, "reason": str(error)[:500]}
+        channel.send(Kind.REDUCED, header, seconds=self.assignment.deadlines.send)
 
     def _averaging_of(self, worker: Worker, channel: Channel) -> Averaging | None:
         assignment = self.assignment
@@ -245,13 +245,13 @@ class Service:
     def _test(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         if self.assignment.test is None:
             raise DataError("there is no test set: give one, or set test_every to 0")
-        examples = self.assignment.test.value[frame.note["start"] : frame.note["stop"]]
+        examples = self.assignment.test.value[frame.header["start"] : frame.header["stop"]]
         scores = worker.test(worker.vector if frame.size else None, examples)
         channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.deadlines.send)
 
     def _hold(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         """Hold the leases of these shards and no others; what is new has been parked here by another."""
-        due = {int(shard): int(position) for shard, position in frame.note["shards"].items()}
+        due = {int(shard): int(position) for shard, position in frame.header["shards"].items()}
         for shard in worker.leases.keys() - due.keys():
             worker.give_up(shard)
         for shard, position in due.items():
@@ -266,21 +266,21 @@ class Service:
         for shard, lease in worker.leases.items():
             self._parking.park(shard, lease.examples)
         self._send_state(channel, worker)
-        note = {**_holding(worker), "place": self._parking.place}
-        channel.send(Kind.PARKED, note, seconds=self.assignment.deadlines.send)
+        header = {**_holding(worker), "place": self._parking.place}
+        channel.send(Kind.PARKED, header, seconds=self.assignment.deadlines.send)
 
     def _send_state(self, channel: Channel, worker: Worker) -> None:
         state = worker.state
-        note = {"iteration": state.iteration, "position": state.position}
+        header = {"iteration": state.iteration, "position": state.position}
         history = NOTHING if state.history is None else raw(state.history)
-        channel.send(Kind.STATE, note, history, seconds=self.assignment.deadlines.send)
+        channel.send(Kind.STATE, header, history, seconds=self.assignment.deadlines.send)
 
     def _confess(self, channel: Channel, error: Exception) -> None:
         """Tell the driver why this worker ends; what is wrong with its input is wrong everywhere: final."""
         final = isinstance(error, UsageError | ModelError | DataError)
-        note = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
+        header = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
         with suppress(OSError):
-            channel.send(Kind.FAILED, note, seconds=self.assignment.deadlines.send)
+            channel.send(Kind.FAILED, header, seconds=self.assignment.deadlines.send)
 
 
 def _holding(worker: Worker) -> dict[str, dict[str, int]]:

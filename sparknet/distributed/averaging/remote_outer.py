@@ -120,6 +120,6 @@ def _about_to_commit(member: Member) -> bool:
 
 
 def _messages(outer: Repeatable, memory: Vector | None) -> list[Message]:
-    note = {"outer": told(outer), "memory": memory is not None}
+    header = {"outer": told(outer), "memory": memory is not None}
     payload = NOTHING if memory is None else raw(memory)
-    return [Message(Kind.OUTER, note), *([Message(Kind.MEMORY, {}, payload)] if memory is not None else [])]
+    return [Message(Kind.OUTER, header), *([Message(Kind.MEMORY, {}, payload)] if memory is not None else [])]

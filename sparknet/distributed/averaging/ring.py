@@ -23,7 +23,7 @@ from sparknet.codecs import Float32
 from sparknet.distributed.averaging.remote_outer import OuterSteps
 from sparknet.distributed.averaging.remote_weights import Fetching, Versions
 from sparknet.distributed.averaging.rendezvous import Backend, Notice, choose_backend, new_store
-from sparknet.distributed.comm.channel import NOTHING, Frame, Kind, Note, raw
+from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import (
     Answered,
@@ -112,10 +112,10 @@ class Ring:
         member.holds = self._versions.number
         return payload
 
-    def orders(self, member: Member, note: Note) -> list[Message]:
+    def orders(self, member: Member, header: Header) -> list[Message]:
         payload, equipment = self.whole(member), self.steps.equip(member)
         member.holds, member.keeps = 0, self._versions.number
-        return [*equipment, Message(Kind.TRAIN, {**note, "ring": True}, payload)]
+        return [*equipment, Message(Kind.TRAIN, {**header, "ring": True}, payload)]
 
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
         return read_bare_report(member, frames)

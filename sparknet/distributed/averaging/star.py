@@ -13,7 +13,7 @@ import numpy as np
 from sparknet.codecs import Bytes, Codec
 from sparknet.deltas import Changes, Followed, apply_change
 from sparknet.distributed.averaging.remote_weights import Versions
-from sparknet.distributed.comm.channel import NOTHING, Frame, Kind, Note, raw
+from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.messages import Answered, Member, Message, read_report
 from sparknet.merge import Merged, Statistics, distance, merge_moved
 from sparknet.training import Order, Report
@@ -47,16 +47,16 @@ class Star:
         """The weights for a member that has not got them."""
         return NOTHING if member.holds == self._versions.number else raw(self._versions.vector)
 
-    def orders(self, member: Member, note: Note) -> list[Message]:
+    def orders(self, member: Member, header: Header) -> list[Message]:
         """The order, with the weights, a change of them, or neither if the worker has them."""
-        messages = self._orders(member, note)
+        messages = self._orders(member, header)
         member.holds, member.base = 0, self._start
         return messages
 
-    def order_from(self, start: Vector, member: Member, note: Note) -> list[Message]:
+    def order_from(self, start: Vector, member: Member, header: Header) -> list[Message]:
         """An order with weights that are for this member alone."""
         member.holds, member.follows, member.base = 0, 0, start
-        return [Message(Kind.TRAIN, note, raw(start))]
+        return [Message(Kind.TRAIN, header, raw(start))]
 
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
         report = read_report(member, frames)
@@ -80,15 +80,15 @@ class Star:
     def close(self) -> None:
         """There is nothing to let go of."""
 
-    def _orders(self, member: Member, note: Note) -> list[Message]:
+    def _orders(self, member: Member, header: Header) -> list[Message]:
         followed = self._followed
         if followed is None:
-            return [Message(Kind.TRAIN, note, self.whole(member))]
+            return [Message(Kind.TRAIN, header, self.whole(member))]
         knew, member.follows = member.follows, followed.version
         if not knew or followed.version - knew > 1:
-            return [Message(Kind.TRAIN, note, raw(followed.known))]
+            return [Message(Kind.TRAIN, header, raw(followed.known))]
         change = [Message(Kind.CHANGE, {}, raw(followed.change))] if followed.version > knew else []
-        return [*change, Message(Kind.TRAIN, note)]
+        return [*change, Message(Kind.TRAIN, header)]
 
 
 class Uplink:

@@ -1,8 +1,10 @@
 """Frames on a socket between the driver and its workers.
 
-A frame is a fixed header, a note (JSON, a few hundred bytes) and a payload (bytes of a vector, or nothing):
+A frame is a prefix of fixed length, a header (JSON, a few hundred bytes) and a payload (bytes of a vector, or
+nothing):
 
-    "SPKN" | kind 1 byte | zero 3 | length of the note 4 | length of the payload 8 | note | payload | MAC 16
+    "SPKN" | kind 1 byte | zero 3 | length of the header 4 | length of the payload 8 | header | payload | MAC
+    16
 
 Lengths are checked before a byte is read or allocated, nothing is ever unpickled, every wait has a deadline.
 The MAC (``auth.py``) is there once both ends have shown that they know the job's token (``handshake.py``);
@@ -27,10 +29,10 @@ from sparknet.distributed.comm.auth import MAC_BYTES, FrameAuthenticator, Mac
 from sparknet.errors import TrainingError
 from sparknet.weights import Vector
 
-_HEADER = struct.Struct("!4sB3xIQ")
+_PREFIX = struct.Struct("!4sB3xIQ")
 _TIMEVAL = struct.Struct("@ll")
 _MAGIC = b"SPKN"
-_NOTE_LIMIT = 1 << 16
+_HEADER_LIMIT = 1 << 16
 # Bytes of a payload that are authenticated and sent, or received and checked, while they are in a core's
 # cache.
 _CHUNK = 1 << 20
@@ -38,7 +40,7 @@ _CHUNK = 1 << 20
 # Seconds that a kernel can count.
 _LONGEST = 1e9
 
-Note = Mapping[str, Any]
+Header = Mapping[str, Any]
 NOTHING = memoryview(b"")
 
 
@@ -92,18 +94,18 @@ class Frame:
     """``size`` bytes of payload lie at the start of the buffer the frame was received into."""
 
     kind: Kind
-    note: dict[str, Any]
+    header: dict[str, Any]
     size: int
 
 
 class Channel:
-    """One connection. ``sent`` and ``received`` count bytes, frames' headers and MACs included."""
+    """One connection. ``sent`` and ``received`` count bytes, all of the frames counted."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._outgoing: FrameAuthenticator | None = None
         self._incoming: FrameAuthenticator | None = None
-        self._header = memoryview(bytearray(_HEADER.size))
+        self._prefix = memoryview(bytearray(_PREFIX.size))
         self.sent = self.received = 0
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -132,11 +134,11 @@ class Channel:
         """From here on every frame carries a MAC, by these keys of 32 bytes."""
         self._outgoing, self._incoming = FrameAuthenticator(sent), FrameAuthenticator(received)
 
-    def send(self, kind: Kind, note: Note, payload: memoryview = NOTHING, *, seconds: float) -> None:
+    def send(self, kind: Kind, header: Header, payload: memoryview = NOTHING, *, seconds: float) -> None:
         """Send a frame. Raises OSError, TimeoutError past ``seconds``, if the other end does not take it."""
         deadline = time.monotonic() + seconds
-        text = json.dumps(note).encode()
-        head = _HEADER.pack(_MAGIC, kind, len(text), payload.nbytes) + text
+        text = json.dumps(header).encode()
+        head = _PREFIX.pack(_MAGIC, kind, len(text), payload.nbytes) + text
         mac = self._outgoing.next() if self._outgoing else None
         if mac:
             mac.add(head)
@@ -146,7 +148,7 @@ class Channel:
                 mac.add(chunk)
             self._push(deadline, head, chunk, mac.finish() if mac and stop >= payload.nbytes else b"")
             head = b""
-        self.sent += _HEADER.size + len(text) + payload.nbytes + (MAC_BYTES if mac else 0)
+        self.sent += _PREFIX.size + len(text) + payload.nbytes + (MAC_BYTES if mac else 0)
 
     def receive(self, *due: Kind, into: Mapping[Kind, memoryview] | None = None, seconds: float) -> Frame:
         """Wait for a frame of one of the kinds that are ``due``; its payload goes to the start of
@@ -158,8 +160,8 @@ class Channel:
         """
         deadline = time.monotonic() + seconds
         mac = self._incoming.next() if self._incoming else None
-        self._fill(self._header, deadline, mac)
-        magic, kind, note_size, size = _HEADER.unpack(self._header)
+        self._fill(self._prefix, deadline, mac)
+        magic, kind, header_size, size = _PREFIX.unpack(self._prefix)
         if magic != _MAGIC:
             raise ExchangeError(f"{self.peer} sent something that is not a frame of this program")
         if kind not in due:
@@ -167,18 +169,18 @@ class Channel:
                 f"{self.peer} sent a frame of kind {kind} where {', '.join(d.name for d in due)} was due"
             )
         buffer = (into or {}).get(kind, NOTHING)
-        if note_size > _NOTE_LIMIT or size > buffer.nbytes:
+        if header_size > _HEADER_LIMIT or size > buffer.nbytes:
             raise ExchangeError(
-                f"{self.peer} announced a note of {note_size:,} and a payload of {size:,} bytes; "
-                f"at most {_NOTE_LIMIT:,} and {buffer.nbytes:,} are due"
+                f"{self.peer} announced a header of {header_size:,} and a payload of {size:,} bytes; "
+                f"at most {_HEADER_LIMIT:,} and {buffer.nbytes:,} are due"
             )
-        text = bytearray(note_size)
+        text = bytearray(header_size)
         self._fill(memoryview(text), deadline, mac)
         self._fill(buffer[:size], deadline, mac)
         if mac:
             self._check(mac, deadline)
-        self.received += _HEADER.size + note_size + size + (MAC_BYTES if mac else 0)
-        return Frame(kind=Kind(kind), note=_parsed(text, self.peer), size=size)
+        self.received += _PREFIX.size + header_size + size + (MAC_BYTES if mac else 0)
+        return Frame(kind=Kind(kind), header=_parsed(text, self.peer), size=size)
 
     def close(self) -> None:
         """Hang up; a thread that waits on this channel wakes with an error."""
@@ -237,9 +239,9 @@ class Channel:
 
 def _parsed(text: bytearray, peer: str) -> dict[str, Any]:
     try:
-        note = json.loads(text)
+        header = json.loads(text)
     except (ValueError, RecursionError) as wrong:
-        raise ExchangeError(f"{peer} sent a note that is not JSON") from wrong
-    if not isinstance(note, dict):
-        raise ExchangeError(f"{peer} sent a note that is not a JSON object")
-    return note
+        raise ExchangeError(f"{peer} sent a header that is not JSON") from wrong
+    if not isinstance(header, dict):
+        raise ExchangeError(f"{peer} sent a header that is not a JSON object")
+    return header

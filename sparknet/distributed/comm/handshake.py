@@ -64,28 +64,28 @@ def admit(channel: Channel, token: bytes, refusal: Callable[[Identity], str | No
 def introduce(channel: Channel, token: bytes, who: Identity) -> None:
     """The worker's side. Raises Refused if the driver says so, ExchangeError if it is not the driver."""
     challenge = channel.receive(Kind.CHALLENGE, seconds=HANDSHAKE_SECONDS)
-    theirs, mine = str(challenge.note.get("nonce")), secrets.token_hex(16)
-    note = {**asdict(who), "nonce": mine, "proof": _proof(token, "worker", theirs, mine, who)}
-    channel.send(Kind.ANSWER, note, seconds=HANDSHAKE_SECONDS)
+    theirs, mine = str(challenge.header.get("nonce")), secrets.token_hex(16)
+    header = {**asdict(who), "nonce": mine, "proof": _proof(token, "worker", theirs, mine, who)}
+    channel.send(Kind.ANSWER, header, seconds=HANDSHAKE_SECONDS)
     verdict = channel.receive(Kind.WELCOME, Kind.REFUSED, seconds=HANDSHAKE_SECONDS)
     if verdict.kind is Kind.REFUSED:
-        raise Refused(f"the driver refused {who}: {verdict.note.get('reason')}")
-    if not _same(_proof(token, "driver", mine, theirs, who), str(verdict.note.get("proof"))):
+        raise Refused(f"the driver refused {who}: {verdict.header.get('reason')}")
+    if not _same(_proof(token, "driver", mine, theirs, who), str(verdict.header.get("proof"))):
         raise ExchangeError(f"{channel.peer} is not the driver of this job: it does not hold its token")
     down, up = _keys(token, theirs, mine, who)
     channel.authenticate(sent=up, received=down)
 
 
 def _answer(frame: Frame, peer: str) -> tuple[Identity, str, str]:
-    note = frame.note
+    header = frame.header
     try:
         who = Identity(
-            partition=int(note["partition"]),
-            attempt=int(note["attempt"]),
-            host=str(note["host"])[:255],
-            pid=int(note["pid"]),
+            partition=int(header["partition"]),
+            attempt=int(header["attempt"]),
+            host=str(header["host"])[:255],
+            pid=int(header["pid"]),
         )
-        return who, str(note["nonce"]), str(note["proof"])
+        return who, str(header["nonce"]), str(header["proof"])
     except (KeyError, TypeError, ValueError, OverflowError) as wrong:
         raise ExchangeError(f"{peer} sent an answer that cannot be read") from wrong
 

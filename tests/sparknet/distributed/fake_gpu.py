@@ -62,7 +62,7 @@ class Pretended(Averaging):
 
 
 class OnGpus(Service):
-    """Every worker has a GPU; ``told`` notes what each of its groups was to average with."""
+    """Every worker has a GPU; ``told`` records what each of its groups was to average with."""
 
     averaging: type[Pretended] = Pretended
 
@@ -74,7 +74,7 @@ class OnGpus(Service):
         return []
 
     def _reduce(self, channel: Channel, frame: Frame) -> None:
-        self.told.append(frame.note["backend"])
+        self.told.append(frame.header["backend"])
         super()._reduce(channel, frame)
 
     def _averaging_of(self, worker: Worker, channel: Channel) -> Averaging | None:

@@ -79,7 +79,7 @@ class DropsOut(Service):
     def _reduce(self, channel: Channel, frame: Frame) -> None:
         self.at -= 1
         if not self.at:
-            type(self).group = frame.note["key"]
+            type(self).group = frame.header["key"]
             raise RuntimeError("power failure")
         super()._reduce(channel, frame)
 

@@ -78,9 +78,9 @@ def test_fewer_bits_train_about_as_well_and_travel_lighter(wire: str, part: floa
     assert np.abs(done[-1].weights - expected.weights).max() < 0.05 * np.abs(expected.weights).max()
     assert done[-1].accuracy == pytest.approx(expected.accuracy, abs=0.05)
     whole = 3 * workers.initial.nbytes
-    notes = 3 * 400
+    headers = 3 * 400
     for traffic in (done[5].bytes_sent, done[5].bytes_received):
-        assert part * whole < traffic < part * whole + notes
+        assert part * whole < traffic < part * whole + headers
     assert done[0].bytes_sent > whole  # the first weights are sent in full
 
 

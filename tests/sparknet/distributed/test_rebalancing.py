@@ -32,7 +32,7 @@ IMPATIENT = replace(QUICK, lease=0.3, join=60, round=60, stop=10)
 read: Counter[int] = Counter()
 
 
-class Notes(TorchReplica):
+class Recording(TorchReplica):
     """Counts the records it is given, by the number in their first two pixels."""
 
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
@@ -42,11 +42,11 @@ class Notes(TorchReplica):
         return super().step(iter([batch]))
 
 
-def notes() -> TorchReplica:
-    return Notes(small_net(), momentum_sgd)
+def recording() -> TorchReplica:
+    return Recording(small_net(), momentum_sgd)
 
 
-RECIPE = small_recipe(8, test_batch_size=8, replica=notes)  # a round of five steps is an epoch of a shard
+RECIPE = small_recipe(8, test_batch_size=8, replica=recording)  # a round of five steps is an epoch of a shard
 
 
 def shards_of(count: int) -> list[Examples]:

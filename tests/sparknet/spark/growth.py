@@ -36,18 +36,18 @@ DEADLINES = Deadlines(join=60, round=20, ping=1, send=10, stop=10, lease=2)
 SECONDS = 100.0
 
 
-class Notes(TorchReplica):
+class Recording(TorchReplica):
     """Writes down the records it is given, by the number in their first two pixels, in a file of its own."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(small_net(), momentum_sgd)
-        self._notes = Path(folder) / f"read-by-{os.getpid()}"
+        self._log = Path(folder) / f"read-by-{os.getpid()}"
 
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
         time.sleep(0.01)
         batch = next(batches)
         pairs = (batch["data"][:, 0, 0, :2] * 256).round().int().tolist()
-        with self._notes.open("a") as file:
+        with self._log.open("a") as file:
             file.write("".join(f"{high * 256 + low}\n" for high, low in pairs))
         return super().step(iter([batch]))
 
@@ -56,8 +56,8 @@ class Notes(TorchReplica):
 class Noting:
     folder: str
 
-    def __call__(self) -> Notes:
-        return Notes(self.folder)
+    def __call__(self) -> Recording:
+        return Recording(self.folder)
 
 
 def numbered() -> Examples:
@@ -68,7 +68,7 @@ def numbered() -> Examples:
 
 
 def read_so_far(folder: str) -> dict[str, list[int]]:
-    """By file of notes; a last line that is being written is left out."""
+    """By log; a last line that is being written is left out."""
     return {
         path.name: [int(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
         for path in Path(folder).glob("read-by-*")

@@ -35,7 +35,7 @@ SHARDS, SHARD = 5, 48
 IMPATIENT = replace(DEADLINES, lease=3.0, join=300, round=120)
 
 
-class Notes(TorchReplica):
+class Recording(TorchReplica):
     """Writes down which records it is given; their first pixel and their shape tell them apart."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,12 +45,12 @@ class Notes(TorchReplica):
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
         batch = next(batches)
         numbers = (batch["data"][:, 0, 0, :2] * 256).round().int()
-        with (self.folder / str(os.getpid())).open("a") as notes:
-            notes.writelines(f"{int(high) * 256 + int(low)}\n" for high, low in numbers)
+        with (self.folder / str(os.getpid())).open("a") as log:
+            log.writelines(f"{int(high) * 256 + int(low)}\n" for high, low in numbers)
         return super().step(iter([batch]))
 
 
-def noted(folder: Path) -> Counter[int]:
+def recorded(folder: Path) -> Counter[int]:
     return Counter(int(line) for path in folder.iterdir() for line in path.read_text().split())
 
 
@@ -65,7 +65,7 @@ def numbered(count: int) -> Examples:
 def test_fewer_slots_than_shards_train_on_all_data(spark: SparkSession, tmp_path: Path, kind: str) -> None:
     """Five shards in three slots. A round of a worker is an epoch of one shard."""
     examples = numbered(SHARDS * SHARD)
-    recipe = small_recipe(8, replica=partial(Notes, tmp_path))
+    recipe = small_recipe(8, replica=partial(Recording, tmp_path))
     data = from_examples(spark, examples, SHARDS)
     if kind == "dataframe":
         data = frame_of(spark, examples).repartition(SHARDS)
@@ -73,7 +73,7 @@ def test_fewer_slots_than_shards_train_on_all_data(spark: SparkSession, tmp_path
         rounds = list(train(crew, Settings(rounds=4, tau=SHARD // 8, test_every=4)))
     assert all(len(done.members) == 3 for done in rounds)
     assert {report.read for done in rounds for report in done.reports} == set(range(SHARDS))
-    read = noted(tmp_path)
+    read = recorded(tmp_path)
     assert sorted(read) == list(range(SHARDS * SHARD))  # no record goes untrained ...
     if kind == "rdd":
         for shard in range(SHARDS):  # ... and all of a shard are read equally often

@@ -35,7 +35,7 @@ def taken(end: socket.socket, size: int) -> bytes:
     return data
 
 
-def written(*notes: dict[str, int], key: bytes | None = DOWN) -> list[bytes]:
+def written(*headers: dict[str, int], key: bytes | None = DOWN) -> list[bytes]:
     """The bytes of authenticated frames with ``WEIGHTS``, frame by frame."""
     near, far = pair()
     with near, far:
@@ -43,14 +43,14 @@ def written(*notes: dict[str, int], key: bytes | None = DOWN) -> list[bytes]:
         if key:
             channel.authenticate(sent=key, received=UP)
         frames = []
-        for note in notes:
-            channel.send(Kind.TRAIN, note, raw(WEIGHTS), seconds=5)
+        for header in headers:
+            channel.send(Kind.TRAIN, header, raw(WEIGHTS), seconds=5)
             frames.append(taken(far, channel.sent - sum(map(len, frames))))
     return frames
 
 
 def read(*frames: bytes) -> list[tuple[dict[str, int], float]]:
-    """The notes of the frames, and the sums of what came with them."""
+    """The headers of the frames, and the sums of what came with them."""
     near, far = pair()
     with near, far:
         channel = Channel(near)
@@ -60,7 +60,7 @@ def read(*frames: bytes) -> list[tuple[dict[str, int], float]]:
         found = []
         for _ in frames:
             frame = channel.receive(Kind.TRAIN, into={Kind.TRAIN: raw(room)}, seconds=5)
-            found.append((frame.note, float(room.sum())))
+            found.append((frame.header, float(room.sum())))
     return found
 
 
@@ -73,7 +73,7 @@ FORGERIES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "a bit of the weights": lambda frames: [
         frames[0][:2000] + bytes([frames[0][2000] ^ 1]) + frames[0][2001:]
     ],
-    "a digit of the note": lambda frames: [frames[0].replace(b'"tau": 1', b'"tau": 9')],
+    "a digit of the header": lambda frames: [frames[0].replace(b'"tau": 1', b'"tau": 9')],
     "the MAC": lambda frames: [frames[0][:-1] + bytes([frames[0][-1] ^ 128])],
     "one again": lambda frames: [frames[0], frames[0]],
     "one left out": lambda frames: [frames[1]],
@@ -108,7 +108,7 @@ def test_both_ends_draw_the_same_keys_and_each_connection_its_own() -> None:
         first_bytes.append(far.recv(1 << 10, socket.MSG_PEEK))
         assert worker.receive(Kind.PING, seconds=5).kind is Kind.PING
         worker.send(Kind.READY, {"records": 1}, seconds=5)
-        assert driver.receive(Kind.READY, seconds=5).note == {"records": 1}
+        assert driver.receive(Kind.READY, seconds=5).header == {"records": 1}
         driver.close()
         worker.close()
     assert first_bytes[0][:-16] == first_bytes[1][:-16]
