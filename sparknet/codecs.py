@@ -1,12 +1,12 @@
-"""How vectors are written on the wire: float32, or their changes in fewer bits.
+"""How vectors are written on the wire: float32, or their deltas in fewer bits.
 
     float32   4 bytes a number      the vector itself, exact
-    bfloat16  2                     its change, rounded to 8 bits of mantissa
-    int8      1 + 4 / 256           its change, in 255 steps of the largest of each block of 256
+    bfloat16  2                     its delta, rounded to 8 bits of mantissa
+    int8      1 + 4 / 256           its delta, in 255 steps of the largest of each block of 256
 
 A vector is written stretch by stretch, one after the other: all that is made of a stretch on the way stays in
-a core's cache, and no call is long enough for torch to wake a thread for each core. How changes are told is
-in ``deltas.py``.
+a core's cache, and no call is long enough for torch to wake a thread for each core. Deltas are in
+``deltas.py``.
 
 A format is one class with ``@register``: everything else asks it what it needs to know.
 """
@@ -37,11 +37,11 @@ class Codec(Protocol):
 
     name: str
     is_lossless: bool
-    """Whether numbers are read as they were written. Then vectors travel as float32, else their changes do.
+    """Whether numbers are read as they were written. Then vectors travel as float32, else their deltas do.
     """
     keeps_residual: bool
     """Whether workers that average among themselves keep what rounding took away, and add it to the next
-    change. It takes a further vector in each: not worth it where the error is small."""
+    delta. It takes a further vector in each: not worth it where the error is small."""
 
     def size(self, length: int) -> int:
         """Bytes of a vector, of any length."""

@@ -98,7 +98,7 @@ class Member:
     round began from, which it can send until the next are committed; ``remembers`` that of those after which
     it has the outer optimiser's memory. ``fresh`` until its first order: a
     worker that has made no steps takes over from the one that had its shard before. ``base`` is what its
-    round began from, ``follows`` the version of them if it hears of changes only, ``vector`` where it ended
+    round began from, ``follows`` the version of them if it is sent deltas only, ``vector`` where it ended
     and ``moved`` how far that is. ``prelude`` is sent before its next task.
     """
 

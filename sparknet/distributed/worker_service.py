@@ -21,7 +21,7 @@ from sparknet.codecs import Float32, get_codec
 from sparknet.data import Examples
 from sparknet.data.handoff import Parking
 from sparknet.distributed.averaging.participant import Averaging
-from sparknet.distributed.averaging.star import Uplink
+from sparknet.distributed.averaging.star import DeltaSender
 from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Kind, raw
 from sparknet.distributed.comm.handshake import Identity, introduce
 from sparknet.distributed.timeouts import Deadlines
@@ -43,7 +43,7 @@ _ORDERS = (
     Kind.TEST,
     Kind.SAVE,
     Kind.RESTORE,
-    Kind.CHANGE,
+    Kind.DELTA,
     Kind.REDUCE,
     Kind.COMMIT,
     Kind.OUTER,
@@ -87,7 +87,7 @@ class Service:
     def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Examples]) -> None:
         self.assignment, self.who, self._drain = assignment, who, drain
         self._worker: Worker | None = None
-        self._uplink: Uplink | None = None
+        self._sender: DeltaSender | None = None
         self._averaging: Averaging | None = None
         self._parking = Parking(assignment.job)
         self.tracer = Tracer(assignment.trace_rounds)
@@ -150,12 +150,12 @@ class Service:
         }
         channel.send(Kind.READY, header, seconds=deadlines.send)
         codec = Float32() if self.assignment.ring else get_codec(self.assignment.wire)
-        uplink = self._uplink = self._uplink or Uplink(worker.vector, codec)
+        sender = self._sender = self._sender or DeltaSender(worker.vector, codec)
         into = {
             Kind.TRAIN: raw(worker.vector),
             Kind.TEST: raw(worker.vector),
             Kind.RESTORE: raw(history),
-            Kind.CHANGE: raw(uplink.change),
+            Kind.DELTA: raw(sender.delta),
         }
         while True:
             patience = _MISSED_PINGS * deadlines.ping
@@ -164,11 +164,11 @@ class Service:
                 averaging.arrived()
             match frame.kind:
                 case Kind.TRAIN:
-                    uplink.begin(arrived=frame.size > 0)
+                    sender.begin(arrived=frame.size > 0)
                     with self.tracer.round():
-                        self._train(channel, worker, uplink, frame)
-                case Kind.CHANGE:
-                    uplink.apply_change()
+                        self._train(channel, worker, sender, frame)
+                case Kind.DELTA:
+                    sender.apply_delta()
                 case Kind.TEST:
                     self._test(channel, worker, frame)
                 case Kind.REDUCE:
@@ -206,7 +206,7 @@ class Service:
             except (OSError, EOFError) as error:
                 raise TrainingError(f"partition {number} could not be read: {error}") from error
 
-    def _train(self, channel: Channel, worker: Worker, uplink: Uplink, frame: Frame) -> None:
+    def _train(self, channel: Channel, worker: Worker, sender: DeltaSender, frame: Frame) -> None:
         header = dict(frame.header)
         ring = header.pop("ring", False)
         order, seconds = Order(**header), self.assignment.deadlines.send
@@ -216,7 +216,7 @@ class Service:
             return
         report = worker.train(worker.vector, order)
         worker.bring()
-        channel.send(Kind.REPORT, vars(report), uplink.result(), seconds=seconds)
+        channel.send(Kind.REPORT, vars(report), sender.result(), seconds=seconds)
         if order.momentum == "average":
             self._send_state(channel, worker)
 

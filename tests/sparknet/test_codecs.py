@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparknet.codecs import CODECS, STRETCH, Bytes, Codec, get_codec, stretches
-from sparknet.deltas import Changes, Followed, apply_change
+from sparknet.deltas import DeltaEncoder, DeltaTracker, apply_delta
 from sparknet.errors import UsageError
 from sparknet.weights import Vector
 
@@ -34,9 +34,9 @@ def read(codec: Codec, data: Bytes, length: int) -> Vector:
     return vector
 
 
-def told(changes: Changes, change: Vector) -> Bytes:
-    data = np.empty(changes.codec.size(change.size), np.uint8)
-    changes.tell(change, np.zeros_like(change), data)
+def encoded(encoder: DeltaEncoder, change: Vector) -> Bytes:
+    data = np.empty(encoder.codec.size(change.size), np.uint8)
+    encoder.encode(change, np.zeros_like(change), data)
     return data
 
 
@@ -79,34 +79,37 @@ def test_int8_is_off_by_half_a_step_of_its_block_at_most() -> None:
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_the_sum_of_what_arrives_keeps_up_with_the_sum_of_what_was_sent(name: str) -> None:
-    changes, forgetful = Changes(get_codec(name), 3000), Changes(get_codec(name), 3000, feedback=False)
+    encoder, forgetful = (
+        DeltaEncoder(get_codec(name), 3000),
+        DeltaEncoder(get_codec(name), 3000, feedback=False),
+    )
     sent, arrived, alone = np.zeros((3, 3000))
     for step in range(200):
         change = drawn(3000, step) * 0.01 + np.float32(1e-4)
         sent += change
-        arrived += read(get_codec(name), told(changes, change), 3000)
-        alone += read(get_codec(name), told(forgetful, change), 3000)
+        arrived += read(get_codec(name), encoded(encoder, change), 3000)
+        alone += read(get_codec(name), encoded(forgetful, change), 3000)
     assert np.abs(arrived - sent).max() < 4e-4
     assert np.abs(alone - sent).max() > 2 * np.abs(arrived - sent).max()
 
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_followers_stay_within_one_rounding_of_the_weights(name: str) -> None:
-    followed, known = Followed(get_codec(name)), drawn(3000)
+    tracker, known = DeltaTracker(get_codec(name)), drawn(3000)
     weights = drawn(3000)
-    followed.move(weights)
+    tracker.move(weights)
     for step in range(1, 50):
         weights = weights + drawn(3000, step) * np.float32(0.01)
-        followed.move(weights)
-        apply_change(get_codec(name), followed.change, known, known)
-        assert np.array_equal(known, followed.known)
-    assert np.abs(followed.known - weights).max() < 4e-4
+        tracker.move(weights)
+        apply_delta(get_codec(name), tracker.delta, known, known)
+        assert np.array_equal(known, tracker.known)
+    assert np.abs(tracker.known - weights).max() < 4e-4
 
 
 def test_a_change_that_is_not_a_number_does_not_haunt_the_next() -> None:
-    changes = Changes(get_codec("bfloat16"), 10)
-    assert np.isnan(read(get_codec("bfloat16"), told(changes, np.full(10, np.nan, np.float32)), 10)).all()
-    assert (read(get_codec("bfloat16"), told(changes, np.ones(10, np.float32)), 10) == 1).all()
+    encoder = DeltaEncoder(get_codec("bfloat16"), 10)
+    assert np.isnan(read(get_codec("bfloat16"), encoded(encoder, np.full(10, np.nan, np.float32)), 10)).all()
+    assert (read(get_codec("bfloat16"), encoded(encoder, np.ones(10, np.float32)), 10) == 1).all()
 
 
 def test_an_unknown_format_is_refused() -> None:

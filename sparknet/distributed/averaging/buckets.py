@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparknet.codecs import STRETCH, Bytes, Codec, stretches
-from sparknet.deltas import Changes, apply_change
+from sparknet.deltas import DeltaEncoder, apply_delta
 from sparknet.merge import squared_distance
 from sparknet.weights import Vector, mean_of, squares
 
@@ -121,9 +121,9 @@ class Whole:
 
 
 class Coded:
-    """Buckets that travel as changes from ``start``, in fewer bits.
+    """Buckets that travel as deltas from ``start``, in fewer bits.
 
-    ``told`` keeps what rounding took away in earlier rounds, by part; ``moved`` is as in ``Whole``.
+    ``encoders`` keep what rounding took away in earlier rounds, by part; ``moved`` is as in ``Whole``.
     """
 
     def __init__(
@@ -134,17 +134,17 @@ class Coded:
         start: Vector,
         out: Vector,
         codec: Codec,
-        told: dict[tuple[int, int], Changes],
+        encoders: dict[tuple[int, int], DeltaEncoder],
     ) -> None:
-        self._line, self._rooms, self._codec, self._told = line, rooms, codec, told
+        self._line, self._rooms, self._codec, self._encoders = line, rooms, codec, encoders
         self._vector, self._start, self._out = vector, start, out
         self.moved = 0.0
 
     def scatter(self, bucket: Bucket) -> Bucket:
         for peer in bucket.others:
-            part, change = bucket.parts[peer], self._part(bucket, peer)
-            self.moved += self._changes(part).tell(self._vector[part], self._start[part], change)
-            bucket.waits.append(self._line.send(change, peer, bucket.scatter_tag))
+            part, delta = bucket.parts[peer], self._part(bucket, peer)
+            self.moved += self._encoder(part).encode(self._vector[part], self._start[part], delta)
+            bucket.waits.append(self._line.send(delta, peer, bucket.scatter_tag))
         for peer in bucket.tellers:
             bucket.waits.append(self._line.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
         return bucket
@@ -155,7 +155,7 @@ class Coded:
             mean = self._mean(bucket)
             for peer in bucket.tellers:
                 bucket.waits.append(self._line.send(mean, peer, bucket.gather_tag))
-        for peer in bucket.others:  # into what my change was told in
+        for peer in bucket.others:  # into the buffer of my delta
             bucket.waits.append(self._line.receive(self._part(bucket, peer), peer, bucket.gather_tag))
         if bucket.tellers:
             self._settle(bucket, bucket.rank)
@@ -167,9 +167,9 @@ class Coded:
             self._settle(bucket, peer)
 
     def _mean(self, bucket: Bucket) -> Bytes:
-        """The mean change of my part, as it is told to the others."""
+        """The mean delta of my part, as the others are sent it."""
         part, mean = bucket.mine, self._part(bucket, bucket.rank)
-        changes, vector, start = self._changes(part), self._vector[part], self._start[part]
+        encoder, vector, start = self._encoder(part), self._vector[part], self._start[part]
         theirs = {peer: self._theirs(bucket, peer) for peer in bucket.tellers}
         for where, at in stretches(self._codec, vector.size):
             length = where.stop - where.start
@@ -177,25 +177,25 @@ class Coded:
             for peer, data in theirs.items():
                 self._codec.read(data[at], parts[peer])
             self.moved += squares(np.subtract(vector[where], start[where], out=parts[bucket.rank]))
-            changes.write(where, mean_of(parts, bucket.steps, out=parts[0]), mean[at])
+            encoder.write(where, mean_of(parts, bucket.steps, out=parts[0]), mean[at])
         return mean
 
     def _settle(self, bucket: Bucket, peer: int) -> None:
         """All members make the same of the same bytes."""
         part = bucket.parts[peer]
-        apply_change(self._codec, self._part(bucket, peer), self._start[part], self._out[part])
+        apply_delta(self._codec, self._part(bucket, peer), self._start[part], self._out[part])
 
-    def _changes(self, part: slice) -> Changes:
+    def _encoder(self, part: slice) -> DeltaEncoder:
         key = part.start, part.stop
-        if key not in self._told:
+        if key not in self._encoders:
             length = part.stop - part.start
-            self._told[key] = Changes(self._codec, length, feedback=self._codec.keeps_residual)
-        return self._told[key]
+            self._encoders[key] = DeltaEncoder(self._codec, length, feedback=self._codec.keeps_residual)
+        return self._encoders[key]
 
     def _part(self, bucket: Bucket, peer: int) -> Bytes:
-        """Where the change of this peer's part is: mine to it, later the mean."""
+        """Where the delta of this peer's part is: mine to it, later the mean."""
         part = bucket.parts[peer]
-        return self._rooms.bytes(self._codec.size(part.stop - part.start), "change", bucket.turn, peer)
+        return self._rooms.bytes(self._codec.size(part.stop - part.start), "delta", bucket.turn, peer)
 
     def _theirs(self, bucket: Bucket, peer: int) -> Bytes:
         size = self._codec.size(bucket.mine.stop - bucket.mine.start)

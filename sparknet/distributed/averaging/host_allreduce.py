@@ -9,7 +9,7 @@ and out of each worker, whatever K is, and none to the driver:
 
 It is done bucket by bucket, so that one is on its way while another is reckoned. The bytes of both steps are
 those of a ring, and the mean is the star's, bit for bit. With a wire format of fewer bits both steps carry
-changes since the round's start; what rounding to int8 took away is added to the next change.
+deltas from the round's start; a codec that keeps its residual adds what rounding took away to the next delta.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from sparknet.codecs import Codec
-from sparknet.deltas import Changes
+from sparknet.deltas import DeltaEncoder
 from sparknet.distributed.averaging.buckets import Coded, Rooms, Whole, cut
 from sparknet.distributed.averaging.pipeline import delayed
 from sparknet.distributed.averaging.rendezvous import Meeting
@@ -48,7 +48,7 @@ class Peers:
         self._meeting, self._codec = meeting, codec
         self._group: Any = None
         self._key = ""
-        self._told: dict[tuple[int, int], Changes] = {}
+        self._encoders: dict[tuple[int, int], DeltaEncoder] = {}
         self._rooms = Rooms()
         self.sent = 0
 
@@ -56,7 +56,7 @@ class Peers:
         """Be number ``rank`` of ``size`` members of group ``key``. Raises RuntimeError if one is missing."""
         if self._group is None or key != self._key:
             self._group = None  # hang up on the old members first
-            self._told.clear()
+            self._encoders.clear()
             self._rooms = Rooms()  # the old ones may still be written to
             self._group, self._key = self._meeting.gloo(key, rank, size), key
 
@@ -98,7 +98,7 @@ class Peers:
     def _buckets(self, vector: Vector, start: Vector | None, out: Vector) -> Whole | Coded:
         if start is None or self._codec.is_lossless:
             return Whole(self, self._rooms, vector, start, out)
-        return Coded(self, self._rooms, vector, start, out, self._codec, self._told)
+        return Coded(self, self._rooms, vector, start, out, self._codec, self._encoders)
 
 
 def _bucket(length: int) -> int:

@@ -1,7 +1,7 @@
 """Averaging in the driver: weights go out to every worker, and come back to be averaged here.
 
-With a wire format of fewer bits, what travels is their change: the driver's since the last round, and the
-worker's since the round's start.
+With a wire format of fewer bits, deltas travel: the driver's since the last round, and the worker's since the
+round's start.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparknet.codecs import Bytes, Codec
-from sparknet.deltas import Changes, Followed, apply_change
+from sparknet.deltas import DeltaEncoder, DeltaTracker, apply_delta
 from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.messages import Answered, Member, Message, read_report
@@ -29,16 +29,16 @@ class Star:
     def __init__(self, versions: Versions, codec: Codec, statistics: Sequence[Statistics]) -> None:
         self.codec = codec
         self._versions, self._statistics = versions, statistics
-        self._followed = None if codec.is_lossless else Followed(codec)
+        self._tracker = None if codec.is_lossless else DeltaTracker(codec)
         self._start: Vector = versions.vector
 
     def begin(self, weights: Weights) -> None:
-        """The next round starts from ``weights``, or from what of them can be said in a change."""
+        """The next round starts from ``weights``, or from what a delta of fewer bits makes of them."""
         self.publish(weights)
         self._start = self._versions.vector
-        if self._followed is not None:
-            self._followed.move(self._start)
-            self._start = self._followed.known
+        if self._tracker is not None:
+            self._tracker.move(self._start)
+            self._start = self._tracker.known
 
     def publish(self, weights: Weights) -> None:
         self._versions.publish(here(weights))
@@ -48,7 +48,7 @@ class Star:
         return NOTHING if member.holds == self._versions.number else raw(self._versions.vector)
 
     def orders(self, member: Member, header: Header) -> list[Message]:
-        """The order, with the weights, a change of them, or neither if the worker has them."""
+        """The order, with the weights, a delta of them, or neither if the worker has them."""
         messages = self._orders(member, header)
         member.holds, member.base = 0, self._start
         return messages
@@ -60,11 +60,11 @@ class Star:
 
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
         report = read_report(member, frames)
-        if self._followed is None:
+        if self._tracker is None:
             member.vector = member.buffer.view(np.float32)
         else:
             member.vector = np.empty_like(member.base)
-            apply_change(self.codec, member.buffer, member.base, member.vector)
+            apply_delta(self.codec, member.buffer, member.base, member.vector)
         member.moved = distance(member.base, member.vector)
         return report
 
@@ -81,38 +81,38 @@ class Star:
         """There is nothing to let go of."""
 
     def _orders(self, member: Member, header: Header) -> list[Message]:
-        followed = self._followed
-        if followed is None:
+        tracker = self._tracker
+        if tracker is None:
             return [Message(Kind.TRAIN, header, self.whole(member))]
-        knew, member.follows = member.follows, followed.version
-        if not knew or followed.version - knew > 1:
-            return [Message(Kind.TRAIN, header, raw(followed.known))]
-        change = [Message(Kind.CHANGE, {}, raw(followed.change))] if followed.version > knew else []
-        return [*change, Message(Kind.TRAIN, header)]
+        known, member.follows = member.follows, tracker.version
+        if not known or tracker.version - known > 1:
+            return [Message(Kind.TRAIN, header, raw(tracker.known))]
+        delta = [Message(Kind.DELTA, {}, raw(tracker.delta))] if tracker.version > known else []
+        return [*delta, Message(Kind.TRAIN, header)]
 
 
-class Uplink:
+class DeltaSender:
     """Around ``vector`` float32 (P,), where the driver's frames put the weights and the worker trains them.
 
-    With a lossless ``codec`` that is all there is to it. Else only changes travel: those of the driver are
-    applied to what the last round started from, and the worker's own are reckoned from there.
+    With a lossless ``codec`` that is all there is to it. Else deltas travel: those of the driver are
+    applied to what the last round started from, and the worker's own are computed from there.
     """
 
     def __init__(self, vector: Vector, codec: Codec) -> None:
         self._vector, self._codec = vector, codec
-        self._changes = None if codec.is_lossless else Changes(codec, vector.size)
+        self._encoder = None if codec.is_lossless else DeltaEncoder(codec, vector.size)
         self._base: Vector = np.empty(0, np.float32)
-        size = self._codec.size(vector.size) if self._changes else 0
-        self.change: Bytes = np.empty(size, np.uint8)
-        self._told: Bytes = np.empty(size, np.uint8)
+        size = self._codec.size(vector.size) if self._encoder else 0
+        self.delta: Bytes = np.empty(size, np.uint8)
+        self._encoded: Bytes = np.empty(size, np.uint8)
 
-    def apply_change(self) -> None:
-        """The driver has moved by what has been received into ``change``."""
-        apply_change(self._codec, self.change, self._base, self._base)
+    def apply_delta(self) -> None:
+        """The driver has moved by what has been received into ``delta``."""
+        apply_delta(self._codec, self.delta, self._base, self._base)
 
     def begin(self, arrived: bool) -> None:
         """A round starts: from ``vector`` if whole weights have ``arrived``, else from what is known."""
-        if self._changes is None:
+        if self._encoder is None:
             return
         if arrived:
             self._base = self._vector.copy()
@@ -121,7 +121,7 @@ class Uplink:
 
     def result(self) -> memoryview:
         """What to send of ``vector`` now that the round has ended."""
-        if self._changes is None:
+        if self._encoder is None:
             return raw(self._vector)
-        self._changes.tell(self._vector, self._base, self._told)
-        return raw(self._told)
+        self._encoder.encode(self._vector, self._base, self._encoded)
+        return raw(self._encoded)

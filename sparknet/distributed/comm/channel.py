@@ -62,7 +62,7 @@ class Kind(IntEnum):
     SAVE = 13  # d: send your state
     STATE = 14  # w: its state, the solver's history as payload
     RESTORE = 15  # d: go on from this state; not answered
-    CHANGE = 16  # d: how the weights differ from the last ones, encoded; not answered
+    DELTA = 16  # d: how the weights differ from the last ones, encoded; no reply
     REDUCE = 17  # d: average with the others
     REDUCED = 18  # w: whether that went well
     COMMIT = 19  # d: the others have it too, go on from it, or from the outer step; not answered

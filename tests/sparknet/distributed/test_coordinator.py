@@ -90,7 +90,7 @@ def test_newcomers_get_whole_weights_where_the_others_get_changes() -> None:
             if done.number == 5:
                 workers.join(1, shards_of(2)[1], attempt=9)
                 wait_for(workers, 9)
-        old, new = (workers.services[attempt]._uplink for attempt in (0, 9))
+        old, new = (workers.services[attempt]._sender for attempt in (0, 9))
     assert done.members == (0, 1)
     assert np.array_equal(old._base, new._base)  # type: ignore[union-attr]
     assert done.accuracy is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparknet.distributed.averaging.star import Uplink
+from sparknet.distributed.averaging.star import DeltaSender
 from sparknet.distributed.comm.channel import Channel, Frame, Kind, raw
 from sparknet.distributed.worker_service import Service
 from sparknet.errors import TrainingError
@@ -17,7 +17,7 @@ from tests.sparknet.small import pictures, small_recipe
 class OfAnotherVersion(Service):
     """Its reports say something that the driver does not know of."""
 
-    def _train(self, channel: Channel, worker: Worker, uplink: Uplink, frame: Frame) -> None:
+    def _train(self, channel: Channel, worker: Worker, sender: DeltaSender, frame: Frame) -> None:
         channel.send(Kind.REPORT, {"steps": 1, "novelty": 7}, raw(worker.vector), seconds=5)
 
 

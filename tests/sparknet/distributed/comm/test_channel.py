@@ -123,9 +123,9 @@ def test_payloads_of_any_size_arrive_whole_and_are_counted(size: int) -> None:
     receiver.authenticate(sent=UP, received=DOWN)
     data = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     room = np.zeros_like(data)
-    thread = threading.Thread(target=sender.send, args=(Kind.CHANGE, {}, raw(data)), kwargs={"seconds": 20})
+    thread = threading.Thread(target=sender.send, args=(Kind.DELTA, {}, raw(data)), kwargs={"seconds": 20})
     thread.start()
-    frame = receiver.receive(Kind.CHANGE, into={Kind.CHANGE: raw(room)}, seconds=20)
+    frame = receiver.receive(Kind.DELTA, into={Kind.DELTA: raw(room)}, seconds=20)
     thread.join(20)
     assert frame.size == size
     assert np.array_equal(room, data)
