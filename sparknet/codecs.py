@@ -4,7 +4,7 @@
     bfloat16  2                     its delta, rounded to 8 bits of mantissa
     int8      1 + 4 / 256           its delta, in 255 steps of the largest of each block of 256
 
-A vector is written stretch by stretch, one after the other: all that is made of a stretch on the way stays in
+A vector is written chunk by chunk, one after the other: all that is made of a chunk on the way stays in
 a core's cache, and no call is long enough for torch to wake a thread for each core. Deltas are in
 ``deltas.py``.
 
@@ -25,14 +25,14 @@ from sparknet.weights import Vector
 
 Bytes = NDArray[np.uint8]
 
-STRETCH = 1 << 15
-"""Numbers in a stretch, a multiple of the block of int8."""
+CHUNK = 1 << 15
+"""Numbers in a chunk, a multiple of the block of int8."""
 
 _BLOCK = 256
 
 
 class Codec(Protocol):
-    """Writes numbers, float32 (n,) of a stretch at most, in ``size(n)`` bytes, and reads them back about as
+    """Writes numbers, float32 (n,) of a chunk at most, in ``size(n)`` bytes, and reads them back about as
     they were."""
 
     name: str
@@ -52,11 +52,11 @@ class Codec(Protocol):
     def read(self, data: Bytes, numbers: Vector) -> None: ...
 
 
-def stretches(codec: Codec, length: int) -> Iterator[tuple[slice, slice]]:
-    """Where the stretches of a vector of ``length`` numbers lie, and where their bytes do."""
-    size = codec.size(STRETCH)
-    for number, begin in enumerate(range(0, length, STRETCH)):
-        end = min(begin + STRETCH, length)
+def chunks(codec: Codec, length: int) -> Iterator[tuple[slice, slice]]:
+    """Where the chunks of a vector of ``length`` numbers lie, and where their bytes do."""
+    size = codec.size(CHUNK)
+    for number, begin in enumerate(range(0, length, CHUNK)):
+        end = min(begin + CHUNK, length)
         yield slice(begin, end), slice(number * size, number * size + codec.size(end - begin))
 
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from sparknet.codecs import STRETCH, Bytes, Codec, stretches
+from sparknet.codecs import CHUNK, Bytes, Codec, chunks
 from sparknet.weights import Vector, squares
 
 
@@ -29,8 +29,8 @@ class DeltaEncoder:
 
         Returns the sum of the squares of the difference.
         """
-        total, buffer = 0.0, np.empty(min(STRETCH, vector.size), np.float32)
-        for where, at in stretches(self.codec, vector.size):
+        total, buffer = 0.0, np.empty(min(CHUNK, vector.size), np.float32)
+        for where, at in chunks(self.codec, vector.size):
             delta = buffer[: where.stop - where.start]
             total += squares(np.subtract(vector[where], base[where], out=delta))
             self.write(where, delta, data[at])
@@ -77,9 +77,9 @@ class DeltaTracker:
 
 
 def apply_delta(codec: Codec, data: Bytes, base: Vector, out: Vector) -> None:
-    """Write to ``out`` the sum of ``base`` and the delta in ``data``; both float32 (n,), or the same array."""
-    buffer = np.empty(min(STRETCH, base.size), np.float32)
-    for where, at in stretches(codec, base.size):
+    """Write to ``out`` ``base`` plus the delta in ``data``; both float32 (n,), or the same array."""
+    buffer = np.empty(min(CHUNK, base.size), np.float32)
+    for where, at in chunks(codec, base.size):
         delta = buffer[: where.stop - where.start]
         codec.read(data[at], delta)
         np.add(base[where], delta, out=out[where])

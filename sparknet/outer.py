@@ -115,7 +115,7 @@ class _WithMomentum:
     def _stepped(
         self, weights: Vector, mean: Vector, before: Vector | None, lr: float
     ) -> tuple[Vector, Vector]:
-        """The step of a stretch of the vectors: its weights and its momentum."""
+        """The step of a chunk of the vectors: its weights and its momentum."""
         raise NotImplementedError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparknet.codecs import CODECS, STRETCH, Bytes, Codec, get_codec, stretches
+from sparknet.codecs import CHUNK, CODECS, Bytes, Codec, chunks, get_codec
 from sparknet.deltas import DeltaEncoder, DeltaTracker, apply_delta
 from sparknet.errors import UsageError
 from sparknet.weights import Vector
@@ -22,14 +22,14 @@ def drawn(size: int, seed: int = 0) -> Vector:
 
 def written(codec: Codec, vector: Vector) -> Bytes:
     data = np.full(codec.size(vector.size), 77, np.uint8)
-    for where, at in stretches(codec, vector.size):
+    for where, at in chunks(codec, vector.size):
         codec.write(vector[where], data[at])
     return data
 
 
 def read(codec: Codec, data: Bytes, length: int) -> Vector:
     vector = np.full(length, np.nan, np.float32)
-    for where, at in stretches(codec, length):
+    for where, at in chunks(codec, length):
         codec.read(data[at], vector[where])
     return vector
 
@@ -41,9 +41,9 @@ def encoded(encoder: DeltaEncoder, change: Vector) -> Bytes:
 
 
 @pytest.mark.parametrize("name", CODECS)
-@pytest.mark.parametrize("size", [1, 255, 256, 257, 10_000, STRETCH, 2 * STRETCH + 259])
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 10_000, CHUNK, 2 * CHUNK + 259])
 def test_what_is_written_fills_the_size_that_was_said_and_comes_back(name: str, size: int) -> None:
-    parts = list(stretches(get_codec(name), size))
+    parts = list(chunks(get_codec(name), size))
     assert parts[0][1].start == 0
     assert all(before[1].stop == after[1].start for before, after in pairwise(parts))
     assert parts[-1][1].stop == get_codec(name).size(size)

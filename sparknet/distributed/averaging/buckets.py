@@ -1,4 +1,4 @@
-"""Stretches of the weights on their way among the workers, and what a worker does with each.
+"""Chunks of the weights on their way among the workers, and what a worker does with each.
 
 scatter   send every other worker its part of mine, begin to receive my part of theirs
 reduce    make the mean of my part, send it to all others, begin to receive the means of theirs
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sparknet.codecs import STRETCH, Bytes, Codec, stretches
+from sparknet.codecs import CHUNK, Bytes, Codec, chunks
 from sparknet.deltas import DeltaEncoder, apply_delta
 from sparknet.merge import squared_distance
 from sparknet.weights import Vector, mean_of, squares
@@ -171,9 +171,9 @@ class Coded:
         part, mean = bucket.mine, self._part(bucket, bucket.rank)
         encoder, vector, start = self._encoder(part), self._vector[part], self._start[part]
         theirs = {peer: self._theirs(bucket, peer) for peer in bucket.tellers}
-        for where, at in stretches(self._codec, vector.size):
+        for where, at in chunks(self._codec, vector.size):
             length = where.stop - where.start
-            parts = [self._rooms.numbers(STRETCH, "part", peer)[:length] for peer in range(len(bucket.parts))]
+            parts = [self._rooms.numbers(CHUNK, "part", peer)[:length] for peer in range(len(bucket.parts))]
             for peer, data in theirs.items():
                 self._codec.read(data[at], parts[peer])
             self.moved += squares(np.subtract(vector[where], start[where], out=parts[bucket.rank]))

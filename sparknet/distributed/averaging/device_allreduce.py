@@ -180,7 +180,7 @@ class DeviceRing:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A stretch of the vector on its way: ``parts`` is where it arrives, ``out`` where its mean will be."""
+    """A chunk of the vector on its way: ``parts`` is where it arrives, ``out`` where its mean will be."""
 
     out: torch.Tensor
     parts: torch.Tensor
