@@ -47,7 +47,7 @@ class Remote:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long to wait and how often to try again.
 
     ``silence_seconds`` without a byte break a connection; ``deadline_seconds`` bound the whole file.
@@ -79,11 +79,11 @@ def fetch_cifar10(
     folder: Path,
     *,
     progress: Progress | None = None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
     source: Remote = CIFAR10,
 ) -> Path:
     """Download CIFAR-10 into ``folder``; returns the folder of its batches. Raises DataError."""
-    archive = fetch(source, folder, progress=progress, patience=patience)
+    archive = fetch(source, folder, progress=progress, retry=retry)
     names = [*(f"{name}.bin" for name in (*cifar10.BATCHES, cifar10.TEST_BATCH)), "batches.meta.txt"]
     target = unpack(archive, folder / cifar10.BINARY_FOLDER, names)
     archive.unlink()
@@ -94,28 +94,28 @@ def fetch_mnist(
     folder: Path,
     *,
     progress: Progress | None = None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
     sources: Iterable[Remote] = MNIST,
 ) -> Path:
     """Download MNIST's four files into ``folder`` and return it. Raises DataError."""
     for source in sources:
-        fetch(source, folder, progress=progress, patience=patience)
+        fetch(source, folder, progress=progress, retry=retry)
     return folder
 
 
 def fetch(
-    source: Remote, folder: Path, *, progress: Progress | None = None, patience: Patience | None = None
+    source: Remote, folder: Path, *, progress: Progress | None = None, retry: RetryPolicy | None = None
 ) -> Path:
     """Download one file into ``folder``, going on where an earlier try stopped; returns its path.
 
     A file that is there already and has the right checksum is left alone. Raises DataError, which says what
     to do, when the server cannot be reached, refuses, stalls, or sends something else.
     """
-    patience = patience or Patience()
+    retry = retry or RetryPolicy()
     target = folder / source.name
-    with _in(folder), _locked(target, patience):
+    with _in(folder), _locked(target, retry):
         if not (target.is_file() and _md5(target) == source.md5):
-            _complete(source, _part(target), progress or _silent, patience)
+            _complete(source, _part(target), progress or _silent, retry)
             _check(source, _part(target))
             _part(target).replace(target)
     return target
@@ -156,13 +156,13 @@ def _take(tar: tarfile.TarFile, wanted: set[str], scratch: Path) -> set[str]:
     return taken
 
 
-def _complete(source: Remote, part: Path, progress: Progress, patience: Patience) -> None:
+def _complete(source: Remote, part: Path, progress: Progress, retry: RetryPolicy) -> None:
     """Bring ``part`` to its full size; every try that brought something earns another."""
-    deadline = time.monotonic() + patience.deadline_seconds
+    deadline = time.monotonic() + retry.deadline_seconds
     failures = 0
     while (have := _size(part)) < source.size:
         try:
-            _receive(source, part, progress, patience, deadline)
+            _receive(source, part, progress, retry, deadline)
             problem = f"the connection ended after {_size(part):,} of {source.size:,} bytes"
         except urllib.error.HTTPError as error:
             error.close()  # it holds the connection
@@ -171,12 +171,12 @@ def _complete(source: Remote, part: Path, progress: Progress, patience: Patience
         except (OSError, http.client.HTTPException) as error:
             problem = str(getattr(error, "reason", error)) or type(error).__name__
         failures = 0 if _size(part) > have else failures + 1
-        if failures >= patience.attempts:
+        if failures >= retry.attempts:
             raise DataError(_advice(source, f"{problem}, {failures} times"))
         if time.monotonic() > deadline:
-            raise DataError(_advice(source, f"{problem}, and {patience.deadline_seconds:g} s are over"))
+            raise DataError(_advice(source, f"{problem}, and {retry.deadline_seconds:g} s are over"))
         if _size(part) < source.size:
-            time.sleep(patience.pause_seconds)
+            time.sleep(retry.pause_seconds)
 
 
 def _give_up_if_final(source: Remote, part: Path, error: urllib.error.HTTPError) -> None:
@@ -188,11 +188,11 @@ def _give_up_if_final(source: Remote, part: Path, error: urllib.error.HTTPError)
         raise DataError(_advice(source, f"the server says {error.code} {error.reason}")) from error
 
 
-def _receive(source: Remote, part: Path, progress: Progress, patience: Patience, deadline: float) -> None:
+def _receive(source: Remote, part: Path, progress: Progress, retry: RetryPolicy, deadline: float) -> None:
     have = _size(part)
     request = urllib.request.Request(source.url, headers={"Range": f"bytes={have}-"} if have else {})
     with (
-        urllib.request.urlopen(request, timeout=patience.silence_seconds) as answer,
+        urllib.request.urlopen(request, timeout=retry.silence_seconds) as answer,
         # 200 to a request for a range: this server cannot resume, and sends the whole file
         part.open("ab" if answer.status == http.HTTPStatus.PARTIAL_CONTENT else "wb") as file,
     ):
@@ -234,10 +234,10 @@ def _in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(target: Path, patience: Patience) -> Iterator[None]:
+def _locked(target: Path, retry: RetryPolicy) -> Iterator[None]:
     """Keep other processes from writing the same file; waits for them until the deadline."""
     with target.with_name(f".{target.name}.lock").open("w") as lock:
-        deadline = time.monotonic() + patience.deadline_seconds
+        deadline = time.monotonic() + retry.deadline_seconds
         while not _try_lock(lock):
             if time.monotonic() > deadline:
                 raise DataError(f"another process has long been downloading {target}: end it first")

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 # Connections that may be unauthenticated at a time; further ones are closed at once.
 _UNAUTHENTICATED = 64
 # Seconds that a connection waits past a task's deadline, so that it is the coordinator who drops the worker.
-_PATIENCE = 5.0
+_GRACE_SECONDS = 5.0
 
 
 class Listener:
@@ -208,8 +208,8 @@ class Connection(threading.Thread):
             Kind.STATE: raw(member.history),
             **task.into,
         }
-        patience = task.deadline + _PATIENCE
-        frames = [self._receive(member.who, kind, patience - time.monotonic(), into) for kind in task.answers]
+        until = task.deadline + _GRACE_SECONDS
+        frames = [self._receive(member.who, kind, until - time.monotonic(), into) for kind in task.answers]
         content = self._read(member, task, frames)
         return Answered(member, task, content, self.channel.sent - sent, self.channel.received - received)
 

@@ -26,7 +26,7 @@ from sparknet.distributed.messages import (
     Task,
 )
 from sparknet.distributed.shard_assignment import Leases
-from sparknet.distributed.stragglers import Patience
+from sparknet.distributed.stragglers import StragglerPolicy
 from sparknet.errors import DataError, TrainingError, WorkersLost
 
 log = logging.getLogger(__name__)
@@ -119,19 +119,19 @@ class Membership:
         for member, task in tasks.items():
             self.give(member, task)
         waiting, answers = dict(tasks), dict[int, Answered]()
-        patience = Patience(len(tasks), quorum, self._deadlines)
-        while waiting and not patience.over:
-            answer = self.next_answer(waiting, patience.until)
+        policy = StragglerPolicy(len(tasks), quorum, self._deadlines)
+        while waiting and not policy.over:
+            answer = self.next_answer(waiting, policy.until)
             if answer:
                 answers[answer.member.who.partition] = answer
                 del waiting[answer.member]
-                patience.answered()
+                policy.answered()
             left = {member: task for member, task in waiting.items() if self.has(member)}
             if at_loss and len(left) < len(waiting):
                 at_loss()
             waiting = left
         for member in waiting:
-            (self.drop if patience.given_up else self.lost)(member, patience.reason)
+            (self.drop if policy.given_up else self.lost)(member, policy.reason)
         return [answer for _, answer in sorted(answers.items())]
 
     def next_answer(self, tasks: Mapping[Member, Task], until: float = math.inf) -> Answered | None:

@@ -4,7 +4,8 @@ Every shard has a task of the Spark job. A task holds a slot for as long as it t
 than shards (a small cluster, a machine gone for good) some tasks wait, and their shards lie fallow. Nothing
 but a task that Spark starts can read a partition, and Spark starts none while no slot is free. Therefore:
 
-    1. a shard has had no worker for ``patience`` seconds: the worker with the fewest records *makes room*.
+    1. a shard has had no worker for ``wait_seconds`` seconds: the worker with the fewest records *makes
+    room*.
        It parks its shards on the spill volume of its executor (``data/handoff.py``) and ends its task.
     2. Spark gives the slot to a waiting task, which drains its own partition as any other.
     3. the newcomer, or whoever else is on that executor, is *granted* the parked shards and maps them.
@@ -43,8 +44,8 @@ class Leases:
     Times are seconds of any clock that only goes forward.
     """
 
-    def __init__(self, shards: int, patience: float) -> None:
-        self.shards, self.patience = shards, patience
+    def __init__(self, shards: int, wait_seconds: float) -> None:
+        self.shards, self.wait_seconds = shards, wait_seconds
         self._holder: dict[int, int] = {}
         self._held: dict[int, frozenset[int]] = {}  # by worker, as it said last
         self._records: dict[int, int] = {}
@@ -101,7 +102,7 @@ class Leases:
         self.left(worker, now)
         self._parked.update(dict.fromkeys(parked, place))
         self._taskless.add(worker)
-        self._successors.append(now + self.patience)
+        self._successors.append(now + self.wait_seconds)
 
     def submitted(self, shards: tuple[int, ...]) -> None:
         self._taskless.difference_update(shards)
@@ -191,7 +192,7 @@ class Leases:
         self._since[shard] = now
 
     def _is_due(self, shard: int, now: float) -> bool:
-        return now - self._since[shard] >= self.patience
+        return now - self._since[shard] >= self.wait_seconds
 
     def _load(self, worker: int) -> int:
         return sum(self._records.get(shard, 0) for shard in self.of(worker))

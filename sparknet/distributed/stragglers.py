@@ -11,7 +11,7 @@ from sparknet.distributed.timeouts import Deadlines
 _HANGS = 10.0
 
 
-class Patience:
+class StragglerPolicy:
     """For the answers of ``workers`` workers, all asked now; ``quorum`` is the share that is enough.
 
     Two things end it before the round's own deadline: the grace after a quorum, whose late workers only miss

@@ -158,8 +158,8 @@ class Service:
             Kind.DELTA: raw(sender.delta),
         }
         while True:
-            patience = _MISSED_PINGS * deadlines.ping
-            frame = channel.receive(*_ORDERS, into=into, seconds=patience)
+            silence = _MISSED_PINGS * deadlines.ping
+            frame = channel.receive(*_ORDERS, into=into, seconds=silence)
             if averaging and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
                 averaging.arrived()
             match frame.kind:
