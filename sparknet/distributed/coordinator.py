@@ -39,7 +39,7 @@ from sparknet.distributed.messages import (
     read_state,
 )
 from sparknet.distributed.rebalancing import Leasing, Submit
-from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.timeouts import Timeouts
 from sparknet.easgd import Exchanger
 from sparknet.merge import Merged, Statistics
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
@@ -62,21 +62,21 @@ class Coordinator:
         workers: int,
         size: int,
         token: bytes,
-        deadlines: Deadlines,
+        timeouts: Timeouts,
         statistics: Sequence[Statistics] = (),
         wire: str = "float32",
         ring: bool = False,
         submit: Submit | None = None,
         slots: Callable[[], int] | None = None,
     ) -> None:
-        self.deadlines = deadlines
+        self.timeouts = timeouts
         self._versions = versions = Versions()
         self._star = Star(versions, Float32() if ring else get_codec(wire), statistics)
         self._listener = Listener(
-            bind=bind, token=token, size=size, codec=self._star.codec, deadlines=deadlines
+            bind=bind, token=token, size=size, codec=self._star.codec, timeouts=timeouts
         )
         self._members = Membership(self._listener, workers)
-        self._ring = Ring(bind, versions, self._members, deadlines) if ring else None
+        self._ring = Ring(bind, versions, self._members, timeouts) if ring else None
         self._plane = self._ring or self._star
         self._states: dict[int, WorkerState] = {}
         self._leasing = Leasing(self._members, self._states, submit, slots)
@@ -117,7 +117,7 @@ class Coordinator:
             began = time.perf_counter()
             members = self._members.assemble(_can_train)
             joining += time.perf_counter() - began
-            answers = self._members.ask(self._orders(members, order), self.deadlines.quorum)
+            answers = self._members.ask(self._orders(members, order), self.timeouts.quorum)
             reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
             if answers:
                 merged = self._plane.merge(answers, reports, order)
@@ -298,7 +298,7 @@ class Coordinator:
         answers: tuple[Kind, ...],
         read: Callable[[Member, Sequence[Frame]], Content],
     ) -> Task:
-        return Task(messages=messages, answers=answers, read=read, seconds=self.deadlines.round)
+        return Task(messages=messages, answers=answers, read=read, seconds=self.timeouts.round)
 
     # -- what is made of it ---------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from sparknet.distributed.messages import (
     Task,
     records_in,
 )
-from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.timeouts import Timeouts
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class Listener:
     Of two attempts of one partition only the newer is accepted.
     """
 
-    def __init__(self, *, bind: str, token: bytes, size: int, codec: Codec, deadlines: Deadlines) -> None:
-        self.token, self.size, self.codec, self.deadlines = token, size, codec, deadlines
+    def __init__(self, *, bind: str, token: bytes, size: int, codec: Codec, timeouts: Timeouts) -> None:
+        self.token, self.size, self.codec, self.timeouts = token, size, codec, timeouts
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._socket = socket.create_server((bind, 0), backlog=128)
         self.port: int = self._socket.getsockname()[1]
@@ -63,14 +63,14 @@ class Listener:
         self._thread.start()
 
     def close(self) -> None:
-        """Ask every worker to leave; hang up on those that have not within ``deadlines.stop``."""
+        """Ask every worker to leave; hang up on those that have not within ``timeouts.stop``."""
         with self._lock:
             self._closed = True
             connections = list(self._connections)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
         self._socket.close()
-        deadline = time.monotonic() + self.deadlines.stop
+        deadline = time.monotonic() + self.timeouts.stop
         for connection in connections:
             connection.end()
         for connection in connections:
@@ -165,7 +165,7 @@ class Connection(threading.Thread):
             self.listener.authenticated()
 
     def _joined(self, who: Identity) -> Member:
-        frame = self._receive(who, Kind.READY, self.listener.deadlines.join)
+        frame = self._receive(who, Kind.READY, self.listener.timeouts.join)
         size, held = int(frame.header["size"]), records_in(frame.header)
         if size != self.listener.size:
             reason = f"its net has {size:,} weights, the driver's has {self.listener.size:,}"
@@ -187,12 +187,12 @@ class Connection(threading.Thread):
     def _serve(self, member: Member) -> None:
         while True:
             try:
-                task = member.tasks.get(timeout=self.listener.deadlines.ping)
+                task = member.tasks.get(timeout=self.listener.timeouts.ping)
             except queue.Empty:
-                self.channel.send(Kind.PING, {}, seconds=self.listener.deadlines.send)
+                self.channel.send(Kind.PING, {}, seconds=self.listener.timeouts.send)
                 continue
             if task is None:
-                self.channel.send(Kind.STOP, {}, seconds=self.listener.deadlines.send)
+                self.channel.send(Kind.STOP, {}, seconds=self.listener.timeouts.send)
                 return
             self.listener.events.put(self._carry_out(member, task))
 
@@ -200,7 +200,7 @@ class Connection(threading.Thread):
         sent, received = self.channel.sent, self.channel.received
         for message in (*member.prelude, *task.messages):
             self.channel.send(
-                message.kind, message.header, message.payload, seconds=self.listener.deadlines.send
+                message.kind, message.header, message.payload, seconds=self.listener.timeouts.send
             )
         member.prelude.clear()
         into = {

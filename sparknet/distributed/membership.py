@@ -44,8 +44,8 @@ class Membership:
 
     def __init__(self, listener: Listener, workers: int) -> None:
         self._listener, self._workers = listener, workers
-        self._deadlines = self.deadlines = listener.deadlines
-        self.leases = Leases(workers, listener.deadlines.lease)
+        self._timeouts = self.timeouts = listener.timeouts
+        self.leases = Leases(workers, listener.timeouts.lease)
         self.settle: Callable[[], bool] = lambda: False
         self.changed = time.monotonic()
         self._members: dict[int, Member] = {}
@@ -86,10 +86,10 @@ class Membership:
 
         Raises WorkersLost when there is none at the deadline.
         """
-        deadline = time.monotonic() + self._deadlines.join
+        deadline = time.monotonic() + self._timeouts.join
         while True:
             if self.settle():  # every shard that finds a worker is worth waiting for the next
-                deadline = time.monotonic() + self._deadlines.join
+                deadline = time.monotonic() + self._timeouts.join
             if self._suffice(able):
                 break
             look = time.monotonic() + _LOOK_SECONDS
@@ -103,7 +103,7 @@ class Membership:
                 "nobody has come for %d of %d shards within %g s and training goes on without them",
                 len(self.leases.fallow),
                 self._workers,
-                self._deadlines.join,
+                self._timeouts.join,
             )
         self.assembled = True
         return found
@@ -113,13 +113,13 @@ class Membership:
     ) -> list[Answered]:
         """Give each member its task and wait for the answers, in the order of the members.
 
-        Once a share of ``quorum`` has answered, the others have ``Deadlines.grace`` left. Those that hang
+        Once a share of ``quorum`` has answered, the others have ``Timeouts.grace`` left. Those that hang
         are dropped (``stragglers.py``). ``at_loss`` is called when one of those that are waited for is lost.
         """
         for member, task in tasks.items():
             self.give(member, task)
         waiting, answers = dict(tasks), dict[int, Answered]()
-        policy = StragglerPolicy(len(tasks), quorum, self._deadlines)
+        policy = StragglerPolicy(len(tasks), quorum, self._timeouts)
         while waiting and not policy.over:
             answer = self.next_answer(waiting, policy.until)
             if answer:
@@ -234,7 +234,7 @@ class Membership:
         missing = [str(number) for number in range(self._workers) if number not in self._members]
         lost = "; ".join(self._losses[-_NAMED:]) or "none had joined"
         return (
-            f"no worker that can work joined within {self._deadlines.join:g} s. Waited for partitions "
+            f"no worker that can work joined within {self._timeouts.join:g} s. Waited for partitions "
             f"{', '.join(missing)} of {self._workers}. Lost last: {lost}. "
             "Look at the executors' logs and at how many slots are free, or allow more time (Deadlines.join, "
             "--join-deadline)"

@@ -139,7 +139,7 @@ class Leasing:
         answers: tuple[Kind, ...],
         read: Callable[[Member, Sequence[Frame]], Parked | Held],
     ) -> Task:
-        seconds = self._members.deadlines.round
+        seconds = self._members.timeouts.round
         return Task(messages=(Message(kind, header),), answers=answers, read=read, seconds=seconds)
 
 

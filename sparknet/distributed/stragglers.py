@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.timeouts import Timeouts
 
 # A worker that takes this many times as long as the faster half does not straggle: it hangs.
 _HANGS = 10.0
@@ -18,8 +18,8 @@ class StragglerPolicy:
     the round, and a silence that no difference in speed explains, after which they are given up.
     """
 
-    def __init__(self, workers: int, quorum: float, deadlines: Deadlines) -> None:
-        self._workers, self._deadlines = workers, deadlines
+    def __init__(self, workers: int, quorum: float, timeouts: Timeouts) -> None:
+        self._workers, self._timeouts = workers, timeouts
         self._enough = math.ceil(quorum * workers)
         self._began = time.monotonic()
         self._answers = 0
@@ -43,7 +43,7 @@ class StragglerPolicy:
     def reason(self) -> str:
         """Why those that are late do not count."""
         if not self.given_up:
-            return f"it was more than {self._deadlines.grace:g} s later than the others"
+            return f"it was more than {self._timeouts.grace:g} s later than the others"
         waited = self._hangs - self._began
         return f"it hangs: no answer in {waited:.3g} s, of which half of the workers needed a tenth at most"
 
@@ -52,6 +52,6 @@ class StragglerPolicy:
         self._answers += 1
         now = time.monotonic()
         if self._answers == self._enough:
-            self._grace_ends = now + self._deadlines.grace
+            self._grace_ends = now + self._timeouts.grace
         if 2 * self._answers >= self._workers and self._hangs == math.inf:
-            self._hangs = self._began + max(self._deadlines.hang, _HANGS * (now - self._began))
+            self._hangs = self._began + max(self._timeouts.hang, _HANGS * (now - self._began))

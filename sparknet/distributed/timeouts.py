@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deadlines:
+class Timeouts:
     """How long anything is waited for, in seconds.
 
     ``join``   for the workers to come: all of them at the start, any one when none is left

@@ -24,7 +24,7 @@ from sparknet.distributed.averaging.participant import Averaging
 from sparknet.distributed.averaging.star import DeltaSender
 from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Kind, raw
 from sparknet.distributed.comm.handshake import Identity, introduce
-from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
 from sparknet.traces import Tracer
 from sparknet.training import Order, WorkerState
@@ -73,7 +73,7 @@ class Assignment:
     token: bytes = field(repr=False)
     recipe: Recipe
     test: TestSet | None
-    deadlines: Deadlines
+    timeouts: Timeouts
     wire: str = "float32"
     memory_bytes: int | None = None
     job: str = ""
@@ -138,7 +138,7 @@ class Service:
     def _obey(self, channel: Channel) -> None:
         worker = self._worker = self._worker or self._built()
         averaging = self._averaging = self._averaging or self._averaging_of(worker, channel)
-        deadlines = self.assignment.deadlines
+        timeouts = self.assignment.timeouts
         history = np.empty(worker.replica.history().numel(), np.float32)
         header = {
             **_holding(worker),
@@ -148,7 +148,7 @@ class Service:
             "history": history.size,
             "iteration": worker.replica.iteration,
         }
-        channel.send(Kind.READY, header, seconds=deadlines.send)
+        channel.send(Kind.READY, header, seconds=timeouts.send)
         codec = Float32() if self.assignment.ring else get_codec(self.assignment.wire)
         sender = self._sender = self._sender or DeltaSender(worker.vector, codec)
         into = {
@@ -158,7 +158,7 @@ class Service:
             Kind.DELTA: raw(sender.delta),
         }
         while True:
-            silence = _MISSED_PINGS * deadlines.ping
+            silence = _MISSED_PINGS * timeouts.ping
             frame = channel.receive(*_ORDERS, into=into, seconds=silence)
             if averaging and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
                 averaging.arrived()
@@ -181,7 +181,7 @@ class Service:
                     into.pop(Kind.MEMORY)  # it has been received into what the optimiser remembers
                 case Kind.FETCH if averaging:
                     vector = averaging.memory if frame.header["what"] == "memory" else averaging.start
-                    channel.send(Kind.WEIGHTS, {}, vector, seconds=deadlines.send)
+                    channel.send(Kind.WEIGHTS, {}, vector, seconds=timeouts.send)
                 case Kind.SAVE:
                     self._send_state(channel, worker)
                 case Kind.RESTORE:
@@ -209,7 +209,7 @@ class Service:
     def _train(self, channel: Channel, worker: Worker, sender: DeltaSender, frame: Frame) -> None:
         header = dict(frame.header)
         ring = header.pop("ring", False)
-        order, seconds = Order(**header), self.assignment.deadlines.send
+        order, seconds = Order(**header), self.assignment.timeouts.send
         if ring and self._averaging:
             report = self._averaging.train(order, arrived=frame.size > 0)
             channel.send(Kind.REPORT, vars(report), seconds=seconds)
@@ -228,7 +228,7 @@ class Service:
         except RuntimeError as error:
             log.warning("%s could not average with the others: %s", self.who, error)
             header = {"done": False, "reason": str(error)[:500]}
-        channel.send(Kind.REDUCED, header, seconds=self.assignment.deadlines.send)
+        channel.send(Kind.REDUCED, header, seconds=self.assignment.timeouts.send)
 
     def _averaging_of(self, worker: Worker, channel: Channel) -> Averaging | None:
         assignment = self.assignment
@@ -238,7 +238,7 @@ class Service:
             worker,
             store=assignment.ring,
             host=channel.host,
-            seconds=assignment.deadlines.send,
+            seconds=assignment.timeouts.send,
             wire=assignment.wire,
         )
 
@@ -247,7 +247,7 @@ class Service:
             raise DataError("there is no test set: give one, or set test_every to 0")
         examples = self.assignment.test.value[frame.header["start"] : frame.header["stop"]]
         scores = worker.test(worker.vector if frame.size else None, examples)
-        channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.deadlines.send)
+        channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.timeouts.send)
 
     def _hold(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         """Hold the leases of these shards and no others; what is new has been parked here by another."""
@@ -259,7 +259,7 @@ class Service:
                 worker.leases[shard].sampler.position = position
             elif parked := self._parking.adopt(shard):
                 worker.take(shard, parked, position)
-        channel.send(Kind.HELD, _holding(worker), seconds=self.assignment.deadlines.send)
+        channel.send(Kind.HELD, _holding(worker), seconds=self.assignment.timeouts.send)
 
     def _make_room(self, channel: Channel, worker: Worker) -> None:
         """Leave the shards to the other workers of this executor, and the slot to another task."""
@@ -267,20 +267,20 @@ class Service:
             self._parking.park(shard, lease.examples)
         self._send_state(channel, worker)
         header = {**_holding(worker), "place": self._parking.place}
-        channel.send(Kind.PARKED, header, seconds=self.assignment.deadlines.send)
+        channel.send(Kind.PARKED, header, seconds=self.assignment.timeouts.send)
 
     def _send_state(self, channel: Channel, worker: Worker) -> None:
         state = worker.state
         header = {"iteration": state.iteration, "position": state.position}
         history = NOTHING if state.history is None else raw(state.history)
-        channel.send(Kind.STATE, header, history, seconds=self.assignment.deadlines.send)
+        channel.send(Kind.STATE, header, history, seconds=self.assignment.timeouts.send)
 
     def _confess(self, channel: Channel, error: Exception) -> None:
         """Tell the driver why this worker ends; what is wrong with its input is wrong everywhere: final."""
         final = isinstance(error, UsageError | ModelError | DataError)
         header = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
         with suppress(OSError):
-            channel.send(Kind.FAILED, header, seconds=self.assignment.deadlines.send)
+            channel.send(Kind.FAILED, header, seconds=self.assignment.timeouts.send)
 
 
 def _holding(worker: Worker) -> dict[str, dict[str, int]]:

@@ -24,7 +24,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparknet.data import Examples
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.coordinator import Coordinator
-from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, UsageError
@@ -84,7 +84,7 @@ class SparkWorkers:
         *,
         workers: int | Literal["slots"] | None = None,
         shape: Shape | None = None,
-        deadlines: Deadlines | None = None,
+        deadlines: Timeouts | None = None,
         wire: str = "float32",
         exchange: Exchange = "auto",
         ring_from_bytes: int = RING_FROM_BYTES,
@@ -92,7 +92,7 @@ class SparkWorkers:
         profile: int = 0,
     ) -> None:
         check(spark)
-        self._spark, self._recipe, self._deadlines = spark, recipe, deadlines or Deadlines()
+        self._spark, self._recipe, self._timeouts = spark, recipe, deadlines or Timeouts()
         replica = recipe.build()
         self._initial: Vector = replica.weights.detach().cpu().numpy().copy()
         data, count = _partitioned(data, workers_for(spark) if workers == "slots" else workers)
@@ -108,7 +108,7 @@ class SparkWorkers:
             workers=count,
             size=self._initial.size,
             token=token,
-            deadlines=self._deadlines,
+            timeouts=self._timeouts,
             statistics=replica.statistics,
             wire=wire,
             ring=ring,
@@ -122,7 +122,7 @@ class SparkWorkers:
             token=token,
             recipe=recipe,
             test=self._broadcast,
-            deadlines=self._deadlines,
+            timeouts=self._timeouts,
             wire=wire,
             memory_bytes=memory_bytes,
             job=uuid.uuid4().hex,
@@ -180,8 +180,8 @@ class SparkWorkers:
         complete = self._coordinator.close()
         # a partition without its worker would be tried again and again, and find nobody listening
         for_traces = _TRACES_SECONDS if self._profile else 0
-        self._jobs.join(self._deadlines.stop if complete else for_traces)
-        self._jobs.cancel(self._deadlines.stop)
+        self._jobs.join(self._timeouts.stop if complete else for_traces)
+        self._jobs.cancel(self._timeouts.stop)
         if self._broadcast is not None:
             self._forget(self._broadcast)
 

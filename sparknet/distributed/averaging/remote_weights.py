@@ -13,7 +13,7 @@ import numpy as np
 from sparknet.distributed.comm.channel import Kind, raw
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import Fetched, Member, Message, Task, read_fetched
-from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.timeouts import Timeouts
 from sparknet.weights import Vector
 
 
@@ -44,8 +44,8 @@ class Versions:
 class Fetching:
     """From ``members``; ``take_bytes`` says how many came."""
 
-    def __init__(self, members: Membership, deadlines: Deadlines) -> None:
-        self._members, self._deadlines = members, deadlines
+    def __init__(self, members: Membership, timeouts: Timeouts) -> None:
+        self._members, self._timeouts = members, timeouts
         self._bytes = 0
 
     def vector(self, keepers: Iterable[Member], what: str = "weights") -> Vector | None:
@@ -56,7 +56,7 @@ class Fetching:
                 messages=(Message(Kind.FETCH, {"what": what}),),
                 answers=(Kind.WEIGHTS,),
                 read=read_fetched,
-                seconds=self._deadlines.round,
+                seconds=self._timeouts.round,
                 into={Kind.WEIGHTS: raw(vector)},
             )
             for answer in self._members.ask({member: task}):

@@ -34,7 +34,7 @@ from sparknet.distributed.messages import (
     read_bare_report,
     read_reduced,
 )
-from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import TrainingError, WorkersLost
 from sparknet.merge import Merged, rejections
 from sparknet.outer import Average, Outer
@@ -81,15 +81,15 @@ class Ring:
     name = "ring"
     answers: tuple[Kind, ...] = (Kind.REPORT,)
 
-    def __init__(self, bind: str, versions: Versions, members: Membership, deadlines: Deadlines) -> None:
+    def __init__(self, bind: str, versions: Versions, members: Membership, timeouts: Timeouts) -> None:
         self.codec = Float32()  # of what the driver is sent; peers have their own
-        self._versions, self._members, self._deadlines = versions, members, deadlines
+        self._versions, self._members, self._timeouts = versions, members, timeouts
         self._store = new_store(bind)
         self.port: int = self._store.port
         self._group: list[Member] = []
         self._key = ""
         self._backend: Backend = "gloo"
-        self._fetching = Fetching(members, deadlines)
+        self._fetching = Fetching(members, timeouts)
         self._sent_bytes = 0
         self.steps = OuterSteps(members, self._fetching)
 
@@ -222,7 +222,7 @@ class Ring:
                 messages=(Message(Kind.REDUCE, {**place, "rank": rank}),),
                 answers=(Kind.REDUCED,),
                 read=read_reduced,
-                seconds=2 * self._deadlines.send,
+                seconds=2 * self._timeouts.send,
             )
             for rank, member in enumerate(group)
         }

@@ -80,7 +80,7 @@ class OnGpus(Service):
     def _averaging_of(self, worker: Worker, channel: Channel) -> Averaging | None:
         ring = self.assignment.ring
         assert ring is not None
-        seconds = self.assignment.deadlines.send
+        seconds = self.assignment.timeouts.send
         made = self.averaging(worker, store=ring, host=channel.host, seconds=seconds, wire="float32")
         made.name = self.gpu()
         return made

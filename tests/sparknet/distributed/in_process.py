@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from sparknet.data import Examples
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.coordinator import Coordinator
-from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment, Service
 from sparknet.easgd import Exchanger
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState
@@ -17,7 +17,7 @@ from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
 
 TOKEN = b"t" * 32
-QUICK = Deadlines(join=5, round=5, ping=0.2, send=5, stop=2)
+QUICK = Timeouts(join=5, round=5, ping=0.2, send=5, stop=2)
 
 
 class Broadcasted:
@@ -35,20 +35,20 @@ class Crew:
         recipe: Recipe,
         workers: int,
         test: Examples | None = None,
-        deadlines: Deadlines = QUICK,
+        timeouts: Timeouts = QUICK,
         wire: str = "float32",
         ring: bool = False,
         kind: type[Service] = Service,
     ) -> None:
         self.wire, self.kind = wire, kind
-        self.recipe, self.examples, self.deadlines = recipe, test, deadlines
+        self.recipe, self.examples, self.timeouts = recipe, test, timeouts
         self.initial = recipe.build().weights.numpy().copy()
         self.coordinator = Coordinator(
             bind="127.0.0.1",
             workers=workers,
             size=self.initial.size,
             token=TOKEN,
-            deadlines=deadlines,
+            timeouts=timeouts,
             wire=wire,
             ring=ring,
         )
@@ -68,7 +68,7 @@ class Crew:
             token=TOKEN,
             recipe=recipe or self.recipe,
             test=Broadcasted(self.examples) if self.examples else None,  # type: ignore[arg-type]
-            deadlines=self.deadlines,
+            timeouts=self.timeouts,
             wire=self.wire,
             ring=("127.0.0.1", self.coordinator.ring_port) if self.coordinator.ring_port else None,
         )
@@ -130,14 +130,14 @@ def crew(
     test: Examples | None = None,
     *,
     workers: int | None = None,
-    deadlines: Deadlines = QUICK,
+    timeouts: Timeouts = QUICK,
     wire: str = "float32",
     ring: bool = False,
     kind: type[Service] = Service,
 ) -> Iterator[Crew]:
     """A crew with one worker for each shard, of ``workers`` that are waited for; no thread outlives it."""
     before = set(threading.enumerate())
-    made = Crew(recipe, workers or len(shards), test, deadlines, wire, ring, kind)
+    made = Crew(recipe, workers or len(shards), test, timeouts, wire, ring, kind)
     try:
         for number, shard in enumerate(shards):
             made.join(number, shard, attempt=number)

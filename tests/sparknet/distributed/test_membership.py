@@ -76,7 +76,7 @@ def test_a_cut_connection_is_mended_and_the_worker_keeps_its_momentum() -> None:
 
 def test_a_worker_that_misses_the_deadline_is_dropped_and_may_come_back() -> None:
     recipe = small_recipe(replica=paused)
-    with crew(recipe, shards_of(2)[:1], workers=2, deadlines=replace(QUICK, round=0.3)) as workers:
+    with crew(recipe, shards_of(2)[:1], workers=2, timeouts=replace(QUICK, round=0.3)) as workers:
         slow = workers.join(1, shards_of(2)[1], attempt=1)
         wait_for(workers, 0, 1)
         rounds = train(workers, Settings(rounds=100, tau=1))
@@ -103,7 +103,7 @@ def test_a_worker_that_hangs_is_given_up_long_before_the_deadline_and_may_come_b
 
     hanging = small_recipe(replica=lambda: Hanging(small_net(), momentum_sgd))
     patient = replace(QUICK, round=60, hang=2)
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, deadlines=patient) as workers:
+    with crew(small_recipe(), shards_of(3)[:2], workers=3, timeouts=patient) as workers:
         workers.join(2, shards_of(3)[2], 2, hanging)
         wait_for(workers, 0, 1, 2)
         rounds = train(workers, Settings(rounds=100, tau=1))
@@ -119,7 +119,7 @@ def test_a_worker_that_hangs_is_given_up_long_before_the_deadline_and_may_come_b
 
 def test_without_workers_it_waits_for_the_deadline_and_says_for_whom() -> None:
     started = time.monotonic()
-    with crew(small_recipe(), [], workers=2, deadlines=replace(QUICK, join=0.3)) as workers:
+    with crew(small_recipe(), [], workers=2, timeouts=replace(QUICK, join=0.3)) as workers:
         with pytest.raises(
             WorkersLost, match=r"within 0\.3 s\. Waited for partitions 0, 1 of 2.*none had joined"
         ):
@@ -128,7 +128,7 @@ def test_without_workers_it_waits_for_the_deadline_and_says_for_whom() -> None:
 
 
 def test_it_goes_on_with_those_that_came() -> None:
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, deadlines=replace(QUICK, join=0.5)) as workers:
+    with crew(small_recipe(), shards_of(3)[:2], workers=3, timeouts=replace(QUICK, join=0.5)) as workers:
         assert next(train(workers, Settings(rounds=1))).members == (0, 1)
 
 
@@ -224,7 +224,7 @@ def test_a_net_of_another_size_is_refused() -> None:
 
 
 def test_idle_workers_are_kept_company() -> None:
-    with crew(small_recipe(), shards_of(1), deadlines=replace(QUICK, ping=0.1)) as workers:
+    with crew(small_recipe(), shards_of(1), timeouts=replace(QUICK, ping=0.1)) as workers:
         next(train(workers, Settings(rounds=1)))
         time.sleep(1.0)  # more than the six pings a worker waits for
         assert next(train(workers, Settings(rounds=1))).members == (0,)
@@ -232,8 +232,8 @@ def test_idle_workers_are_kept_company() -> None:
 
 
 def test_a_quorum_does_not_wait_for_the_slowest_and_has_it_back_later() -> None:
-    deadlines = replace(QUICK, quorum=0.6, grace=0.05)
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, deadlines=deadlines) as workers:
+    timeouts = replace(QUICK, quorum=0.6, grace=0.05)
+    with crew(small_recipe(), shards_of(3)[:2], workers=3, timeouts=timeouts) as workers:
         slow = workers.join(2, shards_of(3)[2], 2, small_recipe(replica=paused))
         wait_for(workers, 0, 1, 2)
         rounds = train(workers, Settings(rounds=100, tau=1))

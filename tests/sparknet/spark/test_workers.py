@@ -18,10 +18,10 @@ from pyspark.sql import SparkSession
 from sparknet.data import Examples, contiguous
 from sparknet.data.dataset import Batch
 from sparknet.data.growable import Room
-from sparknet.distributed.timeouts import Deadlines
 from sparknet.errors import DataError, TrainingError, UsageError
 from sparknet.local import LocalWorkers
 from sparknet.replica import TorchReplica
+from sparknet.spark import Deadlines
 from sparknet.spark.frames import drain_batches, frame_of, from_examples
 from sparknet.spark.workers import SparkWorkers
 from sparknet.training import Round, Settings, train

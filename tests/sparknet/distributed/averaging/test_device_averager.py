@@ -222,12 +222,12 @@ class DropsOutOnGpus(DropsOut, OnGpus):
 
 
 def test_the_others_average_again_on_their_gpus_without_one_that_dropped_out() -> None:
-    deadlines = replace(QUICK, send=1.0)
+    timeouts = replace(QUICK, send=1.0)
     with LocalWorkers(small_recipe(), shards_of(3)) as local:
         first = next(train(local, Settings(rounds=1, tau=5)))
         local.train(first.weights, Settings(rounds=1, tau=5).order(1, None))
         left = mean_of([worker.vector for worker in local.workers[:2]], [1, 1])
-    with crew(apart(), shards_of(3)[:2], workers=3, ring=True, deadlines=deadlines, kind=OnGpus) as workers:
+    with crew(apart(), shards_of(3)[:2], workers=3, ring=True, timeouts=timeouts, kind=OnGpus) as workers:
         join_as(DropsOutOnGpus, workers, 2, shards_of(3)[2])
         rounds = train(workers, Settings(rounds=50, tau=5))
         assert next(rounds).members == (0, 1, 2)

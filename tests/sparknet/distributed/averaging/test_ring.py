@@ -146,12 +146,12 @@ def test_running_statistics_are_merged_as_in_the_star() -> None:
 
 
 def test_the_others_average_again_without_one_that_dropped_out() -> None:
-    deadlines = replace(QUICK, send=1.0)
+    timeouts = replace(QUICK, send=1.0)
     with LocalWorkers(small_recipe(), shards_of(3)) as local:
         first = next(train(local, Settings(rounds=1, tau=5)))
         local.train(first.weights, Settings(rounds=1, tau=5).order(1, None))
         left = (local.workers[0].vector.astype(np.float64) + local.workers[1].vector) / 2
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, ring=True, deadlines=deadlines) as workers:
+    with crew(small_recipe(), shards_of(3)[:2], workers=3, ring=True, timeouts=timeouts) as workers:
         join_as(DropsOut, workers, 2, shards_of(3)[2])
         rounds = train(workers, Settings(rounds=50, tau=5))
         assert next(rounds).members == (0, 1, 2)
