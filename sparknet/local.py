@@ -83,7 +83,7 @@ class LocalWorkers:
 
     @property
     def _busy(self) -> list[Worker]:
-        return [worker for worker in self.workers if worker.leases]
+        return [worker for worker in self.workers if worker.readers]
 
     def _train(self, worker: Worker, weights: Vector, order: Order) -> Report:
         if order.momentum == "average" and self._history is not None:

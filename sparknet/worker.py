@@ -1,7 +1,7 @@
 """A worker: one replica of a net, the shards it learns from, and the order it reads them in.
 
     Recipe ── builds ──> Worker ── drives ──> Replica     a net and its optimiser: Caffe's, or any nn.Module
-                           └── reads ───────> Lease       its shard (or shards), through sampler and transform
+                           └── reads ───────> ShardReader its shard (or shards), through sampler and transform
 
 A recipe is what travels to an executor; workers never do. Every random number a worker draws is a function
 of (seed, shard, step): where a worker runs, and after whom, changes nothing.
@@ -23,7 +23,7 @@ import torch
 from sparknet.data import Examples, Transform
 from sparknet.data.dataset import Batch
 from sparknet.data.feed import Ahead, Ready
-from sparknet.data.shard_reader import Lease, least_read
+from sparknet.data.shard_reader import ShardReader, least_read
 from sparknet.errors import DataError, ModelError, UsageError
 from sparknet.replica import Replica
 from sparknet.training import Order, Report, Scores, WorkerState
@@ -90,31 +90,33 @@ class Worker:
 
     def __init__(self, replica: Replica, shard: Examples, recipe: Recipe, number: int = 0) -> None:
         self.replica, self.recipe, self.number = replica, recipe, number
-        self.leases: dict[int, Lease] = {}
+        self.readers: dict[int, ShardReader] = {}
         self._moved_on = False  # whether the net is not where vector is
         self.take(number, shard)
 
     @property
     def records(self) -> int:
         """Of all the shards it holds."""
-        return sum(lease.records for lease in self.leases.values())
+        return sum(reader.records for reader in self.readers.values())
 
     def take(self, number: int, shard: Examples, position: int = 0) -> None:
-        """Hold the lease of shard ``number`` from now on, which has been read up to ``position``.
+        """Train on shard ``number`` too from now on, which has been read up to ``position``.
 
-        It is next in turn. One without records is of no use and is not held.
+        It is next in turn. One without records is left out.
         """
         if not len(shard):
             return
         recipe = self.recipe
-        lease = Lease(number, shard, sampling=recipe.sampling, batch_size=recipe.batch_size, seed=recipe.seed)
-        least = min((held.passes for held in self.leases.values()), default=0.0)
-        lease.images, lease.sampler.position = int(least * lease.records), position
-        self.leases[number] = lease
+        reader = ShardReader(
+            number, shard, sampling=recipe.sampling, batch_size=recipe.batch_size, seed=recipe.seed
+        )
+        least = min((held.passes for held in self.readers.values()), default=0.0)
+        reader.images, reader.sampler.position = int(least * reader.records), position
+        self.readers[number] = reader
 
     def give_up(self, number: int) -> None:
         """Train on shard ``number`` no more; its memory is free again."""
-        self.leases.pop(number, None)
+        self.readers.pop(number, None)
 
     @cached_property
     def vector(self) -> Vector:
@@ -153,29 +155,29 @@ class Worker:
 
         Without weights it goes on from those it has.
         """
-        if not self.leases:
+        if not self.readers:
             raise DataError(f"worker {self.number} has no records to train on: use fewer workers")
         started = time.perf_counter()
         if weights is not None:
             self.load(weights)
         if order.momentum == "reset":
             self.replica.restore_history(torch.empty(0))
-        lease = least_read(self.leases.values())
+        reader = least_read(self.readers.values())
         self._moved_on = True
         with _own_random_numbers():
-            losses, waited = self._losses(lease, order, started)
+            losses, waited = self._losses(reader, order, started)
         loss = float(torch.stack(losses).mean())
         images = len(losses) * self.replica.batches_per_step * self.recipe.batch_size
-        lease.images += images
+        reader.images += images
         return Report(
             member=self.number,
-            shard=lease.number,
+            shard=reader.number,
             steps=len(losses),
             images=images,
             loss=loss,
             lr=self.replica.lr,
             iteration=self.replica.iteration,
-            position=lease.sampler.position,
+            position=reader.sampler.position,
             seconds=time.perf_counter() - started,
             data_seconds=waited,
         )
@@ -203,13 +205,13 @@ class Worker:
     @property
     def positions(self) -> dict[int, int]:
         """How far each shard it holds has been read."""
-        return {number: lease.sampler.position for number, lease in self.leases.items()}
+        return {number: reader.sampler.position for number, reader in self.readers.items()}
 
     def restore(self, state: WorkerState) -> None:
         """Go on where another worker of this shard was."""
         self.replica.iteration = state.iteration
-        if self.number in self.leases:
-            self.leases[self.number].sampler.position = state.position
+        if self.number in self.readers:
+            self.readers[self.number].sampler.position = state.position
         if state.history is not None:
             self.restore_history(state.history)
 
@@ -220,13 +222,13 @@ class Worker:
             raise ModelError(f"a history of {history.size:,} numbers is given to a solver that has {due:,}")
         self.replica.restore_history(torch.from_numpy(history.copy()))
 
-    def _losses(self, lease: Lease, order: Order, started: float) -> tuple[list[torch.Tensor], float]:
+    def _losses(self, reader: ShardReader, order: Order, started: float) -> tuple[list[torch.Tensor], float]:
         """Take the steps of a round; the batches that were made and not used count as unread.
 
         Also says for how many seconds it waited for batches.
         """
         each, replica = self.replica.batches_per_step, self.replica
-        feed = lease.batches(
+        feed = reader.batches(
             self.recipe.transform,
             replica.weights.device,
             steps=order.tau,
@@ -240,7 +242,7 @@ class Worker:
             while len(losses) < order.tau and not (losses and order.is_over(time.perf_counter() - started)):
                 _seed(replica.weights.device, used.seed_of_next())
                 losses.append(replica.step(used).detach())
-        lease.sampler.position = used.position
+        reader.sampler.position = used.position
         return losses, used.waited
 
     def _score(self, examples: Examples) -> Scores:

@@ -1,6 +1,6 @@
-"""A lease: one worker's right and duty to train on one shard, and how far it has read in it.
+"""A worker's reader of one shard: its records, its sampler, and how far it has read.
 
-Every worker begins with the lease of its own shard. It holds more where there are fewer workers than shards,
+Every worker begins with the reader of its own shard. It has more where there are fewer workers than shards,
 and then reads, round by round, in the shard it has read least of: all of them are trained on alike.
 """
 
@@ -16,8 +16,8 @@ from sparknet.data.feed import Feed, Ready
 from sparknet.data.shards import sampler
 
 
-class Lease:
-    """Of shard ``number``, which is ``examples``; ``images`` counts what has been read under it."""
+class ShardReader:
+    """Of shard ``number``, which is ``examples``; ``images`` counts the records read, repeats included."""
 
     def __init__(self, number: int, examples: Examples, *, sampling: str, batch_size: int, seed: int) -> None:
         self.number, self.examples = number, examples
@@ -65,6 +65,6 @@ class Lease:
         )
 
 
-def least_read(leases: Iterable[Lease]) -> Lease:
-    """The lease whose shard has been read least; of equals the one that was taken last."""
-    return min(reversed(list(leases)), key=lambda lease: lease.passes)
+def least_read(readers: Iterable[ShardReader]) -> ShardReader:
+    """The reader whose shard has been read least; of equals the one that was added last."""
+    return min(reversed(list(readers)), key=lambda reader: reader.passes)

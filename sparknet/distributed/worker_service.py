@@ -252,19 +252,19 @@ class Service:
     def _hold(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         """Hold the leases of these shards and no others; what is new has been parked here by another."""
         due = {int(shard): int(position) for shard, position in frame.header["shards"].items()}
-        for shard in worker.leases.keys() - due.keys():
+        for shard in worker.readers.keys() - due.keys():
             worker.give_up(shard)
         for shard, position in due.items():
-            if shard in worker.leases:
-                worker.leases[shard].sampler.position = position
+            if shard in worker.readers:
+                worker.readers[shard].sampler.position = position
             elif parked := self._parking.adopt(shard):
                 worker.take(shard, parked, position)
         channel.send(Kind.HELD, _holding(worker), seconds=self.assignment.timeouts.send)
 
     def _make_room(self, channel: Channel, worker: Worker) -> None:
         """Leave the shards to the other workers of this executor, and the slot to another task."""
-        for shard, lease in worker.leases.items():
-            self._parking.park(shard, lease.examples)
+        for shard, reader in worker.readers.items():
+            self._parking.park(shard, reader.examples)
         self._send_state(channel, worker)
         header = {**_holding(worker), "place": self._parking.place}
         channel.send(Kind.PARKED, header, seconds=self.assignment.timeouts.send)
@@ -284,4 +284,4 @@ class Service:
 
 
 def _holding(worker: Worker) -> dict[str, dict[str, int]]:
-    return {"shards": {str(shard): lease.records for shard, lease in worker.leases.items()}}
+    return {"shards": {str(shard): reader.records for shard, reader in worker.readers.items()}}

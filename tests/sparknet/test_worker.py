@@ -1,4 +1,4 @@
-"""A worker with several leases reads all of its shards, each in its own order, and tests each record once."""
+"""A worker with several shards reads all of its shards, each in its own order, and tests each record once."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_lease_that_is_given_back_is_read_no_more() -> None:
 
 def test_a_shard_without_records_is_not_held() -> None:
     worker, _ = noting(numbered(0, 0))
-    assert not worker.leases
+    assert not worker.readers
     worker.take(3, numbered(0, 10))
     assert worker.records == 10
 

@@ -208,7 +208,7 @@ def test_momentum_outlives_the_worker_that_made_room() -> None:
         assert np.abs(state.history).max() > 0
 
 
-def test_one_slot_reads_two_shards_as_one_worker_with_two_leases_would() -> None:
+def test_one_slot_reads_two_shards_as_one_worker_with_two_readers_would() -> None:
     with spark(2, 1) as workers:
         done = list(train(workers, Settings(rounds=4, tau=5)))
         (member,) = done[-1].members
