@@ -38,7 +38,7 @@ from sparknet.distributed.messages import (
     read_scores,
     read_state,
 )
-from sparknet.distributed.rebalancing import Leasing, Submit
+from sparknet.distributed.rebalancing import Rebalancer, Submit
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.easgd import Exchanger
 from sparknet.merge import Merged, Statistics
@@ -79,7 +79,7 @@ class Coordinator:
         self._ring = Ring(bind, versions, self._members, timeouts) if ring else None
         self._plane = self._ring or self._star
         self._states: dict[int, WorkerState] = {}
-        self._leasing = Leasing(self._members, self._states, submit, slots)
+        self._rebalancer = Rebalancer(self._members, self._states, submit, slots)
         self._history: Vector | None = None
         self._rejected: set[int] = set()
 
@@ -155,7 +155,7 @@ class Coordinator:
             while True:
                 if not working:
                     self._members.assemble(_can_train)
-                pausing = working and self._leasing.due  # leases change hands between rounds
+                pausing = working and self._rebalancer.due  # shards change hands between rounds
                 for member in [] if pausing else filter(_can_train, self._members.all):
                     start = exchanger.start_of(member.who.partition)
                     working[member] = self._order_from(start, member, order())
@@ -210,7 +210,7 @@ class Coordinator:
         self._states.update(states)
         for member in self._members.all:
             member.fresh = True
-        self._leasing.tell_positions()
+        self._rebalancer.tell_positions()
 
     def job_ended(self, reason: str) -> None:
         """The Spark job that carries the workers is over: whoever waits for them is told ``reason``."""
@@ -313,7 +313,7 @@ class Coordinator:
 
     def _record_progress(self, reports: Iterable[Report]) -> None:
         for report in reports:
-            self._leasing.progressed(report.member, report.read, report.iteration, report.position)
+            self._rebalancer.progressed(report.member, report.read, report.iteration, report.position)
 
 
 def _is_idle(member: Member) -> bool:

@@ -174,7 +174,7 @@ class Connection(threading.Thread):
         return Member(
             who=who,
             channel=self.channel,
-            leases={shard: count for shard, count in held.items() if count},
+            shards={shard: count for shard, count in held.items() if count},
             place=str(frame.header.get("place", "")),
             gpu=str(frame.header.get("gpu", "")),
             fresh=not frame.header["iteration"],

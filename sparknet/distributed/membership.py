@@ -25,7 +25,7 @@ from sparknet.distributed.messages import (
     Member,
     Task,
 )
-from sparknet.distributed.shard_assignment import Leases
+from sparknet.distributed.shard_assignment import ShardAssignment
 from sparknet.distributed.stragglers import StragglerPolicy
 from sparknet.errors import DataError, TrainingError, WorkersLost
 
@@ -45,7 +45,7 @@ class Membership:
     def __init__(self, listener: Listener, workers: int) -> None:
         self._listener, self._workers = listener, workers
         self._timeouts = self.timeouts = listener.timeouts
-        self.leases = Leases(workers, listener.timeouts.lease)
+        self.assignment = ShardAssignment(workers, listener.timeouts.lease)
         self.settle: Callable[[], bool] = lambda: False
         self.changed = time.monotonic()
         self._members: dict[int, Member] = {}
@@ -98,10 +98,10 @@ class Membership:
         found = [member for member in self.all if able(member)]
         if not found:
             raise WorkersLost(self._who_is_missing())
-        if not self.assembled and self.leases.fallow:
+        if not self.assembled and self.assignment.unassigned:
             log.warning(
                 "nobody has come for %d of %d shards within %g s and training goes on without them",
-                len(self.leases.fallow),
+                len(self.assignment.unassigned),
                 self._workers,
                 self._timeouts.join,
             )
@@ -157,7 +157,7 @@ class Membership:
         if not self.has(member):
             return
         self.dismiss(member)
-        self.leases.left(member.who.partition, time.monotonic())
+        self.assignment.left(member.who.partition, time.monotonic())
         self.lost(member, reason)
 
     def dismiss(self, member: Member) -> None:
@@ -187,7 +187,7 @@ class Membership:
     def _suffice(self, able: Callable[[Member], bool]) -> bool:
         if self.assembled:
             return any(able(member) for member in self.all)
-        if self.leases.fallow:
+        if self.assignment.unassigned:
             return False
         if not any(member.records for member in self.all):
             raise DataError(f"all {self._workers} partitions of the training data are empty")
@@ -197,9 +197,9 @@ class Membership:
         match event:
             case Arriving(who):
                 self.changed = time.monotonic()
-                self.leases.arriving(who.partition)
+                self.assignment.arriving(who.partition)
             case Gone(who):
-                self.leases.gone(who.partition, time.monotonic())
+                self.assignment.gone(who.partition, time.monotonic())
             case Joined(member):
                 self._welcome(member)
             case Answered(member=member, task=task):
@@ -219,8 +219,8 @@ class Membership:
         if older:
             self.drop(older, f"attempt {member.who.attempt} took its place")
         self._members[member.who.partition] = member
-        records = {member.who.partition: 0, **member.leases}
-        self.leases.joined(member.who.partition, member.place, records, time.monotonic())
+        records = {member.who.partition: 0, **member.shards}
+        self.assignment.joined(member.who.partition, member.place, records, time.monotonic())
         self.changed = time.monotonic()
         log.info("%s joined with %d records", member, member.records)
 

@@ -90,7 +90,7 @@ class Task:
 @dataclass(eq=False, kw_only=True)
 class Member:
     """A worker that has joined. ``buffer`` takes the weights it sends back as they are on the wire,
-    ``history`` float32 (H,) its solver's memory, ``leases`` the shards it trains on with their records,
+    ``history`` float32 (H,) its solver's memory, ``shards`` those it trains on, with the records of each,
     ``place`` the executor whose other workers find what it parks, ``gpu`` the one by which it can average
     with others, "" for none.
 
@@ -104,7 +104,7 @@ class Member:
 
     who: Identity
     channel: Channel
-    leases: dict[int, int]
+    shards: dict[int, int]
     fresh: bool
     buffer: Bytes
     history: Vector
@@ -128,7 +128,7 @@ class Member:
     @property
     def records(self) -> int:
         """Those it trains on; one without can only test."""
-        return sum(self.leases.values())
+        return sum(self.shards.values())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Does what the books of the leases say: asks workers to make room, grants shards, has tasks submitted again.
+"""Carries out the plans of ``shard_assignment.py``: has workers yield, assigns shards, submits tasks again.
 
     driver ── ROOM ────────────────────> worker    parks its shards and ends its task
     driver <─ STATE, PARKED(records) ─── worker
@@ -29,7 +29,7 @@ Submit = Callable[[Sequence[int]], None]
 """Gives Spark the tasks of these shards once more."""
 
 
-class Leasing:
+class Rebalancer:
     """For ``members``; ``states`` are the last known of each shard, and are kept up to date here.
 
     ``slots`` says how many tasks can run at once, if that is known.
@@ -42,7 +42,7 @@ class Leasing:
         submit: Submit | None = None,
         slots: Callable[[], int] | None = None,
     ) -> None:
-        self._members, self._leases, self._states = members, members.leases, states
+        self._members, self._assignment, self._states = members, members.assignment, states
         self._submit, self._slots = submit or _nothing, slots
         self._full = False
         members.settle = self.settle
@@ -50,32 +50,32 @@ class Leasing:
     @property
     def due(self) -> bool:
         """Whether ``settle`` would move somebody, if all were idle."""
-        if self._leases.settled:
+        if self._assignment.settled:
             return False
-        plan = self._leases.plan(time.monotonic(), stay=self._stay, full=self._is_full())
+        plan = self._assignment.plan(time.monotonic(), stay=self._stay, full=self._is_full())
         return bool(plan.rooms or plan.grants or plan.submit)
 
     def settle(self) -> bool:
         """Take the next step towards all shards being held; whether that moved anybody."""
-        if self._leases.settled:
+        if self._assignment.settled:
             return False
-        plan = self._leases.plan(time.monotonic(), stay=self._stay, full=self._is_full())
+        plan = self._assignment.plan(time.monotonic(), stay=self._stay, full=self._is_full())
         moved = self._make_room(plan.rooms) + self._grant(plan.grants)
         if plan.submit:
             log.info("the shards %s wait for workers of their own", ", ".join(map(str, plan.submit)))
             self._submit(plan.submit)
-            self._leases.submitted(plan.submit)
+            self._assignment.submitted(plan.submit)
         return moved > 0
 
     def progressed(self, worker: int, shard: int, iteration: int, position: int) -> None:
         """The worker has trained: where whoever takes over one of its shards goes on."""
         self._states[shard] = WorkerState(iteration=iteration, position=position)
-        for other in {worker, *self._leases.of(worker)} - {shard}:
+        for other in {worker, *self._assignment.of(worker)} - {shard}:
             self._states[other] = replace(self._states.get(other, WorkerState()), iteration=iteration)
 
     def tell_positions(self) -> None:
         """The states are others than they were: every worker with further shards hears of it."""
-        held = {member.who.partition: frozenset(member.leases) for member in self._members.all}
+        held = {member.who.partition: frozenset(member.shards) for member in self._members.all}
         self._grant({worker: shards for worker, shards in held.items() if shards - {worker}})
 
     @property
@@ -103,7 +103,7 @@ class Leasing:
                 self._states[member.who.partition] = parked.state
                 self._members.dismiss(member)
                 now = time.monotonic()
-                self._leases.made_room(member.who.partition, parked.records, parked.place, now)
+                self._assignment.made_room(member.who.partition, parked.records, parked.place, now)
         return len(tasks)
 
     def _grant(self, grants: Mapping[int, Iterable[int]]) -> int:
@@ -119,9 +119,9 @@ class Leasing:
         for answer in self._members.ask(tasks):
             if isinstance(answer.content, Held):
                 member = answer.member
-                member.leases = dict(answer.content.records)
-                log.info("%s trains on the shards %s", member, ", ".join(map(str, sorted(member.leases))))
-                self._leases.confirmed(member.who.partition, member.leases, time.monotonic())
+                member.shards = dict(answer.content.records)
+                log.info("%s trains on the shards %s", member, ", ".join(map(str, sorted(member.shards))))
+                self._assignment.confirmed(member.who.partition, member.shards, time.monotonic())
         return len(tasks)
 
     def _idle(self, workers: Iterable[int]) -> list[Member]:

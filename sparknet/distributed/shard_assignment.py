@@ -1,8 +1,9 @@
-"""Who trains on which shard when there are not as many workers as shards: the books, and what to do next.
+"""Who trains on which shard when there are not as many workers as shards, and what to change next.
 
 Every shard has a task of the Spark job. A task holds a slot for as long as it trains, so with fewer slots
-than shards (a small cluster, a machine gone for good) some tasks wait, and their shards lie fallow. Nothing
-but a task that Spark starts can read a partition, and Spark starts none while no slot is free. Therefore:
+than shards (a small cluster, a machine gone for good) some tasks wait, and their shards are unassigned.
+Nothing but a task that Spark starts can read a partition, and Spark starts none while no slot is free.
+Therefore:
 
     1. a shard has had no worker for ``wait_seconds`` seconds: the worker with the fewest records *makes
     room*.
@@ -11,7 +12,7 @@ but a task that Spark starts can read a partition, and Spark starts none while n
     3. the newcomer, or whoever else is on that executor, is *granted* the parked shards and maps them.
     4. the shards whose tasks have ended are *submitted* again, as a further job. It waits until there is a
        slot: a machine that returned, or was added. The worker that then starts drains its partition by its
-       lineage, and has its lease back.
+       lineage, and trains on it again.
 
 So every shard is held, or on its way, and every shard that is not held by its own worker has a task waiting
 to take it back. No data crosses the network for it, which one slot is enough for. What was thought of and
@@ -38,8 +39,8 @@ class Plan:
     submit: tuple[int, ...] = ()
 
 
-class Leases:
-    """The leases on ``shards`` shards. A worker is known by the number of its own shard.
+class ShardAssignment:
+    """Which of ``shards`` shards are whose. A worker is known by the number of its own shard.
 
     Times are seconds of any clock that only goes forward.
     """
@@ -47,14 +48,14 @@ class Leases:
     def __init__(self, shards: int, wait_seconds: float) -> None:
         self.shards, self.wait_seconds = shards, wait_seconds
         self._holder: dict[int, int] = {}
-        self._held: dict[int, frozenset[int]] = {}  # by worker, as it said last
+        self._confirmed: dict[int, frozenset[int]] = {}  # by worker, as it reported last
         self._records: dict[int, int] = {}
         self._places: dict[int, str] = {}
         self._parked: dict[int, str] = {}
         self._since: dict[int, float] = {}
         self._arriving: set[int] = set()
         self._successors: list[float] = []  # until when the successor of each that made room is waited for
-        self._taskless: set[int] = set()
+        self._unscheduled: set[int] = set()
 
     # -- what happens ---------------------------------------------------------------------------------------
 
@@ -72,7 +73,7 @@ class Leases:
     def joined(self, worker: int, place: str, records: Mapping[int, int], now: float) -> None:
         """It holds these shards, ``records`` in each; its own is its own again, whoever held it."""
         self._arriving.discard(worker)
-        self._taskless.discard(worker)
+        self._unscheduled.discard(worker)
         self._parked.pop(worker, None)
         self._places[worker] = place
         self._records[worker] = records.get(worker, 0)
@@ -83,29 +84,29 @@ class Leases:
         """It says what it holds: what was granted and is not there is not parked any more either."""
         for shard in [shard for shard in self.of(worker) if shard not in records]:
             self._parked.pop(shard, None)
-            self._fallow(shard, now)
+            self._unassign(shard, now)
         for shard, count in records.items():
             if count and self._holder.setdefault(shard, worker) == worker:
                 self._records[shard] = count
                 self._parked.pop(shard, None)
-        self._held[worker] = frozenset(shard for shard, count in records.items() if count)
+        self._confirmed[worker] = frozenset(shard for shard, count in records.items() if count)
 
     def left(self, worker: int, now: float) -> None:
         """It is lost; Spark starts its task again as soon as there is a slot."""
         for shard in self.of(worker):
-            self._fallow(shard, now)
-        self._held.pop(worker, None)
+            self._unassign(shard, now)
+        self._confirmed.pop(worker, None)
         self._places.pop(worker, None)
 
     def made_room(self, worker: int, parked: Mapping[int, int], place: str, now: float) -> None:
         """It has parked its shards and its task has ended for good."""
         self.left(worker, now)
         self._parked.update(dict.fromkeys(parked, place))
-        self._taskless.add(worker)
+        self._unscheduled.add(worker)
         self._successors.append(now + self.wait_seconds)
 
     def submitted(self, shards: tuple[int, ...]) -> None:
-        self._taskless.difference_update(shards)
+        self._unscheduled.difference_update(shards)
 
     # -- what is so -----------------------------------------------------------------------------------------
 
@@ -114,14 +115,14 @@ class Leases:
         return sorted(shard for shard, holder in self._holder.items() if holder == worker)
 
     @property
-    def fallow(self) -> list[int]:
+    def unassigned(self) -> list[int]:
         """The shards that nobody trains on; those known to be empty need nobody."""
         return [n for n in range(self.shards) if n not in self._holder and self._records.get(n, 1)]
 
     @property
     def settled(self) -> bool:
         """Whether every shard is held by a worker that knows it, and has a task of its own."""
-        return not (self.fallow or self._wanting_tasks or self._uninformed)
+        return not (self.unassigned or self._to_schedule or self._uninformed)
 
     @property
     def moving(self) -> bool:
@@ -136,27 +137,29 @@ class Leases:
         With ``full`` it is known that no slot is free, and nothing need be waited for.
         """
         self._successors = [until for until in self._successors if until > now]
-        for shard in self.fallow:
+        for shard in self.unassigned:
             self._since.setdefault(shard, now)
         self._forget_lost_parkings(now)
-        bare = [shard for shard in self.fallow if shard not in self._parked and shard not in self._arriving]
-        rooms = self._rooms([s for s in bare if full or self._is_due(s, now)], stay)
+        missing = [
+            shard for shard in self.unassigned if shard not in self._parked and shard not in self._arriving
+        ]
+        rooms = self._rooms([s for s in missing if full or self._is_due(s, now)], stay)
         if rooms:
             return Plan(rooms=rooms)
-        self._share_out(now, alone=not bare and not self.moving)
-        waiting = [shard for shard in bare if shard not in self._taskless]
+        self._distribute(now, alone=not missing and not self.moving)
+        waiting = [shard for shard in missing if shard not in self._unscheduled]
         return Plan(
             grants={worker: frozenset(self.of(worker)) for worker in self._uninformed},
-            submit=() if waiting else tuple(sorted(self._wanting_tasks)),
+            submit=() if waiting else tuple(sorted(self._to_schedule)),
         )
 
     def _rooms(self, due: list[int], stay: int) -> tuple[int, ...]:
         """Those with the fewest records, as many as there are shards that nobody is on the way for."""
-        due = [shard for shard in due if shard not in self._taskless]  # nothing waits for a slot yet
-        count = min(len(due) - len(self._successors), len(self._held) - stay)
+        due = [shard for shard in due if shard not in self._unscheduled]  # nothing waits for a slot yet
+        count = min(len(due) - len(self._successors), len(self._confirmed) - stay)
         chosen: list[int] = []
         while len(chosen) < count:
-            left = [worker for worker in self._held if worker not in chosen]
+            left = [worker for worker in self._confirmed if worker not in chosen]
             chosen.append(
                 min(left, key=lambda worker: (self._load(worker), self._crowd(worker, chosen), -worker))
             )
@@ -169,11 +172,11 @@ class Leases:
             len(self.of(other)) for other in chosen if self._places[other] == place
         )
 
-    def _share_out(self, now: float, *, alone: bool) -> None:
+    def _distribute(self, now: float, *, alone: bool) -> None:
         """Give parked shards to workers of the same place, evenly while others are still to come."""
-        seats = len(self._held) + len(self._arriving) + len(self._successors)
+        seats = len(self._confirmed) + len(self._arriving) + len(self._successors)
         most = -(-self.shards // max(1, seats))
-        for shard in [shard for shard in self.fallow if shard in self._parked]:
+        for shard in [shard for shard in self.unassigned if shard in self._parked]:
             there = [worker for worker, place in self._places.items() if place == self._parked[shard]]
             free = [worker for worker in there if len(self.of(worker)) < most]
             able = there if alone or self._is_due(shard, now) else free
@@ -182,12 +185,12 @@ class Leases:
 
     def _forget_lost_parkings(self, now: float) -> None:
         places = set(self._places.values())
-        for shard in [shard for shard in self.fallow if self._parked.get(shard, "") not in {"", *places}]:
+        for shard in [shard for shard in self.unassigned if self._parked.get(shard, "") not in {"", *places}]:
             if self._is_due(shard, now) and not self.moving:
                 del self._parked[shard]
                 self._since[shard] = now
 
-    def _fallow(self, shard: int, now: float) -> None:
+    def _unassign(self, shard: int, now: float) -> None:
         self._holder.pop(shard, None)
         self._since[shard] = now
 
@@ -198,10 +201,12 @@ class Leases:
         return sum(self._records.get(shard, 0) for shard in self.of(worker))
 
     @property
-    def _wanting_tasks(self) -> set[int]:
-        return {shard for shard in self._taskless if self._records.get(shard, 1)}
+    def _to_schedule(self) -> set[int]:
+        return {shard for shard in self._unscheduled if self._records.get(shard, 1)}
 
     @property
     def _uninformed(self) -> list[int]:
         """Workers that hold something else than they should."""
-        return sorted(worker for worker, held in self._held.items() if held != frozenset(self.of(worker)))
+        return sorted(
+            worker for worker, held in self._confirmed.items() if held != frozenset(self.of(worker))
+        )

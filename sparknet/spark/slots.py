@@ -26,8 +26,9 @@ def workers_for(
     """``wanted`` workers, or as many as there are slots: tasks that can run at once, by cores and GPUs.
 
     The executors of a cluster come one after the other: waits until there are enough, or until none has come
-    for ``settle_seconds``. More workers than slots are allowed: the shards of those that find none are leased
-    to the others, until slots are added. Raises WorkersLost if there is still no slot at the deadline.
+    for ``settle_seconds``. More workers than slots are allowed: the shards of those that find none are
+    assigned to the others, until slots are added. Raises WorkersLost if there is still no slot at the
+    deadline.
     """
     there = _settled(spark, wanted, settle_seconds, deadline_seconds)
     if wanted is not None and wanted > there:

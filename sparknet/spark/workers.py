@@ -64,7 +64,7 @@ class SparkWorkers:
 
     ``data`` is a DataFrame of ``image`` (binary, c * h * w bytes) and ``label``, or an RDD of ``Examples``
     (``frames.from_examples``). ``workers`` repartitions it first; "slots" stands for as many as can run at
-    once. With more workers than slots the shards of those that wait are leased to the others
+    once. With more workers than slots the shards of those that wait are assigned to the others
     (``shard_assignment.py``) until slots are added; with fewer the further slots stand by. ``test`` goes to
     every executor as a broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16 or
     int8 (``sparknet.codecs``); ``exchange`` whether through the driver (star), among the workers (ring), or

@@ -1,4 +1,6 @@
-"""Leases over real sockets, with slots that threads take: a Spark in miniature starts the waiting tasks."""
+"""ShardAssignment over real sockets, with slots that threads take: a Spark in miniature starts the waiting
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +69,9 @@ class MiniatureSpark(Crew):
         self.running: dict[int, Service] = {}
         self.attempts = 0
         self.lock = threading.Lock()
-        leasing = self.coordinator._leasing
-        leasing._submit = self.submit
-        leasing._slots = (lambda: self.slots) if know else None
+        rebalancer = self.coordinator._rebalancer
+        rebalancer._submit = self.submit
+        rebalancer._slots = (lambda: self.slots) if know else None
         self.submit(range(len(shards)))
 
     def submit(self, shards: Sequence[int]) -> None:

@@ -1,20 +1,20 @@
-"""The books of the leases against a Spark in miniature: slots, waiting tasks, machines that come and go."""
+"""The assignment of shards against a Spark in miniature: slots, waiting tasks, machines that come and go."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from sparknet.distributed.shard_assignment import Leases
+from sparknet.distributed.shard_assignment import ShardAssignment
 
-PATIENCE = 10.0
+WAIT_SECONDS = 10.0
 
 
 class Cluster:
     """Slots on executors; tasks wait in the order of their jobs and start where a slot is free."""
 
     def __init__(self, shards: int, slots: dict[str, int], records: int = 100) -> None:
-        self.leases = Leases(shards, PATIENCE)
+        self.assignment = ShardAssignment(shards, WAIT_SECONDS)
         self.slots, self.records = dict(slots), records
         self.waiting = list(range(shards))
         self.running: dict[int, str] = {}
@@ -28,26 +28,26 @@ class Cluster:
             while self.waiting and list(self.running.values()).count(place) < slots:
                 worker = self.waiting.pop(0)
                 assert worker not in self.running
-                self.leases.arriving(worker)
+                self.assignment.arriving(worker)
                 self.running[worker], self.holding[worker] = place, {worker}
-                self.leases.joined(worker, place, {worker: self.records}, self.now)
+                self.assignment.joined(worker, place, {worker: self.records}, self.now)
 
     def act(self, seconds: float = 1.0, *, stay: int = 0, full: bool = False) -> None:
         self.now += seconds
-        plan = self.leases.plan(self.now, stay=stay, full=full)
+        plan = self.assignment.plan(self.now, stay=stay, full=full)
         for worker in plan.rooms:
             place, shards = self.running.pop(worker), self.holding.pop(worker)
             self.parked.update(dict.fromkeys(shards, place))
-            self.leases.made_room(worker, dict.fromkeys(shards, self.records), place, self.now)
+            self.assignment.made_room(worker, dict.fromkeys(shards, self.records), place, self.now)
         for worker, shards in plan.grants.items():
             for shard in set(shards) - self.holding[worker]:
                 assert self.parked[shard] == self.running[worker]
                 if self.parked.pop(shard) in self.slots:
                     self.holding[worker].add(shard)
             self.holding[worker] &= shards
-            self.leases.confirmed(worker, dict.fromkeys(self.holding[worker], self.records), self.now)
+            self.assignment.confirmed(worker, dict.fromkeys(self.holding[worker], self.records), self.now)
         self.waiting.extend(plan.submit)
-        self.leases.submitted(plan.submit)
+        self.assignment.submitted(plan.submit)
 
     def kill(self, place: str) -> None:
         """The machine is gone, with what was parked on it; Spark puts the tasks back to the front."""
@@ -55,13 +55,13 @@ class Cluster:
         for worker in [worker for worker, where in self.running.items() if where == place]:
             del self.running[worker], self.holding[worker]
             self.waiting.insert(0, worker)
-            self.leases.left(worker, self.now)
+            self.assignment.left(worker, self.now)
         self.parked = {shard: where for shard, where in self.parked.items() if where != place}
 
     def settle(self, limit: int = 200, **options: bool) -> int:
         for steps in range(limit):
             self.start()
-            if self.leases.settled:
+            if self.assignment.settled:
                 return steps
             self.act(stay=len(self.running) // 2, **options)
         raise AssertionError(f"not settled: {self.holding}, waiting {self.waiting}, parked {self.parked}")
@@ -72,8 +72,8 @@ class Cluster:
 
     def check(self) -> None:
         """Every shard is held once; every one that its own worker does not hold has a task waiting."""
-        assert self.trained == list(range(self.leases.shards))
-        assert sorted(self.waiting) == sorted(set(range(self.leases.shards)) - set(self.running))
+        assert self.trained == list(range(self.assignment.shards))
+        assert sorted(self.waiting) == sorted(set(range(self.assignment.shards)) - set(self.running))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_machine_that_never_comes_back_leaves_its_shard_to_the_others_and_may_
     cluster = Cluster(3, {"a": 1, "b": 1, "c": 1})
     cluster.settle()
     cluster.kill("c")
-    assert cluster.settle() < 2 * PATIENCE
+    assert cluster.settle() < 2 * WAIT_SECONDS
     cluster.check()
     assert len(cluster.running) == 2
     cluster.slots["d"] = 1
@@ -127,30 +127,30 @@ def test_a_machine_with_parked_shards_that_dies_loses_nothing() -> None:
 
 
 def test_empty_shards_need_nobody() -> None:
-    leases = Leases(3, PATIENCE)
+    assignment = ShardAssignment(3, WAIT_SECONDS)
     for worker, records in enumerate((100, 0, 100)):
-        leases.joined(worker, "a", {worker: records}, 0.0)
-    assert leases.settled
-    assert leases.fallow == []
+        assignment.joined(worker, "a", {worker: records}, 0.0)
+    assert assignment.settled
+    assert assignment.unassigned == []
 
 
-def test_a_worker_that_lost_its_connection_keeps_all_its_leases() -> None:
+def test_a_worker_that_lost_its_connection_keeps_all_its_shards() -> None:
     cluster = Cluster(3, {"a": 2})
     cluster.settle(full=True)
     worker, held = next((worker, held) for worker, held in cluster.holding.items() if len(held) > 1)
-    cluster.leases.left(worker, cluster.now)
-    assert set(cluster.leases.fallow) == held
-    cluster.leases.joined(worker, "a", dict.fromkeys(held, 100), cluster.now)
-    assert cluster.leases.settled
-    assert cluster.leases.of(worker) == sorted(held)
+    cluster.assignment.left(worker, cluster.now)
+    assert set(cluster.assignment.unassigned) == held
+    cluster.assignment.joined(worker, "a", dict.fromkeys(held, 100), cluster.now)
+    assert cluster.assignment.settled
+    assert cluster.assignment.of(worker) == sorted(held)
 
 
 def test_one_who_says_it_holds_what_another_has_taken_is_told_to_let_go() -> None:
-    leases = Leases(2, PATIENCE)
-    leases.joined(0, "a", {0: 5}, 0.0)
-    leases.joined(1, "a", {1: 5}, 0.0)
-    leases.joined(0, "a", {0: 5, 1: 5}, 1.0)
-    assert leases.plan(2.0, stay=1).grants == {0: frozenset({0})}
+    assignment = ShardAssignment(2, WAIT_SECONDS)
+    assignment.joined(0, "a", {0: 5}, 0.0)
+    assignment.joined(1, "a", {1: 5}, 0.0)
+    assignment.joined(0, "a", {0: 5, 1: 5}, 1.0)
+    assert assignment.plan(2.0, stay=1).grants == {0: frozenset({0})}
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,4 +1,4 @@
-"""Leases on a real Spark: fewer slots than shards, a machine gone for good, and one that returns."""
+"""Rebalancing on a real Spark: fewer slots than shards, a machine gone for good, and one that returns."""
 
 from __future__ import annotations
 
