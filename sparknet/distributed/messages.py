@@ -39,8 +39,10 @@ class Fetched:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parked:
-    """A worker has made room: its last state, and the shards with the ``records`` that it left at a place."""
+class Yielded:
+    """A worker has yielded its slot: its last state, and the shards with the ``records`` that it left at a
+    place.
+    """
 
     records: Mapping[int, int]
     place: str
@@ -48,13 +50,13 @@ class Parked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
-    """The shards that a worker holds, with the records of each."""
+class Assigned:
+    """The shards that a worker trains on, with the records of each."""
 
     records: Mapping[int, int]
 
 
-Content = Report | Scores | WorkerState | Reduced | Fetched | Parked | Held
+Content = Report | Scores | WorkerState | Reduced | Fetched | Yielded | Assigned
 """What answers can say."""
 
 
@@ -91,8 +93,8 @@ class Task:
 class Member:
     """A worker that has joined. ``buffer`` takes the weights it sends back as they are on the wire,
     ``history`` float32 (H,) its solver's memory, ``shards`` those it trains on, with the records of each,
-    ``place`` the executor whose other workers find what it parks, ``gpu`` the one by which it can average
-    with others, "" for none.
+    ``place`` the executor whose other workers find what it hands over, ``gpu`` the one by which it can
+    average with others, "" for none.
 
     ``holds`` is the version of the weights its net has now, 0 for none of ours; ``keeps`` that of those its
     round began from, which it can send until the next are committed; ``remembers`` that of those after which
@@ -224,15 +226,15 @@ def read_fetched(_member: Member, frames: Sequence[Frame]) -> Fetched:
     return Fetched(size=frames[0].size)
 
 
-def read_parked(member: Member, frames: Sequence[Frame]) -> Parked:
+def read_yielded(member: Member, frames: Sequence[Frame]) -> Yielded:
     header = frames[1].header
-    return Parked(
+    return Yielded(
         records=records_in(header), place=str(header.get("place")), state=read_state(member, frames[:1])
     )
 
 
-def read_held(_member: Member, frames: Sequence[Frame]) -> Held:
-    return Held(records=records_in(frames[0].header))
+def read_assigned(_member: Member, frames: Sequence[Frame]) -> Assigned:
+    return Assigned(records=records_in(frames[0].header))
 
 
 def records_in(header: Header) -> dict[int, int]:

@@ -1,9 +1,9 @@
 """Carries out the plans of ``shard_assignment.py``: has workers yield, assigns shards, submits tasks again.
 
-    driver ── ROOM ────────────────────> worker    parks its shards and ends its task
-    driver <─ STATE, PARKED(records) ─── worker
-    driver ── LEASES(shard: position) ─> worker    all it is to hold; maps what it has not, drops the rest
-    driver <─ HELD(shard: records) ───── worker
+    driver ── YIELD ───────────────────> worker    hands its shards over and ends its task
+    driver <─ STATE, YIELDED(records) ── worker
+    driver ── ASSIGN(shard: position) ─> worker    all it is to train on; maps what it has not, drops the rest
+    driver <─ ASSIGNED(shard: records) ─ worker
 
 Only between rounds, with workers that have nothing to do.
 """
@@ -17,7 +17,15 @@ from dataclasses import replace
 
 from sparknet.distributed.comm.channel import Frame, Header, Kind
 from sparknet.distributed.membership import Membership
-from sparknet.distributed.messages import Held, Member, Message, Parked, Task, read_held, read_parked
+from sparknet.distributed.messages import (
+    Assigned,
+    Member,
+    Message,
+    Task,
+    Yielded,
+    read_assigned,
+    read_yielded,
+)
 from sparknet.training import WorkerState
 
 log = logging.getLogger(__name__)
@@ -53,14 +61,14 @@ class Rebalancer:
         if self._assignment.settled:
             return False
         plan = self._assignment.plan(time.monotonic(), stay=self._stay, full=self._is_full())
-        return bool(plan.rooms or plan.grants or plan.submit)
+        return bool(plan.yields or plan.grants or plan.submit)
 
     def settle(self) -> bool:
         """Take the next step towards all shards being held; whether that moved anybody."""
         if self._assignment.settled:
             return False
         plan = self._assignment.plan(time.monotonic(), stay=self._stay, full=self._is_full())
-        moved = self._make_room(plan.rooms) + self._grant(plan.grants)
+        moved = self._yield(plan.yields) + self._grant(plan.grants)
         if plan.submit:
             log.info("the shards %s wait for workers of their own", ", ".join(map(str, plan.submit)))
             self._submit(plan.submit)
@@ -80,7 +88,7 @@ class Rebalancer:
 
     @property
     def _stay(self) -> int:
-        """At least half of the workers go on training while others make room."""
+        """At least half of the workers go on training while others yield."""
         return len(self._members.all) // 2 if self._members.assembled else 0
 
     def _is_full(self) -> bool:
@@ -91,33 +99,33 @@ class Rebalancer:
         self._full = self._full or (quiet and 0 < self._slots() <= len(self._members.all))
         return self._full
 
-    def _make_room(self, workers: Iterable[int]) -> int:
+    def _yield(self, workers: Iterable[int]) -> int:
         tasks = {
-            member: self._task(Kind.ROOM, {}, answers=(Kind.STATE, Kind.PARKED), read=read_parked)
+            member: self._task(Kind.YIELD, {}, answers=(Kind.STATE, Kind.YIELDED), read=read_yielded)
             for member in self._idle(workers)
         }
         for answer in self._members.ask(tasks):
-            member, parked = answer.member, answer.content
-            if isinstance(parked, Parked):
-                log.info("%s made room for a shard that had no worker", member)
-                self._states[member.who.partition] = parked.state
+            member, content = answer.member, answer.content
+            if isinstance(content, Yielded):
+                log.info("%s yielded its slot to a shard that had no worker", member)
+                self._states[member.who.partition] = content.state
                 self._members.dismiss(member)
                 now = time.monotonic()
-                self._assignment.made_room(member.who.partition, parked.records, parked.place, now)
+                self._assignment.yielded(member.who.partition, content.records, content.place, now)
         return len(tasks)
 
     def _grant(self, grants: Mapping[int, Iterable[int]]) -> int:
         tasks = {
             member: self._task(
-                Kind.LEASES,
+                Kind.ASSIGN,
                 {"shards": self._positions(grants[member.who.partition])},
-                answers=(Kind.HELD,),
-                read=read_held,
+                answers=(Kind.ASSIGNED,),
+                read=read_assigned,
             )
             for member in self._idle(grants)
         }
         for answer in self._members.ask(tasks):
-            if isinstance(answer.content, Held):
+            if isinstance(answer.content, Assigned):
                 member = answer.member
                 member.shards = dict(answer.content.records)
                 log.info("%s trains on the shards %s", member, ", ".join(map(str, sorted(member.shards))))
@@ -137,7 +145,7 @@ class Rebalancer:
         header: Header,
         *,
         answers: tuple[Kind, ...],
-        read: Callable[[Member, Sequence[Frame]], Parked | Held],
+        read: Callable[[Member, Sequence[Frame]], Yielded | Assigned],
     ) -> Task:
         seconds = self._members.timeouts.round
         return Task(messages=(Message(kind, header),), answers=answers, read=read, seconds=seconds)

@@ -31,10 +31,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """``rooms``: workers that are to make room. ``grants``: by worker, all shards it is to hold from now on.
-    ``submit``: shards whose tasks Spark is to be given again."""
+    """``yields``: workers that are to yield their slots. ``grants``: by worker, all shards it is to hold from
+    now on. ``submit``: shards whose tasks Spark is to be given again.
+    """
 
-    rooms: tuple[int, ...] = ()
+    yields: tuple[int, ...] = ()
     grants: Mapping[int, frozenset[int]] = field(default_factory=dict)
     submit: tuple[int, ...] = ()
 
@@ -51,10 +52,10 @@ class ShardAssignment:
         self._confirmed: dict[int, frozenset[int]] = {}  # by worker, as it reported last
         self._records: dict[int, int] = {}
         self._places: dict[int, str] = {}
-        self._parked: dict[int, str] = {}
+        self._handed_over: dict[int, str] = {}
         self._since: dict[int, float] = {}
         self._arriving: set[int] = set()
-        self._successors: list[float] = []  # until when the successor of each that made room is waited for
+        self._successors: list[float] = []  # until when the successor of each that yielded is waited for
         self._unscheduled: set[int] = set()
 
     # -- what happens ---------------------------------------------------------------------------------------
@@ -74,21 +75,21 @@ class ShardAssignment:
         """It holds these shards, ``records`` in each; its own is its own again, whoever held it."""
         self._arriving.discard(worker)
         self._unscheduled.discard(worker)
-        self._parked.pop(worker, None)
+        self._handed_over.pop(worker, None)
         self._places[worker] = place
         self._records[worker] = records.get(worker, 0)
         self._holder.pop(worker, None)
         self.confirmed(worker, records, now)
 
     def confirmed(self, worker: int, records: Mapping[int, int], now: float) -> None:
-        """It says what it holds: what was granted and is not there is not parked any more either."""
+        """It says what it holds: what was granted and is not there is lost."""
         for shard in [shard for shard in self.of(worker) if shard not in records]:
-            self._parked.pop(shard, None)
+            self._handed_over.pop(shard, None)
             self._unassign(shard, now)
         for shard, count in records.items():
             if count and self._holder.setdefault(shard, worker) == worker:
                 self._records[shard] = count
-                self._parked.pop(shard, None)
+                self._handed_over.pop(shard, None)
         self._confirmed[worker] = frozenset(shard for shard, count in records.items() if count)
 
     def left(self, worker: int, now: float) -> None:
@@ -98,10 +99,10 @@ class ShardAssignment:
         self._confirmed.pop(worker, None)
         self._places.pop(worker, None)
 
-    def made_room(self, worker: int, parked: Mapping[int, int], place: str, now: float) -> None:
-        """It has parked its shards and its task has ended for good."""
+    def yielded(self, worker: int, records: Mapping[int, int], place: str, now: float) -> None:
+        """It has handed its shards over and its task has ended for good."""
         self.left(worker, now)
-        self._parked.update(dict.fromkeys(parked, place))
+        self._handed_over.update(dict.fromkeys(records, place))
         self._unscheduled.add(worker)
         self._successors.append(now + self.wait_seconds)
 
@@ -132,20 +133,22 @@ class ShardAssignment:
     # -- what to do -----------------------------------------------------------------------------------------
 
     def plan(self, now: float, *, stay: int, full: bool = False) -> Plan:
-        """What to do now; ``stay`` workers at least must not make room.
+        """What to do now; ``stay`` workers at least must not yield.
 
         With ``full`` it is known that no slot is free, and nothing need be waited for.
         """
         self._successors = [until for until in self._successors if until > now]
         for shard in self.unassigned:
             self._since.setdefault(shard, now)
-        self._forget_lost_parkings(now)
+        self._forget_lost_handoffs(now)
         missing = [
-            shard for shard in self.unassigned if shard not in self._parked and shard not in self._arriving
+            shard
+            for shard in self.unassigned
+            if shard not in self._handed_over and shard not in self._arriving
         ]
-        rooms = self._rooms([s for s in missing if full or self._is_due(s, now)], stay)
-        if rooms:
-            return Plan(rooms=rooms)
+        yields = self._to_yield([s for s in missing if full or self._is_due(s, now)], stay)
+        if yields:
+            return Plan(yields=yields)
         self._distribute(now, alone=not missing and not self.moving)
         waiting = [shard for shard in missing if shard not in self._unscheduled]
         return Plan(
@@ -153,7 +156,7 @@ class ShardAssignment:
             submit=() if waiting else tuple(sorted(self._to_schedule)),
         )
 
-    def _rooms(self, due: list[int], stay: int) -> tuple[int, ...]:
+    def _to_yield(self, due: list[int], stay: int) -> tuple[int, ...]:
         """Those with the fewest records, as many as there are shards that nobody is on the way for."""
         due = [shard for shard in due if shard not in self._unscheduled]  # nothing waits for a slot yet
         count = min(len(due) - len(self._successors), len(self._confirmed) - stay)
@@ -166,28 +169,32 @@ class ShardAssignment:
         return tuple(chosen)
 
     def _crowd(self, worker: int, chosen: list[int]) -> int:
-        """The shards that those of the worker's place will have to take up if it makes room."""
+        """The shards that those of the worker's place will have to take if it yields."""
         place = self._places[worker]
-        return sum(where == place for where in self._parked.values()) + sum(
+        return sum(where == place for where in self._handed_over.values()) + sum(
             len(self.of(other)) for other in chosen if self._places[other] == place
         )
 
     def _distribute(self, now: float, *, alone: bool) -> None:
-        """Give parked shards to workers of the same place, evenly while others are still to come."""
+        """Assign shards that were handed over to workers of the same place, evenly while others are still to
+        come.
+        """
         seats = len(self._confirmed) + len(self._arriving) + len(self._successors)
         most = -(-self.shards // max(1, seats))
-        for shard in [shard for shard in self.unassigned if shard in self._parked]:
-            there = [worker for worker, place in self._places.items() if place == self._parked[shard]]
+        for shard in [shard for shard in self.unassigned if shard in self._handed_over]:
+            there = [worker for worker, place in self._places.items() if place == self._handed_over[shard]]
             free = [worker for worker in there if len(self.of(worker)) < most]
             able = there if alone or self._is_due(shard, now) else free
             if able:
                 self._holder[shard] = min(able, key=lambda worker: (self._load(worker), worker))
 
-    def _forget_lost_parkings(self, now: float) -> None:
+    def _forget_lost_handoffs(self, now: float) -> None:
         places = set(self._places.values())
-        for shard in [shard for shard in self.unassigned if self._parked.get(shard, "") not in {"", *places}]:
+        for shard in [
+            shard for shard in self.unassigned if self._handed_over.get(shard, "") not in {"", *places}
+        ]:
             if self._is_due(shard, now) and not self.moving:
-                del self._parked[shard]
+                del self._handed_over[shard]
                 self._since[shard] = now
 
     def _unassign(self, shard: int, now: float) -> None:

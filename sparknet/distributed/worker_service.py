@@ -50,8 +50,8 @@ _ORDERS = (
     Kind.MEMORY,
     Kind.FETCH,
     Kind.PING,
-    Kind.LEASES,
-    Kind.ROOM,
+    Kind.ASSIGN,
+    Kind.YIELD,
     Kind.STOP,
 )
 
@@ -186,10 +186,10 @@ class Service:
                     self._send_state(channel, worker)
                 case Kind.RESTORE:
                     worker.restore(WorkerState(**frame.header, history=history if frame.size else None))
-                case Kind.LEASES:
-                    self._hold(channel, worker, frame)
-                case Kind.ROOM:
-                    self._make_room(channel, worker)
+                case Kind.ASSIGN:
+                    self._assign(channel, worker, frame)
+                case Kind.YIELD:
+                    self._yield(channel, worker)
                     return
                 case Kind.STOP:
                     self._parking.clear()
@@ -249,8 +249,8 @@ class Service:
         scores = worker.test(worker.vector if frame.size else None, examples)
         channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.timeouts.send)
 
-    def _hold(self, channel: Channel, worker: Worker, frame: Frame) -> None:
-        """Hold the leases of these shards and no others; what is new has been parked here by another."""
+    def _assign(self, channel: Channel, worker: Worker, frame: Frame) -> None:
+        """Train on these shards and no others; what is new has been handed over here by another."""
         due = {int(shard): int(position) for shard, position in frame.header["shards"].items()}
         for shard in worker.readers.keys() - due.keys():
             worker.give_up(shard)
@@ -259,15 +259,15 @@ class Service:
                 worker.readers[shard].sampler.position = position
             elif parked := self._parking.adopt(shard):
                 worker.take(shard, parked, position)
-        channel.send(Kind.HELD, _holding(worker), seconds=self.assignment.timeouts.send)
+        channel.send(Kind.ASSIGNED, _holding(worker), seconds=self.assignment.timeouts.send)
 
-    def _make_room(self, channel: Channel, worker: Worker) -> None:
+    def _yield(self, channel: Channel, worker: Worker) -> None:
         """Leave the shards to the other workers of this executor, and the slot to another task."""
         for shard, reader in worker.readers.items():
             self._parking.park(shard, reader.examples)
         self._send_state(channel, worker)
         header = {**_holding(worker), "place": self._parking.place}
-        channel.send(Kind.PARKED, header, seconds=self.assignment.timeouts.send)
+        channel.send(Kind.YIELDED, header, seconds=self.assignment.timeouts.send)
 
     def _send_state(self, channel: Channel, worker: Worker) -> None:
         state = worker.state

@@ -1,6 +1,6 @@
 """The Spark jobs that hold the workers: one for all partitions, and further ones for partitions done again.
 
-A task ends early when its worker makes room for another (``shard_assignment.py``). Its partition is then
+A task ends early when its worker yields its slot to another (``shard_assignment.py``). Its partition is then
 submitted in a job of its own, whose task waits in Spark's queue until a slot is free.
 """
 

@@ -68,10 +68,10 @@ class Kind(IntEnum):
     COMMIT = 19  # d: the others have it too, go on from it, or from the outer step; not answered
     FETCH = 20  # d: send the weights the round would start from, or the outer optimiser's memory
     WEIGHTS = 21  # w: these
-    ROOM = 22  # d: park your shards and end, another task needs the slot
-    PARKED = 23  # w: what it parked, and where
-    LEASES = 24  # d: the shards to train on from now on, and how far each has been read
-    HELD = 25  # w: those it holds
+    YIELD = 22  # d: hand your shards over and end, another task needs the slot
+    YIELDED = 23  # w: what it handed over, and where
+    ASSIGN = 24  # d: the shards to train on from now on, and how far each has been read
+    ASSIGNED = 25  # w: those it trains on
     OUTER = 26  # d: the outer optimiser whose steps a worker takes, and whether its memory follows
     MEMORY = 27  # d: this
 

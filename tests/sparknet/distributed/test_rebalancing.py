@@ -192,7 +192,7 @@ def test_a_slot_that_is_gone_for_good_leaves_its_shard_to_the_others_and_may_ret
         assert all(after[number] > before[number] for number in range(3))  # nobody began anew
 
 
-def test_momentum_outlives_the_worker_that_made_room() -> None:
+def test_momentum_outlives_the_worker_that_yielded() -> None:
     """One slot, two shards: the newcomer goes on from the other's steps and history."""
     with spark(2, 1, know=False) as workers:
         workers.coordinator._members.assembled = True  # as if training had begun with one worker

@@ -35,10 +35,10 @@ class Cluster:
     def act(self, seconds: float = 1.0, *, stay: int = 0, full: bool = False) -> None:
         self.now += seconds
         plan = self.assignment.plan(self.now, stay=stay, full=full)
-        for worker in plan.rooms:
+        for worker in plan.yields:
             place, shards = self.running.pop(worker), self.holding.pop(worker)
             self.parked.update(dict.fromkeys(shards, place))
-            self.assignment.made_room(worker, dict.fromkeys(shards, self.records), place, self.now)
+            self.assignment.yielded(worker, dict.fromkeys(shards, self.records), place, self.now)
         for worker, shards in plan.grants.items():
             for shard in set(shards) - self.holding[worker]:
                 assert self.parked[shard] == self.running[worker]
@@ -118,7 +118,7 @@ def test_a_machine_that_never_comes_back_leaves_its_shard_to_the_others_and_may_
 def test_a_machine_with_parked_shards_that_dies_loses_nothing() -> None:
     cluster = Cluster(4, {"a": 1, "b": 1})
     cluster.start()
-    cluster.act(full=True)  # both make room ...
+    cluster.act(full=True)  # both yield ...
     assert len(cluster.parked) == 2
     cluster.kill("b")  # ... and one machine is gone with what it parked
     cluster.slots["c"] = 1
