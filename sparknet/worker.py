@@ -92,14 +92,14 @@ class Worker:
         self.replica, self.recipe, self.number = replica, recipe, number
         self.readers: dict[int, ShardReader] = {}
         self._moved_on = False  # whether the net is not where vector is
-        self.take(number, shard)
+        self.add_shard(number, shard)
 
     @property
     def records(self) -> int:
         """Of all the shards it holds."""
         return sum(reader.records for reader in self.readers.values())
 
-    def take(self, number: int, shard: Examples, position: int = 0) -> None:
+    def add_shard(self, number: int, shard: Examples, position: int = 0) -> None:
         """Train on shard ``number`` too from now on, which has been read up to ``position``.
 
         It is next in turn. One without records is left out.
@@ -114,7 +114,7 @@ class Worker:
         reader.images, reader.sampler.position = int(least * reader.records), position
         self.readers[number] = reader
 
-    def give_up(self, number: int) -> None:
+    def drop_shard(self, number: int) -> None:
         """Train on shard ``number`` no more; its memory is free again."""
         self.readers.pop(number, None)
 

@@ -1,8 +1,9 @@
-"""Shards left on a machine's spill volume by a worker that makes room, for the next worker there to take up.
+"""Shards left on a machine's spill volume by a worker that yields its slot, for the next worker there to
+take.
 
-A parked shard is two files under a name that all workers of the job on this executor know. Whoever adopts
-it maps the files and removes them at once: from then on they last as long as the process. What nobody adopts
-goes when the job ends, and with the executor's own folder at the latest.
+A shard is two files under a name that all workers of the job on this executor know. Whoever takes it maps the
+files and removes them at once: from then on they last as long as the process. What nobody takes goes when the
+job ends, and with the executor's own folder at the latest.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from sparknet.data.dataset import Examples
 from sparknet.data.growable import spill_folder
 
 
-class Parking:
-    """The shards that workers of ``job`` have parked in the folders of this executor."""
+class Handoff:
+    """The shards that workers of ``job`` have put into the folders of this executor."""
 
     def __init__(self, job: str) -> None:
         self._name = f"sparknet-{job}"
 
     @property
     def place(self) -> str:
-        """The same for all workers that can adopt from here."""
+        """The same for all workers that can take from here."""
         return f"{socket.gethostname()}:{_folders()[0]}"
 
-    def park(self, number: int, shard: Examples) -> None:
+    def put(self, number: int, shard: Examples) -> None:
         """Raises OSError when the volume is full."""
-        with tempfile.TemporaryDirectory(dir=spill_folder(), prefix="sparknet-parking-") as making:
+        with tempfile.TemporaryDirectory(dir=spill_folder(), prefix="sparknet-handoff-") as making:
             np.save(Path(making) / "images.npy", shard.images)
             np.save(Path(making) / "labels.npy", shard.labels)
             target = spill_folder() / self._name / str(number)
@@ -42,13 +43,13 @@ class Parking:
             Path(making).rename(target)
             Path(making).mkdir()  # for the context, which removes it
 
-    def adopt(self, number: int) -> Examples | None:
-        """The shard, which is parked no more; None if it is not here."""
+    def take(self, number: int) -> Examples | None:
+        """The shard, which is removed from here; None if it is not here."""
         for folder in _folders():
-            parked = folder / self._name / str(number)
+            source = folder / self._name / str(number)
             claimed = folder / self._name / f"{number}-{os.getpid()}"
             try:
-                parked.rename(claimed)  # one of several that try it succeeds
+                source.rename(claimed)  # one of several that try it succeeds
             except OSError:
                 continue
             try:
@@ -59,7 +60,7 @@ class Parking:
         return None
 
     def clear(self) -> None:
-        """Remove what is still parked: the job is over."""
+        """Remove what nobody has taken: the job is over."""
         for folder in _folders():
             with suppress(OSError):
                 shutil.rmtree(folder / self._name)

@@ -61,14 +61,14 @@ class Rebalancer:
         if self._assignment.settled:
             return False
         plan = self._assignment.plan(time.monotonic(), stay=self._stay, full=self._is_full())
-        return bool(plan.yields or plan.grants or plan.submit)
+        return bool(plan.yields or plan.assignments or plan.submit)
 
     def settle(self) -> bool:
         """Take the next step towards all shards being held; whether that moved anybody."""
         if self._assignment.settled:
             return False
         plan = self._assignment.plan(time.monotonic(), stay=self._stay, full=self._is_full())
-        moved = self._yield(plan.yields) + self._grant(plan.grants)
+        moved = self._yield(plan.yields) + self._assign(plan.assignments)
         if plan.submit:
             log.info("the shards %s wait for workers of their own", ", ".join(map(str, plan.submit)))
             self._submit(plan.submit)
@@ -84,7 +84,7 @@ class Rebalancer:
     def tell_positions(self) -> None:
         """The states are others than they were: every worker with further shards hears of it."""
         held = {member.who.partition: frozenset(member.shards) for member in self._members.all}
-        self._grant({worker: shards for worker, shards in held.items() if shards - {worker}})
+        self._assign({worker: shards for worker, shards in held.items() if shards - {worker}})
 
     @property
     def _stay(self) -> int:
@@ -114,15 +114,15 @@ class Rebalancer:
                 self._assignment.yielded(member.who.partition, content.records, content.place, now)
         return len(tasks)
 
-    def _grant(self, grants: Mapping[int, Iterable[int]]) -> int:
+    def _assign(self, assignments: Mapping[int, Iterable[int]]) -> int:
         tasks = {
             member: self._task(
                 Kind.ASSIGN,
-                {"shards": self._positions(grants[member.who.partition])},
+                {"shards": self._positions(assignments[member.who.partition])},
                 answers=(Kind.ASSIGNED,),
                 read=read_assigned,
             )
-            for member in self._idle(grants)
+            for member in self._idle(assignments)
         }
         for answer in self._members.ask(tasks):
             if isinstance(answer.content, Assigned):

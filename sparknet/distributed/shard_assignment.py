@@ -7,9 +7,9 @@ Therefore:
 
     1. a shard has had no worker for ``wait_seconds`` seconds: the worker with the fewest records *makes
     room*.
-       It parks its shards on the spill volume of its executor (``data/handoff.py``) and ends its task.
+       It puts its shards on the spill volume of its executor (``data/handoff.py``) and ends its task.
     2. Spark gives the slot to a waiting task, which drains its own partition as any other.
-    3. the newcomer, or whoever else is on that executor, is *granted* the parked shards and maps them.
+    3. the newcomer, or whoever else is on that executor, is *assigned* the shards handed over and maps them.
     4. the shards whose tasks have ended are *submitted* again, as a further job. It waits until there is a
        slot: a machine that returned, or was added. The worker that then starts drains its partition by its
        lineage, and trains on it again.
@@ -31,12 +31,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """``yields``: workers that are to yield their slots. ``grants``: by worker, all shards it is to hold from
-    now on. ``submit``: shards whose tasks Spark is to be given again.
+    """``yields``: workers that are to yield their slots. ``assignments``: by worker, all shards it is to hold
+    from now on. ``submit``: shards whose tasks Spark is to be given again.
     """
 
     yields: tuple[int, ...] = ()
-    grants: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    assignments: Mapping[int, frozenset[int]] = field(default_factory=dict)
     submit: tuple[int, ...] = ()
 
 
@@ -82,7 +82,7 @@ class ShardAssignment:
         self.confirmed(worker, records, now)
 
     def confirmed(self, worker: int, records: Mapping[int, int], now: float) -> None:
-        """It says what it holds: what was granted and is not there is lost."""
+        """It says what it holds: what was assigned and is not there is lost."""
         for shard in [shard for shard in self.of(worker) if shard not in records]:
             self._handed_over.pop(shard, None)
             self._unassign(shard, now)
@@ -152,7 +152,7 @@ class ShardAssignment:
         self._distribute(now, alone=not missing and not self.moving)
         waiting = [shard for shard in missing if shard not in self._unscheduled]
         return Plan(
-            grants={worker: frozenset(self.of(worker)) for worker in self._uninformed},
+            assignments={worker: frozenset(self.of(worker)) for worker in self._uninformed},
             submit=() if waiting else tuple(sorted(self._to_schedule)),
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from sparknet.codecs import Float32, get_codec
 from sparknet.data import Examples
-from sparknet.data.handoff import Parking
+from sparknet.data.handoff import Handoff
 from sparknet.distributed.averaging.participant import Averaging
 from sparknet.distributed.averaging.star import DeltaSender
 from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Kind, raw
@@ -66,7 +66,7 @@ class TestSet(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
     """What every task is given. ``token`` authenticates it to the driver; it is never shown. ``job`` is the
-    name under which its workers park shards.
+    name under which its workers hand shards over.
     """
 
     address: tuple[str, int]
@@ -89,7 +89,7 @@ class Service:
         self._worker: Worker | None = None
         self._sender: DeltaSender | None = None
         self._averaging: Averaging | None = None
-        self._parking = Parking(assignment.job)
+        self._handoff = Handoff(assignment.job)
         self.tracer = Tracer(assignment.trace_rounds)
 
     def run(self) -> None:
@@ -142,7 +142,7 @@ class Service:
         history = np.empty(worker.replica.history().numel(), np.float32)
         header = {
             **_holding(worker),
-            "place": self._parking.place,
+            "place": self._handoff.place,
             "gpu": averaging.gpu if averaging else "",
             "size": worker.vector.size,
             "history": history.size,
@@ -192,7 +192,7 @@ class Service:
                     self._yield(channel, worker)
                     return
                 case Kind.STOP:
-                    self._parking.clear()
+                    self._handoff.clear()
                     return
 
     def _built(self) -> Worker:
@@ -253,20 +253,20 @@ class Service:
         """Train on these shards and no others; what is new has been handed over here by another."""
         due = {int(shard): int(position) for shard, position in frame.header["shards"].items()}
         for shard in worker.readers.keys() - due.keys():
-            worker.give_up(shard)
+            worker.drop_shard(shard)
         for shard, position in due.items():
             if shard in worker.readers:
                 worker.readers[shard].sampler.position = position
-            elif parked := self._parking.adopt(shard):
-                worker.take(shard, parked, position)
+            elif examples := self._handoff.take(shard):
+                worker.add_shard(shard, examples, position)
         channel.send(Kind.ASSIGNED, _holding(worker), seconds=self.assignment.timeouts.send)
 
     def _yield(self, channel: Channel, worker: Worker) -> None:
         """Leave the shards to the other workers of this executor, and the slot to another task."""
         for shard, reader in worker.readers.items():
-            self._parking.park(shard, reader.examples)
+            self._handoff.put(shard, reader.examples)
         self._send_state(channel, worker)
-        header = {**_holding(worker), "place": self._parking.place}
+        header = {**_holding(worker), "place": self._handoff.place}
         channel.send(Kind.YIELDED, header, seconds=self.assignment.timeouts.send)
 
     def _send_state(self, channel: Channel, worker: Worker) -> None:

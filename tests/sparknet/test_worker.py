@@ -43,7 +43,7 @@ def noting(shard: Examples, number: int = 0) -> tuple[Worker, Notes]:
 
 def test_two_shards_are_read_in_turn_and_every_record_once_an_epoch() -> None:
     worker, replica = noting(numbered(0, 60))
-    worker.take(1, numbered(100, 60))
+    worker.add_shard(1, numbered(100, 60))
     reports = [worker.train(worker.vector, Order(tau=2)) for _ in range(6)]
     assert [report.read for report in reports] == [1, 0, 1, 0, 1, 0]
     assert [report.position for report in reports] == [20, 20, 40, 40, 60, 60]
@@ -52,7 +52,7 @@ def test_two_shards_are_read_in_turn_and_every_record_once_an_epoch() -> None:
 
 def test_shards_of_different_sizes_are_passed_through_equally_often() -> None:
     worker, _ = noting(numbered(0, 40))
-    worker.take(1, numbered(100, 120))
+    worker.add_shard(1, numbered(100, 120))
     reports = [worker.train(worker.vector, Order(tau=1)) for _ in range(48)]
     read = Counter(report.read for report in reports)
     assert read == {0: 12, 1: 36}
@@ -62,7 +62,7 @@ def test_a_shard_that_is_taken_up_goes_on_where_it_was_and_is_next_in_turn() -> 
     worker, replica = noting(numbered(0, 60))
     for _ in range(5):
         worker.train(worker.vector, Order(tau=4))
-    worker.take(7, numbered(100, 60), position=30)
+    worker.add_shard(7, numbered(100, 60), position=30)
     before = len(replica.read)
     report = worker.train(worker.vector, Order(tau=3))
     assert (report.read, report.position) == (7, 60)
@@ -74,11 +74,11 @@ def test_a_shard_that_is_taken_up_goes_on_where_it_was_and_is_next_in_turn() -> 
 
 def test_a_lease_that_is_given_back_is_read_no_more() -> None:
     worker, replica = noting(numbered(0, 60))
-    worker.take(1, numbered(100, 60))
+    worker.add_shard(1, numbered(100, 60))
     worker.train(worker.vector, Order(tau=1))
     worker.train(worker.vector, Order(tau=1))
     assert worker.positions == {0: 10, 1: 10}
-    worker.give_up(1)
+    worker.drop_shard(1)
     replica.read.clear()
     worker.train(worker.vector, Order(tau=3))
     assert max(replica.read) < 60
@@ -88,7 +88,7 @@ def test_a_lease_that_is_given_back_is_read_no_more() -> None:
 def test_a_shard_without_records_is_not_held() -> None:
     worker, _ = noting(numbered(0, 0))
     assert not worker.readers
-    worker.take(3, numbered(0, 10))
+    worker.add_shard(3, numbered(0, 10))
     assert worker.records == 10
 
 

@@ -1,4 +1,4 @@
-"""A parked shard is adopted once, whole, and leaves nothing behind."""
+"""A shard that was handed over is taken once, whole, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from sparknet.data import Examples
 from sparknet.data.growable import Room, gathered
-from sparknet.data.handoff import Parking
+from sparknet.data.handoff import Handoff
 from tests.sparknet.small import pictures
 
 
@@ -25,40 +25,40 @@ def test_what_was_parked_is_adopted_once(folder: Path, memory_bytes: int) -> Non
     shard = gathered(
         [(drawn.images, drawn.labels)], drawn.shape, Room(memory_bytes=memory_bytes, folder=folder)
     )
-    Parking("job").park(3, shard)
-    found = Parking("job").adopt(3)
+    Handoff("job").put(3, shard)
+    found = Handoff("job").take(3)
     assert found is not None
     assert np.array_equal(found.images, drawn.images)
     assert np.array_equal(found.labels, drawn.labels)
-    assert Parking("job").adopt(3) is None
+    assert Handoff("job").take(3) is None
     assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 def test_another_jobs_shards_are_not_there() -> None:
-    Parking("job").park(3, pictures(5))
-    assert Parking("other").adopt(3) is None
+    Handoff("job").put(3, pictures(5))
+    assert Handoff("other").take(3) is None
 
 
 def test_parking_again_replaces_what_was_there() -> None:
-    parking = Parking("job")
-    parking.park(3, pictures(5))
-    parking.park(3, pictures(7))
-    found = parking.adopt(3)
+    handoff = Handoff("job")
+    handoff.put(3, pictures(5))
+    handoff.put(3, pictures(7))
+    found = handoff.take(3)
     assert isinstance(found, Examples)
     assert len(found) == 7
 
 
 def test_the_end_of_the_job_clears_the_place(folder: Path) -> None:
-    parking = Parking("job")
-    parking.clear()
-    parking.park(3, pictures(5))
-    parking.clear()
+    handoff = Handoff("job")
+    handoff.clear()
+    handoff.put(3, pictures(5))
+    handoff.clear()
     assert list(folder.iterdir()) == []
 
 
 def test_all_of_one_executor_have_the_same_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    here = Parking("job").place
-    assert Parking("job").place == here
+    here = Handoff("job").place
+    assert Handoff("job").place == here
     (tmp_path / "other").mkdir()
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path / "other"))
-    assert Parking("job").place != here
+    assert Handoff("job").place != here

@@ -218,7 +218,7 @@ def test_one_slot_reads_two_shards_as_one_worker_with_two_readers_would() -> Non
     with LocalWorkers(RECIPE, [shards_of(2)[member]]) as local:
         worker = local.workers[0]
         worker = RECIPE.worker(member, shards_of(2)[member])
-        worker.take(1 - member, shards_of(2)[1 - member])
+        worker.add_shard(1 - member, shards_of(2)[1 - member])
         local.workers[0] = worker
         expected = list(train(local, Settings(rounds=4, tau=5)))
     assert [digest(r.weights) for r in done] == [digest(r.weights) for r in expected]

@@ -19,7 +19,7 @@ class Cluster:
         self.waiting = list(range(shards))
         self.running: dict[int, str] = {}
         self.holding: dict[int, set[int]] = {}
-        self.parked: dict[int, str] = {}
+        self.handed_over: dict[int, str] = {}
         self.now = 0.0
 
     def start(self) -> None:
@@ -37,12 +37,12 @@ class Cluster:
         plan = self.assignment.plan(self.now, stay=stay, full=full)
         for worker in plan.yields:
             place, shards = self.running.pop(worker), self.holding.pop(worker)
-            self.parked.update(dict.fromkeys(shards, place))
+            self.handed_over.update(dict.fromkeys(shards, place))
             self.assignment.yielded(worker, dict.fromkeys(shards, self.records), place, self.now)
-        for worker, shards in plan.grants.items():
+        for worker, shards in plan.assignments.items():
             for shard in set(shards) - self.holding[worker]:
-                assert self.parked[shard] == self.running[worker]
-                if self.parked.pop(shard) in self.slots:
+                assert self.handed_over[shard] == self.running[worker]
+                if self.handed_over.pop(shard) in self.slots:
                     self.holding[worker].add(shard)
             self.holding[worker] &= shards
             self.assignment.confirmed(worker, dict.fromkeys(self.holding[worker], self.records), self.now)
@@ -50,13 +50,13 @@ class Cluster:
         self.assignment.submitted(plan.submit)
 
     def kill(self, place: str) -> None:
-        """The machine is gone, with what was parked on it; Spark puts the tasks back to the front."""
+        """The machine is gone, with what was handed over on it; Spark puts the tasks back to the front."""
         del self.slots[place]
         for worker in [worker for worker, where in self.running.items() if where == place]:
             del self.running[worker], self.holding[worker]
             self.waiting.insert(0, worker)
             self.assignment.left(worker, self.now)
-        self.parked = {shard: where for shard, where in self.parked.items() if where != place}
+        self.handed_over = {shard: where for shard, where in self.handed_over.items() if where != place}
 
     def settle(self, limit: int = 200, **options: bool) -> int:
         for steps in range(limit):
@@ -64,7 +64,9 @@ class Cluster:
             if self.assignment.settled:
                 return steps
             self.act(stay=len(self.running) // 2, **options)
-        raise AssertionError(f"not settled: {self.holding}, waiting {self.waiting}, parked {self.parked}")
+        raise AssertionError(
+            f"not settled: {self.holding}, waiting {self.waiting}, handed over {self.handed_over}"
+        )
 
     @property
     def trained(self) -> list[int]:
@@ -119,8 +121,8 @@ def test_a_machine_with_parked_shards_that_dies_loses_nothing() -> None:
     cluster = Cluster(4, {"a": 1, "b": 1})
     cluster.start()
     cluster.act(full=True)  # both yield ...
-    assert len(cluster.parked) == 2
-    cluster.kill("b")  # ... and one machine is gone with what it parked
+    assert len(cluster.handed_over) == 2
+    cluster.kill("b")  # ... and one machine is gone with what it handed over
     cluster.slots["c"] = 1
     cluster.settle(full=True)
     cluster.check()
@@ -150,7 +152,7 @@ def test_one_who_says_it_holds_what_another_has_taken_is_told_to_let_go() -> Non
     assignment.joined(0, "a", {0: 5}, 0.0)
     assignment.joined(1, "a", {1: 5}, 0.0)
     assignment.joined(0, "a", {0: 5, 1: 5}, 1.0)
-    assert assignment.plan(2.0, stay=1).grants == {0: frozenset({0})}
+    assert assignment.plan(2.0, stay=1).assignments == {0: frozenset({0})}
 
 
 @pytest.mark.parametrize("seed", range(20))
