@@ -75,10 +75,10 @@ def distance(start: Vector, vector: Vector) -> float:
 
 def squared_distance(start: Vector, vector: Vector) -> float:
     """The sum of the squares of ``vector - start``."""
-    total, room = 0.0, np.empty(min(_BLOCK, start.size), np.float32)
+    total, buffer = 0.0, np.empty(min(_BLOCK, start.size), np.float32)
     for begin in range(0, start.size, _BLOCK):
         block = slice(begin, begin + _BLOCK)
-        total += squares(np.subtract(vector[block], start[block], out=room[: start[block].size]))
+        total += squares(np.subtract(vector[block], start[block], out=buffer[: start[block].size]))
     return total
 
 

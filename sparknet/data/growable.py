@@ -1,11 +1,11 @@
-"""Records that arrive block by block, gathered into one contiguous array without being held twice.
+"""Records that arrive block by block, collected into one contiguous array without being held twice.
 
 In memory while they fit into a budget, else in a file on the spill volume. The array in memory grows by
 having the kernel enlarge its mapping, which moves page tables and not bytes, so that the number of records
 need not be known beforehand. The file has no name from its making on: it is gone with the process that made
 it, however that ends.
 
-    gathered(blocks, Room(memory_bytes=1 << 30, folder=Path("/mnt/spill")))  ->  Examples
+    collect(blocks, MemoryLimit(memory_bytes=1 << 30, folder=Path("/mnt/spill")))  ->  Examples
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _CGROUPS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
-    """Where a shard goes: up to ``memory_bytes`` of pixels in memory, more into a file in ``folder``."""
+class MemoryLimit:
+    """Up to ``memory_bytes`` of a shard's pixels stay in memory; more go to a file in ``folder``."""
 
     memory_bytes: int
     folder: Path
 
 
-def gathered(blocks: Iterable[tuple[Pixels, Indices]], shape: tuple[int, ...], room: Room) -> Examples:
+def collect(blocks: Iterable[tuple[Pixels, Indices]], shape: tuple[int, ...], limit: MemoryLimit) -> Examples:
     """The pictures (n, c, h, w), uint8 or float32, and labels (n,) of all blocks; (0, *shape) if none comes.
 
     Raises DataError for pictures unlike those before them, OSError when the spill volume is full.
     """
-    labels = Growing(np.int64, (), room=Room(memory_bytes=1 << 62, folder=room.folder))
-    images: Growing | None = None
+    labels = GrowableArray(np.int64, (), limit=MemoryLimit(memory_bytes=1 << 62, folder=limit.folder))
+    images: GrowableArray | None = None
     try:
         for pictures, names in blocks:
-            images = images or Growing(pictures.dtype, pictures.shape[1:], room=room)
+            images = images or GrowableArray(pictures.dtype, pictures.shape[1:], limit=limit)
             images.append(pictures)
             labels.append(names)
         return Examples(images.array() if images else np.empty((0, *shape), np.uint8), labels.array())
@@ -58,11 +58,11 @@ def gathered(blocks: Iterable[tuple[Pixels, Indices]], shape: tuple[int, ...], r
             images.close()
 
 
-class Growing:
+class GrowableArray:
     """An array of ``dtype`` (n, *shape) that rows are appended to, until ``array`` is asked for."""
 
-    def __init__(self, dtype: Any, shape: tuple[int, ...], *, room: Room) -> None:
-        self.dtype, self.shape, self.room = np.dtype(dtype), tuple(shape), room
+    def __init__(self, dtype: Any, shape: tuple[int, ...], *, limit: MemoryLimit) -> None:
+        self.dtype, self.shape, self.limit = np.dtype(dtype), tuple(shape), limit
         self.size = 0
         self._memory: mmap.mmap | None = None
         self._file: IO[bytes] | None = None
@@ -79,7 +79,7 @@ class Growing:
             )
         if not rows.nbytes:
             return
-        if not self.spilled and self.size + rows.nbytes > self.room.memory_bytes:
+        if not self.spilled and self.size + rows.nbytes > self.limit.memory_bytes:
             self._spill()
         data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
         if self._file:
@@ -116,7 +116,7 @@ class Growing:
         return self._memory
 
     def _spill(self) -> None:
-        self._file = unnamed_file(self.room.folder)
+        self._file = unnamed_file(self.limit.folder)
         if self._memory:
             with memoryview(self._memory) as view, view[: self.size] as used:
                 _write(self._file, used)
@@ -157,10 +157,10 @@ def share_of_memory(tasks: int, root: Path = Path("/")) -> int:
 
 def available(root: Path = Path("/")) -> int:
     """Bytes that can be taken without swapping, by the kernel's estimate and the container's limit."""
-    return min(_rooms(root))
+    return min(_limits(root))
 
 
-def _rooms(root: Path) -> Iterator[int]:
+def _limits(root: Path) -> Iterator[int]:
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
         yield next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))

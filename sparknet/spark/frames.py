@@ -20,7 +20,7 @@ from pyspark.sql.types import BinaryType, LongType, StructField, StructType
 
 from sparknet.data import Examples, contiguous
 from sparknet.data.dataset import Indices, Pixels
-from sparknet.data.growable import Room, gathered
+from sparknet.data.growable import MemoryLimit, collect
 from sparknet.errors import DataError
 
 Shape = tuple[int, int, int]
@@ -79,7 +79,7 @@ def shape_of(frame: DataFrame) -> Shape:
     return channels, height, width
 
 
-def drain_blocks(blocks: Iterable[Examples | Row], shape: Shape, room: Room) -> Examples:
+def drain_blocks(blocks: Iterable[Examples | Row], shape: Shape, limit: MemoryLimit) -> Examples:
     """All records of a partition of an RDD: of ``Examples``, or of rows (image, label), a batch at a time.
 
     The records of a single block that has room in memory are not copied. Raises DataError as
@@ -89,15 +89,15 @@ def drain_blocks(blocks: Iterable[Examples | Row], shape: Shape, room: Room) -> 
     first = next(arriving, None)
     if not isinstance(first, Examples):
         rows = chain([] if first is None else [first], cast("Iterator[Row]", arriving))
-        return gathered(_row_blocks(rows, shape), shape, room)
+        return collect(_row_blocks(rows, shape), shape, limit)
     more = [block for block in [next(arriving, None)] if block is not None]
-    if not more and first.images.nbytes <= room.memory_bytes:
+    if not more and first.images.nbytes <= limit.memory_bytes:
         return first
     rest = cast("Iterator[Examples]", chain([first, *more], arriving))
-    return gathered(((block.images, block.labels) for block in rest), shape, room)
+    return collect(((block.images, block.labels) for block in rest), shape, limit)
 
 
-def drain_batches(batches: Iterator[pa.RecordBatch], shape: Shape, room: Room) -> Examples:
+def drain_batches(batches: Iterator[pa.RecordBatch], shape: Shape, limit: MemoryLimit) -> Examples:
     """All records of a partition that comes as Arrow batches of ``image`` and ``label``.
 
     Raises DataError for pictures of another size and for missing values.
@@ -107,7 +107,7 @@ def drain_batches(batches: Iterator[pa.RecordBatch], shape: Shape, room: Room) -
         for batch in batches
         if batch.num_rows
     )
-    return gathered(blocks, shape, room)
+    return collect(blocks, shape, limit)
 
 
 def pixels_of(column: pa.Array, shape: Shape) -> Pixels:

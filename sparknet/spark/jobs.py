@@ -24,7 +24,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.util import _load_from_socket
 
 from sparknet.data import Examples
-from sparknet.data.growable import Room
+from sparknet.data.growable import MemoryLimit
 from sparknet.distributed.worker_service import Assignment
 from sparknet.spark.frames import Row, Shape, drain_batches, drain_blocks, shape_of
 from sparknet.spark.profile import Profile
@@ -124,7 +124,7 @@ def quietly(action: Callable[[], object]) -> None:
 
 
 Run = Callable[[list[int]], object]
-Work = Callable[[Callable[[Room], Examples]], None]
+Work = Callable[[Callable[[MemoryLimit], Examples]], None]
 
 
 def _runner(data: Records, work: Work, shape: Shape | None) -> Callable[[], Run]:
@@ -134,7 +134,7 @@ def _runner(data: Records, work: Work, shape: Shape | None) -> Callable[[], Run]
     size = shape or (1, 1, 1)
 
     def serve(blocks: Iterable[Any]) -> Iterable[int]:
-        work(lambda room: drain_blocks(blocks, size, room))
+        work(lambda limit: drain_blocks(blocks, size, limit))
         return ()
 
     return lambda: lambda partitions: data.context.runJob(data, serve, partitions)
@@ -144,7 +144,7 @@ def _arrow_runner(frame: DataFrame, work: Work, size: Shape) -> Callable[[], Run
     """The frame's plan is made once: its partitions are then the same in every job."""
 
     def serve(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        work(lambda room: drain_batches(batches, size, room))
+        work(lambda limit: drain_batches(batches, size, limit))
         return iter(())
 
     served = frame.select("image", "label").mapInArrow(serve, "done boolean")

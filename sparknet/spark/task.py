@@ -13,14 +13,16 @@ import torch
 from pyspark import TaskContext
 
 from sparknet.data import Examples
-from sparknet.data.growable import Room, share_of_memory, spill_folder
+from sparknet.data.growable import MemoryLimit, share_of_memory, spill_folder
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.worker_service import Assignment, Service
 from sparknet.errors import TrainingError
 from sparknet.spark.profile import Profile
 
 
-def work(assignment: Assignment, drain: Callable[[Room], Examples], profile: Profile | None = None) -> None:
+def work(
+    assignment: Assignment, drain: Callable[[MemoryLimit], Examples], profile: Profile | None = None
+) -> None:
     """Serve as one worker until the driver says stop. Raises what ends it otherwise: Spark tries again."""
     context = TaskContext.get()
     if context is None:
@@ -32,18 +34,18 @@ def work(assignment: Assignment, drain: Callable[[Room], Examples], profile: Pro
         host=socket.gethostname(),
         pid=os.getpid(),
     )
-    room = room_for(context, assignment.memory_bytes)
-    service = Service(assignment, who, lambda: drain(room))
+    limit = memory_limit(context, assignment.memory_bytes)
+    service = Service(assignment, who, lambda: drain(limit))
     service.run()
     if profile:
         profile.keep(who, service.tracer)
 
 
-def room_for(context: TaskContext, memory_bytes: int | None) -> Room:
-    """Room for a shard: ``memory_bytes``, or what as many tasks as there are cores for may have each."""
+def memory_limit(context: TaskContext, memory_bytes: int | None) -> MemoryLimit:
+    """MemoryLimit for a shard: ``memory_bytes``, or what as many tasks as there are cores for may have each."""
     tasks = (os.cpu_count() or 1) // context.cpus()
     memory = share_of_memory(tasks) if memory_bytes is None else memory_bytes
-    return Room(memory_bytes=memory, folder=spill_folder())
+    return MemoryLimit(memory_bytes=memory, folder=spill_folder())
 
 
 def choose_gpu(context: TaskContext) -> None:

@@ -32,7 +32,7 @@ import torch
 from sparknet.data import Examples, Transform, sampler
 from sparknet.data.dataset import Selection
 from sparknet.data.feed import Ahead, Feed
-from sparknet.data.growable import Room, gathered
+from sparknet.data.growable import MemoryLimit, collect
 from sparknet.data.shards import SAMPLERS
 from sparknet.spark.frames import Row, drain_batches, drain_blocks
 
@@ -48,7 +48,7 @@ def mapped(records: int) -> Examples:
         (rng.integers(256, size=(1000, *SHAPE), dtype=np.uint8), rng.integers(10, size=1000))
         for _ in range(records // 1000)
     )
-    shard = gathered(blocks, SHAPE, Room(memory_bytes=0, folder=Path(tempfile.gettempdir())))
+    shard = collect(blocks, SHAPE, MemoryLimit(memory_bytes=0, folder=Path(tempfile.gettempdir())))
     shard.images.max()
     return shard
 
@@ -107,16 +107,16 @@ def drains(shard: Examples, clock: Callable[[], float]) -> None:
     table = pa.table({"image": pa.array(flat, pa.binary()), "label": shard.labels})
     parts = [shard[start : start + 1000] for start in range(0, len(shard), 1000)]
     rows: list[Row] = list(zip(flat, shard.labels.tolist(), strict=True))
-    ways: dict[str, Callable[[Room], Examples]] = {
-        "Arrow batches": lambda room: drain_batches(iter(table.to_batches(1000)), SHAPE, room),
-        "rows": lambda room: drain_blocks(iter(rows), SHAPE, room),
-        "blocks": lambda room: drain_blocks(iter(parts), SHAPE, room),
+    ways: dict[str, Callable[[MemoryLimit], Examples]] = {
+        "Arrow batches": lambda limit: drain_batches(iter(table.to_batches(1000)), SHAPE, limit),
+        "rows": lambda limit: drain_blocks(iter(rows), SHAPE, limit),
+        "blocks": lambda limit: drain_blocks(iter(parts), SHAPE, limit),
     }
     for name, way in ways.items():
         rates = []
         for memory in (1 << 40, 0):
-            room = Room(memory_bytes=memory, folder=Path(tempfile.gettempdir()))
-            rates.append(best(lambda way=way, room=room: len(way(room)), clock, repeats=3))  # type: ignore[misc]
+            limit = MemoryLimit(memory_bytes=memory, folder=Path(tempfile.gettempdir()))
+            rates.append(best(lambda way=way, limit=limit: len(way(limit)), clock, repeats=3))  # type: ignore[misc]
         click.echo(f"    {name:<24} {rates[0]:>11,.0f} into memory  {rates[1]:>11,.0f} onto disk")
 
 
@@ -126,13 +126,13 @@ def through_spark(shard: Examples) -> None:
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     options = {"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1", "spark.log.level": "OFF"}
     spark = session("data rate", "local[1]", options)
-    room = Room(memory_bytes=1 << 40, folder=Path(tempfile.gettempdir()))
+    limit = MemoryLimit(memory_bytes=1 << 40, folder=Path(tempfile.gettempdir()))
 
     def blocks(arriving: Iterator[Examples | Row]) -> Iterator[int]:
-        yield len(drain_blocks(arriving, SHAPE, room))
+        yield len(drain_blocks(arriving, SHAPE, limit))
 
     def batches(arriving: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        count = len(drain_batches(arriving, SHAPE, room))
+        count = len(drain_batches(arriving, SHAPE, limit))
         yield pa.RecordBatch.from_pydict({"count": [count]})
 
     frame = frame_of(spark, shard).coalesce(1).cache()

@@ -45,7 +45,7 @@ def floor(count: int, connections: int, rounds: int) -> list[float]:
 
 
 def _round(ends: list[socket.socket], count: int) -> float:
-    data = [_room(number, count) for number in range(len(ends))]
+    data = [_buffer(number, count) for number in range(len(ends))]
     started = time.perf_counter()
     threads = [threading.Thread(target=_trip, args=trip) for trip in zip(ends, data, strict=True)][1:]
     for thread in threads:
@@ -66,7 +66,7 @@ def _trip(end: socket.socket, data: memoryview) -> None:
 _ROOMS: dict[int, bytearray] = {}
 
 
-def _room(number: int, count: int) -> memoryview:
+def _buffer(number: int, count: int) -> memoryview:
     """Memory that is used again: its pages must not count."""
     if len(_ROOMS.get(number, b"")) != count:
         _ROOMS[number] = bytearray(count)

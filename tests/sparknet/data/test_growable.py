@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from sparknet.data.dataset import Indices, Pixels
-from sparknet.data.growable import Growing, Room, available, gathered, share_of_memory, spill_folder
+from sparknet.data.growable import (
+    GrowableArray,
+    MemoryLimit,
+    available,
+    collect,
+    share_of_memory,
+    spill_folder,
+)
 from sparknet.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +37,7 @@ def blocks(sizes: list[int], dtype: str = "uint8") -> list[tuple[Pixels, Indices
 @pytest.mark.parametrize("sizes", [[1], [3, 0, 200, 1], [40_000, 70_000]], ids=["one", "few", "many"])
 def test_blocks_become_one_array(tmp_path: Path, memory_bytes: int, dtype: str, sizes: list[int]) -> None:
     made = blocks(sizes, dtype)
-    found = gathered(made, (2, 3, 5), Room(memory_bytes=memory_bytes, folder=tmp_path))
+    found = collect(made, (2, 3, 5), MemoryLimit(memory_bytes=memory_bytes, folder=tmp_path))
     assert found.images.dtype == dtype
     assert np.array_equal(found.images, np.concatenate([images for images, _ in made]))
     assert np.array_equal(found.labels, np.concatenate([labels for _, labels in made]))
@@ -38,13 +45,13 @@ def test_blocks_become_one_array(tmp_path: Path, memory_bytes: int, dtype: str, 
 
 
 def test_no_blocks_are_no_records(tmp_path: Path) -> None:
-    found = gathered([], (2, 3, 5), Room(memory_bytes=0, folder=tmp_path))
+    found = collect([], (2, 3, 5), MemoryLimit(memory_bytes=0, folder=tmp_path))
     assert found.images.shape == (0, 2, 3, 5)
     assert len(found) == 0
 
 
 def test_what_does_not_fit_into_memory_goes_to_disk(tmp_path: Path) -> None:
-    growing = Growing(np.uint8, (4,), room=Room(memory_bytes=100, folder=tmp_path))
+    growing = GrowableArray(np.uint8, (4,), limit=MemoryLimit(memory_bytes=100, folder=tmp_path))
     growing.append(np.zeros((25, 4), np.uint8))
     assert not growing.spilled
     growing.append(np.ones((1, 4), np.uint8))
@@ -53,7 +60,7 @@ def test_what_does_not_fit_into_memory_goes_to_disk(tmp_path: Path) -> None:
 
 
 def test_writing_to_a_spilled_array_is_private(tmp_path: Path) -> None:
-    growing = Growing(np.uint8, (4,), room=Room(memory_bytes=0, folder=tmp_path))
+    growing = GrowableArray(np.uint8, (4,), limit=MemoryLimit(memory_bytes=0, folder=tmp_path))
     growing.append(np.zeros((25, 4), np.uint8))
     first, second = growing.array(), growing.array()
     growing.close()
@@ -64,14 +71,14 @@ def test_writing_to_a_spilled_array_is_private(tmp_path: Path) -> None:
 def test_pictures_unlike_those_before_are_refused(tmp_path: Path) -> None:
     mixed = [*blocks([2]), *blocks([2], "float32")]
     with pytest.raises(DataError, match=r"records of float32 \(2, 3, 5\) follow others of uint8"):
-        gathered(mixed, (2, 3, 5), Room(memory_bytes=1 << 30, folder=tmp_path))
+        collect(mixed, (2, 3, 5), MemoryLimit(memory_bytes=1 << 30, folder=tmp_path))
 
 
 MEASURED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from sparknet.data.growable import Room, gathered
+from sparknet.data.growable import MemoryLimit, collect
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -85,7 +92,7 @@ def blocks():
         yield np.full((256, 1, 64, 64), k, np.uint8), np.zeros(256, np.int64)  # 1 MiB
 
 before = anonymous()
-found = gathered(blocks(), (1, 64, 64), Room(memory_bytes=megabytes << 20, folder=Path(sys.argv[2])))
+found = collect(blocks(), (1, 64, 64), MemoryLimit(memory_bytes=megabytes << 20, folder=Path(sys.argv[2])))
 rows = found.images.shape[0]
 sampled = [int(found.images[row].max()) for row in range(0, rows, 256)]
 assert sampled == list(range(200)), sampled

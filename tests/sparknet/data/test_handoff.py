@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparknet.data import Examples
-from sparknet.data.growable import Room, gathered
+from sparknet.data.growable import MemoryLimit, collect
 from sparknet.data.handoff import Handoff
 from tests.sparknet.small import pictures
 
@@ -22,8 +22,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 30], ids=["from disk", "from memory"])
 def test_what_was_parked_is_adopted_once(folder: Path, memory_bytes: int) -> None:
     drawn = pictures(500)
-    shard = gathered(
-        [(drawn.images, drawn.labels)], drawn.shape, Room(memory_bytes=memory_bytes, folder=folder)
+    shard = collect(
+        [(drawn.images, drawn.labels)], drawn.shape, MemoryLimit(memory_bytes=memory_bytes, folder=folder)
     )
     Handoff("job").put(3, shard)
     found = Handoff("job").take(3)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from sparknet.data import Examples
-from sparknet.data.growable import Room
+from sparknet.data.growable import MemoryLimit
 from sparknet.errors import DataError
 from sparknet.spark.frames import drain_batches, drain_blocks
 from tests.sparknet.small import pictures
@@ -19,8 +19,8 @@ SHAPE = EXAMPLES.shape
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(memory_bytes=10_000, folder=tmp_path)  # 2,500 pictures of 16 bytes do not fit
+def limit(tmp_path: Path) -> MemoryLimit:
+    return MemoryLimit(memory_bytes=10_000, folder=tmp_path)  # 2,500 pictures of 16 bytes do not fit
 
 
 def same(found: Examples, images: object = EXAMPLES.images) -> bool:
@@ -32,18 +32,18 @@ def batches(images: pa.Array, rows: int = 300) -> list[pa.RecordBatch]:
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()], ids=["binary", "large binary"])
-def test_arrow_batches_of_bytes(room: Room, kind: pa.DataType) -> None:
+def test_arrow_batches_of_bytes(limit: MemoryLimit, kind: pa.DataType) -> None:
     arrived = batches(pa.array([image.tobytes() for image in EXAMPLES.images], kind))
-    assert same(drain_batches(iter(arrived), SHAPE, room))
+    assert same(drain_batches(iter(arrived), SHAPE, limit))
 
 
 @pytest.mark.parametrize(
     "kind", [pa.list_(pa.float32()), pa.large_list(pa.float32())], ids=["list", "large list"]
 )
-def test_arrow_batches_of_floats(room: Room, kind: pa.DataType) -> None:
+def test_arrow_batches_of_floats(limit: MemoryLimit, kind: pa.DataType) -> None:
     floats = EXAMPLES.images.reshape(2500, -1) / np.float32(7)
     arrived = batches(pa.array(list(floats), kind))
-    found = drain_batches(iter(arrived), SHAPE, room)
+    found = drain_batches(iter(arrived), SHAPE, limit)
     assert found.images.dtype == np.float32
     assert same(found, floats.reshape(2500, *SHAPE))
 
@@ -59,41 +59,41 @@ def test_arrow_batches_of_floats(room: Room, kind: pa.DataType) -> None:
     ],
     ids=["short", "null", "text", "too few floats", "null floats"],
 )
-def test_pictures_that_cannot_be_are_refused(room: Room, column: pa.Array, says: str) -> None:
+def test_pictures_that_cannot_be_are_refused(limit: MemoryLimit, column: pa.Array, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        drain_batches(iter(batches(column)), SHAPE, room)
+        drain_batches(iter(batches(column)), SHAPE, limit)
 
 
-def test_rows_are_gathered_in_batches(room: Room) -> None:
+def test_rows_are_gathered_in_batches(limit: MemoryLimit) -> None:
     rows = [
         (image.tobytes(), int(label)) for image, label in zip(EXAMPLES.images, EXAMPLES.labels, strict=True)
     ]
-    assert same(drain_blocks(iter(rows), SHAPE, room))
+    assert same(drain_blocks(iter(rows), SHAPE, limit))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_rows_may_hold_arrays(room: Room, dtype: type) -> None:
+def test_rows_may_hold_arrays(limit: MemoryLimit, dtype: type) -> None:
     images = EXAMPLES.images.astype(dtype)
-    found = drain_blocks(iter(zip(images, EXAMPLES.labels, strict=True)), SHAPE, room)
+    found = drain_blocks(iter(zip(images, EXAMPLES.labels, strict=True)), SHAPE, limit)
     assert found.images.dtype == (np.uint8 if dtype == np.uint8 else np.float32)
     assert same(found)
 
 
-def test_a_short_row_is_refused(room: Room) -> None:
+def test_a_short_row_is_refused(limit: MemoryLimit) -> None:
     with pytest.raises(DataError, match="a picture has 3 bytes where 1 x 4 x 4 = 16 are due"):
-        drain_blocks(iter([(b"abc", 1)]), SHAPE, room)
+        drain_blocks(iter([(b"abc", 1)]), SHAPE, limit)
 
 
 def test_one_block_that_has_room_is_not_copied() -> None:
-    exactly = Room(memory_bytes=EXAMPLES.images.nbytes, folder=Path("/nowhere"))
+    exactly = MemoryLimit(memory_bytes=EXAMPLES.images.nbytes, folder=Path("/nowhere"))
     assert drain_blocks(iter([EXAMPLES]), SHAPE, exactly) is EXAMPLES
 
 
-def test_one_block_that_has_no_room_in_memory_goes_to_a_file(room: Room) -> None:
-    found = drain_blocks(iter([EXAMPLES]), SHAPE, room)
+def test_one_block_that_has_no_room_in_memory_goes_to_a_file(limit: MemoryLimit) -> None:
+    found = drain_blocks(iter([EXAMPLES]), SHAPE, limit)
     assert same(found)
     address = found.images.__array_interface__["data"][0]
-    assert str(room.folder) in mapping_of(address)
+    assert str(limit.folder) in mapping_of(address)
 
 
 def mapping_of(address: int) -> str:
@@ -105,12 +105,12 @@ def mapping_of(address: int) -> str:
     return ""
 
 
-def test_many_blocks_are_joined(room: Room) -> None:
+def test_many_blocks_are_joined(limit: MemoryLimit) -> None:
     parts = [EXAMPLES[:700], EXAMPLES[700:701], EXAMPLES[701:]]
-    assert same(drain_blocks(iter(parts), SHAPE, room))
+    assert same(drain_blocks(iter(parts), SHAPE, limit))
 
 
-def test_an_empty_partition_has_no_records(room: Room) -> None:
-    for found in (drain_blocks(iter([]), SHAPE, room), drain_batches(iter([]), SHAPE, room)):
+def test_an_empty_partition_has_no_records(limit: MemoryLimit) -> None:
+    for found in (drain_blocks(iter([]), SHAPE, limit), drain_batches(iter([]), SHAPE, limit)):
         assert len(found) == 0
         assert found.images.shape == (0, *SHAPE)

@@ -1,4 +1,4 @@
-"""What a task makes of what Spark tells it: its GPU, its room, and building while it drains."""
+"""What a task makes of what Spark tells it: its GPU, its memory, and building while it drains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from sparknet.distributed.worker_service import Service
 from sparknet.errors import ModelError, TrainingError
 from sparknet.replica import TorchReplica
-from sparknet.spark.task import choose_gpu, room_for
+from sparknet.spark.task import choose_gpu, memory_limit
 from tests.sparknet.distributed.in_process import Crew
 from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe
 
@@ -58,10 +58,10 @@ def test_memory_is_shared_by_as_many_tasks_as_there_are_cores_for(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.setattr("sparknet.data.growable.available", lambda root: 1 << 30)
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
-    room = room_for(context(cpus=cpus), None)
-    assert room.memory_bytes == (1 << 30) // tasks // 2
-    assert room.folder == tmp_path
-    told = room_for(context(), 12)
+    limit = memory_limit(context(cpus=cpus), None)
+    assert limit.memory_bytes == (1 << 30) // tasks // 2
+    assert limit.folder == tmp_path
+    told = memory_limit(context(), 12)
     assert told.memory_bytes == 12
 
 

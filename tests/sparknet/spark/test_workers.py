@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from sparknet.data import Examples, contiguous
 from sparknet.data.dataset import Batch
-from sparknet.data.growable import Room
+from sparknet.data.growable import MemoryLimit
 from sparknet.errors import DataError, TrainingError, UsageError
 from sparknet.local import LocalWorkers
 from sparknet.replica import TorchReplica
@@ -254,6 +254,8 @@ def test_shards_of_one_array_are_contiguous_and_whole(spark: SparkSession) -> No
 
 def test_a_set_in_a_dataframe_comes_back_as_it_was(spark: SparkSession, tmp_path: Path) -> None:
     batches = frame_of(spark, EXAMPLES).toArrow().to_batches()
-    back: Examples = drain_batches(iter(batches), EXAMPLES.shape, Room(memory_bytes=0, folder=tmp_path))
+    back: Examples = drain_batches(
+        iter(batches), EXAMPLES.shape, MemoryLimit(memory_bytes=0, folder=tmp_path)
+    )
     assert np.array_equal(back.images, EXAMPLES.images)
     assert np.array_equal(back.labels, EXAMPLES.labels)

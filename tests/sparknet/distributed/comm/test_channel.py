@@ -56,11 +56,11 @@ def read(*frames: bytes) -> list[tuple[dict[str, int], float]]:
         channel = Channel(near)
         channel.authenticate(sent=UP, received=DOWN)
         far.sendall(b"".join(frames))
-        room = np.empty_like(WEIGHTS)
+        buffer = np.empty_like(WEIGHTS)
         found = []
         for _ in frames:
-            frame = channel.receive(Kind.TRAIN, into={Kind.TRAIN: raw(room)}, seconds=5)
-            found.append((frame.header, float(room.sum())))
+            frame = channel.receive(Kind.TRAIN, into={Kind.TRAIN: raw(buffer)}, seconds=5)
+            found.append((frame.header, float(buffer.sum())))
     return found
 
 
@@ -122,13 +122,13 @@ def test_payloads_of_any_size_arrive_whole_and_are_counted(size: int) -> None:
     sender.authenticate(sent=DOWN, received=UP)
     receiver.authenticate(sent=UP, received=DOWN)
     data = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    room = np.zeros_like(data)
+    buffer = np.zeros_like(data)
     thread = threading.Thread(target=sender.send, args=(Kind.DELTA, {}, raw(data)), kwargs={"seconds": 20})
     thread.start()
-    frame = receiver.receive(Kind.DELTA, into={Kind.DELTA: raw(room)}, seconds=20)
+    frame = receiver.receive(Kind.DELTA, into={Kind.DELTA: raw(buffer)}, seconds=20)
     thread.join(20)
     assert frame.size == size
-    assert np.array_equal(room, data)
+    assert np.array_equal(buffer, data)
     assert sender.sent == receiver.received == 20 + 2 + size + 16
     sender.close()
     receiver.close()
