@@ -11,7 +11,7 @@ from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, WorkersLost
 from sparknet.merge import merge
 from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
-from sparknet.weights import Vector, Weights, here, mean_of
+from sparknet.weights import Vector, Weights, fetch, mean_of
 from sparknet.worker import Recipe, Worker
 
 
@@ -36,7 +36,7 @@ class LocalWorkers:
         return self.workers[0].bring().copy()
 
     def train(self, weights: Weights, order: Order) -> Gathered:
-        weights = here(weights)
+        weights = fetch(weights)
         workers = self._busy
         reports = [self._train(worker, weights, order) for worker in workers]
         steps = [report.steps for report in reports]
@@ -60,7 +60,7 @@ class LocalWorkers:
                 yield report
 
     def test(self, weights: Weights) -> Scores:
-        weights = here(weights)
+        weights = fetch(weights)
         if self.examples is None:
             raise DataError("there is no test set: give one, or set test_every to 0")
         worker, examples = self.workers[0], self.examples

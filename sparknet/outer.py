@@ -25,7 +25,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from sparknet.errors import UsageError
-from sparknet.weights import Vector, Weights, here
+from sparknet.weights import Vector, Weights, fetch
 
 # Numbers that are stepped at a time: what is made of them on the way stays in a core's cache.
 _BLOCK = 1 << 14
@@ -50,11 +50,11 @@ class Outer(Protocol):
 
 
 @runtime_checkable
-class Away(Protocol):
-    """A mean that is where the workers are."""
+class RemoteMean(Protocol):
+    """An average that stays on the workers."""
 
     def stepped(self, outer: Outer, lr: float) -> Weights | None:
-        """The weights after the outer step, which is taken there; None if it has to be taken here."""
+        """The weights after the outer step, which the workers take; None if it has to be taken here."""
         ...
 
 
@@ -97,13 +97,13 @@ class _WithMomentum:
     @property
     def state(self) -> Mapping[str, Vector]:
         """The momentum. Raises WorkersLost if the workers have had it, and are gone."""
-        return {} if self.memory is None else {"momentum": here(self.memory)}
+        return {} if self.memory is None else {"momentum": fetch(self.memory)}
 
     def resume(self, state: Mapping[str, Vector]) -> None:
         self.memory = state.get("momentum")
 
     def step(self, weights: Vector, mean: Vector, lr: float) -> Vector:
-        before = None if self.memory is None else here(self.memory)
+        before = None if self.memory is None else fetch(self.memory)
         after, memory = np.empty_like(mean), np.empty_like(mean)
         for begin in range(0, mean.size, _BLOCK):
             part = slice(begin, begin + _BLOCK)

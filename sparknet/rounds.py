@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from sparknet.weights import Vector, Weights, here, mean_of
+from sparknet.weights import Vector, Weights, fetch, mean_of
 
 Momentum = Literal["keep", "average", "reset"]
 
@@ -156,7 +156,7 @@ class Round:
         They may have to be fetched from the workers, which keep them until they have made the next: those of
         the last round are here, and whoever wants others must ask before the round after.
         """
-        return here(self.outcome)
+        return fetch(self.outcome)
 
     @property
     def reports(self) -> tuple[Report, ...]:

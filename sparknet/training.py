@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sparknet.errors import UsageError
-from sparknet.outer import Average, Away, Outer, Schedule, constant
+from sparknet.outer import Average, Outer, RemoteMean, Schedule, constant
 from sparknet.rounds import Gathered, Momentum, Order, Report, Round, Scores, WorkerState, mean_state
-from sparknet.weights import Vector, Weights, here
+from sparknet.weights import Vector, Weights, fetch
 
 __all__ = [
     "Gathered",
@@ -70,7 +70,7 @@ def train(
         w = _after(w, gathered.mean, lr, outer)
         trained = time.perf_counter()
         scores = workers.test(w) if settings.tests_after(number) else None
-        w = here(w) if number == settings.rounds else w  # the workers may go home now
+        w = fetch(w) if number == settings.rounds else w  # the workers may end now
         yield Round(
             number=number,
             rounds=settings.rounds,
@@ -84,11 +84,11 @@ def train(
 
 
 def _after(weights: Weights, mean: Weights, lr: float, outer: Outer) -> Weights:
-    """What a round ends with; a mean that lies with the workers stays there, and they take the step."""
-    there = mean.stepped(outer, lr) if isinstance(mean, Away) else None
-    if there is not None:
-        return there
-    return frozen(outer.step(here(weights), here(mean), lr))
+    """What a round ends with; if the mean stays on the workers, they take the step."""
+    stepped = mean.stepped(outer, lr) if isinstance(mean, RemoteMean) else None
+    if stepped is not None:
+        return stepped
+    return frozen(outer.step(fetch(weights), fetch(mean), lr))
 
 
 def frozen(vector: Vector) -> Vector:

@@ -24,19 +24,19 @@ Shape = tuple[int, ...]
 Vector = NDArray[np.float32]
 
 
-class Elsewhere(Protocol):
+class RemoteVector(Protocol):
     """A vector that is not in this process."""
 
     def fetch(self) -> Vector:
-        """Bring it here, float32 (P,). Raises WorkersLost if it is gone."""
+        """The vector, float32 (P,). Raises WorkersLost if it is gone."""
         ...
 
 
-Weights = Vector | Elsewhere
+Weights = Vector | RemoteVector
 
 
-def here(weights: Weights) -> Vector:
-    """The vector itself, wherever it was."""
+def fetch(weights: Weights) -> Vector:
+    """The vector itself, float32 (P,); fetched if it is remote."""
     return weights if isinstance(weights, np.ndarray) else weights.fetch()
 
 

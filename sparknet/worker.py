@@ -284,7 +284,7 @@ class _Used(Iterator[Batch]):
     def __next__(self) -> Batch:
         ready, self._next = self._next or self._awaited(), None
         self.position = ready.position
-        return ready.here()
+        return ready.wait()
 
     def _awaited(self) -> Ready:
         started = time.perf_counter()

@@ -42,7 +42,7 @@ class Ready:
     position: int
     arrived: Any = None
 
-    def here(self) -> Batch:
+    def wait(self) -> Batch:
         """The batch, once whatever the calling thread computes on the GPU next will find it there."""
         if self.arrived is not None:
             stream = torch.cuda.current_stream()

@@ -195,14 +195,14 @@ class Coordinator:
                 for member in self._members.assemble(_can_train)
             }
         )
-        here = {
+        states = {
             answer.member.who.partition: answer.content
             for answer in answers
             if isinstance(answer.content, WorkerState)
         }
         if self._history is not None:
-            here = {number: replace(state, history=self._history) for number, state in here.items()}
-        return {**self._states, **here}
+            states = {number: replace(state, history=self._history) for number, state in states.items()}
+        return {**self._states, **states}
 
     def restore(self, states: Mapping[int, WorkerState]) -> None:
         """Every worker goes on from its state with its next order."""

@@ -21,7 +21,7 @@ from sparknet.distributed.averaging.rendezvous import Meet, Meeting, averaging_g
 from sparknet.distributed.comm.channel import NOTHING, raw
 from sparknet.outer import Repeatable, alike
 from sparknet.training import Order, Report
-from sparknet.weights import Vector, here
+from sparknet.weights import Vector, fetch
 from sparknet.worker import Worker
 
 
@@ -95,7 +95,7 @@ class Averaging:
     def memory(self) -> memoryview:
         """The bytes of what the outer optimiser remembers."""
         remembered = self._outer.memory if self._outer else None
-        return NOTHING if remembered is None else raw(here(remembered))
+        return NOTHING if remembered is None else raw(fetch(remembered))
 
     def close(self) -> None:
         """Leave the group."""

@@ -11,43 +11,45 @@ driver fetches it for a checkpoint and for newcomers.
 
 from __future__ import annotations
 
-from sparknet.distributed.averaging.remote_weights import Fetching
+from sparknet.distributed.averaging.remote_weights import Fetcher
 from sparknet.distributed.comm.channel import NOTHING, Kind, raw
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import Member, Message
 from sparknet.errors import WorkersLost
 from sparknet.outer import Outer, Repeatable, told
-from sparknet.weights import Vector, here
+from sparknet.weights import Vector, fetch
 
 # What those remember who have been told and have taken no step.
 _BEGUN = -1
 
 
-class Remembered:
-    """The memory that the workers have after making the weights of ``number``; ``fetch`` brings it here."""
+class RemoteMemory:
+    """The memory that the workers have after making the weights of ``number``; ``fetch`` brings it to the
+    driver.
+    """
 
-    def __init__(self, steps: OuterSteps, number: int) -> None:
-        self.number, self._steps = number, steps
+    def __init__(self, outer: RemoteOuter, number: int) -> None:
+        self.number, self._outer = number, outer
         self._vector: Vector | None = None
 
     def fetch(self) -> Vector:
         """float32 (P,), read-only. Raises WorkersLost if nobody has it any more."""
         if self._vector is None:
-            self._vector = self._steps.fetched(self.number)
+            self._vector = self._outer.fetched(self.number)
         return self._vector
 
 
-class OuterSteps:
+class RemoteOuter:
     """Of ``members``, which average among themselves."""
 
-    def __init__(self, members: Membership, fetching: Fetching) -> None:
-        self._members, self._fetching = members, fetching
+    def __init__(self, members: Membership, fetcher: Fetcher) -> None:
+        self._members, self._fetcher = members, fetcher
         self._outer: Repeatable | None = None
-        self._given: Remembered | None = None
+        self._given: RemoteMemory | None = None
         self._at = 0
         self._last: Vector | None = None
 
-    def take(self, number: int, outer: Outer, lr: float) -> bool:
+    def take_step(self, number: int, outer: Outer, lr: float) -> bool:
         """Have those that are about to commit the mean of ``number`` take a step from it.
 
         False if they cannot: they have committed it, or the optimiser is the user's own.
@@ -67,7 +69,7 @@ class OuterSteps:
                 member.prelude.clear()
                 member.holds = member.keeps = 0
         self._at = number
-        outer.memory = self._given = Remembered(self, number)
+        outer.memory = self._given = RemoteMemory(self, number)
         return True
 
     def equip(self, member: Member) -> list[Message]:
@@ -87,7 +89,7 @@ class OuterSteps:
     def fetched(self, number: int) -> Vector:
         """The memory after the weights of this number. Raises WorkersLost if nobody has it any more."""
         having = [member for member in self._members.all if member.remembers == number]
-        vector = self._fetching.vector(having, "memory")
+        vector = self._fetcher.vector(having, "memory")
         if vector is None:
             raise WorkersLost(
                 "the workers that had the outer optimiser's momentum are gone, or have gone on: ask for it "
@@ -99,7 +101,7 @@ class OuterSteps:
     def _begin(self, outer: Repeatable, keepers: list[Member]) -> None:
         """Tell those that commit what the driver's optimiser is, and what it remembers."""
         self._outer = outer
-        self._last = None if outer.memory is None else here(outer.memory)
+        self._last = None if outer.memory is None else fetch(outer.memory)
         self._at = _BEGUN
         for member in self._members.all:
             member.remembers = 0

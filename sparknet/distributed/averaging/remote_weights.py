@@ -18,30 +18,30 @@ from sparknet.weights import Vector
 
 
 class Versions:
-    """``number`` is that of the current weights; ``vector``, float32 (P,), are those of number ``here``."""
+    """``number`` is that of the current weights; ``vector``, float32 (P,), are those of number ``fetched``."""
 
     def __init__(self) -> None:
-        self.number = self.here = 0
+        self.number = self.fetched = 0
         self.vector: Vector = np.empty(0, np.float32)
 
     def publish(self, weights: Vector) -> None:
         """These are the current weights, and the driver has them."""
-        if weights is not self.vector or self.here != self.number:
+        if weights is not self.vector or self.fetched != self.number:
             self.vector = weights
             self.number += 1
-            self.here = self.number
+            self.fetched = self.number
 
-    def made_elsewhere(self) -> int:
+    def made_by_workers(self) -> int:
         """The workers have made new ones among themselves; their number."""
         self.number += 1
         return self.number
 
-    def brought(self, weights: Vector) -> None:
+    def arrived(self, weights: Vector) -> None:
         """The current weights have come to the driver."""
-        self.vector, self.here = weights, self.number
+        self.vector, self.fetched = weights, self.number
 
 
-class Fetching:
+class Fetcher:
     """From ``members``; ``take_bytes`` says how many came."""
 
     def __init__(self, members: Membership, timeouts: Timeouts) -> None:

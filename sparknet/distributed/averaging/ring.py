@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sparknet.codecs import Float32
-from sparknet.distributed.averaging.remote_outer import OuterSteps
-from sparknet.distributed.averaging.remote_weights import Fetching, Versions
+from sparknet.distributed.averaging.remote_outer import RemoteOuter
+from sparknet.distributed.averaging.remote_weights import Fetcher, Versions
 from sparknet.distributed.averaging.rendezvous import Backend, Notice, choose_backend, new_store
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.membership import Membership
@@ -49,8 +49,8 @@ _TRIES = 3
 _GONE = -1
 
 
-class Held:
-    """Weights that the workers made and have; ``fetch`` brings them here."""
+class WorkerWeights:
+    """Weights that the workers computed and have; ``fetch`` brings them to the driver."""
 
     def __init__(self, ring: Ring, number: int) -> None:
         self.number, self._ring = number, ring
@@ -62,16 +62,16 @@ class Held:
             self._vector = self._ring.fetched(self.number)
         return self._vector
 
-    def stepped(self, outer: Outer, lr: float) -> Held | None:
+    def stepped(self, outer: Outer, lr: float) -> WorkerWeights | None:
         """The weights after the outer step, which those that have these take; None if they cannot.
 
         These are gone then, unless they have been fetched.
         """
         if isinstance(outer, Average):
             return self
-        if not self._ring.steps.take(self.number, outer, lr):
+        if not self._ring.outer.take_step(self.number, outer, lr):
             return None
-        after, self.number = Held(self._ring, self.number), _GONE
+        after, self.number = WorkerWeights(self._ring, self.number), _GONE
         return after
 
 
@@ -89,16 +89,16 @@ class Ring:
         self._group: list[Member] = []
         self._key = ""
         self._backend: Backend = "gloo"
-        self._fetching = Fetching(members, timeouts)
+        self._fetcher = Fetcher(members, timeouts)
         self._sent_bytes = 0
-        self.steps = OuterSteps(members, self._fetching)
+        self.outer = RemoteOuter(members, self._fetcher)
 
     def begin(self, weights: Weights) -> None:
         self.publish(weights)
 
     def publish(self, weights: Weights) -> None:
         """These are the current weights. Raises TrainingError if they are of the workers and gone by."""
-        if not isinstance(weights, Held):
+        if not isinstance(weights, WorkerWeights):
             assert isinstance(weights, np.ndarray)
             self._versions.publish(weights)
         elif weights.number != self._versions.number:
@@ -113,7 +113,7 @@ class Ring:
         return payload
 
     def orders(self, member: Member, header: Header) -> list[Message]:
-        payload, equipment = self.whole(member), self.steps.equip(member)
+        payload, equipment = self.whole(member), self.outer.equip(member)
         member.holds, member.keeps = 0, self._versions.number
         return [*equipment, Message(Kind.TRAIN, {**header, "ring": True}, payload)]
 
@@ -137,12 +137,12 @@ class Ring:
         number = self._commit(group)
         kept = tuple(k for k, answer in enumerate(done) if answer.member in group)
         rejected = {k: reasons[answer.member] for k, answer in enumerate(done) if answer.member in reasons}
-        return Merged(Held(self, number), kept, rejected, self._take_sent())
+        return Merged(WorkerWeights(self, number), kept, rejected, self._take_sent())
 
     def fetched(self, number: int) -> Vector:
         """The weights of this number. Raises WorkersLost if nobody has them any more."""
-        if self._versions.here != number:
-            vector = self._fetching.vector(m for m in self._members.all if m.keeps == number)
+        if self._versions.fetched != number:
+            vector = self._fetcher.vector(m for m in self._members.all if m.keeps == number)
             if vector is None:
                 raise WorkersLost(
                     "the workers that had these weights are gone, or have gone on from them: ask for them "
@@ -150,12 +150,12 @@ class Ring:
                 )
             if number != self._versions.number:
                 return vector
-            self._versions.brought(vector)
+            self._versions.arrived(vector)
         return self._versions.vector
 
     def take_fetched(self) -> int:
         """Bytes of weights that were fetched since the last call."""
-        return self._fetching.take_bytes()
+        return self._fetcher.take_bytes()
 
     def close(self) -> None:
         self._store = None
@@ -173,9 +173,9 @@ class Ring:
         except WorkersLost:
             if not versions.vector.size:
                 raise
-            behind = versions.number - versions.here
+            behind = versions.number - versions.fetched
             self._members.tell(f"all that had the last average: going on from that of {behind} rounds before")
-            versions.brought(versions.vector)
+            versions.arrived(versions.vector)
             return versions.vector
 
     def _averaged(self, steps: Mapping[Member, int], *, history: bool) -> list[Member]:
@@ -229,7 +229,7 @@ class Ring:
 
     def _commit(self, group: Sequence[Member]) -> int:
         """All of them go on from the mean; the number of the weights that it is."""
-        number = self._versions.made_elsewhere()
+        number = self._versions.made_by_workers()
         for member in group:
             member.prelude.append(Message(Kind.COMMIT, {}))
             member.holds = member.keeps = number

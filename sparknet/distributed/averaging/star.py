@@ -17,7 +17,7 @@ from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.messages import Answered, Member, Message, read_report
 from sparknet.merge import Merged, Statistics, distance, merge_moved
 from sparknet.training import Order, Report
-from sparknet.weights import Vector, Weights, here
+from sparknet.weights import Vector, Weights, fetch
 
 
 class Star:
@@ -41,7 +41,7 @@ class Star:
             self._start = self._tracker.known
 
     def publish(self, weights: Weights) -> None:
-        self._versions.publish(here(weights))
+        self._versions.publish(fetch(weights))
 
     def whole(self, member: Member) -> memoryview:
         """The weights for a member that has not got them."""

@@ -43,8 +43,8 @@ def test_batches_are_those_of_a_plain_loop(name: str, records: int) -> None:
     assert [ready.seed for ready in made] == seeds
     assert made[-1].position == plain.position
     for ready, (data, label) in zip(made, expected, strict=True):
-        assert torch.equal(ready.here()["data"], data)
-        assert np.array_equal(ready.here()["label"].numpy(), label)
+        assert torch.equal(ready.wait()["data"], data)
+        assert np.array_equal(ready.wait()["label"].numpy(), label)
 
 
 def test_only_one_item_is_made_ahead() -> None:
@@ -169,7 +169,7 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(name: str) -> None:
         chosen = sampler(name, records=60, batch_size=10, seed=7)
         feed = Feed(SHARD, CROPPED, torch.device(device))
         with Ahead(feed.round(chosen, steps=50, batches_per_step=1, seeds=(7, 2), first=0), 50) as ahead:
-            found.append([{k: v.cpu() for k, v in ready.here().items()} for ready in ahead])
+            found.append([{k: v.cpu() for k, v in ready.wait().items()} for ready in ahead])
     for on_cpu, on_gpu in zip(*found, strict=True):
         assert torch.equal(on_cpu["label"], on_gpu["label"])
         torch.testing.assert_close(on_cpu["data"], on_gpu["data"])

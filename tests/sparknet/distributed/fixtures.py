@@ -89,7 +89,7 @@ def join_as(kind: type[Service], workers: Crew, partition: int, shard: Examples)
     workers.start(kind(service.assignment, service.who, service._drain))
 
 
-def here(workers: Crew) -> list[Member]:
+def members_of(workers: Crew) -> list[Member]:
     return list(workers.coordinator._members.all)
 
 

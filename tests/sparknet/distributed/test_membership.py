@@ -19,7 +19,7 @@ from sparknet.training import Order, Settings, train
 from tests.sparknet.distributed.fixtures import (
     EXAMPLES,
     TEST,
-    here,
+    members_of,
     paused,
     reference,
     shards_of,
@@ -68,7 +68,9 @@ def test_a_cut_connection_is_mended_and_the_worker_keeps_its_momentum() -> None:
             member.channel.close()
         wait_until(
             lambda: (
-                workers.coordinator.members and not before & set(here(workers)) and len(here(workers)) == 2
+                workers.coordinator.members
+                and not before & set(members_of(workers))
+                and len(members_of(workers)) == 2
             )
         )
         assert digest(list(rounds)[-1].weights) == digest(expected[-1].weights)

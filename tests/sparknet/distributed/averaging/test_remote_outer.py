@@ -13,7 +13,7 @@ from sparknet.errors import WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.outer import DiLoCo, Outer, SlowMo
 from sparknet.training import Order, Settings, WorkerState, train
-from sparknet.weights import here
+from sparknet.weights import fetch
 from tests.sparknet.distributed.fake_gpu import Mixed, OnGpus, Sharing, apart
 from tests.sparknet.distributed.fixtures import TEST, exploding, shards_of, wait_for
 from tests.sparknet.distributed.in_process import Crew, crew
@@ -144,7 +144,7 @@ def test_if_all_are_gone_weights_and_memory_are_those_that_were_fetched_last() -
     with LocalWorkers(small_recipe(), shards_of(2)) as local:
         local.restore({k: WorkerState(iteration=4, position=40) for k in range(2)})
         gathered = local.train(first, Order(tau=2))
-    assert digest(third_weights) == digest(alone.step(first, here(gathered.mean), gathered.lr))
+    assert digest(third_weights) == digest(alone.step(first, fetch(gathered.mean), gathered.lr))
 
 
 def test_a_memory_that_nobody_has_any_more_says_so() -> None:
@@ -154,7 +154,7 @@ def test_a_memory_that_nobody_has_any_more_says_so() -> None:
         kept = outer.memory
         assert kept is not None
     with pytest.raises(WorkersLost, match="momentum are gone"):
-        here(kept)
+        fetch(kept)
 
 
 class Mine(SlowMo):

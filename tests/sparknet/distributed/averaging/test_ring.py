@@ -18,7 +18,7 @@ from sparknet.local import LocalWorkers
 from sparknet.outer import Average, Outer, SlowMo
 from sparknet.replica import TorchReplica
 from sparknet.training import Momentum, Order, Round, Settings, WorkerState, train
-from sparknet.weights import here
+from sparknet.weights import fetch
 from sparknet.worker import Recipe
 from tests.sparknet.distributed.fixtures import (
     TEST,
@@ -129,7 +129,7 @@ def test_if_all_that_had_the_average_are_gone_the_last_that_was_fetched_is_next(
     assert third.members == (0, 1)
     with LocalWorkers(small_recipe(), shards_of(2)) as local:
         local.restore({k: WorkerState(iteration=4, position=40) for k in range(2)})
-        expected = here(local.train(fetched, Order(tau=2)).mean)
+        expected = fetch(local.train(fetched, Order(tau=2)).mean)
     assert digest(third_weights) == digest(expected)
 
 
