@@ -182,8 +182,8 @@ class Coordinator:
 
     def _order_from(self, start: Vector, member: Member, order: Order) -> Task:
         """An order to one member, from weights of its own."""
-        state = self._states_for([member] if member.fresh else [], []).get(member.who.partition)
-        member.fresh = False
+        state = self._states_for([member] if member.is_new else [], []).get(member.who.partition)
+        member.is_new = False
         messages = self._star.order_from(start, member, vars(order))
         return self._order(messages, order, state, self._star)
 
@@ -209,7 +209,7 @@ class Coordinator:
         self._states.clear()
         self._states.update(states)
         for member in self._members.all:
-            member.fresh = True
+            member.is_new = True
         self._rebalancer.tell_positions()
 
     def job_ended(self, reason: str) -> None:
@@ -237,10 +237,10 @@ class Coordinator:
                 self._members.give(member, working[member][0])
 
     def _orders(self, members: list[Member], order: Order) -> dict[Member, Task]:
-        newcomers = [member for member in members if member.fresh]
-        states = self._states_for(newcomers, [member for member in members if not member.fresh])
+        newcomers = [member for member in members if member.is_new]
+        states = self._states_for(newcomers, [member for member in members if not member.is_new])
         for member in newcomers:
-            member.fresh = False
+            member.is_new = False
         return {
             member: self._train_task(member, order, states.get(member.who.partition)) for member in members
         }
@@ -289,7 +289,7 @@ class Coordinator:
     def _slice(self, member: Member, part: slice) -> Task:
         header = {"start": part.start, "stop": part.stop}
         message = Message(Kind.TEST, header, self._plane.whole(member))
-        member.holds = self._versions.number
+        member.version = self._versions.number
         return self._task(message, answers=(Kind.SCORES,), read=read_scores)
 
     def _task(

@@ -177,7 +177,7 @@ class Connection(threading.Thread):
             shards={shard: count for shard, count in held.items() if count},
             place=str(frame.header.get("place", "")),
             gpu=str(frame.header.get("gpu", "")),
-            fresh=not frame.header["iteration"],
+            is_new=not frame.header["iteration"],
             buffer=np.empty(self.listener.codec.size(size), np.uint8),  # takes up nothing until it is used
             base=np.empty(0, np.float32),
             size=size,
@@ -198,11 +198,11 @@ class Connection(threading.Thread):
 
     def _carry_out(self, member: Member, task: Task) -> Answered:
         sent, received = self.channel.sent, self.channel.received
-        for message in (*member.prelude, *task.messages):
+        for message in (*member.pending, *task.messages):
             self.channel.send(
                 message.kind, message.header, message.payload, seconds=self.listener.timeouts.send
             )
-        member.prelude.clear()
+        member.pending.clear()
         into = {
             Kind.REPORT: raw(member.buffer),
             Kind.STATE: raw(member.history),

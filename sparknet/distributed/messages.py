@@ -96,29 +96,29 @@ class Member:
     ``place`` the executor whose other workers find what it hands over, ``gpu`` the one by which it can
     average with others, "" for none.
 
-    ``holds`` is the version of the weights its net has now, 0 for none of ours; ``keeps`` that of those its
-    round began from, which it can send until the next are committed; ``remembers`` that of those after which
-    it has the outer optimiser's memory. ``fresh`` until its first order: a
-    worker that has made no steps takes over from the one that had its shard before. ``base`` is what its
-    round began from, ``follows`` the version of them if it is sent deltas only, ``vector`` where it ended
-    and ``moved`` how far that is. ``prelude`` is sent before its next task.
+    ``version`` is that of the weights its net has now, 0 for none of ours; ``start_version`` that of those
+    its round began from, which it can send until the next are committed; ``outer_version`` that of those
+    after which it has the outer optimiser's memory. ``is_new`` until its first order: a worker that has made
+    no steps takes over from the one that had its shard before. ``base`` is what its round began from,
+    ``delta_version`` the version of them if it is sent deltas only, ``vector`` where it ended and ``moved``
+    how far that is. ``pending`` is sent before its next task.
     """
 
     who: Identity
     channel: Channel
     shards: dict[int, int]
-    fresh: bool
+    is_new: bool
     buffer: Bytes
     history: Vector
     base: Vector
     size: int
-    holds: int = 0
-    keeps: int = 0
-    remembers: int = 0
-    follows: int = 0
+    version: int = 0
+    start_version: int = 0
+    outer_version: int = 0
+    delta_version: int = 0
     vector: Vector = field(default_factory=lambda: np.empty(0, np.float32))
     moved: float = 0.0
-    prelude: list[Message] = field(default_factory=list)
+    pending: list[Message] = field(default_factory=list)
     place: str = ""
     gpu: str = ""
     task: Task | None = None

@@ -54,7 +54,7 @@ class RemoteOuter:
 
         False if they cannot: they have committed it, or the optimiser is the user's own.
         """
-        keepers = [member for member in self._members.all if member.keeps == number]
+        keepers = [member for member in self._members.all if member.start_version == number]
         if not (keepers and all(_about_to_commit(member) for member in keepers)):
             return False
         if not (isinstance(outer, Repeatable) and told(outer)):
@@ -62,19 +62,19 @@ class RemoteOuter:
         if self._given is None or outer.memory is not self._given:
             self._begin(outer, keepers)
         for member in keepers:
-            if member.remembers == self._at:
-                member.prelude[-1] = Message(Kind.COMMIT, {"lr": lr})
-                member.remembers = number
+            if member.outer_version == self._at:
+                member.pending[-1] = Message(Kind.COMMIT, {"lr": lr})
+                member.outer_version = number
             else:  # it could not take the step: it will be sent the weights instead
-                member.prelude.clear()
-                member.holds = member.keeps = 0
+                member.pending.clear()
+                member.version = member.start_version = 0
         self._at = number
         outer.memory = self._given = RemoteMemory(self, number)
         return True
 
     def equip(self, member: Member) -> list[Message]:
         """What a worker has to be told before a round at whose end it takes a step."""
-        if self._outer is None or self._given is None or member.remembers == self._at:
+        if self._outer is None or self._given is None or member.outer_version == self._at:
             return []
         if self._outer.memory is not self._given:
             return []  # it has been put back, and all will be told
@@ -83,12 +83,12 @@ class RemoteOuter:
         except WorkersLost:
             self._forget()
             return []
-        member.remembers = self._at
+        member.outer_version = self._at
         return _messages(self._outer, memory)
 
     def fetched(self, number: int) -> Vector:
         """The memory after the weights of this number. Raises WorkersLost if nobody has it any more."""
-        having = [member for member in self._members.all if member.remembers == number]
+        having = [member for member in self._members.all if member.outer_version == number]
         vector = self._fetcher.vector(having, "memory")
         if vector is None:
             raise WorkersLost(
@@ -104,10 +104,10 @@ class RemoteOuter:
         self._last = None if outer.memory is None else fetch(outer.memory)
         self._at = _BEGUN
         for member in self._members.all:
-            member.remembers = 0
+            member.outer_version = 0
         for member in keepers:
-            member.prelude[:0] = _messages(outer, self._last)
-            member.remembers = _BEGUN
+            member.pending[:0] = _messages(outer, self._last)
+            member.outer_version = _BEGUN
 
     def _forget(self) -> None:
         """All that had the memory are gone: go on from the last that the driver has, if any."""
@@ -118,7 +118,7 @@ class RemoteOuter:
 
 
 def _about_to_commit(member: Member) -> bool:
-    return bool(member.prelude) and member.prelude[-1].kind is Kind.COMMIT
+    return bool(member.pending) and member.pending[-1].kind is Kind.COMMIT
 
 
 def _messages(outer: Repeatable, memory: Vector | None) -> list[Message]:

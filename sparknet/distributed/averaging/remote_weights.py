@@ -1,7 +1,7 @@
 """Which weights are where, and how the driver fetches those that the workers have.
 
-Every vector that a round or a test may start from has a number. A member ``holds`` the one that its net has
-now, and ``keeps`` the one that its round began from.
+Every vector that a round or a test may start from has a number. A member's ``version`` is the one
+that its net has now, its ``start_version`` the one that its round began from.
 """
 
 from __future__ import annotations

@@ -106,15 +106,15 @@ class Ring:
 
     def whole(self, member: Member) -> memoryview:
         """The weights for a member that has not got them."""
-        if member.holds == self._versions.number:
+        if member.version == self._versions.number:
             return NOTHING
         payload = raw(self._current())
-        member.holds = self._versions.number
+        member.version = self._versions.number
         return payload
 
     def orders(self, member: Member, header: Header) -> list[Message]:
         payload, equipment = self.whole(member), self.outer.equip(member)
-        member.holds, member.keeps = 0, self._versions.number
+        member.version, member.start_version = 0, self._versions.number
         return [*equipment, Message(Kind.TRAIN, {**header, "ring": True}, payload)]
 
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
@@ -142,7 +142,7 @@ class Ring:
     def fetched(self, number: int) -> Vector:
         """The weights of this number. Raises WorkersLost if nobody has them any more."""
         if self._versions.fetched != number:
-            vector = self._fetcher.vector(m for m in self._members.all if m.keeps == number)
+            vector = self._fetcher.vector(m for m in self._members.all if m.start_version == number)
             if vector is None:
                 raise WorkersLost(
                     "the workers that had these weights are gone, or have gone on from them: ask for them "
@@ -231,8 +231,8 @@ class Ring:
         """All of them go on from the mean; the number of the weights that it is."""
         number = self._versions.made_by_workers()
         for member in group:
-            member.prelude.append(Message(Kind.COMMIT, {}))
-            member.holds = member.keeps = number
+            member.pending.append(Message(Kind.COMMIT, {}))
+            member.version = member.start_version = number
         return number
 
 

@@ -45,17 +45,17 @@ class Star:
 
     def whole(self, member: Member) -> memoryview:
         """The weights for a member that has not got them."""
-        return NOTHING if member.holds == self._versions.number else raw(self._versions.vector)
+        return NOTHING if member.version == self._versions.number else raw(self._versions.vector)
 
     def orders(self, member: Member, header: Header) -> list[Message]:
         """The order, with the weights, a delta of them, or neither if the worker has them."""
         messages = self._orders(member, header)
-        member.holds, member.base = 0, self._start
+        member.version, member.base = 0, self._start
         return messages
 
     def order_from(self, start: Vector, member: Member, header: Header) -> list[Message]:
         """An order with weights that are for this member alone."""
-        member.holds, member.follows, member.base = 0, 0, start
+        member.version, member.delta_version, member.base = 0, 0, start
         return [Message(Kind.TRAIN, header, raw(start))]
 
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
@@ -84,7 +84,7 @@ class Star:
         tracker = self._tracker
         if tracker is None:
             return [Message(Kind.TRAIN, header, self.whole(member))]
-        known, member.follows = member.follows, tracker.version
+        known, member.delta_version = member.delta_version, tracker.version
         if not known or tracker.version - known > 1:
             return [Message(Kind.TRAIN, header, raw(tracker.known))]
         delta = [Message(Kind.DELTA, {}, raw(tracker.delta))] if tracker.version > known else []
