@@ -24,7 +24,7 @@ import numpy as np
 
 from sparknet.errors import TrainingError, UsageError
 from sparknet.merge import distance
-from sparknet.training import Gathered, Order, Report, Round, Settings, Workers, frozen
+from sparknet.training import Report, Round, RoundPlan, RoundResult, Settings, Workers, frozen
 from sparknet.weights import Vector
 
 # The EASGD paper's beta: a times the number of workers.
@@ -48,10 +48,10 @@ class Exchanger(Protocol):
 class AsynchronousWorkers(Workers, Protocol):
     """Workers that can also run at their own pace."""
 
-    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
         """Let every worker train again and again, from what ``exchanger`` gives it; a report for each time.
 
-        ``order`` is asked before each. When closed, waits for those that are on their way: their work is
+        ``plan`` is asked before each. When closed, waits for those that are on their way: their work is
         exchanged, but not reported.
         """
         ...
@@ -96,28 +96,28 @@ def train(workers: AsynchronousWorkers, settings: Settings, elastic: Elastic) ->
 
     Workers are waited for only before a test and at the end.
     """
-    order = settings.order(1, None)
-    reports = workers.exchanges(elastic, lambda: order)
+    plan = settings.plan(1, None)
+    reports = workers.exchanges(elastic, lambda: plan)
     try:
         for number in range(1, settings.rounds + 1):
             started = time.perf_counter()
             done = [next(reports)]
             while len(done) < len(elastic.replicas):
                 done.append(next(reports))
-            order = settings.order(number + 1, done[-1].lr)
+            plan = settings.plan(number + 1, done[-1].lr)
             seconds = time.perf_counter() - started
             tested = settings.tests_after(number)
             if tested:
                 reports.close()
-                reports = workers.exchanges(elastic, lambda: order)  # noqa: B023 - the order of the moment
+                reports = workers.exchanges(elastic, lambda: plan)  # noqa: B023 - the plan of the moment
             center = frozen(elastic.center.copy())
             scores = workers.test(center) if tested else None
             yield Round(
                 number=number,
                 rounds=settings.rounds,
-                tau=order.tau,
+                tau=plan.tau,
                 outcome=center,
-                gathered=Gathered(mean=center, reports=tuple(done)),
+                result=RoundResult(mean=center, reports=tuple(done)),
                 seconds=seconds,
                 scores=scores,
                 test_seconds=time.perf_counter() - started - seconds if tested else 0.0,

@@ -10,7 +10,7 @@ from sparknet.data import Examples
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, WorkersLost
 from sparknet.merge import merge
-from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
+from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, fetch, mean_of
 from sparknet.worker import Recipe, Worker
 
@@ -35,27 +35,27 @@ class LocalWorkers:
     def initial_weights(self) -> Vector:
         return self.workers[0].bring().copy()
 
-    def train(self, weights: Weights, order: Order) -> Gathered:
+    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
         weights = fetch(weights)
         workers = self._busy
-        reports = [self._train(worker, weights, order) for worker in workers]
+        reports = [self._train(worker, weights, plan) for worker in workers]
         steps = [report.steps for report in reports]
         merged = merge(weights, [worker.bring() for worker in workers], steps, workers[0].replica.statistics)
-        if order.momentum == "average":
+        if plan.momentum == "average":
             histories = [workers[k].replica.history().cpu().numpy() for k in merged.kept]
             self._history = mean_of(histories, [steps[k] for k in merged.kept])
         self._rejected = {workers[k].number for k in merged.rejected}
-        return Gathered(
+        return RoundResult(
             mean=merged.mean,
             reports=tuple(reports[k] for k in merged.kept),
             lost=tuple(f"worker {workers[k].number}: {reason}" for k, reason in merged.rejected.items()),
         )
 
-    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
         """In turn, which is one of the orders that workers at their own pace could come in."""
         while True:
             for worker in self._busy:
-                report = worker.train(exchanger.start_of(worker.number), order())
+                report = worker.train(exchanger.start_of(worker.number), plan())
                 exchanger.exchange(worker.number, worker.bring(), len(self._busy))
                 yield report
 
@@ -85,9 +85,9 @@ class LocalWorkers:
     def _busy(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.readers]
 
-    def _train(self, worker: Worker, weights: Vector, order: Order) -> Report:
-        if order.momentum == "average" and self._history is not None:
+    def _train(self, worker: Worker, weights: Vector, plan: RoundPlan) -> Report:
+        if plan.momentum == "average" and self._history is not None:
             worker.restore_history(self._history)
         elif worker.number in self._rejected:  # what spoiled its weights is in its momentum too
-            order = replace(order, momentum="reset")
-        return worker.train(weights, order)
+            plan = replace(plan, momentum="reset")
+        return worker.train(weights, plan)

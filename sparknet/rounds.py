@@ -1,8 +1,8 @@
 """What passes in a round between the algorithm and its workers, as values.
 
-Order ──> a worker ──> Report ─┐
-                               ├─> Gathered ──> Round
-          the others ────────> ┘     Scores ──┘
+RoundPlan ──> a worker ──> Report ─┐
+                                   ├─> RoundResult ──> Round
+              the others ────────> ┘        Scores ──┘
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Momentum = Literal["keep", "average", "reset"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class RoundPlan:
     """What every worker does in one round.
 
     ``momentum`` says what becomes of the solver's history when new weights arrive: each worker keeps its
@@ -86,7 +86,7 @@ def mean_state(states: Iterable[WorkerState]) -> WorkerState:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Gathered:
+class RoundResult:
     """The reports of a round, in the order of the members, and the mean of their weights, float32 (P,).
 
     The mean counts each worker by the steps it took: equally, unless some stopped early. ``lost`` names the
@@ -144,7 +144,7 @@ class Round:
     rounds: int
     tau: int
     outcome: Weights
-    gathered: Gathered
+    result: RoundResult
     seconds: float
     scores: Scores | None = None
     test_seconds: float = 0.0
@@ -159,8 +159,13 @@ class Round:
         return fetch(self.outcome)
 
     @property
+    def gathered(self) -> RoundResult:
+        """The name of ``result`` in version 0.1."""
+        return self.result
+
+    @property
     def reports(self) -> tuple[Report, ...]:
-        return self.gathered.reports
+        return self.result.reports
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -184,7 +189,7 @@ class Round:
 
     @property
     def lr(self) -> float:
-        return self.gathered.lr
+        return self.result.lr
 
     @property
     def compute_seconds(self) -> float:
@@ -203,7 +208,7 @@ class Round:
 
     @property
     def joining_seconds(self) -> float:
-        return self.gathered.joining_seconds
+        return self.result.joining_seconds
 
     @property
     def exchange_seconds(self) -> float:
@@ -212,18 +217,18 @@ class Round:
 
     @property
     def bytes_sent(self) -> int:
-        """Weights and orders, driver to workers."""
-        return self.gathered.bytes_sent
+        """Weights and plans, driver to workers."""
+        return self.result.bytes_sent
 
     @property
     def bytes_received(self) -> int:
         """Weights and reports, workers to driver."""
-        return self.gathered.bytes_received
+        return self.result.bytes_received
 
     @property
     def bytes_between(self) -> int:
         """Weights, from worker to worker, all of them together."""
-        return self.gathered.bytes_between
+        return self.result.bytes_between
 
     @property
     def accuracy(self) -> float | None:

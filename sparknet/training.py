@@ -26,15 +26,15 @@ from typing import Protocol
 
 from sparknet.errors import UsageError
 from sparknet.outer import Average, Outer, RemoteMean, Schedule, constant
-from sparknet.rounds import Gathered, Momentum, Order, Report, Round, Scores, WorkerState, mean_state
+from sparknet.rounds import Momentum, Report, Round, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, fetch
 
 __all__ = [
-    "Gathered",
     "Momentum",
-    "Order",
     "Report",
     "Round",
+    "RoundPlan",
+    "RoundResult",
     "Scores",
     "Settings",
     "WorkerState",
@@ -64,19 +64,19 @@ def train(
     w: Weights = frozen(workers.initial_weights() if weights is None else weights)
     for number in range(done + 1, settings.rounds + 1):
         started = time.perf_counter()
-        order = settings.order(number, lr)
-        gathered = workers.train(w, order)
-        lr = gathered.lr
-        w = _after(w, gathered.mean, lr, outer)
+        plan = settings.plan(number, lr)
+        result = workers.train(w, plan)
+        lr = result.lr
+        w = _after(w, result.mean, lr, outer)
         trained = time.perf_counter()
         scores = workers.test(w) if settings.tests_after(number) else None
         w = fetch(w) if number == settings.rounds else w  # the workers may end now
         yield Round(
             number=number,
             rounds=settings.rounds,
-            tau=order.tau,
+            tau=plan.tau,
             outcome=w,
-            gathered=gathered,
+            result=result,
             seconds=trained - started,
             scores=scores,
             test_seconds=time.perf_counter() - trained if scores else 0.0,
@@ -109,8 +109,8 @@ class Workers(Protocol):
         """The weights a replica is born with, float32 (P,); the same for all of them."""
         ...
 
-    def train(self, weights: Weights, order: Order) -> Gathered:
-        """Every worker starts from ``weights`` and does what ``order`` says.
+    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
+        """Every worker starts from ``weights`` and does what ``plan`` says.
 
         Raises WorkersLost when none is left to report.
         """
@@ -160,10 +160,14 @@ class Settings:
         if self.momentum not in ("keep", "average", "reset"):
             raise UsageError(f"momentum is {self.momentum!r}: keep, average or reset")
 
-    def order(self, number: int, lr: float | None) -> Order:
+    def plan(self, number: int, lr: float | None) -> RoundPlan:
         """What round ``number`` (from 1) asks of a worker; ``lr`` is the last round's, None in the first."""
         schedule = constant(self.tau) if isinstance(self.tau, int) else self.tau
-        return Order(tau=schedule(number, lr), time_cap_seconds=self.time_cap_seconds, momentum=self.momentum)
+        return RoundPlan(
+            tau=schedule(number, lr), time_cap_seconds=self.time_cap_seconds, momentum=self.momentum
+        )
+
+    order = plan  # its name in version 0.1
 
     def tests_after(self, number: int) -> bool:
         return self.test_every > 0 and (number % self.test_every == 0 or number == self.rounds)

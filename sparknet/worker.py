@@ -26,7 +26,7 @@ from sparknet.data.feed import Ahead, Ready
 from sparknet.data.shard_reader import ShardReader, least_read
 from sparknet.errors import DataError, ModelError, UsageError
 from sparknet.replica import Replica
-from sparknet.training import Order, Report, Scores, WorkerState
+from sparknet.training import Report, RoundPlan, Scores, WorkerState
 from sparknet.weights import Vector
 
 # Whoever seeds torch's generator, or asks for its state, holds a lock of the generator while waiting for
@@ -150,8 +150,8 @@ class Worker:
         self._moved_on = False
         return self.vector
 
-    def train(self, weights: Vector | None, order: Order) -> Report:
-        """``order.tau`` steps from ``weights``, fewer if the time cap comes first, never less than one.
+    def train(self, weights: Vector | None, plan: RoundPlan) -> Report:
+        """``plan.tau`` steps from ``weights``, fewer if the time cap comes first, never less than one.
 
         Without weights it goes on from those it has.
         """
@@ -160,12 +160,12 @@ class Worker:
         started = time.perf_counter()
         if weights is not None:
             self.load(weights)
-        if order.momentum == "reset":
+        if plan.momentum == "reset":
             self.replica.restore_history(torch.empty(0))
         reader = least_read(self.readers.values())
         self._moved_on = True
         with _own_random_numbers():
-            losses, waited = self._losses(reader, order, started)
+            losses, waited = self._losses(reader, plan, started)
         loss = float(torch.stack(losses).mean())
         images = len(losses) * self.replica.batches_per_step * self.recipe.batch_size
         reader.images += images
@@ -222,7 +222,9 @@ class Worker:
             raise ModelError(f"a history of {history.size:,} numbers is given to a solver that has {due:,}")
         self.replica.restore_history(torch.from_numpy(history.copy()))
 
-    def _losses(self, reader: ShardReader, order: Order, started: float) -> tuple[list[torch.Tensor], float]:
+    def _losses(
+        self, reader: ShardReader, plan: RoundPlan, started: float
+    ) -> tuple[list[torch.Tensor], float]:
         """Take the steps of a round; the batches that were made and not used count as unread.
 
         Also says for how many seconds it waited for batches.
@@ -231,15 +233,15 @@ class Worker:
         feed = reader.batches(
             self.recipe.transform,
             replica.weights.device,
-            steps=order.tau,
+            steps=plan.tau,
             batches_per_step=each,
             worker=self.number,
             iteration=replica.iteration,
         )
         losses: list[torch.Tensor] = []
-        with Ahead(feed, order.tau * each) as ahead:
+        with Ahead(feed, plan.tau * each) as ahead:
             used = _Used(ahead)
-            while len(losses) < order.tau and not (losses and order.is_over(time.perf_counter() - started)):
+            while len(losses) < plan.tau and not (losses and plan.is_over(time.perf_counter() - started)):
                 _seed(replica.weights.device, used.seed_of_next())
                 losses.append(replica.step(used).detach())
         reader.sampler.position = used.position

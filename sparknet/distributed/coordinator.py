@@ -9,7 +9,7 @@
           ▼  │
        worker in a Spark task (task.py)
 
-A round is done when every member that got its order has answered, was lost, or ran past the deadline; or,
+A round is done when every member that was sent its plan has answered, was lost, or ran past the deadline; or,
 with a quorum, when the others have had their grace. A worker that joins meanwhile waits for the next round.
 """
 
@@ -42,7 +42,7 @@ from sparknet.distributed.rebalancing import Rebalancer, Submit
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.easgd import Exchanger
 from sparknet.merge import Merged, Statistics
-from sparknet.training import Gathered, Order, Report, Scores, WorkerState, mean_state
+from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, mean_of
 
 
@@ -104,7 +104,7 @@ class Coordinator:
         """The partitions that have a worker of their own, as far as is known."""
         return frozenset(member.who.partition for member in self._members.all)
 
-    def train(self, weights: Weights, order: Order) -> Gathered:
+    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
         """One round. If every worker of it is lost, it begins again with those that come in their place.
 
         Raises WorkersLost when none comes in time, TrainingError when the job ended or a worker keeps
@@ -117,12 +117,12 @@ class Coordinator:
             began = time.perf_counter()
             members = self._members.assemble(_can_train)
             joining += time.perf_counter() - began
-            answers = self._members.ask(self._orders(members, order), self.timeouts.quorum)
+            answers = self._members.ask(self._train_requests(members, plan), self.timeouts.quorum)
             reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
             if answers:
-                merged = self._plane.merge(answers, reports, order)
-        self._remember(answers, reports, merged, order)
-        return Gathered(
+                merged = self._plane.merge(answers, reports, plan)
+        self._remember(answers, reports, merged, plan)
+        return RoundResult(
             mean=merged.mean,
             reports=tuple(reports[k] for k in merged.kept),
             joining_seconds=joining,
@@ -148,7 +148,7 @@ class Coordinator:
             todo.extend(working.pop(member)[1] for member in gone)
         return sum((scores[part.start] for part in slices), Scores())
 
-    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
         """Every member trains at its own pace, from what ``exchanger`` gives it; a report for each time."""
         working: dict[Member, Task] = {}
         try:
@@ -158,7 +158,7 @@ class Coordinator:
                 pausing = working and self._rebalancer.due  # shards change hands between rounds
                 for member in [] if pausing else filter(_can_train, self._members.all):
                     start = exchanger.start_of(member.who.partition)
-                    working[member] = self._order_from(start, member, order())
+                    working[member] = self._train_request_from(start, member, plan())
                     self._members.give(member, working[member])
                 report = self._exchanged(working, exchanger)
                 if report:
@@ -180,12 +180,12 @@ class Coordinator:
         self._record_progress([answer.content])
         return answer.content
 
-    def _order_from(self, start: Vector, member: Member, order: Order) -> Task:
-        """An order to one member, from weights of its own."""
+    def _train_request_from(self, start: Vector, member: Member, plan: RoundPlan) -> Task:
+        """The plan for one member, from weights of its own."""
         state = self._states_for([member] if member.is_new else [], []).get(member.who.partition)
         member.is_new = False
-        messages = self._star.order_from(start, member, vars(order))
-        return self._order(messages, order, state, self._star)
+        messages = self._star.train_from(start, member, vars(plan))
+        return self._train_request(messages, plan, state, self._star)
 
     def states(self) -> dict[int, WorkerState]:
         """The state of every worker that has a shard; what is known of those that are not here."""
@@ -205,7 +205,7 @@ class Coordinator:
         return {**self._states, **states}
 
     def restore(self, states: Mapping[int, WorkerState]) -> None:
-        """Every worker goes on from its state with its next order."""
+        """Every worker goes on from its state with its next plan."""
         self._states.clear()
         self._states.update(states)
         for member in self._members.all:
@@ -236,30 +236,31 @@ class Coordinator:
                 working[member] = self._slice(member, part), part
                 self._members.give(member, working[member][0])
 
-    def _orders(self, members: list[Member], order: Order) -> dict[Member, Task]:
+    def _train_requests(self, members: list[Member], plan: RoundPlan) -> dict[Member, Task]:
         newcomers = [member for member in members if member.is_new]
         states = self._states_for(newcomers, [member for member in members if not member.is_new])
         for member in newcomers:
             member.is_new = False
         return {
-            member: self._train_task(member, order, states.get(member.who.partition)) for member in members
+            member: self._train_request_of(member, plan, states.get(member.who.partition))
+            for member in members
         }
 
-    def _train_task(self, member: Member, order: Order, state: WorkerState | None) -> Task:
-        if order.momentum == "average" and self._history is not None:
+    def _train_request_of(self, member: Member, plan: RoundPlan, state: WorkerState | None) -> Task:
+        if plan.momentum == "average" and self._history is not None:
             state = replace(state or self._states[member.who.partition], history=self._history)
         if member.who.partition in self._rejected:  # what spoiled its weights is in its momentum too
-            order = replace(order, momentum="reset")
-        return self._order(self._plane.orders(member, vars(order)), order, state, self._plane)
+            plan = replace(plan, momentum="reset")
+        return self._train_request(self._plane.train(member, vars(plan)), plan, state, self._plane)
 
-    def _order(
+    def _train_request(
         self,
         messages: list[Message],
-        order: Order,
+        plan: RoundPlan,
         state: WorkerState | None,
         plane: Star | Ring,
     ) -> Task:
-        with_history = order.momentum == "average" and plane is self._star
+        with_history = plan.momentum == "average" and plane is self._star
         return self._task(
             *([_restoring(state)] if state else []),
             *messages,
@@ -302,12 +303,14 @@ class Coordinator:
 
     # -- what is made of it ---------------------------------------------------------------------------------
 
-    def _remember(self, answers: list[Answered], reports: list[Report], merged: Merged, order: Order) -> None:
+    def _remember(
+        self, answers: list[Answered], reports: list[Report], merged: Merged, plan: RoundPlan
+    ) -> None:
         self._record_progress(reports)
         for k, reason in merged.rejected.items():
             self._members.lost(answers[k].member, reason)
         self._rejected = {reports[k].member for k in merged.rejected}
-        if order.momentum == "average" and self._plane is self._star:
+        if plan.momentum == "average" and self._plane is self._star:
             histories = [answers[k].member.history for k in merged.kept]
             self._history = mean_of(histories, [reports[k].steps for k in merged.kept])
 

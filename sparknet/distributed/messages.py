@@ -98,7 +98,7 @@ class Member:
 
     ``version`` is that of the weights its net has now, 0 for none of ours; ``start_version`` that of those
     its round began from, which it can send until the next are committed; ``outer_version`` that of those
-    after which it has the outer optimiser's memory. ``is_new`` until its first order: a worker that has made
+    after which it has the outer optimiser's memory. ``is_new`` until its first plan: a worker that has made
     no steps takes over from the one that had its shard before. ``base`` is what its round began from,
     ``delta_version`` the version of them if it is sent deltas only, ``vector`` where it ended and ``moved``
     how far that is. ``pending`` is sent before its next task.

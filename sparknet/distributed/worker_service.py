@@ -27,7 +27,7 @@ from sparknet.distributed.comm.handshake import Identity, introduce
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
 from sparknet.traces import Tracer
-from sparknet.training import Order, WorkerState
+from sparknet.training import RoundPlan, WorkerState
 from sparknet.worker import Recipe, Worker
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _RETRY_PAUSE_SECONDS = 0.2
 # Pings that may be missed before the driver is taken for gone.
 _MISSED_PINGS = 6
 
-_ORDERS = (
+_COMMANDS = (
     Kind.TRAIN,
     Kind.TEST,
     Kind.SAVE,
@@ -159,7 +159,7 @@ class Service:
         }
         while True:
             silence = _MISSED_PINGS * timeouts.ping
-            frame = channel.receive(*_ORDERS, into=into, seconds=silence)
+            frame = channel.receive(*_COMMANDS, into=into, seconds=silence)
             if averaging and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
                 averaging.arrived()
             match frame.kind:
@@ -209,15 +209,15 @@ class Service:
     def _train(self, channel: Channel, worker: Worker, sender: DeltaSender, frame: Frame) -> None:
         header = dict(frame.header)
         ring = header.pop("ring", False)
-        order, seconds = Order(**header), self.assignment.timeouts.send
+        plan, seconds = RoundPlan(**header), self.assignment.timeouts.send
         if ring and self._averaging:
-            report = self._averaging.train(order, arrived=frame.size > 0)
+            report = self._averaging.train(plan, arrived=frame.size > 0)
             channel.send(Kind.REPORT, vars(report), seconds=seconds)
             return
-        report = worker.train(worker.vector, order)
+        report = worker.train(worker.vector, plan)
         worker.bring()
         channel.send(Kind.REPORT, vars(report), sender.result(), seconds=seconds)
-        if order.momentum == "average":
+        if plan.momentum == "average":
             self._send_state(channel, worker)
 
     def _reduce(self, channel: Channel, frame: Frame) -> None:

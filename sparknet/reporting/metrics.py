@@ -86,7 +86,7 @@ class Record:
             data_seconds=done.data_seconds,
             workers=len(done.members),
             members=done.members,
-            lost=tuple(done.gathered.lost),
+            lost=tuple(done.result.lost),
             notes=notes,
             synthetic=synthetic,
         )

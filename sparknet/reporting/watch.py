@@ -101,7 +101,7 @@ class Watch:
 
 
 def _name(done: Round, report: Report) -> str:
-    return done.gathered.names.get(report.member, f"worker {report.member}")
+    return done.result.names.get(report.member, f"worker {report.member}")
 
 
 def _pace(report: Report) -> float:

@@ -42,7 +42,7 @@ def work(
 
 
 def memory_limit(context: TaskContext, memory_bytes: int | None) -> MemoryLimit:
-    """MemoryLimit for a shard: ``memory_bytes``, or what as many tasks as there are cores for may have each."""
+    """Of a shard: ``memory_bytes``, or what as many tasks as there are cores for may have each."""
     tasks = (os.cpu_count() or 1) // context.cpus()
     memory = share_of_memory(tasks) if memory_bytes is None else memory_bytes
     return MemoryLimit(memory_bytes=memory, folder=spill_folder())

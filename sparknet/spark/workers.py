@@ -33,7 +33,7 @@ from sparknet.spark.jobs import Jobs, Records, quietly
 from sparknet.spark.profile import Profile
 from sparknet.spark.session import check
 from sparknet.spark.slots import slots, workers_for
-from sparknet.training import Gathered, Order, Report, Scores, WorkerState
+from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState
 from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
 
@@ -154,11 +154,11 @@ class SparkWorkers:
     def initial_weights(self) -> Vector:
         return self._initial.copy()
 
-    def train(self, weights: Weights, order: Order) -> Gathered:
-        return self._coordinator.train(weights, order)
+    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
+        return self._coordinator.train(weights, plan)
 
-    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
-        return self._coordinator.exchanges(exchanger, order)
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
+        return self._coordinator.exchanges(exchanger, plan)
 
     def test(self, weights: Weights) -> Scores:
         if not self._slices:

@@ -188,7 +188,7 @@ def cluster_and_session(hosts: int) -> Iterator[tuple[Cluster, SparkSession]]:
 
 def summary(name: str, done: list[Round], accuracy: float) -> str:
     later = sorted(one.seconds for one in done[1:]) or [0.0]
-    losses = sum(len(one.gathered.lost) for one in done)
+    losses = sum(len(one.result.lost) for one in done)
     members = sum(len(one.members) for one in done) / len(done)
     return (
         f"{name}: {len(done)} rounds, accuracy {100 * accuracy:.2f} %, {losses} losses, "

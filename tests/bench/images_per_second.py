@@ -34,7 +34,7 @@ from pyspark.sql import SparkSession
 from apps.solvers import Threaded, load
 from sparknet.data import Examples, Transform
 from sparknet.spark import SparkWorkers, from_examples, session
-from sparknet.training import Order, Settings, train
+from sparknet.training import RoundPlan, Settings, train
 from sparknet.worker import Recipe
 from tests.bench.round_overhead import CONF
 
@@ -76,11 +76,11 @@ def serial(workers: int, steps: int) -> tuple[float, float]:
 
 def serial_child(steps: int) -> None:
     worker = recipe().worker(0, pictures(1))
-    worker.train(worker.vector, Order(tau=WARM))
+    worker.train(worker.vector, RoundPlan(tau=WARM))
     click.echo("warm")
     sys.stdin.readline()
     started = time.perf_counter()
-    worker.train(worker.vector, Order(tau=steps))
+    worker.train(worker.vector, RoundPlan(tau=steps))
     click.echo(json.dumps(steps * BATCH / (time.perf_counter() - started)))
 
 

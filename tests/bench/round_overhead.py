@@ -114,8 +114,8 @@ def overheads(
         for done in train(crew, Settings(rounds=rounds + 3, tau=1)):
             if 2 < done.number < done.rounds:  # the first wait for the executors, the last fetches
                 times.append(done.exchange_seconds)
-                gathered = done.gathered
-    traffic = (gathered.bytes_sent, gathered.bytes_received, gathered.bytes_between)
+                result = done.result
+    traffic = (result.bytes_sent, result.bytes_received, result.bytes_between)
     weights = 4 * size
     return times, " + ".join(f"{part / weights:.3f}" for part in traffic)
 

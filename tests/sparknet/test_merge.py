@@ -17,7 +17,7 @@ from sparknet.errors import TrainingError
 from sparknet.local import LocalWorkers
 from sparknet.merge import merge
 from sparknet.replica import TorchReplica
-from sparknet.training import Order, Settings, train
+from sparknet.training import RoundPlan, Settings, train
 from sparknet.weights import Vector
 from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe
 
@@ -74,7 +74,7 @@ def test_a_replica_that_exploded_is_left_out_and_comes_back_with_clean_momentum(
     with LocalWorkers(recipe, shards) as local:
         done = list(train(local, Settings(rounds=4, tau=2)))
     assert [r.members for r in done] == [(0, 1, 2), (0, 2), (0, 1, 2), (0, 1, 2)]
-    assert done[1].gathered.lost == ("worker 1: its weights have overflowed or are not numbers",)
+    assert done[1].result.lost == ("worker 1: its weights have overflowed or are not numbers",)
     assert np.isfinite(done[-1].weights).all()
 
 
@@ -108,7 +108,7 @@ def test_running_variances_get_the_spread_of_the_means(kind: str) -> None:
     make = batch_normed if kind == "torch" else caffe_batch_normed()
     recipe = small_recipe(batch_size=60, replica=make)
     with LocalWorkers(recipe, [dark, bright]) as local:
-        merged = local.train(local.initial_weights(), Order(tau=1)).mean
+        merged = local.train(local.initial_weights(), RoundPlan(tau=1)).mean
         (where,) = local.workers[0].replica.statistics
     pixels = np.concatenate([dark.images, bright.images]).astype(np.float64) / 256
     scale = 1.0 if where.scale is None else merged[where.scale]
@@ -120,7 +120,7 @@ def test_running_variances_get_the_spread_of_the_means(kind: str) -> None:
 
 def test_the_statistics_of_one_worker_are_left_as_they_are() -> None:
     with LocalWorkers(small_recipe(batch_size=60, replica=batch_normed), [pictures(60)]) as local:
-        merged = local.train(local.initial_weights(), Order(tau=1)).mean
+        merged = local.train(local.initial_weights(), RoundPlan(tau=1)).mean
         assert np.array_equal(merged, local.workers[0].vector)
 
 
@@ -132,7 +132,7 @@ def test_averaged_momentum_is_the_mean_of_the_workers() -> None:
     with LocalWorkers(small_recipe(), shards) as local:
         weights = local.initial_weights()
         for _ in range(3):
-            weights = local.train(weights, Order(tau=4)).mean
+            weights = local.train(weights, RoundPlan(tau=4)).mean
             mean = (
                 torch.stack([worker.replica.history() for worker in local.workers]).double().mean(0).float()
             )

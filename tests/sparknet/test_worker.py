@@ -12,7 +12,7 @@ import torch
 from sparknet.data import Examples, sampler
 from sparknet.data.dataset import Batch
 from sparknet.replica import TorchReplica
-from sparknet.training import Order
+from sparknet.training import RoundPlan
 from sparknet.worker import Worker
 from tests.sparknet.small import momentum_sgd, small_net, small_recipe
 
@@ -44,7 +44,7 @@ def noting(shard: Examples, number: int = 0) -> tuple[Worker, Notes]:
 def test_two_shards_are_read_in_turn_and_every_record_once_an_epoch() -> None:
     worker, replica = noting(numbered(0, 60))
     worker.add_shard(1, numbered(100, 60))
-    reports = [worker.train(worker.vector, Order(tau=2)) for _ in range(6)]
+    reports = [worker.train(worker.vector, RoundPlan(tau=2)) for _ in range(6)]
     assert [report.read for report in reports] == [1, 0, 1, 0, 1, 0]
     assert [report.position for report in reports] == [20, 20, 40, 40, 60, 60]
     assert Counter(replica.read) == Counter([*range(60), *range(100, 160)])
@@ -53,7 +53,7 @@ def test_two_shards_are_read_in_turn_and_every_record_once_an_epoch() -> None:
 def test_shards_of_different_sizes_are_passed_through_equally_often() -> None:
     worker, _ = noting(numbered(0, 40))
     worker.add_shard(1, numbered(100, 120))
-    reports = [worker.train(worker.vector, Order(tau=1)) for _ in range(48)]
+    reports = [worker.train(worker.vector, RoundPlan(tau=1)) for _ in range(48)]
     read = Counter(report.read for report in reports)
     assert read == {0: 12, 1: 36}
 
@@ -61,10 +61,10 @@ def test_shards_of_different_sizes_are_passed_through_equally_often() -> None:
 def test_a_shard_that_is_taken_up_goes_on_where_it_was_and_is_next_in_turn() -> None:
     worker, replica = noting(numbered(0, 60))
     for _ in range(5):
-        worker.train(worker.vector, Order(tau=4))
+        worker.train(worker.vector, RoundPlan(tau=4))
     worker.add_shard(7, numbered(100, 60), position=30)
     before = len(replica.read)
-    report = worker.train(worker.vector, Order(tau=3))
+    report = worker.train(worker.vector, RoundPlan(tau=3))
     assert (report.read, report.position) == (7, 60)
     expected = sampler("epoch", records=60, batch_size=10, seed=3, shard=7)
     expected.position = 30
@@ -75,12 +75,12 @@ def test_a_shard_that_is_taken_up_goes_on_where_it_was_and_is_next_in_turn() -> 
 def test_a_lease_that_is_given_back_is_read_no_more() -> None:
     worker, replica = noting(numbered(0, 60))
     worker.add_shard(1, numbered(100, 60))
-    worker.train(worker.vector, Order(tau=1))
-    worker.train(worker.vector, Order(tau=1))
+    worker.train(worker.vector, RoundPlan(tau=1))
+    worker.train(worker.vector, RoundPlan(tau=1))
     assert worker.positions == {0: 10, 1: 10}
     worker.drop_shard(1)
     replica.read.clear()
-    worker.train(worker.vector, Order(tau=3))
+    worker.train(worker.vector, RoundPlan(tau=3))
     assert max(replica.read) < 60
     assert worker.records == 60
 

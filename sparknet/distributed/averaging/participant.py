@@ -20,7 +20,7 @@ from sparknet.distributed.averaging.host_averager import Averaged, Averager
 from sparknet.distributed.averaging.rendezvous import Meet, Meeting, averaging_gpu
 from sparknet.distributed.comm.channel import NOTHING, raw
 from sparknet.outer import Repeatable, alike
-from sparknet.training import Order, Report
+from sparknet.training import Report, RoundPlan
 from sparknet.weights import Vector, fetch
 from sparknet.worker import Worker
 
@@ -54,13 +54,13 @@ class Averaging:
         """The driver has sent weights."""
         self._averager.arrived()
 
-    def train(self, order: Order, *, arrived: bool) -> Report:
+    def train(self, plan: RoundPlan, *, arrived: bool) -> Report:
         """A round, from the weights that have ``arrived`` or those of the net."""
         worker, averager = self._worker, self._averager
         if arrived:
             worker.load(worker.vector)
         averager.begin()
-        report = worker.train(None, order)
+        report = worker.train(None, plan)
         if not self.gpu:
             worker.bring()
         return report

@@ -18,7 +18,7 @@ from sparknet.weights import Vector
 
 
 class Versions:
-    """``number`` is that of the current weights; ``vector``, float32 (P,), are those of number ``fetched``."""
+    """``number`` is that of the current weights; ``vector`` float32 (P,) are those of number ``fetched``."""
 
     def __init__(self) -> None:
         self.number = self.fetched = 0

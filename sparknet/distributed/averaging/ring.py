@@ -38,7 +38,7 @@ from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import TrainingError, WorkersLost
 from sparknet.merge import Merged, rejections
 from sparknet.outer import Average, Outer
-from sparknet.training import Order, Report
+from sparknet.training import Report, RoundPlan
 from sparknet.weights import Vector, Weights
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Ring:
         member.version = self._versions.number
         return payload
 
-    def orders(self, member: Member, header: Header) -> list[Message]:
+    def train(self, member: Member, header: Header) -> list[Message]:
         payload, equipment = self.whole(member), self.outer.equip(member)
         member.version, member.start_version = 0, self._versions.number
         return [*equipment, Message(Kind.TRAIN, {**header, "ring": True}, payload)]
@@ -120,13 +120,13 @@ class Ring:
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
         return read_bare_report(member, frames)
 
-    def merge(self, done: Sequence[Answered], reports: Sequence[Report], order: Order) -> Merged | None:
+    def merge(self, done: Sequence[Answered], reports: Sequence[Report], plan: RoundPlan) -> Merged | None:
         """The mean of what can be believed; None if all that had it were lost while they averaged it.
 
         Who is not to be believed shows while they average: measuring costs nothing beside the sending.
         """
         steps = {answer.member: report.steps for answer, report in zip(done, reports, strict=True)}
-        history = order.momentum == "average"
+        history = plan.momentum == "average"
         group = self._averaged(steps, history=history)
         reasons = _disbelieved(group)
         if reasons:

@@ -16,7 +16,7 @@ from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.messages import Answered, Member, Message, read_report
 from sparknet.merge import Merged, Statistics, distance, merge_moved
-from sparknet.training import Order, Report
+from sparknet.training import Report, RoundPlan
 from sparknet.weights import Vector, Weights, fetch
 
 
@@ -47,14 +47,14 @@ class Star:
         """The weights for a member that has not got them."""
         return NOTHING if member.version == self._versions.number else raw(self._versions.vector)
 
-    def orders(self, member: Member, header: Header) -> list[Message]:
-        """The order, with the weights, a delta of them, or neither if the worker has them."""
-        messages = self._orders(member, header)
+    def train(self, member: Member, header: Header) -> list[Message]:
+        """The plan, with the weights, a delta of them, or neither if the worker has them."""
+        messages = self._train_messages(member, header)
         member.version, member.base = 0, self._start
         return messages
 
-    def order_from(self, start: Vector, member: Member, header: Header) -> list[Message]:
-        """An order with weights that are for this member alone."""
+    def train_from(self, start: Vector, member: Member, header: Header) -> list[Message]:
+        """The plan with weights that are for this member alone."""
         member.version, member.delta_version, member.base = 0, 0, start
         return [Message(Kind.TRAIN, header, raw(start))]
 
@@ -68,7 +68,7 @@ class Star:
         member.moved = distance(member.base, member.vector)
         return report
 
-    def merge(self, done: Sequence[Answered], reports: Sequence[Report], _order: Order) -> Merged | None:
+    def merge(self, done: Sequence[Answered], reports: Sequence[Report], _plan: RoundPlan) -> Merged | None:
         """The mean of what can be believed."""
         vectors = [answer.member.vector for answer in done]
         distances = [answer.member.moved for answer in done]
@@ -80,7 +80,7 @@ class Star:
     def close(self) -> None:
         """There is nothing to let go of."""
 
-    def _orders(self, member: Member, header: Header) -> list[Message]:
+    def _train_messages(self, member: Member, header: Header) -> list[Message]:
         tracker = self._tracker
         if tracker is None:
             return [Message(Kind.TRAIN, header, self.whole(member))]

@@ -52,9 +52,9 @@ class Kind(IntEnum):
     WELCOME = 3  # d
     REFUSED = 4  # d: the reason; do not come back
     READY = 5  # w: how many records it drained
-    TRAIN = 6  # d: an order, and the weights unless the worker holds them
+    TRAIN = 6  # d: a round's plan, and the weights unless the worker has them
     REPORT = 7  # w: what it did, and its weights
-    TEST = 8  # d: a slice, and the weights unless the worker holds them
+    TEST = 8  # d: a slice, and the weights unless the worker has them
     SCORES = 9  # w
     PING = 10  # d: still here, nothing to do
     STOP = 11  # d: the job is done

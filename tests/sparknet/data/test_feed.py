@@ -15,7 +15,7 @@ from sparknet.data.dataset import Batch
 from sparknet.data.feed import Ahead, Feed
 from sparknet.data.shards import SAMPLERS
 from sparknet.replica import TorchReplica
-from sparknet.training import Order
+from sparknet.training import RoundPlan
 from tests.sparknet.small import momentum_sgd, small_net, small_recipe
 
 RNG = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_an_error_in_a_step_ends_the_thread() -> None:
     recipe = small_recipe(replica=lambda: Stops(small_net(), momentum_sgd))
     worker = recipe.worker(0, Examples(SHARD.images, SHARD.labels % 3))
     with pytest.raises(RuntimeError, match="lightning"):
-        worker.train(worker.vector, Order(tau=10))
+        worker.train(worker.vector, RoundPlan(tau=10))
     assert not [thread for thread in threading.enumerate() if thread.name == "sparknet-feed"]
 
 
@@ -117,10 +117,10 @@ def test_what_was_made_for_a_step_that_came_too_late_is_read_in_the_next_round()
     replica = Takes(small_net(), momentum_sgd)
     replica.labels = []
     worker = small_recipe(replica=lambda: replica).worker(0, SHARD)
-    steps = [worker.train(worker.vector, Order(tau=6, time_cap_seconds=0.03)).steps for _ in range(3)]
+    steps = [worker.train(worker.vector, RoundPlan(tau=6, time_cap_seconds=0.03)).steps for _ in range(3)]
     assert all(1 <= count < 6 for count in steps)
     while len(replica.labels) < 120:
-        worker.train(worker.vector, Order(tau=1))
+        worker.train(worker.vector, RoundPlan(tau=1))
     assert sorted(replica.labels[:60]) == sorted(replica.labels[60:120]) == list(range(60))
 
 
@@ -136,7 +136,7 @@ def test_a_shard_that_cannot_be_written_to_is_read_without_a_warning() -> None:
     images, labels = SHARD.images.copy(), SHARD.labels.copy()
     images.flags.writeable = labels.flags.writeable = False
     worker = small_recipe(sampling="window").worker(0, Examples(images, labels % 3))
-    assert worker.train(worker.vector, Order(tau=3)).steps == 3
+    assert worker.train(worker.vector, RoundPlan(tau=3)).steps == 3
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

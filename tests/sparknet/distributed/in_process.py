@@ -12,7 +12,7 @@ from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment, Service
 from sparknet.easgd import Exchanger
-from sparknet.training import Gathered, Order, Report, Scores, WorkerState
+from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState
 from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
 
@@ -100,11 +100,11 @@ class Crew:
     def initial_weights(self) -> Vector:
         return self.initial.copy()
 
-    def train(self, weights: Weights, order: Order) -> Gathered:
-        return self.coordinator.train(weights, order)
+    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
+        return self.coordinator.train(weights, plan)
 
-    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
-        return self.coordinator.exchanges(exchanger, order)
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
+        return self.coordinator.exchanges(exchanger, plan)
 
     def test(self, weights: Weights) -> Scores:
         assert self.examples is not None

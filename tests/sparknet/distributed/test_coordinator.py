@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from sparknet.training import Order, Settings, train
+from sparknet.training import RoundPlan, Settings, train
 from sparknet.weights import Vector
 from tests.sparknet.distributed.fixtures import (
     SETTINGS,
@@ -52,8 +52,8 @@ def test_weights_that_were_tested_are_not_sent_again() -> None:
     with crew(small_recipe(test_batch_size=8), shards_of(2), TEST) as workers:
         weights = workers.initial_weights()
         workers.test(weights)
-        gathered = workers.train(weights, Order(tau=1))
-    assert gathered.bytes_sent < workers.initial.nbytes
+        result = workers.train(weights, RoundPlan(tau=1))
+    assert result.bytes_sent < workers.initial.nbytes
 
 
 def test_the_average_does_not_depend_on_who_comes_first() -> None:

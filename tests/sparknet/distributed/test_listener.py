@@ -53,7 +53,7 @@ def test_strangers_are_dropped_and_training_is_unmoved(
             while stranger.recv(4096):  # to the end, or until the connection is closed
                 pass
         done = list(rounds)
-        assert not [r for r in done if r.gathered.lost]
+        assert not [r for r in done if r.result.lost]
     assert digest(done[-1].weights) == digest(expected[-1].weights)
     assert "dropped a connection" in caplog.text
 
@@ -112,4 +112,4 @@ def test_a_member_that_breaks_the_rules_is_dropped() -> None:
         done = next(train(workers, Settings(rounds=1)))
         channel.close()
     assert done.members == (0,)
-    assert "announced" in done.gathered.lost[0]
+    assert "announced" in done.result.lost[0]

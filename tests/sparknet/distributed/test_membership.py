@@ -15,7 +15,7 @@ from sparknet.distributed.comm.handshake import Refused
 from sparknet.errors import DataError, TrainingError, WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.replica import TorchReplica
-from sparknet.training import Order, Settings, train
+from sparknet.training import RoundPlan, Settings, train
 from tests.sparknet.distributed.fixtures import (
     EXAMPLES,
     TEST,
@@ -39,7 +39,7 @@ def test_a_newer_attempt_takes_the_place_of_the_older() -> None:
         done = next(rounds)
         assert done.members == (0, 1)
         assert {who.attempt for who in workers.coordinator.members} == {7, 1}
-        assert "attempt 7 took its place" in done.gathered.lost[0]
+        assert "attempt 7 took its place" in done.result.lost[0]
         wait_until(lambda: 0 in workers.endings)
         assert isinstance(workers.endings[0], Refused)
         # it goes on from the other's steps and place: the next round would otherwise start its shard again
@@ -88,7 +88,7 @@ def test_a_worker_that_misses_the_deadline_is_dropped_and_may_come_back() -> Non
         late = next(rounds)
         assert time.monotonic() - started < 0.7
         assert late.members == (0,)
-        assert "did not answer within 0.3 s" in late.gathered.lost[0]
+        assert "did not answer within 0.3 s" in late.result.lost[0]
         slow._worker.replica.pause = 0.0  # type: ignore[union-attr]
         wait_for(workers, 0, 1)
         assert next(rounds).members == (0, 1)
@@ -114,7 +114,7 @@ def test_a_worker_that_hangs_is_given_up_long_before_the_deadline_and_may_come_b
         late = next(rounds)
         free.set()
         assert late.members == (0, 1)
-        assert "it hangs: no answer in " in late.gathered.lost[0]
+        assert "it hangs: no answer in " in late.result.lost[0]
         wait_until(lambda: len(workers.coordinator.members) == 3, seconds=30)
         assert next(rounds).members == (0, 1, 2)
 
@@ -141,7 +141,7 @@ def test_a_round_whose_workers_all_died_is_done_by_those_that_replace_them() -> 
         threading.Timer(0.15, lambda: workers.join(0, shards_of(1)[0], 1, small_recipe())).start()
         done = next(train(workers, Settings(rounds=1, tau=1)))
     assert done.members == (0,)
-    assert done.gathered.lost
+    assert done.result.lost
 
 
 def test_a_slice_lost_with_its_worker_is_handed_out_again() -> None:
@@ -194,7 +194,7 @@ def test_the_end_of_the_job_ends_training() -> None:
         with pytest.raises(TrainingError, match="SparkContext was shut down"):
             next(train(workers, Settings(rounds=1)))
         with pytest.raises(TrainingError, match="SparkContext was shut down"):
-            workers.train(workers.initial_weights(), Order(tau=1))
+            workers.train(workers.initial_weights(), RoundPlan(tau=1))
 
 
 def test_an_empty_partition_only_tests() -> None:
@@ -244,7 +244,7 @@ def test_a_quorum_does_not_wait_for_the_slowest_and_has_it_back_later() -> None:
         late = next(rounds)
         assert late.members == (0, 1)
         assert late.seconds < 0.4
-        assert "later than the others" in late.gathered.lost[0]
+        assert "later than the others" in late.result.lost[0]
         assert next(rounds).members == (0, 1)  # it is still busy with the round before
         slow._worker.replica.pause = 0.0  # type: ignore[union-attr]
         time.sleep(0.6)

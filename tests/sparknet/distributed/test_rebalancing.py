@@ -23,7 +23,7 @@ from sparknet.distributed.worker_service import Service
 from sparknet.errors import TrainingError
 from sparknet.local import LocalWorkers
 from sparknet.replica import TorchReplica
-from sparknet.training import Order, Round, Settings, train
+from sparknet.training import Round, RoundPlan, Settings, train
 from sparknet.weights import Vector
 from tests.sparknet.distributed.in_process import QUICK, Crew
 from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
@@ -239,7 +239,7 @@ class Anchored:
 
 def test_elastic_averaging_takes_up_shards_too() -> None:
     with spark(3, 1) as workers:
-        steps = workers.exchanges(Anchored(workers.initial_weights()), lambda: Order(tau=5))
+        steps = workers.exchanges(Anchored(workers.initial_weights()), lambda: RoundPlan(tau=5))
         assert {next(steps).read for _ in range(6)} == {0, 1, 2}
         steps.close()
 

@@ -33,7 +33,7 @@ def trained_beside(workers: Crew, stranger: threading.Thread) -> str:
     done += list(rounds)
     stranger.join(60)
     assert not stranger.is_alive()
-    assert not [one for one in done if one.gathered.lost]
+    assert not [one for one in done if one.result.lost]
     return digest(done[-1].weights)
 
 

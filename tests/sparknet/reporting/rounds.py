@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparknet.training import Gathered, Report, Round, Scores
+from sparknet.training import Report, Round, RoundResult, Scores
 
 
 def made_round(
@@ -30,15 +30,15 @@ def made_round(
     scores = (
         Scores(records=10, sums={"accuracy": 10 * accuracy, "loss": 17.0}) if accuracy is not None else None
     )
-    gathered = Gathered(
+    result = RoundResult(
         mean=np.zeros(3, np.float32), reports=reports, joining_seconds=0.1, bytes_sent=24, bytes_received=12
     )
     values: dict[str, Any] = {
         "number": number,
         "rounds": rounds,
         "tau": 10,
-        "outcome": gathered.mean,
-        "gathered": gathered,
+        "outcome": result.mean,
+        "result": result,
         "seconds": 2.0,
         "scores": scores,
         "test_seconds": 0.5 if scores else 0.0,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sparknet.reporting.watch import Watch
-from sparknet.rounds import Gathered, Round
+from sparknet.rounds import Round, RoundResult
 from tests.sparknet.reporting.rounds import made_round
 
 
@@ -19,14 +19,14 @@ def paced(
         replace(report, seconds=spent, steps=(steps or [10] * len(seconds))[k])
         for k, (report, spent) in enumerate(zip(model.reports, seconds, strict=True))
     )
-    gathered = Gathered(
+    result = RoundResult(
         mean=model.weights,
         reports=reports,
         joining_seconds=parts.get("joining", 0.0),
         names={2: "worker 2 (attempt 7, ip-10-0-0-9, process 812)"},
     )
     total = max(seconds) + parts.get("joining", 0.0) + parts.get("exchange", 0.01)
-    return replace(model, gathered=gathered, seconds=total, test_seconds=parts.get("test", 0.0))
+    return replace(model, result=result, seconds=total, test_seconds=parts.get("test", 0.0))
 
 
 def said(rounds: Sequence[Round]) -> list[str]:
@@ -66,8 +66,8 @@ def test_a_phase_that_takes_far_longer_than_usual_is_named() -> None:
 def test_a_worker_that_waits_for_its_data_is_named() -> None:
     done = paced(7, [2.0, 2.0, 2.0])
     starved = replace(done.reports[2], data_seconds=1.6)
-    gathered = replace(done.gathered, reports=(*done.reports[:2], starved))
-    assert said([replace(done, gathered=gathered)]) == [
+    result = replace(done.result, reports=(*done.reports[:2], starved))
+    assert said([replace(done, result=result)]) == [
         "worker 2 (attempt 7, ip-10-0-0-9, process 812) waited 1.60 s for its data in round 7, "
         "80 % of its time"
     ]

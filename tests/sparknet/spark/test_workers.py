@@ -156,7 +156,7 @@ def test_all_workers_killed_at_once_are_waited_for(spark: SparkSession) -> None:
             os.kill(who.pid, signal.SIGKILL)
         after = next(rounds)
     assert after.number == before.number + 1
-    assert len(after.gathered.lost) == 2
+    assert len(after.result.lost) == 2
 
 
 class BreaksInTraining(TorchReplica):

@@ -20,7 +20,7 @@ from sparknet.errors import WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.outer import Average, Outer, SlowMo
 from sparknet.replica import TorchReplica
-from sparknet.training import Momentum, Order, Report, Round, Settings, train
+from sparknet.training import Momentum, Report, Round, RoundPlan, Settings, train
 from sparknet.weights import Vector, mean_of
 from sparknet.worker import Recipe
 from tests.sparknet.distributed.fake_gpu import Apart, Mixed, OnGpus, Pretended, Sharing, apart
@@ -78,7 +78,7 @@ def test_weights_stay_on_their_gpus_from_round_to_round() -> None:
         done = list(train(workers, Settings(rounds=6, tau=2, test_every=2)))
         assert copies(workers) == [(1, 0)] * 2  # the first weights are the driver's
     size = 4 * workers.initial.size
-    assert 2 * size <= done[3].gathered.bytes_between <= 2 * size + 2 * 2 * 4
+    assert 2 * size <= done[3].result.bytes_between <= 2 * size + 2 * 2 * 4
 
 
 def test_one_worker_alone_is_the_serial_loop_bit_for_bit() -> None:
@@ -92,14 +92,14 @@ def test_one_worker_alone_is_the_serial_loop_bit_for_bit() -> None:
 class Slow(Apart):
     """Worker k takes k steps less."""
 
-    def train(self, weights: Vector | None, order: Order) -> Report:
-        return super().train(weights, replace(order, tau=order.tau - self.number))
+    def train(self, weights: Vector | None, plan: RoundPlan) -> Report:
+        return super().train(weights, replace(plan, tau=plan.tau - self.number))
 
 
 def test_members_that_stopped_early_count_by_their_steps() -> None:
     settings, recipe = Settings(rounds=3, tau=4), apart(worker=Slow)
     expected = in_this_process(recipe, 3, settings)
-    assert [report.steps for report in expected.gathered.reports] == [4, 3, 2]
+    assert [report.steps for report in expected.result.reports] == [4, 3, 2]
     with crew(recipe, shards_of(3), ring=True, kind=OnGpus) as workers:
         done = list(train(workers, settings))
         assert told(workers) == [["nccl"] * 3] * 3
@@ -206,7 +206,7 @@ def test_what_the_driver_sends_is_what_the_next_round_starts_from() -> None:
     averager = DeviceAverager(worker, ring, lambda: pytest.fail("there is no need of the host"))
     alone: dict[str, Any] = {"backend": "nccl", "key": "", "rank": 0, "steps": [2], "history": False}
     averager.begin()
-    worker.train(None, Order(tau=2))
+    worker.train(None, RoundPlan(tau=2))
     assert averager.reduce(**alone).moved > 0
     averager.commit()
     assert bytes(averager.start) == worker.bring().tobytes()
@@ -225,7 +225,7 @@ def test_the_others_average_again_on_their_gpus_without_one_that_dropped_out() -
     timeouts = replace(QUICK, send=1.0)
     with LocalWorkers(small_recipe(), shards_of(3)) as local:
         first = next(train(local, Settings(rounds=1, tau=5)))
-        local.train(first.weights, Settings(rounds=1, tau=5).order(1, None))
+        local.train(first.weights, Settings(rounds=1, tau=5).plan(1, None))
         left = mean_of([worker.vector for worker in local.workers[:2]], [1, 1])
     with crew(apart(), shards_of(3)[:2], workers=3, ring=True, timeouts=timeouts, kind=OnGpus) as workers:
         join_as(DropsOutOnGpus, workers, 2, shards_of(3)[2])
@@ -233,7 +233,7 @@ def test_the_others_average_again_on_their_gpus_without_one_that_dropped_out() -
         assert next(rounds).members == (0, 1, 2)
         second = next(rounds)
         assert second.members == (0, 1)
-        assert "power failure" in second.gathered.lost[0]
+        assert "power failure" in second.result.lost[0]
         assert digest(second.weights) == digest(left)
         assert {backend for each in told(workers) for backend in each} == {"nccl"}
         workers.join(2, shards_of(3)[2], attempt=9)
@@ -246,7 +246,7 @@ def test_a_replica_that_exploded_takes_no_part_and_is_put_back_on_the_mean() -> 
         workers.join(2, shards_of(3)[2], 2, apart(replica=exploding))
         done = list(train(workers, Settings(rounds=4, tau=2)))
     assert [r.members for r in done] == [(0, 1, 2), (0, 1), (0, 1, 2), (0, 1, 2)]
-    assert "not numbers" in done[1].gathered.lost[0]
+    assert "not numbers" in done[1].result.lost[0]
     assert np.isfinite(done[-1].weights).all()
 
 

@@ -12,7 +12,7 @@ from sparknet.checkpoint import Checkpoints, resumed
 from sparknet.errors import WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.outer import DiLoCo, Outer, SlowMo
-from sparknet.training import Order, Settings, WorkerState, train
+from sparknet.training import RoundPlan, Settings, WorkerState, train
 from sparknet.weights import fetch
 from tests.sparknet.distributed.fake_gpu import Mixed, OnGpus, Sharing, apart
 from tests.sparknet.distributed.fixtures import TEST, exploding, shards_of, wait_for
@@ -136,15 +136,15 @@ def test_if_all_are_gone_weights_and_memory_are_those_that_were_fetched_last() -
         wait_for(workers, 7, 8)
         third = next(rounds)
         third_weights = third.weights
-    lost = " ".join(third.gathered.lost)
+    lost = " ".join(third.result.lost)
     assert "going on from that of 1 rounds before" in lost
     assert "outer optimiser's momentum: going on from that which was fetched last" in lost
     alone = SlowMo()
     alone.resume({"momentum": momentum})
     with LocalWorkers(small_recipe(), shards_of(2)) as local:
         local.restore({k: WorkerState(iteration=4, position=40) for k in range(2)})
-        gathered = local.train(first, Order(tau=2))
-    assert digest(third_weights) == digest(alone.step(first, fetch(gathered.mean), gathered.lr))
+        result = local.train(first, RoundPlan(tau=2))
+    assert digest(third_weights) == digest(alone.step(first, fetch(result.mean), result.lr))
 
 
 def test_a_memory_that_nobody_has_any_more_says_so() -> None:

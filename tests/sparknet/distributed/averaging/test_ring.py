@@ -17,7 +17,7 @@ from sparknet.errors import TrainingError, WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.outer import Average, Outer, SlowMo
 from sparknet.replica import TorchReplica
-from sparknet.training import Momentum, Order, Round, Settings, WorkerState, train
+from sparknet.training import Momentum, Round, RoundPlan, Settings, WorkerState, train
 from sparknet.weights import fetch
 from sparknet.worker import Recipe
 from tests.sparknet.distributed.fixtures import (
@@ -72,7 +72,7 @@ def test_weights_go_past_the_driver_and_their_bytes_are_those_of_a_ring(wire: st
     assert done[2].bytes_received < workers_count * 500
     both_ways = 2 * (workers_count - 1) * get_codec(wire).size(workers.initial.size)
     scales = 2 * (workers_count - 1) * workers_count * 4 if wire == "int8" else 0  # one for each part begun
-    assert both_ways <= done[2].gathered.bytes_between <= both_ways + scales
+    assert both_ways <= done[2].result.bytes_between <= both_ways + scales
 
 
 @pytest.mark.parametrize("wire", ["bfloat16", "int8"])
@@ -125,11 +125,11 @@ def test_if_all_that_had_the_average_are_gone_the_last_that_was_fetched_is_next(
         wait_for(workers, 7, 8)
         third = next(rounds)
         third_weights = third.weights
-    assert "going on from that of 1 rounds before" in " ".join(third.gathered.lost)
+    assert "going on from that of 1 rounds before" in " ".join(third.result.lost)
     assert third.members == (0, 1)
     with LocalWorkers(small_recipe(), shards_of(2)) as local:
         local.restore({k: WorkerState(iteration=4, position=40) for k in range(2)})
-        expected = fetch(local.train(fetched, Order(tau=2)).mean)
+        expected = fetch(local.train(fetched, RoundPlan(tau=2)).mean)
     assert digest(third_weights) == digest(expected)
 
 
@@ -149,7 +149,7 @@ def test_the_others_average_again_without_one_that_dropped_out() -> None:
     timeouts = replace(QUICK, send=1.0)
     with LocalWorkers(small_recipe(), shards_of(3)) as local:
         first = next(train(local, Settings(rounds=1, tau=5)))
-        local.train(first.weights, Settings(rounds=1, tau=5).order(1, None))
+        local.train(first.weights, Settings(rounds=1, tau=5).plan(1, None))
         left = (local.workers[0].vector.astype(np.float64) + local.workers[1].vector) / 2
     with crew(small_recipe(), shards_of(3)[:2], workers=3, ring=True, timeouts=timeouts) as workers:
         join_as(DropsOut, workers, 2, shards_of(3)[2])
@@ -157,7 +157,7 @@ def test_the_others_average_again_without_one_that_dropped_out() -> None:
         assert next(rounds).members == (0, 1, 2)
         second = next(rounds)
         assert second.members == (0, 1)
-        assert "power failure" in second.gathered.lost[0]
+        assert "power failure" in second.result.lost[0]
         assert np.allclose(second.weights, left, rtol=1e-5, atol=1e-7)
         assert workers.coordinator.ring_port
         meeting = Meeting(("127.0.0.1", workers.coordinator.ring_port), "127.0.0.1", 5)
@@ -181,7 +181,7 @@ def test_a_replica_that_exploded_takes_no_part(wire: str) -> None:
         workers.join(2, shards_of(3)[2], 2, small_recipe(replica=exploding))
         done = list(train(workers, settings))
     assert [r.members for r in done] == [(0, 1, 2), (0, 1), (0, 1, 2), (0, 1, 2)]
-    assert "not numbers" in done[1].gathered.lost[0]
+    assert "not numbers" in done[1].result.lost[0]
     assert np.allclose(done[-1].weights, expected[-1].weights, rtol=0.1, atol=5e-3)
     assert wire != "float32" or digest(done[-1].weights) == digest(expected[-1].weights)
 

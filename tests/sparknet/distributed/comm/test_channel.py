@@ -164,7 +164,7 @@ def test_a_forged_frame_costs_the_connection_and_the_round_but_not_the_worker() 
         assert next(rounds).members == (0, 1)
         victim = workers.coordinator._members.all[1]
         victim.channel._incoming.next()  # type: ignore[union-attr]  # a MAC that is never to match again
-        assert "not as it was sent" in " ".join(next(rounds).gathered.lost)
+        assert "not as it was sent" in " ".join(next(rounds).result.lost)
         deadline = time.monotonic() + 20
         while next(rounds).members != (0, 1):
             assert time.monotonic() < deadline
