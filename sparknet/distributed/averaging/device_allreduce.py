@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from sparknet.distributed.averaging.pipeline import delayed
-from sparknet.distributed.averaging.rendezvous import Meet, Notice
+from sparknet.distributed.averaging.rendezvous import AbortFlag, MakeGroup
 from sparknet.merge import Statistics
 
 # Elements in a chunk: 32 MB of float32.
@@ -36,38 +36,44 @@ _DEPTH = 2
 _BLOCK = 1 << 22
 # Seconds between two looks at whether an operation has ended.
 _LOOK_SECONDS = 5e-5
-# ... and at whether the group is over: NCCL does not always notice that a peer has died.
-_NOTICE_SECONDS = 0.1
+# ... and at whether the group is over: NCCL does not always abort_flag that a peer has died.
+_ABORT_SECONDS = 0.1
 
 
 class DeviceRing:
     """One worker's place among those that average on ``device``; ``sent`` counts the bytes it sent to them.
 
-    ``meet`` makes groups. An operation that has not ended within ``seconds`` has failed, and ends the group;
-    the others read that in the ``notice``, where the driver says it too when it has lost one of them.
+    ``make_group`` makes groups. An operation that has not ended within ``seconds`` has failed, and ends the
+    group; it sets the ``abort_flag``, which the others look at; the driver sets it too when it has lost one
+    of them.
     """
 
     def __init__(
         self,
-        meet: Meet,
+        make_group: MakeGroup,
         device: torch.device,
         seconds: float,
         statistics: Sequence[Statistics] = (),
         chunk: int = _CHUNK,
-        notice: Notice | None = None,
+        abort_flag: AbortFlag | None = None,
     ) -> None:
-        self._meet, self._seconds, self._chunk, self._notice = meet, seconds, chunk, notice
+        self._make_group, self._seconds, self._chunk, self._abort_flag = (
+            make_group,
+            seconds,
+            chunk,
+            abort_flag,
+        )
         self._spread = Spread(statistics, device)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._group: Any = None
         self._key, self._rank, self._size = "", 0, 1
         self.sent = 0
 
-    def meet(self, key: str, rank: int, size: int) -> None:
+    def join(self, key: str, rank: int, size: int) -> None:
         """Be number ``rank`` of ``size`` members of group ``key``. Raises RuntimeError if one is missing."""
         if size > 1 and (self._group is None or key != self._key):
             self.leave()
-            self._group = self._meet(key, rank, size)
+            self._group = self._make_group(key, rank, size)
         self._key, self._rank, self._size = key, rank, size
 
     def leave(self) -> None:
@@ -145,9 +151,9 @@ class DeviceRing:
             now = time.monotonic()
             if now > began + self._seconds:
                 raise RuntimeError(f"the other workers sent nothing more within {self._seconds:g} s")
-            if self._notice and now > looked + _NOTICE_SECONDS:
+            if self._abort_flag and now > looked + _ABORT_SECONDS:
                 looked = now
-                if self._notice.is_up(self._key):
+                if self._abort_flag.is_set(self._key):
                     raise RuntimeError("one of the other workers is gone, or has given up")
             time.sleep(_LOOK_SECONDS)
         work.wait()  # raises what went wrong
@@ -161,9 +167,9 @@ class DeviceRing:
                 if self._stream is not None:
                     self._stream.synchronize()  # operations of the group have ended: it waits for nobody
         except RuntimeError:
-            if self._notice:
+            if self._abort_flag:
                 with suppress(RuntimeError):  # the driver may be gone
-                    self._notice.put_up(self._key)
+                    self._abort_flag.set(self._key)
             self.leave()
             raise
 

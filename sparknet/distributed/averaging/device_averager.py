@@ -70,7 +70,7 @@ class DeviceAverager:
         mean, self._room = self._room, None
         if mean is None:
             mean = torch.empty_like(weights)
-        ring.meet(key, rank, len(steps))
+        ring.join(key, rank, len(steps))
         ring.average(weights, steps, mean)
         ring.widen(weights, steps, mean)
         moments: torch.Tensor | None = None

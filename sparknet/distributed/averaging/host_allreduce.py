@@ -25,7 +25,7 @@ from sparknet.codecs import Codec
 from sparknet.deltas import DeltaEncoder
 from sparknet.distributed.averaging.buckets import Coded, Rooms, Whole, cut
 from sparknet.distributed.averaging.pipeline import delayed
-from sparknet.distributed.averaging.rendezvous import Meeting
+from sparknet.distributed.averaging.rendezvous import Rendezvous
 from sparknet.merge import Statistics, distance, norm
 from sparknet.weights import Vector
 
@@ -39,26 +39,26 @@ _TURNS = 2 * _DEPTH
 
 
 class Peers:
-    """One worker's way to the others, whom it finds at the ``meeting``.
+    """One worker's way to the others, whom it finds at the ``rendezvous``.
 
     ``sent`` counts the bytes of weights that went to them.
     """
 
-    def __init__(self, meeting: Meeting, codec: Codec) -> None:
-        self._meeting, self._codec = meeting, codec
+    def __init__(self, rendezvous: Rendezvous, codec: Codec) -> None:
+        self._rendezvous, self._codec = rendezvous, codec
         self._group: Any = None
         self._key = ""
         self._encoders: dict[tuple[int, int], DeltaEncoder] = {}
         self._rooms = Rooms()
         self.sent = 0
 
-    def meet(self, key: str, rank: int, size: int) -> None:
+    def join(self, key: str, rank: int, size: int) -> None:
         """Be number ``rank`` of ``size`` members of group ``key``. Raises RuntimeError if one is missing."""
         if self._group is None or key != self._key:
             self._group = None  # hang up on the old members first
             self._encoders.clear()
             self._rooms = Rooms()  # the old ones may still be written to
-            self._group, self._key = self._meeting.gloo(key, rank, size), key
+            self._group, self._key = self._rendezvous.gloo(key, rank, size), key
 
     def average(
         self, vector: Vector, start: Vector | None, steps: Sequence[int], rank: int, out: Vector

@@ -56,7 +56,7 @@ class Averager:
         before = peers.sent
         self._is_mean, self._history = False, None
         if len(steps) > 1:
-            peers.meet(key, rank, len(steps))
+            peers.join(key, rank, len(steps))
         start = self._start if self._is_start else None
         moved = peers.average(worker.vector, start, steps, rank, self._mean)
         if len(steps) > 1:

@@ -17,7 +17,7 @@ from sparknet.distributed.averaging.device_allreduce import DeviceRing
 from sparknet.distributed.averaging.device_averager import DeviceAverager
 from sparknet.distributed.averaging.host_allreduce import Peers
 from sparknet.distributed.averaging.host_averager import Averaged, Averager
-from sparknet.distributed.averaging.rendezvous import Meet, Meeting, averaging_gpu
+from sparknet.distributed.averaging.rendezvous import MakeGroup, Rendezvous, averaging_gpu
 from sparknet.distributed.comm.channel import NOTHING, raw
 from sparknet.outer import Repeatable, alike
 from sparknet.training import Report, RoundPlan
@@ -36,7 +36,7 @@ class Averaging:
         self, worker: Worker, *, store: tuple[str, int], host: str, seconds: float, wire: str
     ) -> None:
         self._worker, self._codec = worker, get_codec(wire)
-        self._meeting = Meeting(store, host, seconds)
+        self._rendezvous = Rendezvous(store, host, seconds)
         self._groups = ExitStack()
         self._outer: Repeatable | None = None
 
@@ -113,23 +113,23 @@ class Averaging:
     def _averager(self) -> Averager | DeviceAverager:
         if not self.gpu:
             return self._on_host()
-        replica, meeting = self._worker.replica, self._meeting
+        replica, rendezvous = self._worker.replica, self._rendezvous
         ring = DeviceRing(
-            self._meet(),
+            self._make_group(),
             replica.weights.device,
-            meeting.seconds,
+            rendezvous.seconds,
             replica.statistics,
-            notice=meeting.notice,
+            abort_flag=rendezvous.abort_flag,
         )
         self._groups.callback(ring.leave)
         return DeviceAverager(self._worker, ring, self._on_host)
 
     def _on_host(self) -> Averager:
-        return Averager(self._worker, Peers(self._meeting, self._codec))
+        return Averager(self._worker, Peers(self._rendezvous, self._codec))
 
-    def _meet(self) -> Meet:
+    def _make_group(self) -> MakeGroup:
         """How those that average on their GPUs make a group."""
-        return self._meeting.nccl(self._worker.replica.weights.device)
+        return self._rendezvous.nccl(self._worker.replica.weights.device)
 
 
 def _vector(data: memoryview) -> Vector:

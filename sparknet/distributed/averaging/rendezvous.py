@@ -29,7 +29,7 @@ from sparknet.codecs import Codec
 
 _dist: Any = dist  # its stubs leave out what is used here
 
-Meet = Callable[[str, int, int], Any]
+MakeGroup = Callable[[str, int, int], Any]
 """Makes a group: of its key, my rank, and its size. Raises RuntimeError if a member does not come."""
 
 
@@ -42,7 +42,7 @@ def nccl_is_here() -> bool:
 
 
 def new_store(host: str) -> Any:
-    """Where the members of a group find each other: a TCPStore on a free port of ``host`` alone."""
+    """The store where the members of a group find each other: a TCPStore on a free port of ``host`` alone."""
     listener = socket.create_server((host, 0))
     port = listener.getsockname()[1]
     return _dist.TCPStore(
@@ -50,27 +50,28 @@ def new_store(host: str) -> Any:
     )
 
 
-class Notice:
-    """That a group is over, for members that wait in it for one that is gone: put up in the store, in what is
-    ``under`` the group's key."""
+class AbortFlag:
+    """That a group is over, for members that wait for one that is gone: a key of the store ``under`` the
+    group's own."""
 
     def __init__(self, under: Callable[[str], Any]) -> None:
         self._under = under
 
     @classmethod
-    def of(cls, store: Any) -> Notice:
+    def of(cls, store: Any) -> AbortFlag:
         return cls(lambda key: _dist.PrefixStore(key, store))
 
-    def put_up(self, key: str) -> None:
+    def set(self, key: str) -> None:
         self._under(key).set("over", "")
 
-    def is_up(self, key: str) -> bool:
+    def is_set(self, key: str) -> bool:
         return bool(self._under(key).check(["over"]))
 
 
-class Meeting:
-    """Where one worker meets others: ``store`` is the address of the driver's, ``host`` one of this worker
-    that they can reach, ``seconds`` how long anything is waited for."""
+class Rendezvous:
+    """How one worker finds others: ``store`` is the address of the driver's store, ``host`` one of this
+    worker that they can reach, ``seconds`` how long anything is waited for.
+    """
 
     def __init__(self, store: tuple[str, int], host: str, seconds: float) -> None:
         self.seconds = seconds
@@ -84,10 +85,10 @@ class Meeting:
         options._devices = [_dist.ProcessGroupGloo.create_device(hostname=self._host)]
         return _dist.ProcessGroupGloo(self._under(key), rank, size, options)
 
-    def nccl(self, device: torch.device) -> Meet:
+    def nccl(self, device: torch.device) -> MakeGroup:
         """Groups that average tensors on ``device``."""
 
-        def meet(key: str, rank: int, size: int) -> Any:
+        def make_group(key: str, rank: int, size: int) -> Any:
             os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
             os.environ["TORCH_NCCL_NONBLOCKING_TIMEOUT"] = str(math.ceil(self.seconds))
             options = _dist.ProcessGroupNCCL.Options()
@@ -100,11 +101,11 @@ class Meeting:
                 undo.pop_all()
             return group
 
-        return meet
+        return make_group
 
     @property
-    def notice(self) -> Notice:
-        return Notice(self._under)
+    def abort_flag(self) -> AbortFlag:
+        return AbortFlag(self._under)
 
     def _under(self, key: str) -> Any:
         if self._store is None:

@@ -22,7 +22,7 @@ import numpy as np
 from sparknet.codecs import Float32
 from sparknet.distributed.averaging.remote_outer import RemoteOuter
 from sparknet.distributed.averaging.remote_weights import Fetcher, Versions
-from sparknet.distributed.averaging.rendezvous import Backend, Notice, choose_backend, new_store
+from sparknet.distributed.averaging.rendezvous import AbortFlag, Backend, choose_backend, new_store
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import (
@@ -207,7 +207,7 @@ class Ring:
 
     def _tell_of_loss(self) -> None:
         """The others need not wait for it."""
-        Notice.of(self._store).put_up(self._key)
+        AbortFlag.of(self._store).set(self._key)
 
     def _tasks(self, steps: Mapping[Member, int], history: bool) -> dict[Member, Task]:
         group = self._group

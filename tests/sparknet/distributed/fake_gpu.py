@@ -8,7 +8,7 @@ from functools import cached_property
 
 from sparknet.data import Examples
 from sparknet.distributed.averaging.participant import Averaging
-from sparknet.distributed.averaging.rendezvous import Meet
+from sparknet.distributed.averaging.rendezvous import MakeGroup
 from sparknet.distributed.comm.channel import Channel, Frame
 from sparknet.distributed.worker_service import Service
 from sparknet.replica import Replica
@@ -57,8 +57,8 @@ class Pretended(Averaging):
     def gpu(self) -> str:
         return self.name
 
-    def _meet(self) -> Meet:
-        return self._meeting.gloo
+    def _make_group(self) -> MakeGroup:
+        return self._rendezvous.gloo
 
 
 class OnGpus(Service):

@@ -20,7 +20,13 @@ import torch
 
 from sparknet.distributed.averaging import device_allreduce, rendezvous
 from sparknet.distributed.averaging.device_allreduce import DeviceRing
-from sparknet.distributed.averaging.rendezvous import Meet, Meeting, Notice, nccl_is_here, new_store
+from sparknet.distributed.averaging.rendezvous import (
+    AbortFlag,
+    MakeGroup,
+    Rendezvous,
+    nccl_is_here,
+    new_store,
+)
 from sparknet.merge import Statistics, distance
 from sparknet.weights import Vector, mean_of
 
@@ -106,14 +112,14 @@ def store() -> Any:
 
 
 @pytest.fixture
-def gloo(store: Any) -> Callable[[int], Meet]:
+def gloo(store: Any) -> Callable[[int], MakeGroup]:
     """What makes the groups of the k-th worker."""
-    return lambda _: Meeting((HERE, store.port), HERE, 3).gloo
+    return lambda _: Rendezvous((HERE, store.port), HERE, 3).gloo
 
 
 @pytest.fixture
-def nccl(store: Any) -> Callable[[int], Meet]:
-    return lambda k: Meeting((HERE, store.port), HERE, 20).nccl(torch.device("cuda", k))
+def nccl(store: Any) -> Callable[[int], MakeGroup]:
+    return lambda k: Rendezvous((HERE, store.port), HERE, 20).nccl(torch.device("cuda", k))
 
 
 def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -136,7 +142,7 @@ def averaged(
 
     def job(rank: int) -> torch.Tensor:
         mean = torch.empty_like(vectors[rank])
-        rings[rank].meet(key, rank, len(rings))
+        rings[rank].join(key, rank, len(rings))
         rings[rank].average(vectors[rank], steps, mean)
         rings[rank].widen(vectors[rank], steps, mean)
         return mean
@@ -166,7 +172,7 @@ def expected_of(vectors: Sequence[torch.Tensor], steps: Sequence[int]) -> Vector
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("length", [23, 1000, 1001])
 def test_a_ring_of_tensors_gives_what_the_star_gives_bit_for_bit(
-    workers: int, length: int, gloo: Callable[[int], Meet]
+    workers: int, length: int, gloo: Callable[[int], MakeGroup]
 ) -> None:
     vectors, steps = drawn(workers, length), [3, 5, 10][:workers]
     rings = [DeviceRing(gloo(k), CPU, 5, STATISTICS, chunk=100) for k in range(workers)]
@@ -174,14 +180,14 @@ def test_a_ring_of_tensors_gives_what_the_star_gives_bit_for_bit(
         assert bits(mean) == bits(expected_of(vectors, steps))
 
 
-def test_more_members_than_numbers(gloo: Callable[[int], Meet]) -> None:
+def test_more_members_than_numbers(gloo: Callable[[int], MakeGroup]) -> None:
     vectors = drawn(3, 1)
     rings = [DeviceRing(gloo(k), CPU, 5) for k in range(3)]
     for mean in averaged(rings, "few", vectors, [1, 1, 1]):
         assert bits(mean) == bits(mean_of([vector.numpy() for vector in vectors], [1, 1, 1]))
 
 
-def test_the_bytes_of_a_group_do_not_grow_with_chunks(gloo: Callable[[int], Meet]) -> None:
+def test_the_bytes_of_a_group_do_not_grow_with_chunks(gloo: Callable[[int], MakeGroup]) -> None:
     vectors = drawn(3, 1000)
     for chunk in (50, 10_000):
         rings = [DeviceRing(gloo(k), CPU, 5, chunk=chunk) for k in range(3)]
@@ -204,7 +210,7 @@ class Dies(DeviceRing):
 
 
 def test_survivors_get_an_error_and_average_again_from_what_they_still_have(
-    gloo: Callable[[int], Meet],
+    gloo: Callable[[int], MakeGroup],
 ) -> None:
     vectors, steps = drawn(3, 1000), [3, 5, 10]
     before = [bits(vector) for vector in vectors]
@@ -235,31 +241,31 @@ class Silent:
 def test_a_member_that_says_nothing_is_waited_for_until_the_deadline_and_the_group_is_left() -> None:
     group = Silent()
     ring = DeviceRing(lambda *_: group, CPU, 0.05)
-    ring.meet("silent", 0, 2)
+    ring.join("silent", 0, 2)
     with pytest.raises(RuntimeError, match=r"nothing more within 0\.05 s"):
         ring.average(torch.ones(10), [1, 1], torch.empty(10))
     assert group.left
 
 
-def test_a_member_that_waits_for_one_that_is_gone_reads_it_in_the_notice(store: Any) -> None:
-    notice, group = Meeting((HERE, store.port), HERE, 5).notice, Silent()
-    ring = DeviceRing(lambda *_: group, CPU, 60, notice=notice)
-    ring.meet("left", 0, 2)
-    assert not notice.is_up("left")
-    Notice.of(store).put_up("left")
+def test_a_member_that_waits_for_one_that_is_gone_sees_the_abort_flag(store: Any) -> None:
+    abort_flag, group = Rendezvous((HERE, store.port), HERE, 5).abort_flag, Silent()
+    ring = DeviceRing(lambda *_: group, CPU, 60, abort_flag=abort_flag)
+    ring.join("left", 0, 2)
+    assert not abort_flag.is_set("left")
+    AbortFlag.of(store).set("left")
     with pytest.raises(RuntimeError, match="is gone, or has given up"):
         ring.average(torch.ones(10), [1, 1], torch.empty(10))
     assert group.left
 
 
 def test_a_member_that_gives_up_tells_the_others(store: Any) -> None:
-    notice = Meeting((HERE, store.port), HERE, 5).notice
-    ring = DeviceRing(Silent, CPU, 0.05, notice=notice)
-    ring.meet("alone", 0, 2)
+    abort_flag = Rendezvous((HERE, store.port), HERE, 5).abort_flag
+    ring = DeviceRing(Silent, CPU, 0.05, abort_flag=abort_flag)
+    ring.join("alone", 0, 2)
     with pytest.raises(RuntimeError, match="nothing more"):
         ring.average(torch.ones(10), [1, 1], torch.empty(10))
-    assert Notice.of(store).is_up("alone")
-    assert not Notice.of(store).is_up("left alone")
+    assert AbortFlag.of(store).is_set("alone")
+    assert not AbortFlag.of(store).is_set("left alone")
 
 
 def test_a_group_is_met_once_and_left_for_the_next() -> None:
@@ -275,7 +281,7 @@ def test_a_group_is_met_once_and_left_for_the_next() -> None:
 
     ring = DeviceRing(Group, CPU, 5)
     for key in ("a", "a", "b"):
-        ring.meet(key, 0, 2)
+        ring.join(key, 0, 2)
     assert (met, left) == (["a", "b"], ["a"])
     ring.leave()
     ring.leave()
@@ -314,7 +320,7 @@ def like_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("like_nccl")
 def test_a_group_of_gpus_tells_whoever_waits_of_errors_and_delays(store: Any) -> None:
     """With torch's own settings a thread of NCCL's group would end the process."""
-    group = Meeting((HERE, store.port), HERE, 6.5).nccl(torch.device("cuda", 0))("key", 1, 2)
+    group = Rendezvous((HERE, store.port), HERE, 6.5).nccl(torch.device("cuda", 0))("key", 1, 2)
     assert group.place == (1, 2)
     assert group.options._timeout.total_seconds() == 6.5
     assert group.options.config.blocking == 0
@@ -326,7 +332,7 @@ def test_a_group_of_gpus_tells_whoever_waits_of_errors_and_delays(store: Any) ->
 @pytest.mark.usefixtures("like_nccl")
 def test_a_group_of_gpus_that_cannot_connect_is_taken_down(store: Any) -> None:
     with pytest.raises(RuntimeError, match="no route"):
-        Meeting((HERE, store.port), HERE, 5).nccl(torch.device("cuda", 1))("key", 1, 2)
+        Rendezvous((HERE, store.port), HERE, 5).nccl(torch.device("cuda", 1))("key", 1, 2)
     assert made[0].aborted
 
 
@@ -334,7 +340,7 @@ def test_a_group_of_gpus_that_cannot_connect_is_taken_down(store: Any) -> None:
 @pytest.mark.parametrize("steps", [[1, 1], [3, 5]], ids=str)
 @pytest.mark.parametrize("_", [pytest.param(0, marks=needs_two_gpus)])
 def test_a_ring_of_two_gpus_gives_what_the_star_gives_bit_for_bit(
-    _: int, length: int, steps: list[int], nccl: Callable[[int], Meet]
+    _: int, length: int, steps: list[int], nccl: Callable[[int], MakeGroup]
 ) -> None:
     vectors = [vector.to(torch.device("cuda", k)) for k, vector in enumerate(drawn(2, length))]
     with left_at_the_end(
@@ -346,7 +352,7 @@ def test_a_ring_of_two_gpus_gives_what_the_star_gives_bit_for_bit(
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=needs_two_gpus)])
 def test_a_gpu_whose_peer_is_gone_raises_and_can_join_another_group(
-    _: int, nccl: Callable[[int], Meet]
+    _: int, nccl: Callable[[int], MakeGroup]
 ) -> None:
     vectors = [vector.to(torch.device("cuda", k)) for k, vector in enumerate(drawn(2, 1000))]
     before = bits(vectors[0])

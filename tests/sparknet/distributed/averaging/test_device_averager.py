@@ -15,7 +15,7 @@ from torch import nn
 from sparknet.codecs import get_codec
 from sparknet.distributed.averaging.device_allreduce import DeviceRing
 from sparknet.distributed.averaging.device_averager import DeviceAverager
-from sparknet.distributed.averaging.rendezvous import Meet, Meeting, averaging_gpu, choose_backend
+from sparknet.distributed.averaging.rendezvous import MakeGroup, Rendezvous, averaging_gpu, choose_backend
 from sparknet.errors import WorkersLost
 from sparknet.local import LocalWorkers
 from sparknet.outer import Average, Outer, SlowMo
@@ -139,11 +139,11 @@ def test_a_gpu_is_told_by_its_name_if_weights_travel_as_they_are(_: int) -> None
 
 
 class Unconnected(Pretended):
-    def _meet(self) -> Meet:
-        def meet(key: str, rank: int, size: int) -> object:
+    def _make_group(self) -> MakeGroup:
+        def make_group(key: str, rank: int, size: int) -> object:
             raise RuntimeError("NCCL found no network")
 
-        return meet
+        return make_group
 
 
 class Failing(OnGpus):
@@ -201,7 +201,7 @@ def test_the_weights_of_a_round_can_be_fetched_from_a_gpu_until_the_next_are_mad
 
 def test_what_the_driver_sends_is_what_the_next_round_starts_from() -> None:
     worker = apart().worker(0, EXAMPLES)
-    nobody = Meeting(("127.0.0.1", 1), "127.0.0.1", 1)
+    nobody = Rendezvous(("127.0.0.1", 1), "127.0.0.1", 1)
     ring = DeviceRing(nobody.gloo, torch.device("cpu"), 1)
     averager = DeviceAverager(worker, ring, lambda: pytest.fail("there is no need of the host"))
     alone: dict[str, Any] = {"backend": "nccl", "key": "", "rank": 0, "steps": [2], "history": False}

@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from sparknet.codecs import get_codec
-from sparknet.distributed.averaging.rendezvous import Meeting
+from sparknet.distributed.averaging.rendezvous import Rendezvous
 from sparknet.distributed.comm.channel import Channel, Frame, Kind
 from sparknet.distributed.worker_service import Service
 from sparknet.errors import TrainingError, WorkersLost
@@ -160,8 +160,8 @@ def test_the_others_average_again_without_one_that_dropped_out() -> None:
         assert "power failure" in second.result.lost[0]
         assert np.allclose(second.weights, left, rtol=1e-5, atol=1e-7)
         assert workers.coordinator.ring_port
-        meeting = Meeting(("127.0.0.1", workers.coordinator.ring_port), "127.0.0.1", 5)
-        assert meeting.notice.is_up(DropsOut.group)  # whoever waits for it on a GPU is told
+        rendezvous = Rendezvous(("127.0.0.1", workers.coordinator.ring_port), "127.0.0.1", 5)
+        assert rendezvous.abort_flag.is_set(DropsOut.group)  # whoever waits for it on a GPU stops
         workers.join(2, shards_of(3)[2], attempt=9)
         wait_for(workers, 9)
         assert [next(rounds).members for _ in range(3)] == [(0, 1, 2)] * 3
