@@ -40,8 +40,8 @@ _LOOK_SECONDS = 5e-5
 _ABORT_SECONDS = 0.1
 
 
-class DeviceRing:
-    """One worker's place among those that average on ``device``; ``sent`` counts the bytes it sent to them.
+class DeviceAllReduce:
+    """One worker's part in all-reduces on ``device``; ``sent`` counts the bytes it sent to the others.
 
     ``make_group`` makes groups. An operation that has not ended within ``seconds`` has failed, and ends the
     group; it sets the ``abort_flag``, which the others look at; the driver sets it too when it has lost one

@@ -13,23 +13,25 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sparknet.distributed.averaging.device_allreduce import DeviceRing, distance
-from sparknet.distributed.averaging.host_averager import Averaged, Averager
+from sparknet.distributed.averaging.device_allreduce import DeviceAllReduce, distance
+from sparknet.distributed.averaging.host_averager import Averaged, HostAverager
 from sparknet.distributed.comm.channel import NOTHING, raw
 from sparknet.worker import Worker
 
 
 class DeviceAverager:
-    """Does what ``Averager`` does, for a worker on a GPU.
+    """Does what ``HostAverager`` does, for a worker on a GPU.
 
     ``make_host_averager`` makes the one for groups that NCCL cannot serve; it reads and writes
     ``worker.vector``.
     """
 
-    def __init__(self, worker: Worker, ring: DeviceRing, make_host_averager: Callable[[], Averager]) -> None:
-        self._worker, self._ring = worker, ring
+    def __init__(
+        self, worker: Worker, allreduce: DeviceAllReduce, make_host_averager: Callable[[], HostAverager]
+    ) -> None:
+        self._worker, self._allreduce = worker, allreduce
         self._make_host_averager = make_host_averager
-        self._host: Averager | None = None
+        self._host: HostAverager | None = None
         self._start = torch.empty_like(worker.replica.weights)
         self._room: torch.Tensor | None = None
         self._is_start = False
@@ -64,23 +66,23 @@ class DeviceAverager:
             self._is_start, self._commit = True, None
 
     def _reduce_here(self, key: str, rank: int, steps: Sequence[int], history: bool) -> int:
-        weights, ring, replica = self._worker.replica.weights, self._ring, self._worker.replica
-        before = ring.sent
+        weights, allreduce, replica = self._worker.replica.weights, self._allreduce, self._worker.replica
+        before = allreduce.sent
         # after an error the old room may still be written to: then this is a new one
         mean, self._room = self._room, None
         if mean is None:
             mean = torch.empty_like(weights)
-        ring.join(key, rank, len(steps))
-        ring.average(weights, steps, mean)
-        ring.widen(weights, steps, mean)
+        allreduce.join(key, rank, len(steps))
+        allreduce.average(weights, steps, mean)
+        allreduce.widen(weights, steps, mean)
         moments: torch.Tensor | None = None
         if history:
             own = replica.history()
             moments = torch.empty_like(own)
-            ring.average(own, steps, moments)
+            allreduce.average(own, steps, moments)
         self._room = mean
         self._commit = lambda: self._take(mean, moments)
-        return ring.sent - before
+        return allreduce.sent - before
 
     def _take(self, mean: torch.Tensor, moments: torch.Tensor | None) -> None:
         self._worker.move_to(mean)

@@ -38,8 +38,8 @@ _DEPTH = 2
 _TURNS = 2 * _DEPTH
 
 
-class Peers:
-    """One worker's way to the others, whom it finds at the ``rendezvous``.
+class HostAllReduce:
+    """One worker's part in all-reduces with others, whom it finds by the ``rendezvous``.
 
     ``sent`` counts the bytes of weights that went to them.
     """

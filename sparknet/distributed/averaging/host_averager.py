@@ -1,4 +1,4 @@
-"""A worker that averages with its peers: in memory of its own first, in its net once all have it."""
+"""A worker that averages with others in host memory: in memory of its own first, in its net once all have it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparknet.distributed.averaging.host_allreduce import Peers
+from sparknet.distributed.averaging.host_allreduce import HostAllReduce
 from sparknet.distributed.comm.channel import NOTHING, raw
 from sparknet.weights import Vector
 from sparknet.worker import Worker
@@ -22,11 +22,11 @@ class Averaged:
     moved: float
 
 
-class Averager:
+class HostAverager:
     """Between the rounds ``start`` is what the net holds: the last mean, or what the driver has sent."""
 
-    def __init__(self, worker: Worker, peers: Peers) -> None:
-        self._worker, self._peers = worker, peers
+    def __init__(self, worker: Worker, allreduce: HostAllReduce) -> None:
+        self._worker, self._allreduce = worker, allreduce
         self._start: Vector = np.empty_like(worker.vector)
         self._mean: Vector = np.empty_like(worker.vector)
         self._is_start = self._is_mean = False
@@ -52,19 +52,19 @@ class Averager:
 
         If no round has begun here, nothing is said of how far the net has moved.
         """
-        worker, peers = self._worker, self._peers
-        before = peers.sent
+        worker, allreduce = self._worker, self._allreduce
+        before = allreduce.sent
         self._is_mean, self._history = False, None
         if len(steps) > 1:
-            peers.join(key, rank, len(steps))
+            allreduce.join(key, rank, len(steps))
         start = self._start if self._is_start else None
-        moved = peers.average(worker.vector, start, steps, rank, self._mean)
+        moved = allreduce.average(worker.vector, start, steps, rank, self._mean)
         if len(steps) > 1:
-            peers.widen(worker.replica.statistics, worker.vector, steps[rank], self._mean)
+            allreduce.widen(worker.replica.statistics, worker.vector, steps[rank], self._mean)
         if history:
             self._history = self._mean_history(steps, rank)
         self._is_mean = True
-        return Averaged(sent=peers.sent - before, moved=moved)
+        return Averaged(sent=allreduce.sent - before, moved=moved)
 
     def commit(self) -> None:
         """All have the mean: go on from it."""
@@ -82,5 +82,5 @@ class Averager:
         if own is None:
             return None
         mean = np.empty_like(own)
-        self._peers.average(own, None, steps, rank, mean)
+        self._allreduce.average(own, None, steps, rank, mean)
         return mean

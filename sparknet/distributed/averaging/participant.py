@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from sparknet.codecs import get_codec
-from sparknet.distributed.averaging.device_allreduce import DeviceRing
+from sparknet.distributed.averaging.device_allreduce import DeviceAllReduce
 from sparknet.distributed.averaging.device_averager import DeviceAverager
-from sparknet.distributed.averaging.host_allreduce import Peers
-from sparknet.distributed.averaging.host_averager import Averaged, Averager
+from sparknet.distributed.averaging.host_allreduce import HostAllReduce
+from sparknet.distributed.averaging.host_averager import Averaged, HostAverager
 from sparknet.distributed.averaging.rendezvous import MakeGroup, Rendezvous, averaging_gpu
 from sparknet.distributed.comm.channel import NOTHING, raw
 from sparknet.outer import Repeatable, alike
@@ -110,22 +110,22 @@ class Averaging:
         self._averager.begin()
 
     @cached_property
-    def _averager(self) -> Averager | DeviceAverager:
+    def _averager(self) -> HostAverager | DeviceAverager:
         if not self.gpu:
             return self._on_host()
         replica, rendezvous = self._worker.replica, self._rendezvous
-        ring = DeviceRing(
+        allreduce = DeviceAllReduce(
             self._make_group(),
             replica.weights.device,
             rendezvous.seconds,
             replica.statistics,
             abort_flag=rendezvous.abort_flag,
         )
-        self._groups.callback(ring.leave)
-        return DeviceAverager(self._worker, ring, self._on_host)
+        self._groups.callback(allreduce.leave)
+        return DeviceAverager(self._worker, allreduce, self._on_host)
 
-    def _on_host(self) -> Averager:
-        return Averager(self._worker, Peers(self._rendezvous, self._codec))
+    def _on_host(self) -> HostAverager:
+        return HostAverager(self._worker, HostAllReduce(self._rendezvous, self._codec))
 
     def _make_group(self) -> MakeGroup:
         """How those that average on their GPUs make a group."""

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from sparknet.distributed.averaging import device_allreduce, rendezvous
-from sparknet.distributed.averaging.device_allreduce import DeviceRing
+from sparknet.distributed.averaging.device_allreduce import DeviceAllReduce
 from sparknet.distributed.averaging.rendezvous import (
     AbortFlag,
     MakeGroup,
@@ -136,28 +136,28 @@ def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def averaged(
-    rings: Sequence[DeviceRing], key: str, vectors: Sequence[torch.Tensor], steps: Sequence[int]
+    allreduces: Sequence[DeviceAllReduce], key: str, vectors: Sequence[torch.Tensor], steps: Sequence[int]
 ) -> list[Any]:
     """What each member of a new group makes of ``vectors``, or its error."""
 
     def job(rank: int) -> torch.Tensor:
         mean = torch.empty_like(vectors[rank])
-        rings[rank].join(key, rank, len(rings))
-        rings[rank].average(vectors[rank], steps, mean)
-        rings[rank].widen(vectors[rank], steps, mean)
+        allreduces[rank].join(key, rank, len(allreduces))
+        allreduces[rank].average(vectors[rank], steps, mean)
+        allreduces[rank].widen(vectors[rank], steps, mean)
         return mean
 
-    return at_once([partial(job, rank) for rank in range(len(rings))])
+    return at_once([partial(job, rank) for rank in range(len(allreduces))])
 
 
 @contextmanager
-def left_at_the_end(rings: list[DeviceRing]) -> Iterator[list[DeviceRing]]:
+def left_at_the_end(allreduces: list[DeviceAllReduce]) -> Iterator[list[DeviceAllReduce]]:
     """A group of NCCL holds memory of its GPU until it is left."""
     try:
-        yield rings
+        yield allreduces
     finally:
-        for ring in rings:
-            ring.leave()
+        for allreduce in allreduces:
+            allreduce.leave()
 
 
 def expected_of(vectors: Sequence[torch.Tensor], steps: Sequence[int]) -> Vector:
@@ -175,28 +175,28 @@ def test_a_ring_of_tensors_gives_what_the_star_gives_bit_for_bit(
     workers: int, length: int, gloo: Callable[[int], MakeGroup]
 ) -> None:
     vectors, steps = drawn(workers, length), [3, 5, 10][:workers]
-    rings = [DeviceRing(gloo(k), CPU, 5, STATISTICS, chunk=100) for k in range(workers)]
-    for mean in averaged(rings, f"{workers}-{length}", vectors, steps):
+    allreduces = [DeviceAllReduce(gloo(k), CPU, 5, STATISTICS, chunk=100) for k in range(workers)]
+    for mean in averaged(allreduces, f"{workers}-{length}", vectors, steps):
         assert bits(mean) == bits(expected_of(vectors, steps))
 
 
 def test_more_members_than_numbers(gloo: Callable[[int], MakeGroup]) -> None:
     vectors = drawn(3, 1)
-    rings = [DeviceRing(gloo(k), CPU, 5) for k in range(3)]
-    for mean in averaged(rings, "few", vectors, [1, 1, 1]):
+    allreduces = [DeviceAllReduce(gloo(k), CPU, 5) for k in range(3)]
+    for mean in averaged(allreduces, "few", vectors, [1, 1, 1]):
         assert bits(mean) == bits(mean_of([vector.numpy() for vector in vectors], [1, 1, 1]))
 
 
 def test_the_bytes_of_a_group_do_not_grow_with_chunks(gloo: Callable[[int], MakeGroup]) -> None:
     vectors = drawn(3, 1000)
     for chunk in (50, 10_000):
-        rings = [DeviceRing(gloo(k), CPU, 5, chunk=chunk) for k in range(3)]
-        averaged(rings, f"bytes-{chunk}", vectors, [1, 1, 1])
+        allreduces = [DeviceAllReduce(gloo(k), CPU, 5, chunk=chunk) for k in range(3)]
+        averaged(allreduces, f"bytes-{chunk}", vectors, [1, 1, 1])
         rest = 2 * 2 * 3 * 4  # what the last parts are filled up with
-        assert 0 <= sum(ring.sent for ring in rings) - 2 * 2 * 4000 <= rest
+        assert 0 <= sum(allreduce.sent for allreduce in allreduces) - 2 * 2 * 4000 <= rest
 
 
-class Dies(DeviceRing):
+class Dies(DeviceAllReduce):
     """It is gone once it has sent a part of its ``at``-th chunk."""
 
     at = 3
@@ -214,11 +214,11 @@ def test_survivors_get_an_error_and_average_again_from_what_they_still_have(
 ) -> None:
     vectors, steps = drawn(3, 1000), [3, 5, 10]
     before = [bits(vector) for vector in vectors]
-    rings = [DeviceRing(gloo(k), CPU, 5, STATISTICS, chunk=100) for k in range(2)]
-    ends = averaged([*rings, Dies(gloo(2), CPU, 5, STATISTICS, chunk=100)], "three", vectors, steps)
+    allreduces = [DeviceAllReduce(gloo(k), CPU, 5, STATISTICS, chunk=100) for k in range(2)]
+    ends = averaged([*allreduces, Dies(gloo(2), CPU, 5, STATISTICS, chunk=100)], "three", vectors, steps)
     assert all(isinstance(end, RuntimeError) for end in ends)
     assert [bits(vector) for vector in vectors] == before
-    for mean in averaged(rings, "two", vectors[:2], steps[:2]):
+    for mean in averaged(allreduces, "two", vectors[:2], steps[:2]):
         assert bits(mean) == bits(expected_of(vectors[:2], steps[:2]))
 
 
@@ -240,30 +240,30 @@ class Silent:
 
 def test_a_member_that_says_nothing_is_waited_for_until_the_deadline_and_the_group_is_left() -> None:
     group = Silent()
-    ring = DeviceRing(lambda *_: group, CPU, 0.05)
-    ring.join("silent", 0, 2)
+    allreduce = DeviceAllReduce(lambda *_: group, CPU, 0.05)
+    allreduce.join("silent", 0, 2)
     with pytest.raises(RuntimeError, match=r"nothing more within 0\.05 s"):
-        ring.average(torch.ones(10), [1, 1], torch.empty(10))
+        allreduce.average(torch.ones(10), [1, 1], torch.empty(10))
     assert group.left
 
 
 def test_a_member_that_waits_for_one_that_is_gone_sees_the_abort_flag(store: Any) -> None:
     abort_flag, group = Rendezvous((HERE, store.port), HERE, 5).abort_flag, Silent()
-    ring = DeviceRing(lambda *_: group, CPU, 60, abort_flag=abort_flag)
-    ring.join("left", 0, 2)
+    allreduce = DeviceAllReduce(lambda *_: group, CPU, 60, abort_flag=abort_flag)
+    allreduce.join("left", 0, 2)
     assert not abort_flag.is_set("left")
     AbortFlag.of(store).set("left")
     with pytest.raises(RuntimeError, match="is gone, or has given up"):
-        ring.average(torch.ones(10), [1, 1], torch.empty(10))
+        allreduce.average(torch.ones(10), [1, 1], torch.empty(10))
     assert group.left
 
 
 def test_a_member_that_gives_up_tells_the_others(store: Any) -> None:
     abort_flag = Rendezvous((HERE, store.port), HERE, 5).abort_flag
-    ring = DeviceRing(Silent, CPU, 0.05, abort_flag=abort_flag)
-    ring.join("alone", 0, 2)
+    allreduce = DeviceAllReduce(Silent, CPU, 0.05, abort_flag=abort_flag)
+    allreduce.join("alone", 0, 2)
     with pytest.raises(RuntimeError, match="nothing more"):
-        ring.average(torch.ones(10), [1, 1], torch.empty(10))
+        allreduce.average(torch.ones(10), [1, 1], torch.empty(10))
     assert AbortFlag.of(store).is_set("alone")
     assert not AbortFlag.of(store).is_set("left alone")
 
@@ -279,12 +279,12 @@ def test_a_group_is_met_once_and_left_for_the_next() -> None:
         def abort(self) -> None:
             left.append(self.key)
 
-    ring = DeviceRing(Group, CPU, 5)
+    allreduce = DeviceAllReduce(Group, CPU, 5)
     for key in ("a", "a", "b"):
-        ring.join(key, 0, 2)
+        allreduce.join(key, 0, 2)
     assert (met, left) == (["a", "b"], ["a"])
-    ring.leave()
-    ring.leave()
+    allreduce.leave()
+    allreduce.leave()
     assert left == ["a", "b"]
 
 
@@ -344,9 +344,12 @@ def test_a_ring_of_two_gpus_gives_what_the_star_gives_bit_for_bit(
 ) -> None:
     vectors = [vector.to(torch.device("cuda", k)) for k, vector in enumerate(drawn(2, length))]
     with left_at_the_end(
-        [DeviceRing(nccl(k), vector.device, 20, STATISTICS, chunk=100) for k, vector in enumerate(vectors)]
-    ) as rings:
-        for mean in averaged(rings, f"gpus-{length}-{steps}", vectors, steps):
+        [
+            DeviceAllReduce(nccl(k), vector.device, 20, STATISTICS, chunk=100)
+            for k, vector in enumerate(vectors)
+        ]
+    ) as allreduces:
+        for mean in averaged(allreduces, f"gpus-{length}-{steps}", vectors, steps):
             assert bits(mean) == bits(expected_of(vectors, steps))
 
 
@@ -356,11 +359,13 @@ def test_a_gpu_whose_peer_is_gone_raises_and_can_join_another_group(
 ) -> None:
     vectors = [vector.to(torch.device("cuda", k)) for k, vector in enumerate(drawn(2, 1000))]
     before = bits(vectors[0])
-    ring = DeviceRing(nccl(0), vectors[0].device, 20, STATISTICS, chunk=100)
-    ends = averaged([ring, Dies(nccl(1), vectors[1].device, 20, STATISTICS, chunk=100)], "x", vectors, [1, 1])
+    allreduce = DeviceAllReduce(nccl(0), vectors[0].device, 20, STATISTICS, chunk=100)
+    ends = averaged(
+        [allreduce, Dies(nccl(1), vectors[1].device, 20, STATISTICS, chunk=100)], "x", vectors, [1, 1]
+    )
     assert all(isinstance(end, RuntimeError) for end in ends)
     assert bits(vectors[0]) == before
-    again = [ring, DeviceRing(nccl(1), vectors[1].device, 20, STATISTICS, chunk=100)]
-    with left_at_the_end(again) as rings:
-        for mean in averaged(rings, "y", vectors, [1, 1]):
+    again = [allreduce, DeviceAllReduce(nccl(1), vectors[1].device, 20, STATISTICS, chunk=100)]
+    with left_at_the_end(again) as allreduces:
+        for mean in averaged(allreduces, "y", vectors, [1, 1]):
             assert bits(mean) == bits(expected_of(vectors, [1, 1]))

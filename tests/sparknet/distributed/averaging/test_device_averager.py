@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sparknet.codecs import get_codec
-from sparknet.distributed.averaging.device_allreduce import DeviceRing
+from sparknet.distributed.averaging.device_allreduce import DeviceAllReduce
 from sparknet.distributed.averaging.device_averager import DeviceAverager
 from sparknet.distributed.averaging.rendezvous import MakeGroup, Rendezvous, averaging_gpu, choose_backend
 from sparknet.errors import WorkersLost
@@ -202,8 +202,8 @@ def test_the_weights_of_a_round_can_be_fetched_from_a_gpu_until_the_next_are_mad
 def test_what_the_driver_sends_is_what_the_next_round_starts_from() -> None:
     worker = apart().worker(0, EXAMPLES)
     nobody = Rendezvous(("127.0.0.1", 1), "127.0.0.1", 1)
-    ring = DeviceRing(nobody.gloo, torch.device("cpu"), 1)
-    averager = DeviceAverager(worker, ring, lambda: pytest.fail("there is no need of the host"))
+    allreduce = DeviceAllReduce(nobody.gloo, torch.device("cpu"), 1)
+    averager = DeviceAverager(worker, allreduce, lambda: pytest.fail("there is no need of the host"))
     alone: dict[str, Any] = {"backend": "nccl", "key": "", "rank": 0, "steps": [2], "history": False}
     averager.begin()
     worker.train(None, RoundPlan(tau=2))
