@@ -51,49 +51,53 @@ def cut(length: int, size: int, turns: int, rank: int, steps: Sequence[int]) -> 
         yield Bucket(number, number % turns, rank, parts, steps)
 
 
-class Line(Protocol):
-    """The way to the others; what is sent must stay as it is until the answer's ``wait()`` is over."""
+class Transport(Protocol):
+    """Sends to the other members and receives from them; what is sent must stay as it is until the answer's
+    ``wait()`` is over.
+    """
 
     def send(self, data: NDArray[Any], peer: int, tag: int) -> Any: ...
 
     def receive(self, data: NDArray[Any], peer: int, tag: int) -> Any: ...
 
 
-class Rooms:
-    """Memory that is used again: its pages are there already."""
+class BufferPool:
+    """Buffers by name, used again and again: their pages have been touched already."""
 
     def __init__(self) -> None:
-        self._rooms: dict[tuple[object, ...], Bytes] = {}
+        self._buffers: dict[tuple[object, ...], Bytes] = {}
 
     def bytes(self, size: int, *name: object) -> Bytes:
         """``size`` bytes under this name."""
-        room = self._rooms.get(name)
-        if room is None or room.size < size:
-            room = self._rooms[name] = np.empty(size, np.uint8)
-        return room[:size]
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name] = np.empty(size, np.uint8)
+        return buffer[:size]
 
     def numbers(self, length: int, *name: object) -> Vector:
         """float32 (length,)"""
         return self.bytes(4 * length, *name).view(np.float32)
 
 
-class Whole:
+class PlainBuckets:
     """Buckets that travel as they are. The mean of ``vector`` and the others' goes to ``out``.
 
     ``moved`` is the sum of the squares of what has been seen of ``vector - start``.
     """
 
-    def __init__(self, line: Line, rooms: Rooms, vector: Vector, start: Vector | None, out: Vector) -> None:
-        self._line, self._rooms = line, rooms
+    def __init__(
+        self, transport: Transport, pool: BufferPool, vector: Vector, start: Vector | None, out: Vector
+    ) -> None:
+        self._transport, self._pool = transport, pool
         self._vector, self._start, self._out = vector, start, out
         self.moved = 0.0
 
     def scatter(self, bucket: Bucket) -> Bucket:
         for peer in bucket.others:
             part = bucket.parts[peer]
-            bucket.waits.append(self._line.send(self._vector[part], peer, bucket.scatter_tag))
+            bucket.waits.append(self._transport.send(self._vector[part], peer, bucket.scatter_tag))
         for peer in bucket.tellers:
-            bucket.waits.append(self._line.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
+            bucket.waits.append(self._transport.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
         if self._start is not None:  # while they are on their way
             whole = slice(bucket.parts[0].start, bucket.parts[-1].stop)
             self.moved += squared_distance(self._start[whole], self._vector[whole])
@@ -107,36 +111,36 @@ class Whole:
             parts[bucket.rank] = self._vector[bucket.mine]
             mean_of([parts[peer] for peer in sorted(parts)], bucket.steps, out=mine)
         for peer in bucket.tellers:
-            bucket.waits.append(self._line.send(mine, peer, bucket.gather_tag))
+            bucket.waits.append(self._transport.send(mine, peer, bucket.gather_tag))
         for peer in bucket.others:
             theirs = self._out[bucket.parts[peer]]
-            bucket.waits.append(self._line.receive(theirs, peer, bucket.gather_tag))
+            bucket.waits.append(self._transport.receive(theirs, peer, bucket.gather_tag))
         return bucket
 
     def gather(self, bucket: Bucket) -> None:
         bucket.wait()
 
     def _theirs(self, bucket: Bucket, peer: int) -> Vector:
-        return self._rooms.numbers(bucket.mine.stop - bucket.mine.start, "theirs", bucket.turn, peer)
+        return self._pool.numbers(bucket.mine.stop - bucket.mine.start, "theirs", bucket.turn, peer)
 
 
-class Coded:
+class CompressedBuckets:
     """Buckets that travel as deltas from ``start``, in fewer bits.
 
-    ``encoders`` keep what rounding took away in earlier rounds, by part; ``moved`` is as in ``Whole``.
+    ``encoders`` keep what rounding took away in earlier rounds, by part; ``moved`` is as in ``PlainBuckets``.
     """
 
     def __init__(
         self,
-        line: Line,
-        rooms: Rooms,
+        transport: Transport,
+        pool: BufferPool,
         vector: Vector,
         start: Vector,
         out: Vector,
         codec: Codec,
         encoders: dict[tuple[int, int], DeltaEncoder],
     ) -> None:
-        self._line, self._rooms, self._codec, self._encoders = line, rooms, codec, encoders
+        self._transport, self._pool, self._codec, self._encoders = transport, pool, codec, encoders
         self._vector, self._start, self._out = vector, start, out
         self.moved = 0.0
 
@@ -144,9 +148,9 @@ class Coded:
         for peer in bucket.others:
             part, delta = bucket.parts[peer], self._part(bucket, peer)
             self.moved += self._encoder(part).encode(self._vector[part], self._start[part], delta)
-            bucket.waits.append(self._line.send(delta, peer, bucket.scatter_tag))
+            bucket.waits.append(self._transport.send(delta, peer, bucket.scatter_tag))
         for peer in bucket.tellers:
-            bucket.waits.append(self._line.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
+            bucket.waits.append(self._transport.receive(self._theirs(bucket, peer), peer, bucket.scatter_tag))
         return bucket
 
     def reduce(self, bucket: Bucket) -> Bucket:
@@ -154,9 +158,9 @@ class Coded:
         if bucket.tellers:
             mean = self._mean(bucket)
             for peer in bucket.tellers:
-                bucket.waits.append(self._line.send(mean, peer, bucket.gather_tag))
+                bucket.waits.append(self._transport.send(mean, peer, bucket.gather_tag))
         for peer in bucket.others:  # into the buffer of my delta
-            bucket.waits.append(self._line.receive(self._part(bucket, peer), peer, bucket.gather_tag))
+            bucket.waits.append(self._transport.receive(self._part(bucket, peer), peer, bucket.gather_tag))
         if bucket.tellers:
             self._settle(bucket, bucket.rank)
         return bucket
@@ -173,7 +177,7 @@ class Coded:
         theirs = {peer: self._theirs(bucket, peer) for peer in bucket.tellers}
         for where, at in chunks(self._codec, vector.size):
             length = where.stop - where.start
-            parts = [self._rooms.numbers(CHUNK, "part", peer)[:length] for peer in range(len(bucket.parts))]
+            parts = [self._pool.numbers(CHUNK, "part", peer)[:length] for peer in range(len(bucket.parts))]
             for peer, data in theirs.items():
                 self._codec.read(data[at], parts[peer])
             self.moved += squares(np.subtract(vector[where], start[where], out=parts[bucket.rank]))
@@ -195,8 +199,8 @@ class Coded:
     def _part(self, bucket: Bucket, peer: int) -> Bytes:
         """Where the delta of this peer's part is: mine to it, later the mean."""
         part = bucket.parts[peer]
-        return self._rooms.bytes(self._codec.size(part.stop - part.start), "delta", bucket.turn, peer)
+        return self._pool.bytes(self._codec.size(part.stop - part.start), "delta", bucket.turn, peer)
 
     def _theirs(self, bucket: Bucket, peer: int) -> Bytes:
         size = self._codec.size(bucket.mine.stop - bucket.mine.start)
-        return self._rooms.bytes(size, "theirs", bucket.turn, peer)
+        return self._pool.bytes(size, "theirs", bucket.turn, peer)

@@ -33,7 +33,7 @@ class DeviceAverager:
         self._make_host_averager = make_host_averager
         self._host: HostAverager | None = None
         self._start = torch.empty_like(worker.replica.weights)
-        self._room: torch.Tensor | None = None
+        self._buffer: torch.Tensor | None = None
         self._is_start = False
         self._commit: Callable[[], None] | None = None
 
@@ -68,8 +68,8 @@ class DeviceAverager:
     def _reduce_here(self, key: str, rank: int, steps: Sequence[int], history: bool) -> int:
         weights, allreduce, replica = self._worker.replica.weights, self._allreduce, self._worker.replica
         before = allreduce.sent
-        # after an error the old room may still be written to: then this is a new one
-        mean, self._room = self._room, None
+        # after an error the old buffer may still be written to: then this is a new one
+        mean, self._buffer = self._buffer, None
         if mean is None:
             mean = torch.empty_like(weights)
         allreduce.join(key, rank, len(steps))
@@ -80,13 +80,13 @@ class DeviceAverager:
             own = replica.history()
             moments = torch.empty_like(own)
             allreduce.average(own, steps, moments)
-        self._room = mean
+        self._buffer = mean
         self._commit = lambda: self._take(mean, moments)
         return allreduce.sent - before
 
     def _take(self, mean: torch.Tensor, moments: torch.Tensor | None) -> None:
         self._worker.move_to(mean)
-        self._start, self._room = mean, self._start
+        self._start, self._buffer = mean, self._start
         if moments is not None:
             self._worker.replica.restore_history(moments)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sparknet.codecs import Codec
 from sparknet.deltas import DeltaEncoder
-from sparknet.distributed.averaging.buckets import Coded, Rooms, Whole, cut
+from sparknet.distributed.averaging.buckets import BufferPool, CompressedBuckets, PlainBuckets, cut
 from sparknet.distributed.averaging.pipeline import delayed
 from sparknet.distributed.averaging.rendezvous import Rendezvous
 from sparknet.merge import Statistics, distance, norm
@@ -49,7 +49,7 @@ class HostAllReduce:
         self._group: Any = None
         self._key = ""
         self._encoders: dict[tuple[int, int], DeltaEncoder] = {}
-        self._rooms = Rooms()
+        self._pool = BufferPool()
         self.sent = 0
 
     def join(self, key: str, rank: int, size: int) -> None:
@@ -57,7 +57,7 @@ class HostAllReduce:
         if self._group is None or key != self._key:
             self._group = None  # hang up on the old members first
             self._encoders.clear()
-            self._rooms = Rooms()  # the old ones may still be written to
+            self._pool = BufferPool()  # the old ones may still be written to
             self._group, self._key = self._rendezvous.gloo(key, rank, size), key
 
     def average(
@@ -95,10 +95,10 @@ class HostAllReduce:
     def receive(self, data: NDArray[Any], peer: int, tag: int) -> Any:
         return self._group.recv([torch.from_numpy(data)], peer, tag)
 
-    def _buckets(self, vector: Vector, start: Vector | None, out: Vector) -> Whole | Coded:
+    def _buckets(self, vector: Vector, start: Vector | None, out: Vector) -> PlainBuckets | CompressedBuckets:
         if start is None or self._codec.is_lossless:
-            return Whole(self, self._rooms, vector, start, out)
-        return Coded(self, self._rooms, vector, start, out, self._codec, self._encoders)
+            return PlainBuckets(self, self._pool, vector, start, out)
+        return CompressedBuckets(self, self._pool, vector, start, out, self._codec, self._encoders)
 
 
 def _bucket(length: int) -> int:
