@@ -77,7 +77,7 @@ class Coordinator:
         )
         self._members = Membership(self._listener, workers)
         self._ring = Ring(bind, versions, self._members, timeouts) if ring else None
-        self._plane = self._ring or self._star
+        self._averaging = self._ring or self._star
         self._states: dict[int, WorkerState] = {}
         self._rebalancer = Rebalancer(self._members, self._states, submit, slots)
         self._history: Vector | None = None
@@ -110,7 +110,7 @@ class Coordinator:
         Raises WorkersLost when none comes in time, TrainingError when the job ended or a worker keeps
         failing.
         """
-        self._plane.begin(weights)
+        self._averaging.begin(weights)
         merged: Merged | None = None
         joining = 0.0
         while merged is None:
@@ -120,14 +120,14 @@ class Coordinator:
             answers = self._members.ask(self._train_requests(members, plan), self.timeouts.quorum)
             reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
             if answers:
-                merged = self._plane.merge(answers, reports, plan)
+                merged = self._averaging.merge(answers, reports, plan)
         self._remember(answers, reports, merged, plan)
         return RoundResult(
             mean=merged.mean,
             reports=tuple(reports[k] for k in merged.kept),
             joining_seconds=joining,
             bytes_sent=sum(answer.sent for answer in answers),
-            bytes_received=sum(answer.received for answer in answers) + self._plane.take_fetched(),
+            bytes_received=sum(answer.received for answer in answers) + self._averaging.take_fetched(),
             bytes_between=merged.sent,
             lost=self._members.take_losses(),
             names={answer.member.who.partition: str(answer.member) for answer in answers},
@@ -135,7 +135,7 @@ class Coordinator:
 
     def test(self, weights: Weights, slices: Sequence[slice]) -> Scores:
         """Hand out the slices of the test set; one that is lost with its worker is handed out again."""
-        self._plane.publish(weights)
+        self._averaging.publish(weights)
         todo, working = deque(slices), dict[Member, tuple[Task, slice]]()
         scores: dict[int, Scores] = {}
         while len(scores) < len(slices):
@@ -221,7 +221,7 @@ class Coordinator:
         complete = self._members.complete
         self._listener.close()
         self._members.clear()
-        self._plane.close()
+        self._averaging.close()
         return complete
 
     # -- what is said to them -------------------------------------------------------------------------------
@@ -251,21 +251,21 @@ class Coordinator:
             state = replace(state or self._states[member.who.partition], history=self._history)
         if member.who.partition in self._rejected:  # what spoiled its weights is in its momentum too
             plan = replace(plan, momentum="reset")
-        return self._train_request(self._plane.train(member, vars(plan)), plan, state, self._plane)
+        return self._train_request(self._averaging.train(member, vars(plan)), plan, state, self._averaging)
 
     def _train_request(
         self,
         messages: list[Message],
         plan: RoundPlan,
         state: WorkerState | None,
-        plane: Star | Ring,
+        averaging: Star | Ring,
     ) -> Task:
-        with_history = plan.momentum == "average" and plane is self._star
+        with_history = plan.momentum == "average" and averaging is self._star
         return self._task(
             *([_restoring(state)] if state else []),
             *messages,
             answers=(Kind.REPORT, Kind.STATE) if with_history else (Kind.REPORT,),
-            read=plane.read,
+            read=averaging.read,
         )
 
     def _states_for(self, newcomers: list[Member], others: list[Member]) -> dict[int, WorkerState]:
@@ -289,7 +289,7 @@ class Coordinator:
 
     def _slice(self, member: Member, part: slice) -> Task:
         header = {"start": part.start, "stop": part.stop}
-        message = Message(Kind.TEST, header, self._plane.whole(member))
+        message = Message(Kind.TEST, header, self._averaging.whole(member))
         member.version = self._versions.number
         return self._task(message, answers=(Kind.SCORES,), read=read_scores)
 
@@ -310,7 +310,7 @@ class Coordinator:
         for k, reason in merged.rejected.items():
             self._members.lost(answers[k].member, reason)
         self._rejected = {reports[k].member for k in merged.rejected}
-        if plan.momentum == "average" and self._plane is self._star:
+        if plan.momentum == "average" and self._averaging is self._star:
             histories = [answers[k].member.history for k in merged.kept]
             self._history = mean_of(histories, [reports[k].steps for k in merged.kept])
 

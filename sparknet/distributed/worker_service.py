@@ -20,7 +20,7 @@ import numpy as np
 from sparknet.codecs import Float32, get_codec
 from sparknet.data import Examples
 from sparknet.data.handoff import Handoff
-from sparknet.distributed.averaging.participant import Averaging
+from sparknet.distributed.averaging.participant import Participant
 from sparknet.distributed.averaging.star import DeltaSender
 from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Kind, raw
 from sparknet.distributed.comm.handshake import Identity, introduce
@@ -88,7 +88,7 @@ class Service:
         self.assignment, self.who, self._drain = assignment, who, drain
         self._worker: Worker | None = None
         self._sender: DeltaSender | None = None
-        self._averaging: Averaging | None = None
+        self._participant: Participant | None = None
         self._handoff = Handoff(assignment.job)
         self.tracer = Tracer(assignment.trace_rounds)
 
@@ -96,8 +96,8 @@ class Service:
         try:
             self._serve()
         finally:
-            if self._averaging:
-                self._averaging.close()
+            if self._participant:
+                self._participant.close()
 
     def _serve(self) -> None:
         while True:
@@ -137,13 +137,13 @@ class Service:
 
     def _obey(self, channel: Channel) -> None:
         worker = self._worker = self._worker or self._built()
-        averaging = self._averaging = self._averaging or self._averaging_of(worker, channel)
+        participant = self._participant = self._participant or self._participant_of(worker, channel)
         timeouts = self.assignment.timeouts
         history = np.empty(worker.replica.history().numel(), np.float32)
         header = {
             **_holding(worker),
             "place": self._handoff.place,
-            "gpu": averaging.gpu if averaging else "",
+            "gpu": participant.gpu if participant else "",
             "size": worker.vector.size,
             "history": history.size,
             "iteration": worker.replica.iteration,
@@ -160,8 +160,8 @@ class Service:
         while True:
             silence = _MISSED_PINGS * timeouts.ping
             frame = channel.receive(*_COMMANDS, into=into, seconds=silence)
-            if averaging and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
-                averaging.arrived()
+            if participant and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
+                participant.arrived()
             match frame.kind:
                 case Kind.TRAIN:
                     sender.begin(arrived=frame.size > 0)
@@ -173,14 +173,14 @@ class Service:
                     self._test(channel, worker, frame)
                 case Kind.REDUCE:
                     self._reduce(channel, frame)
-                case Kind.COMMIT if averaging:
-                    averaging.commit(**frame.header)
-                case Kind.OUTER if averaging:
-                    into[Kind.MEMORY] = averaging.follow(**frame.header)
+                case Kind.COMMIT if participant:
+                    participant.commit(**frame.header)
+                case Kind.OUTER if participant:
+                    into[Kind.MEMORY] = participant.follow(**frame.header)
                 case Kind.MEMORY:
                     into.pop(Kind.MEMORY)  # it has been received into what the optimiser remembers
-                case Kind.FETCH if averaging:
-                    vector = averaging.memory if frame.header["what"] == "memory" else averaging.start
+                case Kind.FETCH if participant:
+                    vector = participant.memory if frame.header["what"] == "memory" else participant.start
                     channel.send(Kind.WEIGHTS, {}, vector, seconds=timeouts.send)
                 case Kind.SAVE:
                     self._send_state(channel, worker)
@@ -210,8 +210,8 @@ class Service:
         header = dict(frame.header)
         ring = header.pop("ring", False)
         plan, seconds = RoundPlan(**header), self.assignment.timeouts.send
-        if ring and self._averaging:
-            report = self._averaging.train(plan, arrived=frame.size > 0)
+        if ring and self._participant:
+            report = self._participant.train(plan, arrived=frame.size > 0)
             channel.send(Kind.REPORT, vars(report), seconds=seconds)
             return
         report = worker.train(worker.vector, plan)
@@ -221,20 +221,20 @@ class Service:
             self._send_state(channel, worker)
 
     def _reduce(self, channel: Channel, frame: Frame) -> None:
-        assert self._averaging is not None
+        assert self._participant is not None
         header: dict[str, object]
         try:
-            header = {"done": True, **vars(self._averaging.reduce(**frame.header))}
+            header = {"done": True, **vars(self._participant.reduce(**frame.header))}
         except RuntimeError as error:
             log.warning("%s could not average with the others: %s", self.who, error)
             header = {"done": False, "reason": str(error)[:500]}
         channel.send(Kind.REDUCED, header, seconds=self.assignment.timeouts.send)
 
-    def _averaging_of(self, worker: Worker, channel: Channel) -> Averaging | None:
+    def _participant_of(self, worker: Worker, channel: Channel) -> Participant | None:
         assignment = self.assignment
         if assignment.ring is None:
             return None
-        return Averaging(
+        return Participant(
             worker,
             store=assignment.ring,
             host=channel.host,

@@ -25,7 +25,7 @@ from sparknet.weights import Vector, fetch
 from sparknet.worker import Worker
 
 
-class Averaging:
+class Participant:
     """For ``worker``, whose weights travel as ``wire``.
 
     ``store`` is the address where a group's members find each other, ``host`` that by which they reach this

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sparknet.data import Examples
-from sparknet.distributed.averaging.participant import Averaging
+from sparknet.distributed.averaging.participant import Participant
 from sparknet.distributed.averaging.rendezvous import MakeGroup
 from sparknet.distributed.comm.channel import Channel, Frame
 from sparknet.distributed.worker_service import Service
@@ -48,7 +48,7 @@ def apart(worker: type[Apart] = Apart, **options: object) -> ApartRecipe:
     return ApartRecipe(kind=worker, **vars(small_recipe(**options)))  # type: ignore[arg-type]
 
 
-class Pretended(Averaging):
+class Pretended(Participant):
     """As on the GPU of that name."""
 
     name = ""
@@ -64,7 +64,7 @@ class Pretended(Averaging):
 class OnGpus(Service):
     """Every worker has a GPU; ``told`` records what each of its groups was to average with."""
 
-    averaging: type[Pretended] = Pretended
+    participant: type[Pretended] = Pretended
 
     def gpu(self) -> str:
         return f"GPU-{self.who.partition}"
@@ -77,11 +77,11 @@ class OnGpus(Service):
         self.told.append(frame.header["backend"])
         super()._reduce(channel, frame)
 
-    def _averaging_of(self, worker: Worker, channel: Channel) -> Averaging | None:
+    def _participant_of(self, worker: Worker, channel: Channel) -> Participant | None:
         ring = self.assignment.ring
         assert ring is not None
         seconds = self.assignment.timeouts.send
-        made = self.averaging(worker, store=ring, host=channel.host, seconds=seconds, wire="float32")
+        made = self.participant(worker, store=ring, host=channel.host, seconds=seconds, wire="float32")
         made.name = self.gpu()
         return made
 

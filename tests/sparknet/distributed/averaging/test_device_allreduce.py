@@ -1,4 +1,4 @@
-"""Averaging where the weights lie: the host's numbers bit for bit, and an error when a member is gone.
+"""Participant where the weights lie: the host's numbers bit for bit, and an error when a member is gone.
 
 Any device and any group will do, so CPU tensors and gloo stand for GPUs and NCCL here; the tests marked
 ``gpu`` use those.

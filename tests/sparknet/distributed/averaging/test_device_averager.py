@@ -147,7 +147,7 @@ class Unconnected(Pretended):
 
 
 class Failing(OnGpus):
-    averaging = Unconnected
+    participant = Unconnected
 
 
 def test_workers_whose_gpus_cannot_reach_each_other_average_in_host_memory(

@@ -55,7 +55,7 @@ def test_all_take_the_same_step_whatever_the_wire(wire: str) -> None:
 
 def memories(workers: Crew, *attempts: int) -> Iterator[np.ndarray]:
     for attempt in attempts or workers.services:
-        averaging = workers.services[attempt]._averaging
+        averaging = workers.services[attempt]._participant
         assert averaging is not None
         yield np.frombuffer(averaging.memory, np.float32)
 
