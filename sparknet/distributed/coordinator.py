@@ -2,12 +2,12 @@
 
     caller's thread      Coordinator: decides everything, owns all state
           │  ▲
-    tasks │  │ events    a queue of tasks for each member, one queue of events from all
+requests │  │ events    a queue of requests for each member, one queue of events from all
           ▼  │
-    a thread for each connection (listener.py): sends the task, receives the answer, decides nothing
+    a thread for each connection (listener.py): sends the request, receives the answer, decides nothing
           │  ▲
           ▼  │
-       worker in a Spark task (task.py)
+       worker in a Spark task (worker_service.py)
 
 A round is done when every member that was sent its plan has answered, was lost, or ran past the deadline; or,
 with a quorum, when the others have had their grace. A worker that joins meanwhile waits for the next round.
@@ -34,7 +34,7 @@ from sparknet.distributed.messages import (
     JobEnded,
     Member,
     Message,
-    Task,
+    Request,
     read_scores,
     read_state,
 )
@@ -136,11 +136,11 @@ class Coordinator:
     def test(self, weights: Weights, slices: Sequence[slice]) -> Scores:
         """Hand out the slices of the test set; one that is lost with its worker is handed out again."""
         self._averaging.publish(weights)
-        todo, working = deque(slices), dict[Member, tuple[Task, slice]]()
+        todo, working = deque(slices), dict[Member, tuple[Request, slice]]()
         scores: dict[int, Scores] = {}
         while len(scores) < len(slices):
             self._hand_out(todo, working)
-            answer = self._members.next_answer({member: task for member, (task, _) in working.items()})
+            answer = self._members.next_answer({member: request for member, (request, _) in working.items()})
             if answer and isinstance(answer.content, Scores):
                 _, part = working.pop(answer.member)
                 scores[part.start] = answer.content
@@ -150,7 +150,7 @@ class Coordinator:
 
     def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
         """Every member trains at its own pace, from what ``exchanger`` gives it; a report for each time."""
-        working: dict[Member, Task] = {}
+        working: dict[Member, Request] = {}
         try:
             while True:
                 if not working:
@@ -167,7 +167,7 @@ class Coordinator:
             while working:
                 self._exchanged(working, exchanger)
 
-    def _exchanged(self, working: dict[Member, Task], exchanger: Exchanger) -> Report | None:
+    def _exchanged(self, working: dict[Member, Request], exchanger: Exchanger) -> Report | None:
         """Wait for one of those at work and exchange what it brings; None if something else happened."""
         answer = self._members.next_answer(working)
         members = len(working)
@@ -180,7 +180,7 @@ class Coordinator:
         self._record_progress([answer.content])
         return answer.content
 
-    def _train_request_from(self, start: Vector, member: Member, plan: RoundPlan) -> Task:
+    def _train_request_from(self, start: Vector, member: Member, plan: RoundPlan) -> Request:
         """The plan for one member, from weights of its own."""
         state = self._states_for([member] if member.is_new else [], []).get(member.who.partition)
         member.is_new = False
@@ -191,7 +191,7 @@ class Coordinator:
         """The state of every worker that has a shard; what is known of those that are not here."""
         answers = self._members.ask(
             {
-                member: self._task(Message(Kind.SAVE, {}), answers=(Kind.STATE,), read=read_state)
+                member: self._request(Message(Kind.SAVE, {}), answers=(Kind.STATE,), read=read_state)
                 for member in self._members.assemble(_can_train)
             }
         )
@@ -226,7 +226,7 @@ class Coordinator:
 
     # -- what is said to them -------------------------------------------------------------------------------
 
-    def _hand_out(self, todo: deque[slice], working: dict[Member, tuple[Task, slice]]) -> None:
+    def _hand_out(self, todo: deque[slice], working: dict[Member, tuple[Request, slice]]) -> None:
         """Give every idle member a slice while there are any."""
         if not working:
             self._members.assemble(_is_idle)
@@ -236,7 +236,7 @@ class Coordinator:
                 working[member] = self._slice(member, part), part
                 self._members.give(member, working[member][0])
 
-    def _train_requests(self, members: list[Member], plan: RoundPlan) -> dict[Member, Task]:
+    def _train_requests(self, members: list[Member], plan: RoundPlan) -> dict[Member, Request]:
         newcomers = [member for member in members if member.is_new]
         states = self._states_for(newcomers, [member for member in members if not member.is_new])
         for member in newcomers:
@@ -246,7 +246,7 @@ class Coordinator:
             for member in members
         }
 
-    def _train_request_of(self, member: Member, plan: RoundPlan, state: WorkerState | None) -> Task:
+    def _train_request_of(self, member: Member, plan: RoundPlan, state: WorkerState | None) -> Request:
         if plan.momentum == "average" and self._history is not None:
             state = replace(state or self._states[member.who.partition], history=self._history)
         if member.who.partition in self._rejected:  # what spoiled its weights is in its momentum too
@@ -259,9 +259,9 @@ class Coordinator:
         plan: RoundPlan,
         state: WorkerState | None,
         averaging: Star | Ring,
-    ) -> Task:
+    ) -> Request:
         with_history = plan.momentum == "average" and averaging is self._star
-        return self._task(
+        return self._request(
             *([_restoring(state)] if state else []),
             *messages,
             answers=(Kind.REPORT, Kind.STATE) if with_history else (Kind.REPORT,),
@@ -275,7 +275,7 @@ class Coordinator:
         mean = mean_state(self._states.values())
         if others and mean.history is None:
             save = Message(Kind.SAVE, {})
-            asked = {member: self._task(save, answers=(Kind.STATE,), read=read_state) for member in others}
+            asked = {member: self._request(save, answers=(Kind.STATE,), read=read_state) for member in others}
             mean = mean_state(
                 answer.content
                 for answer in self._members.ask(asked)
@@ -287,19 +287,19 @@ class Coordinator:
             for number, state in known.items()
         }
 
-    def _slice(self, member: Member, part: slice) -> Task:
+    def _slice(self, member: Member, part: slice) -> Request:
         header = {"start": part.start, "stop": part.stop}
         message = Message(Kind.TEST, header, self._averaging.whole(member))
         member.version = self._versions.number
-        return self._task(message, answers=(Kind.SCORES,), read=read_scores)
+        return self._request(message, answers=(Kind.SCORES,), read=read_scores)
 
-    def _task(
+    def _request(
         self,
         *messages: Message,
         answers: tuple[Kind, ...],
         read: Callable[[Member, Sequence[Frame]], Content],
-    ) -> Task:
-        return Task(messages=messages, answers=answers, read=read, seconds=self.timeouts.round)
+    ) -> Request:
+        return Request(messages=messages, answers=answers, read=read, seconds=self.timeouts.round)
 
     # -- what is made of it ---------------------------------------------------------------------------------
 
@@ -320,7 +320,7 @@ class Coordinator:
 
 
 def _is_idle(member: Member) -> bool:
-    return member.task is None
+    return member.request is None
 
 
 def _can_train(member: Member) -> bool:

@@ -1,6 +1,6 @@
 """Accepts the connections of workers: a listening socket, and one thread for each connection.
 
-A connection's thread admits the worker, then passes tasks to it and its answers on. It decides nothing:
+A connection's thread admits the worker, then passes requests to it and its answers on. It decides nothing:
 whatever happens becomes an ``Event`` in one queue, which the coordinator reads.
 """
 
@@ -29,7 +29,7 @@ from sparknet.distributed.messages import (
     Joined,
     Lost,
     Member,
-    Task,
+    Request,
     records_in,
 )
 from sparknet.distributed.timeouts import Timeouts
@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 
 # Connections that may be unauthenticated at a time; further ones are closed at once.
 _UNAUTHENTICATED = 64
-# Seconds that a connection waits past a task's deadline, so that it is the coordinator who drops the worker.
+# Seconds that a connection waits past a request's deadline, so that it is the coordinator who drops the
+# worker.
 _GRACE_SECONDS = 5.0
 
 
@@ -154,7 +155,7 @@ class Connection(threading.Thread):
         """Ask the worker to stop once it has done what it was told; hang up if it has not joined."""
         member = self.member
         if member:
-            member.tasks.put(None)
+            member.requests.put(None)
         else:
             self.channel.close()
 
@@ -187,18 +188,18 @@ class Connection(threading.Thread):
     def _serve(self, member: Member) -> None:
         while True:
             try:
-                task = member.tasks.get(timeout=self.listener.timeouts.ping)
+                request = member.requests.get(timeout=self.listener.timeouts.ping)
             except queue.Empty:
                 self.channel.send(Kind.PING, {}, seconds=self.listener.timeouts.send)
                 continue
-            if task is None:
+            if request is None:
                 self.channel.send(Kind.STOP, {}, seconds=self.listener.timeouts.send)
                 return
-            self.listener.events.put(self._carry_out(member, task))
+            self.listener.events.put(self._carry_out(member, request))
 
-    def _carry_out(self, member: Member, task: Task) -> Answered:
+    def _carry_out(self, member: Member, request: Request) -> Answered:
         sent, received = self.channel.sent, self.channel.received
-        for message in (*member.pending, *task.messages):
+        for message in (*member.pending, *request.messages):
             self.channel.send(
                 message.kind, message.header, message.payload, seconds=self.listener.timeouts.send
             )
@@ -206,18 +207,18 @@ class Connection(threading.Thread):
         into = {
             Kind.REPORT: raw(member.buffer),
             Kind.STATE: raw(member.history),
-            **task.into,
+            **request.into,
         }
-        until = task.deadline + _GRACE_SECONDS
-        frames = [self._receive(member.who, kind, until - time.monotonic(), into) for kind in task.answers]
-        content = self._read(member, task, frames)
-        return Answered(member, task, content, self.channel.sent - sent, self.channel.received - received)
+        until = request.deadline + _GRACE_SECONDS
+        frames = [self._receive(member.who, kind, until - time.monotonic(), into) for kind in request.answers]
+        content = self._read(member, request, frames)
+        return Answered(member, request, content, self.channel.sent - sent, self.channel.received - received)
 
-    def _read(self, member: Member, task: Task, frames: Sequence[Frame]) -> Content:
+    def _read(self, member: Member, request: Request, frames: Sequence[Frame]) -> Content:
         """One that says what nobody can read, as another version of this program would, has failed at that:
         it would come back and say it again."""
         try:
-            return task.read(member, frames)
+            return request.read(member, frames)
         except ExchangeError as error:
             self.listener.events.put(Failed(member.who, str(error), final=False))
             raise

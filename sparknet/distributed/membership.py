@@ -23,7 +23,7 @@ from sparknet.distributed.messages import (
     Joined,
     Lost,
     Member,
-    Task,
+    Request,
 )
 from sparknet.distributed.shard_assignment import ShardAssignment
 from sparknet.distributed.stragglers import StragglerPolicy
@@ -109,24 +109,27 @@ class Membership:
         return found
 
     def ask(
-        self, tasks: Mapping[Member, Task], quorum: float = 1.0, at_loss: Callable[[], None] | None = None
+        self,
+        requests: Mapping[Member, Request],
+        quorum: float = 1.0,
+        at_loss: Callable[[], None] | None = None,
     ) -> list[Answered]:
-        """Give each member its task and wait for the answers, in the order of the members.
+        """Give each member its request and wait for the answers, in the order of the members.
 
         Once a share of ``quorum`` has answered, the others have ``Timeouts.grace`` left. Those that hang
         are dropped (``stragglers.py``). ``at_loss`` is called when one of those that are waited for is lost.
         """
-        for member, task in tasks.items():
-            self.give(member, task)
-        waiting, answers = dict(tasks), dict[int, Answered]()
-        policy = StragglerPolicy(len(tasks), quorum, self._timeouts)
+        for member, request in requests.items():
+            self.give(member, request)
+        waiting, answers = dict(requests), dict[int, Answered]()
+        policy = StragglerPolicy(len(requests), quorum, self._timeouts)
         while waiting and not policy.over:
             answer = self.next_answer(waiting, policy.until)
             if answer:
                 answers[answer.member.who.partition] = answer
                 del waiting[answer.member]
                 policy.answered()
-            left = {member: task for member, task in waiting.items() if self.has(member)}
+            left = {member: request for member, request in waiting.items() if self.has(member)}
             if at_loss and len(left) < len(waiting):
                 at_loss()
             waiting = left
@@ -134,23 +137,23 @@ class Membership:
             (self.drop if policy.given_up else self.lost)(member, policy.reason)
         return [answer for _, answer in sorted(answers.items())]
 
-    def next_answer(self, tasks: Mapping[Member, Task], until: float = math.inf) -> Answered | None:
-        """The next answer to one of the tasks; None if something else happened, and at the time ``until``.
+    def next_answer(self, requests: Mapping[Member, Request], until: float = math.inf) -> Answered | None:
+        """The next answer to one of the requests; None if something else happened, and at the time ``until``.
 
         Members past their deadline are dropped.
         """
-        event = self.next(min(until, *(task.deadline for task in tasks.values())))
+        event = self.next(min(until, *(request.deadline for request in requests.values())))
         if event is None:
-            for member, task in tasks.items():
-                if task.deadline <= time.monotonic():
-                    self.drop(member, f"it did not answer within {task.seconds:g} s")
-        elif isinstance(event, Answered) and tasks.get(event.member) is event.task:
+            for member, request in requests.items():
+                if request.deadline <= time.monotonic():
+                    self.drop(member, f"it did not answer within {request.seconds:g} s")
+        elif isinstance(event, Answered) and requests.get(event.member) is event.request:
             return event
         return None
 
-    def give(self, member: Member, task: Task) -> None:
-        member.task = task
-        member.tasks.put(task)
+    def give(self, member: Member, request: Request) -> None:
+        member.request = request
+        member.requests.put(request)
 
     def drop(self, member: Member, reason: str) -> None:
         """The member is gone, or is sent away: hang up, so that its thread ends too."""
@@ -202,10 +205,10 @@ class Membership:
                 self.assignment.gone(who.partition, time.monotonic())
             case Joined(member):
                 self._welcome(member)
-            case Answered(member=member, task=task):
+            case Answered(member=member, request=request):
                 self._failures.pop(member.who.partition, None)
-                if member.task is task:
-                    member.task = None
+                if member.request is request:
+                    member.request = None
             case Lost(member, reason):
                 self.drop(member, reason)
             case Failed(who, reason, final):

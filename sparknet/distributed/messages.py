@@ -70,12 +70,12 @@ class Message:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Task:
+class Request:
     """What a member is to do next: the frames to send, the kinds of the answers, and how to read them.
 
     ``into`` says where payloads go that the member has no buffer for.
 
-    A member that has not answered within ``seconds`` of the task's making is dropped by the coordinator.
+    A member that has not answered within ``seconds`` of the request's making is dropped by the coordinator.
     """
 
     messages: tuple[Message, ...]
@@ -101,7 +101,7 @@ class Member:
     after which it has the outer optimiser's memory. ``is_new`` until its first plan: a worker that has made
     no steps takes over from the one that had its shard before. ``base`` is what its round began from,
     ``delta_version`` the version of them if it is sent deltas only, ``vector`` where it ended and ``moved``
-    how far that is. ``pending`` is sent before its next task.
+    how far that is. ``pending`` is sent before its next request.
     """
 
     who: Identity
@@ -121,8 +121,8 @@ class Member:
     pending: list[Message] = field(default_factory=list)
     place: str = ""
     gpu: str = ""
-    task: Task | None = None
-    tasks: queue.SimpleQueue[Task | None] = field(default_factory=queue.SimpleQueue)
+    request: Request | None = None
+    requests: queue.SimpleQueue[Request | None] = field(default_factory=queue.SimpleQueue)
 
     def __str__(self) -> str:
         return str(self.who)
@@ -154,10 +154,10 @@ class Joined:
 
 @dataclass(frozen=True)
 class Answered:
-    """``content`` answers ``task``; ``sent`` and ``received`` count the bytes of both frames."""
+    """``content`` answers ``request``; ``sent`` and ``received`` count the bytes of both frames."""
 
     member: Member
-    task: Task
+    request: Request
     content: Content
     sent: int
     received: int

@@ -21,7 +21,7 @@ from sparknet.distributed.messages import (
     Assigned,
     Member,
     Message,
-    Task,
+    Request,
     Yielded,
     read_assigned,
     read_yielded,
@@ -100,11 +100,11 @@ class Rebalancer:
         return self._full
 
     def _yield(self, workers: Iterable[int]) -> int:
-        tasks = {
-            member: self._task(Kind.YIELD, {}, answers=(Kind.STATE, Kind.YIELDED), read=read_yielded)
+        requests = {
+            member: self._request(Kind.YIELD, {}, answers=(Kind.STATE, Kind.YIELDED), read=read_yielded)
             for member in self._idle(workers)
         }
-        for answer in self._members.ask(tasks):
+        for answer in self._members.ask(requests):
             member, content = answer.member, answer.content
             if isinstance(content, Yielded):
                 log.info("%s yielded its slot to a shard that had no worker", member)
@@ -112,11 +112,11 @@ class Rebalancer:
                 self._members.dismiss(member)
                 now = time.monotonic()
                 self._assignment.yielded(member.who.partition, content.records, content.place, now)
-        return len(tasks)
+        return len(requests)
 
     def _assign(self, assignments: Mapping[int, Iterable[int]]) -> int:
-        tasks = {
-            member: self._task(
+        requests = {
+            member: self._request(
                 Kind.ASSIGN,
                 {"shards": self._positions(assignments[member.who.partition])},
                 answers=(Kind.ASSIGNED,),
@@ -124,31 +124,31 @@ class Rebalancer:
             )
             for member in self._idle(assignments)
         }
-        for answer in self._members.ask(tasks):
+        for answer in self._members.ask(requests):
             if isinstance(answer.content, Assigned):
                 member = answer.member
                 member.shards = dict(answer.content.records)
                 log.info("%s trains on the shards %s", member, ", ".join(map(str, sorted(member.shards))))
                 self._assignment.confirmed(member.who.partition, member.shards, time.monotonic())
-        return len(tasks)
+        return len(requests)
 
     def _idle(self, workers: Iterable[int]) -> list[Member]:
         wanted = set(workers)
-        return [m for m in self._members.all if m.who.partition in wanted and m.task is None]
+        return [m for m in self._members.all if m.who.partition in wanted and m.request is None]
 
     def _positions(self, shards: Iterable[int]) -> dict[str, int]:
         return {str(shard): self._states.get(shard, WorkerState()).position for shard in shards}
 
-    def _task(
+    def _request(
         self,
         kind: Kind,
         header: Header,
         *,
         answers: tuple[Kind, ...],
         read: Callable[[Member, Sequence[Frame]], Yielded | Assigned],
-    ) -> Task:
+    ) -> Request:
         seconds = self._members.timeouts.round
-        return Task(messages=(Message(kind, header),), answers=answers, read=read, seconds=seconds)
+        return Request(messages=(Message(kind, header),), answers=answers, read=read, seconds=seconds)
 
 
 def _nothing(_shards: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from sparknet.distributed.comm.channel import Kind, raw
 from sparknet.distributed.membership import Membership
-from sparknet.distributed.messages import Fetched, Member, Message, Task, read_fetched
+from sparknet.distributed.messages import Fetched, Member, Message, Request, read_fetched
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.weights import Vector
 
@@ -50,16 +50,16 @@ class Fetcher:
 
     def vector(self, keepers: Iterable[Member], what: str = "weights") -> Vector | None:
         """float32 (P,), read-only, from one of those that have it, the idle ones first; None if all fail."""
-        for member in sorted(keepers, key=lambda member: member.task is not None):
+        for member in sorted(keepers, key=lambda member: member.request is not None):
             vector = np.empty(member.size, np.float32)
-            task = Task(
+            request = Request(
                 messages=(Message(Kind.FETCH, {"what": what}),),
                 answers=(Kind.WEIGHTS,),
                 read=read_fetched,
                 seconds=self._timeouts.round,
                 into={Kind.WEIGHTS: raw(vector)},
             )
-            for answer in self._members.ask({member: task}):
+            for answer in self._members.ask({member: request}):
                 if answer.content == Fetched(size=vector.nbytes):
                     self._bytes += answer.received
                     vector.flags.writeable = False

@@ -30,7 +30,7 @@ from sparknet.distributed.messages import (
     Member,
     Message,
     Reduced,
-    Task,
+    Request,
     read_bare_report,
     read_reduced,
 )
@@ -184,7 +184,7 @@ class Ring:
         while group:
             if group != self._group:
                 self._form(group, on_host=tries > 0)
-            done = self._members.ask(self._tasks(steps, history), at_loss=self._tell_of_loss)
+            done = self._members.ask(self._requests(steps, history), at_loss=self._tell_of_loss)
             if len(done) == len(group) and not any(_failure(answer) for answer in done):
                 for answer in done:
                     assert isinstance(answer.content, Reduced)
@@ -209,7 +209,7 @@ class Ring:
         """The others need not wait for it."""
         AbortFlag.of(self._store).set(self._key)
 
-    def _tasks(self, steps: Mapping[Member, int], history: bool) -> dict[Member, Task]:
+    def _requests(self, steps: Mapping[Member, int], history: bool) -> dict[Member, Request]:
         group = self._group
         place = {
             "backend": self._backend,
@@ -218,7 +218,7 @@ class Ring:
             "history": history,
         }
         return {
-            member: Task(
+            member: Request(
                 messages=(Message(Kind.REDUCE, {**place, "rank": rank}),),
                 answers=(Kind.REDUCED,),
                 read=read_reduced,
