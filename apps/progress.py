@@ -11,13 +11,13 @@ class Downloading:
     """Called with (file name, bytes so far, bytes in all); see ``sparknet.data.download.Progress``."""
 
     def __init__(self) -> None:
-        self._told = ("", -1)
+        self._shown = ("", -1)
 
     def __call__(self, name: str, done: int, size: int) -> None:
         percent = 100 * done // size
         step = 1 if sys.stderr.isatty() else 10
-        if self._told == (name, percent // step):
+        if self._shown == (name, percent // step):
             return
-        self._told = (name, percent // step)
+        self._shown = (name, percent // step)
         begin, end = ("\r", done >= size) if sys.stderr.isatty() else ("", True)
         click.echo(f"{begin}downloading {name}  {percent:3} % of {size / 1e6:,.1f} MB", nl=end, err=True)

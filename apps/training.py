@@ -95,11 +95,11 @@ def run(task: Task, options: Options) -> None:
             start = saved.resume(workers, outer, count)
             with Journal(options, model, table, synthetic=task.synthetic, done=saved.done) as journal:
                 for round_ in train(workers, _settings(options), outer, **start):
-                    _tell(journal.take(round_))
+                    _echo(journal.take(round_))
                     saved.after(round_, workers, outer)
 
 
-def _tell(record: Record) -> None:
+def _echo(record: Record) -> None:
     click.echo(record.line)
     for note in record.notes:
         click.echo(f"note: {note}", err=True)

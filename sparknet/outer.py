@@ -169,17 +169,17 @@ class DiLoCo(_WithMomentum):
 _REPEATABLE: Mapping[str, Callable[..., Repeatable]] = {"SlowMo": SlowMo, "DiLoCo": DiLoCo}
 
 
-def told(outer: Repeatable) -> dict[str, dict[str, float]]:
-    """What ``alike`` makes another of; empty for an optimiser of the user's own."""
+def settings_of(outer: Repeatable) -> dict[str, dict[str, float]]:
+    """What ``from_settings`` makes another of; empty for an optimiser of the user's own."""
     return {name: dict(outer.settings) for name, kind in _REPEATABLE.items() if type(outer) is kind}
 
 
-def alike(told: Mapping[str, Mapping[str, float]]) -> Repeatable:
+def from_settings(settings: Mapping[str, Mapping[str, float]]) -> Repeatable:
     """An outer optimiser with the same settings, which remembers nothing. Raises UsageError for another's."""
-    ((name, settings),) = told.items()
+    ((name, numbers),) = settings.items()
     if name not in _REPEATABLE:
         raise UsageError(f"there is no outer optimiser {name}: {', '.join(_REPEATABLE)}")
-    return _REPEATABLE[name](**settings)
+    return _REPEATABLE[name](**numbers)
 
 
 def constant(tau: int) -> Schedule:

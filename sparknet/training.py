@@ -10,7 +10,7 @@ Listing 3 of SparkNet (Moritz, Nishihara, Stoica, Jordan, https://arxiv.org/abs/
         w <- the mean of the workers' weights
 
 ``train`` below is that loop. It knows neither Spark nor Caffe: it asks a ``Workers`` for results, and an
-``Outer`` for what to make of them (``outer.py``; the mean itself unless told otherwise).
+``Outer`` for what to make of them (``outer.py``; the mean itself by default).
 
     with LocalWorkers(recipe, shards, test) as workers:
         for done in train(workers, Settings(rounds=100, tau=10, test_every=5)):

@@ -1,8 +1,8 @@
 """Fetching a data set from where its authors put it: checked, resumable, and all or nothing.
 
 A file grows as ``NAME.part`` and takes its name only when its checksum is right; a ``.part`` left behind by a
-broken connection or a killed process is continued, not begun again. Nothing is printed: ``progress`` is told
-how far the file is.
+broken connection or a killed process is continued, not begun again. Nothing is printed: ``progress`` is
+called with how far the file is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where a data set comes from, decided in one place.
 
-``--data DIR`` and ``--data synthetic`` are done as told, or are an error. ``--data auto``, the default, takes
+``--data DIR`` and ``--data synthetic`` are obeyed, or are an error. ``--data auto``, the default, takes
 
     $SPARKNET_DATA               a folder, or an error
     else ~/.cache/sparknet       downloaded into on first use

@@ -8,7 +8,7 @@ A training set is cut into K contiguous shards. A worker reads its shard through
     replacement  each record of each batch drawn uniformly
 
 A sampler's whole state is its seed and one whole number, ``position``. Every draw is a function of the two,
-so a worker that takes over a shard and is told the position reads on exactly where the lost one would have.
+so a worker that takes over a shard and is given the position reads on exactly where the lost one would have.
 All of them also serve shards smaller than a batch or a window: they wrap around.
 """
 

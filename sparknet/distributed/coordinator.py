@@ -1,12 +1,12 @@
-"""The driver's end of training: what the workers are told, and what is made of their answers.
+"""The driver's end of training: what the workers are asked to do, and what becomes of their answers.
 
     caller's thread      Coordinator: decides everything, owns all state
-          │  ▲
-requests │  │ events    a queue of requests for each member, one queue of events from all
-          ▼  │
+             │  ▲
+    requests │  │ events  a queue of requests for each member, one queue of events from all
+             ▼  │
     a thread for each connection (listener.py): sends the request, receives the answer, decides nothing
-          │  ▲
-          ▼  │
+             │  ▲
+             ▼  │
        worker in a Spark task (worker_service.py)
 
 A round is done when every member that was sent its plan has answered, was lost, or ran past the deadline; or,
@@ -213,7 +213,7 @@ class Coordinator:
         self._rebalancer.tell_positions()
 
     def job_ended(self, reason: str) -> None:
-        """The Spark job that carries the workers is over: whoever waits for them is told ``reason``."""
+        """The Spark job that carries the workers is over: whoever waits for them gets ``reason``."""
         self._listener.events.put(JobEnded(reason))
 
     def close(self) -> bool:

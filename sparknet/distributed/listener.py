@@ -152,7 +152,7 @@ class Connection(threading.Thread):
                 self.listener.events.put(Gone(who))
 
     def end(self) -> None:
-        """Ask the worker to stop once it has done what it was told; hang up if it has not joined."""
+        """Ask the worker to stop once it has done what it was asked; hang up if it has not joined."""
         member = self.member
         if member:
             member.requests.put(None)

@@ -170,11 +170,11 @@ class Membership:
             member.channel.close()
 
     def lost(self, member: Member, reason: str) -> None:
-        """What the member did does not count, and that will be told."""
+        """What the member did does not count; recorded among the losses."""
         self._losses.append(f"{member}: {reason}")
         log.warning("lost %s: %s", member, reason)
 
-    def tell(self, loss: str) -> None:
+    def record_loss(self, loss: str) -> None:
         """Something other than a member's work is lost."""
         self._losses.append(loss)
         log.warning("lost %s", loss)

@@ -103,13 +103,13 @@ class Service:
         while True:
             with closing(self._connected()) as channel:
                 try:
-                    self._obey(channel)
+                    self._run_commands(channel)
                     return
                 except (OSError, EOFError) as error:
                     log.warning("%s lost the driver: %s", self.who, error)
                     time.sleep(_RETRY_PAUSE_SECONDS)
                 except Exception as error:
-                    self._confess(channel, error)
+                    self._report_failure(channel, error)
                     raise
 
     def _connected(self) -> Channel:
@@ -135,7 +135,7 @@ class Service:
             undo.pop_all()
         return channel
 
-    def _obey(self, channel: Channel) -> None:
+    def _run_commands(self, channel: Channel) -> None:
         worker = self._worker = self._worker or self._built()
         participant = self._participant = self._participant or self._participant_of(worker, channel)
         timeouts = self.assignment.timeouts
@@ -275,8 +275,10 @@ class Service:
         history = NOTHING if state.history is None else raw(state.history)
         channel.send(Kind.STATE, header, history, seconds=self.assignment.timeouts.send)
 
-    def _confess(self, channel: Channel, error: Exception) -> None:
-        """Tell the driver why this worker ends; what is wrong with its input is wrong everywhere: final."""
+    def _report_failure(self, channel: Channel, error: Exception) -> None:
+        """Send the driver why this worker ends. What is wrong with its input is wrong everywhere: that is
+        final.
+        """
         final = isinstance(error, UsageError | ModelError | DataError)
         header = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
         with suppress(OSError):

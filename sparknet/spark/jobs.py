@@ -36,7 +36,9 @@ Records = DataFrame | RDD[Examples] | RDD[Row]
 
 
 class Jobs:
-    """For the partitions of ``data``; ``ended`` is told why when a job fails, or when all are over."""
+    """For the partitions of ``data``; ``ended`` is called with the reason when a job fails, or when all are
+    over.
+    """
 
     def __init__(
         self,

@@ -54,11 +54,11 @@ def session(
 ) -> SparkSession:
     """The running session, or a new one with ``SETTINGS`` and then ``options`` on top.
 
-    ``master`` overrides what spark-submit was told; without either it is ``local[*]``. What Java is started
+    ``master`` overrides spark-submit's; without either it is ``local[*]``. What Java is started
     with, as ``spark.driver.memory``, must be said before it runs: under spark-submit, and when there has been
     a session in this process, it does. A memory that comes too late is a warning in the log.
     """
-    _start_java(options or {})  # before that, a SparkConf does not see what spark-submit was told
+    _start_java(options or {})  # before that, a SparkConf does not see spark-submit's options
     conf = SparkConf()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # or workers run whatever python3 is
     master = master or conf.get("spark.master", None) or "local[*]"

@@ -96,7 +96,7 @@ class SparkWorkers:
         replica = recipe.build()
         self._initial: Vector = replica.weights.detach().cpu().numpy().copy()
         data, count = _partitioned(data, workers_for(spark) if workers == "slots" else workers)
-        _tell_of_spares(slots(spark) - count, count)
+        _warn_of_spares(slots(spark) - count, count)
         conf = spark.sparkContext.getConf()
         host = conf.get("spark.driver.host", "localhost") or "localhost"
         self._slices = recipe.slices(len(test)) if test else []
@@ -196,7 +196,7 @@ class SparkWorkers:
         forgetting.join(_FORGET_SECONDS)
 
 
-def _tell_of_spares(idle: int, shards: int) -> None:
+def _warn_of_spares(idle: int, shards: int) -> None:
     if idle > 0:
         log.warning(
             "%d slots have no shard of their own, for there are %d: they stand by for those that are lost. "

@@ -27,7 +27,7 @@ from sparknet.reporting.metrics import Record, percent
 from sparknet.training import Settings, train
 from sparknet.worker import Recipe
 
-LAST = 5  # tests whose mean is told beside the last one: a single test wobbles by a point
+LAST = 5  # tests whose mean is shown beside the last one: a single test wobbles by a point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def main(workers: tuple[int, ...], data: str, **options: Any) -> None:
 
 
 def run(workers: int, dataset: Dataset, trial: Trial) -> list[float]:
-    """The accuracies of all tests, 0 to 1, told as they come."""
+    """The accuracies of all tests, 0 to 1, as they come."""
     recipe = make_recipe(dataset, trial)
     rounds = max(1, round(trial.epochs * len(dataset.train) / (workers * trial.tau * trial.batch_size)))
     settings = Settings(rounds=rounds, tau=trial.tau, test_every=max(1, rounds // trial.tests))

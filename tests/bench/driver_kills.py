@@ -24,7 +24,7 @@ _START_SECONDS = 300.0
 
 
 class Driver:
-    """An app in a process of its own; ``started_from`` and ``last`` are rounds, as its lines tell them."""
+    """An app in a process of its own; ``started_from`` and ``last`` are rounds, by its lines."""
 
     def __init__(self, folder: Path, rounds: int, output: str, *options: str) -> None:
         self.started_from, self.last = 0, 0
@@ -113,7 +113,7 @@ def kill_drivers(times: int, seed: int) -> str | None:
 
 
 def _left_of(processes: set[psutil.Process], seconds: float = 60.0) -> str | None:
-    """The JVM and the workers of a dead driver end by themselves; whatever does not is killed and told."""
+    """The JVM and the workers of a dead driver end by themselves; whatever does not is killed and reported."""
     _, left = psutil.wait_procs(processes, timeout=seconds)
     for process in left:
         process.kill()

@@ -82,8 +82,8 @@ def main(size_mb: float, workers: tuple[int, ...], exchange: str, task: str | No
     if len(peaks) > 1:
         spread = max(peaks.values()) - min(peaks.values())
         verdict = "met" if spread < copy else "NOT met"
-        told = f"difference {spread:.0f} MiB, {spread / copy:.2f} copies"
-        click.echo(f"{told}   aim: below 1 copy (ring)   {verdict}")
+        text = f"difference {spread:.0f} MiB, {spread / copy:.2f} copies"
+        click.echo(f"{text}   aim: below 1 copy (ring)   {verdict}")
 
 
 if __name__ == "__main__":

@@ -170,14 +170,14 @@ def _aims(rates: dict[str, list[float]], starts: dict[str, list[float]]) -> None
         """Of neighbours in time: the median over the repeats."""
         return statistics.median(a / b for a, b in zip(values[one], values[other], strict=True))
 
-    def tell(what: str, value: float, limit: str, met: bool) -> None:
+    def show(what: str, value: float, limit: str, met: bool) -> None:
         click.echo(f"{what:<36}{value:>8.3f}   aim: {limit:<16}{'met' if met else 'NOT met'}")
 
     for one, other, least in (("tau 10", "serial", 0.95), ("tau 1", "DDP", 1.0), ("tau 10", "DDP", 1.05)):
         value = ratio(rates, one, other)
-        tell(f"images/s, {one} / {other}", value, f"at least {least:g}", value >= least)
+        show(f"images/s, {one} / {other}", value, f"at least {least:g}", value >= least)
     value = ratio(starts, "tau 10", "DDP")
-    tell("time to first step, ours / DDP", value, "at most 0.333", value <= 1 / 3)
+    show("time to first step, ours / DDP", value, "at most 0.333", value <= 1 / 3)
 
 
 @click.command(help=__doc__)

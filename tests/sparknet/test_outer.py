@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from sparknet.errors import UsageError
-from sparknet.outer import Average, DiLoCo, Outer, Repeatable, SlowMo, alike, post_local, quadratic, told
+from sparknet.outer import (
+    Average,
+    DiLoCo,
+    Outer,
+    Repeatable,
+    SlowMo,
+    from_settings,
+    post_local,
+    quadratic,
+    settings_of,
+)
 from sparknet.weights import mean_of
 
 
@@ -126,7 +136,7 @@ def test_the_quadratic_rule_grows_rounds_as_the_rate_falls() -> None:
 
 @pytest.mark.parametrize("outer", [SlowMo(0.8, 0.3), DiLoCo(0.35, 0.7)], ids=["SlowMo", "DiLoCo"])
 def test_one_that_was_told_of_steps_alike(outer: Repeatable) -> None:
-    other = alike(json.loads(json.dumps(told(outer))))
+    other = from_settings(json.loads(json.dumps(settings_of(outer))))
     weights = draws(1)[0]
     for mean, lr in zip(draws(4), [0.1, 0.1, 0.03, 1 / 3], strict=True):
         assert np.array_equal(other.step(weights, mean, lr), outer.step(weights, mean, lr))
@@ -136,6 +146,6 @@ def test_what_is_not_ours_cannot_be_told_or_made() -> None:
     class Mine(SlowMo):
         pass
 
-    assert not told(Mine())
+    assert not settings_of(Mine())
     with pytest.raises(UsageError, match="no outer optimiser Adam: SlowMo, DiLoCo"):
-        alike({"Adam": {}})
+        from_settings({"Adam": {}})

@@ -104,7 +104,7 @@ class DeviceAllReduce:
         with self._attempt():
             own = self._spread.of(mean, vector, steps[self._rank])
             all_of_them = own.new_empty((self._size, *own.shape))
-            self._finish(self._tell(all_of_them, own))
+            self._finish(self._all_gather(all_of_them, own))
             self._spread.widen(mean, list(all_of_them))
 
     def _chunks(self, length: int) -> Iterator[slice]:
@@ -132,14 +132,14 @@ class DeviceAllReduce:
         whole = (
             chunk.out if chunk.out.numel() == chunk.parts.numel() else torch.empty_like(chunk.parts.view(-1))
         )
-        return _Chunk(chunk.out, whole, self._tell(whole, mean))
+        return _Chunk(chunk.out, whole, self._all_gather(whole, mean))
 
     def _gather(self, chunk: _Chunk) -> None:
         self._finish(chunk.work)
         if chunk.parts is not chunk.out:
             chunk.out.copy_(chunk.parts[: chunk.out.numel()])
 
-    def _tell(self, everyone: torch.Tensor, own: torch.Tensor) -> Any:
+    def _all_gather(self, everyone: torch.Tensor, own: torch.Tensor) -> Any:
         """Send ``own`` to all, and begin to receive theirs, one after the other into ``everyone``."""
         self.sent += (self._size - 1) * own.nbytes
         return self._group._allgather_base(everyone.view(-1), own.view(-1))

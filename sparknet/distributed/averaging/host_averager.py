@@ -1,4 +1,4 @@
-"""A worker that averages with others in host memory: in memory of its own first, in its net once all have it."""
+"""A worker that averages in host memory: into a buffer first, into its net once all have the mean."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from sparknet.distributed.averaging.host_allreduce import HostAllReduce
 from sparknet.distributed.averaging.host_averager import Averaged, HostAverager
 from sparknet.distributed.averaging.rendezvous import MakeGroup, Rendezvous, averaging_gpu
 from sparknet.distributed.comm.channel import NOTHING, raw
-from sparknet.outer import Repeatable, alike
+from sparknet.outer import Repeatable, from_settings
 from sparknet.training import Report, RoundPlan
 from sparknet.weights import Vector, fetch
 from sparknet.worker import Worker
@@ -84,7 +84,7 @@ class Participant:
 
     def follow(self, *, outer: dict[str, dict[str, float]], memory: bool) -> memoryview:
         """Take the steps of this outer optimiser; where its memory is to be put, if it has any."""
-        self._outer = alike(outer)
+        self._outer = from_settings(outer)
         if not memory:
             return NOTHING
         remembered = np.empty_like(self._worker.vector)

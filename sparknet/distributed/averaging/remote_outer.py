@@ -16,10 +16,10 @@ from sparknet.distributed.comm.channel import NOTHING, Kind, raw
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import Member, Message
 from sparknet.errors import WorkersLost
-from sparknet.outer import Outer, Repeatable, told
+from sparknet.outer import Outer, Repeatable, settings_of
 from sparknet.weights import Vector, fetch
 
-# What those remember who have been told and have taken no step.
+# The version of those that have been sent the optimiser and have taken no step.
 _BEGUN = -1
 
 
@@ -57,7 +57,7 @@ class RemoteOuter:
         keepers = [member for member in self._members.all if member.start_version == number]
         if not (keepers and all(_about_to_commit(member) for member in keepers)):
             return False
-        if not (isinstance(outer, Repeatable) and told(outer)):
+        if not (isinstance(outer, Repeatable) and settings_of(outer)):
             return False
         if self._given is None or outer.memory is not self._given:
             self._begin(outer, keepers)
@@ -73,11 +73,11 @@ class RemoteOuter:
         return True
 
     def equip(self, member: Member) -> list[Message]:
-        """What a worker has to be told before a round at whose end it takes a step."""
+        """What a worker has to be sent before a round at whose end it takes a step."""
         if self._outer is None or self._given is None or member.outer_version == self._at:
             return []
         if self._outer.memory is not self._given:
-            return []  # it has been put back, and all will be told
+            return []  # it has been reset, and all will be sent it
         try:
             memory = self._given.fetch()
         except WorkersLost:
@@ -99,7 +99,7 @@ class RemoteOuter:
         return vector
 
     def _begin(self, outer: Repeatable, keepers: list[Member]) -> None:
-        """Tell those that commit what the driver's optimiser is, and what it remembers."""
+        """Send those that commit the driver's optimiser and its memory."""
         self._outer = outer
         self._last = None if outer.memory is None else fetch(outer.memory)
         self._at = _BEGUN
@@ -113,7 +113,7 @@ class RemoteOuter:
         """All that had the memory are gone: go on from the last that the driver has, if any."""
         assert self._outer is not None
         kept = "that which was fetched last" if self._last is not None else "none"
-        self._members.tell(f"all that had the outer optimiser's momentum: going on from {kept}")
+        self._members.record_loss(f"all that had the outer optimiser's momentum: going on from {kept}")
         self._outer.memory, self._given = self._last, None
 
 
@@ -122,6 +122,6 @@ def _about_to_commit(member: Member) -> bool:
 
 
 def _messages(outer: Repeatable, memory: Vector | None) -> list[Message]:
-    header = {"outer": told(outer), "memory": memory is not None}
+    header = {"outer": settings_of(outer), "memory": memory is not None}
     payload = NOTHING if memory is None else raw(memory)
     return [Message(Kind.OUTER, header), *([Message(Kind.MEMORY, {}, payload)] if memory is not None else [])]

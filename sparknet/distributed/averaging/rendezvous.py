@@ -4,10 +4,10 @@ A group lives as long as its members do, and a new one takes its place. The memb
 of the driver's, under a key that it has drawn for them.
 
 Gloo and NCCL know no authentication: workers must be on a network of their own, as Spark's are. What they are
-told to do, and the random name under which a group's members find each other, come in authenticated frames.
+asked to do, and the random name under which a group's members find each other, come in authenticated frames.
 
-NCCL has a thread of its own that ends the process when an operation fails or is late. Here whoever waits is
-told instead, so that those who are left can form another group: operations report errors to their waiters
+NCCL has a thread of its own that ends the process when an operation fails or is late. Here whoever waits gets
+an error instead, so that those who are left can form another group: operations report errors to their waiters
 (TORCH_NCCL_BLOCKING_WAIT), which also leaves that thread out, and connecting has a deadline (communicators
 that do not block, TORCH_NCCL_NONBLOCKING_TIMEOUT). See torch's ProcessGroupNCCL.hpp.
 """

@@ -174,7 +174,9 @@ class Ring:
             if not versions.vector.size:
                 raise
             behind = versions.number - versions.fetched
-            self._members.tell(f"all that had the last average: going on from that of {behind} rounds before")
+            self._members.record_loss(
+                f"all that had the last average: going on from that of {behind} rounds before"
+            )
             versions.arrived(versions.vector)
             return versions.vector
 
@@ -184,7 +186,7 @@ class Ring:
         while group:
             if group != self._group:
                 self._form(group, on_host=tries > 0)
-            done = self._members.ask(self._requests(steps, history), at_loss=self._tell_of_loss)
+            done = self._members.ask(self._requests(steps, history), at_loss=self._abort)
             if len(done) == len(group) and not any(_failure(answer) for answer in done):
                 for answer in done:
                     assert isinstance(answer.content, Reduced)
@@ -205,8 +207,8 @@ class Ring:
         self._group, self._key = group, secrets.token_hex(16)
         self._backend = "gloo" if on_host else choose_backend([member.gpu for member in group])
 
-    def _tell_of_loss(self) -> None:
-        """The others need not wait for it."""
+    def _abort(self) -> None:
+        """The others need not wait for the one that is lost."""
         AbortFlag.of(self._store).set(self._key)
 
     def _requests(self, steps: Mapping[Member, int], history: bool) -> dict[Member, Request]:

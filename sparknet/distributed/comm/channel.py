@@ -9,7 +9,7 @@ nothing):
 Lengths are checked before a byte is read or allocated, nothing is ever unpickled, every wait has a deadline.
 The MAC (``auth.py``) is there once both ends have shown that they know the job's token (``handshake.py``);
 nothing is done with a frame before it has been checked. What is sent is not encrypted, as Spark's own traffic
-is not unless it is told to.
+is not by default.
 """
 
 from __future__ import annotations

@@ -26,14 +26,14 @@ def remote(url: str, content: bytes = CONTENT) -> Remote:
     return Remote(url=url, md5=hashlib.md5(content).hexdigest(), size=len(content))
 
 
-def test_a_file_arrives_whole_and_progress_is_told(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+def test_a_file_arrives_whole_and_progress_is_reported(tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
     with serving(Behaviour(CONTENT)) as url:
-        file = download.fetch(remote(url), tmp_path, progress=lambda *a: told.append(a), retry=HASTY)
+        file = download.fetch(remote(url), tmp_path, progress=lambda *a: calls.append(a), retry=HASTY)
     assert file == tmp_path / "data.bin"
     assert file.read_bytes() == CONTENT
-    assert told[-1] == ("data.bin", len(CONTENT), len(CONTENT))
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert calls[-1] == ("data.bin", len(CONTENT), len(CONTENT))
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
 
 
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Pretended(Participant):
 
 
 class OnGpus(Service):
-    """Every worker has a GPU; ``told`` records what each of its groups was to average with."""
+    """Every worker has a GPU; ``backends`` records what each of its groups was to average with."""
 
     participant: type[Pretended] = Pretended
 
@@ -70,11 +70,11 @@ class OnGpus(Service):
         return f"GPU-{self.who.partition}"
 
     @cached_property
-    def told(self) -> list[str]:
+    def backends(self) -> list[str]:
         return []
 
     def _reduce(self, channel: Channel, frame: Frame) -> None:
-        self.told.append(frame.header["backend"])
+        self.backends.append(frame.header["backend"])
         super()._reduce(channel, frame)
 
     def _participant_of(self, worker: Worker, channel: Channel) -> Participant | None:

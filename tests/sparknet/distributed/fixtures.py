@@ -34,7 +34,7 @@ def reference(workers: int, settings: Settings = SETTINGS) -> list[Round]:
 
 
 class Paused(TorchReplica):
-    """Waits ``pause`` seconds in a step, or fails in it, when told."""
+    """Waits ``pause`` seconds in a step, or fails in it, on request."""
 
     pause = 0.0
     error: Exception | None = None

@@ -1,4 +1,4 @@
-"""Whoever finds the driver's port: scans, floods, crowds it. Training does not abort_flag, and the log does."""
+"""Whoever finds the driver's port scans, floods, crowds it: it does not harm training, and is logged."""
 
 from __future__ import annotations
 

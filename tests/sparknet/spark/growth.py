@@ -96,14 +96,14 @@ class Watched:
                 since, before, joined = done.number, read_so_far(self._folder), time.monotonic()
             elif self._read_since(before) == RECORDS:
                 break
-        told = {
+        found = {
             "members": len(done.members),
             "hosts": [self._host_of(who.pid) for who in self._crew.members],
             "seconds_to_join": round(joined - started, 1),
             "rounds": done.number - since + 1,
             "shards": sorted({report.read for report in done.reports}),
         }
-        click.echo(json.dumps(told))
+        click.echo(json.dumps(found))
 
     def _read_since(self, before: dict[str, list[int]]) -> set[int]:
         found = read_so_far(self._folder)

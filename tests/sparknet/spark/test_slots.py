@@ -11,7 +11,7 @@ import pytest
 
 from sparknet.errors import WorkersLost
 from sparknet.spark.slots import threads_each, workers_for
-from sparknet.spark.workers import _tell_of_spares
+from sparknet.spark.workers import _warn_of_spares
 
 
 def cluster(*known: int, master: str = "spark://host:7077", cpus: int = 1) -> Any:
@@ -66,10 +66,10 @@ def test_on_this_machine_its_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -
     assert threads_each(cluster(3, master="local[3]"), 3) == 2
 
 
-def test_slots_without_a_shard_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_slots_without_a_shard_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        _tell_of_spares(0, 3)
+        _warn_of_spares(0, 3)
         assert not caplog.text
-        _tell_of_spares(2, 3)
+        _warn_of_spares(2, 3)
     assert "2 slots have no shard of their own" in caplog.text
     assert 'workers="slots"' in caplog.text

@@ -1,4 +1,4 @@
-"""What a task makes of what Spark tells it: its GPU, its memory, and building while it drains."""
+"""What a task makes of what Spark gives it: its GPU, its memory, and building while it drains."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_memory_is_shared_by_as_many_tasks_as_there_are_cores_for(
     limit = memory_limit(context(cpus=cpus), None)
     assert limit.memory_bytes == (1 << 30) // tasks // 2
     assert limit.folder == tmp_path
-    told = memory_limit(context(), 12)
-    assert told.memory_bytes == 12
+    given = memory_limit(context(), 12)
+    assert given.memory_bytes == 12
 
 
 def test_the_net_is_built_while_the_data_is_on_its_way() -> None:

@@ -47,8 +47,8 @@ def in_this_process(recipe: Recipe, workers: int, settings: Settings, outer: Out
         return list(train(local, settings, outer or Average()))[-1]
 
 
-def told(workers: Crew) -> list[list[str]]:
-    return [service.told for service in workers.services.values() if isinstance(service, OnGpus)]
+def backends(workers: Crew) -> list[list[str]]:
+    return [service.backends for service in workers.services.values() if isinstance(service, OnGpus)]
 
 
 def copies(workers: Crew) -> list[tuple[int, int]]:
@@ -66,7 +66,7 @@ def test_a_ring_of_gpus_gives_what_the_star_gives_bit_for_bit(
     expected = in_this_process(small_recipe(), 3, settings, outer())
     with crew(apart(), shards_of(3), TEST, ring=True, kind=OnGpus) as workers:
         done = list(train(workers, settings, outer()))
-        assert told(workers) == [["nccl"] * 8] * 3
+        assert backends(workers) == [["nccl"] * 8] * 3
     assert digest(done[-1].weights) == digest(expected.weights)
     assert done[-1].scores is not None
     assert expected.scores is not None
@@ -85,7 +85,7 @@ def test_one_worker_alone_is_the_serial_loop_bit_for_bit() -> None:
     expected = in_this_process(small_recipe(), 1, Settings(rounds=5))
     with crew(apart(), shards_of(1), ring=True, kind=OnGpus) as workers:
         done = list(train(workers, Settings(rounds=5)))
-        assert told(workers) == [["nccl"] * 5]
+        assert backends(workers) == [["nccl"] * 5]
     assert digest(done[-1].weights) == digest(expected.weights)
 
 
@@ -102,7 +102,7 @@ def test_members_that_stopped_early_count_by_their_steps() -> None:
     assert [report.steps for report in expected.result.reports] == [4, 3, 2]
     with crew(recipe, shards_of(3), ring=True, kind=OnGpus) as workers:
         done = list(train(workers, settings))
-        assert told(workers) == [["nccl"] * 3] * 3
+        assert backends(workers) == [["nccl"] * 3] * 3
     assert digest(done[-1].weights) == digest(expected.weights)
 
 
@@ -115,7 +115,7 @@ def test_workers_that_share_a_gpu_or_have_none_average_in_host_memory(
     expected = in_this_process(small_recipe(), 3, settings)
     with crew(apart(), shards_of(3), ring=True, kind=kind) as workers:
         done = list(train(workers, settings))
-        assert told(workers) == [["gloo"] * 4] * 3
+        assert backends(workers) == [["gloo"] * 4] * 3
     assert digest(done[-1].weights) == digest(expected.weights)
 
 
@@ -156,7 +156,7 @@ def test_workers_whose_gpus_cannot_reach_each_other_average_in_host_memory(
     expected = in_this_process(small_recipe(), 2, Settings(rounds=3, tau=3))
     with crew(apart(), shards_of(2), ring=True, kind=Failing) as workers:
         done = list(train(workers, Settings(rounds=3, tau=3)))
-        assert told(workers) == [["nccl", "gloo", "gloo", "gloo"]] * 2
+        assert backends(workers) == [["nccl", "gloo", "gloo", "gloo"]] * 2
     assert digest(done[-1].weights) == digest(expected.weights)
     assert "will average in host memory" in caplog.text
     assert "NCCL found no network" in caplog.text
@@ -235,7 +235,7 @@ def test_the_others_average_again_on_their_gpus_without_one_that_dropped_out() -
         assert second.members == (0, 1)
         assert "power failure" in second.result.lost[0]
         assert digest(second.weights) == digest(left)
-        assert {backend for each in told(workers) for backend in each} == {"nccl"}
+        assert {backend for each in backends(workers) for backend in each} == {"nccl"}
         workers.join(2, shards_of(3)[2], attempt=9)
         wait_for(workers, 9)
         assert [next(rounds).members for _ in range(3)] == [(0, 1, 2)] * 3
