@@ -30,7 +30,17 @@ MOVED: Mapping[str, str] = {
 }
 
 RENAMED: Mapping[str, str] = {
+    "Changes": "DeltaEncoder",
+    "Followed": "DeltaTracker",
+    "Growing": "GrowableArray",
+    "Lease": "ShardReader",
+    "Parking": "Handoff",
+    "Room": "MemoryLimit",
+    "STRETCH": "CHUNK",
+    "apply_change": "apply_delta",
     "codec": "get_codec",
+    "gathered": "collect",
+    "stretches": "chunks",
 }
 """By the old name of something in a moved module, its new one."""
 
