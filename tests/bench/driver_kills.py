@@ -113,7 +113,7 @@ def kill_drivers(times: int, seed: int) -> str | None:
 
 
 def _left_of(processes: set[psutil.Process], seconds: float = 60.0) -> str | None:
-    """The JVM and the workers of a dead driver end by themselves; whatever does not is killed and reported."""
+    """The JVM and the workers of a dead driver end by themselves; the others are killed and reported."""
     _, left = psutil.wait_procs(processes, timeout=seconds)
     for process in left:
         process.kill()
