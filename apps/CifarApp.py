@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from apps.options import Options, launch, training_options
 from apps.progress import Downloading
-from apps.training import Task, run
+from apps.training import TrainingData, run
 from sparknet.data import Transform
 from sparknet.data.locate import locate
 
@@ -21,7 +21,7 @@ def main(options: Options) -> None:
     """
     located = locate("cifar10", options.data, seed=options.seed, progress=Downloading())
     mean = located.dataset.train.mean_image()
-    run(Task.of(located, Transform(mean=mean)), options)
+    run(TrainingData.of(located, Transform(mean=mean)), options)
 
 
 if __name__ == "__main__":

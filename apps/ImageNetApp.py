@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from apps.options import Options, launch, training_options
-from apps.photographs import mean_of, task
+from apps.photographs import mean_of, training_data
 from apps.training import run
 from sparknet.data import Transform
 from sparknet.data.imagenet import Labels
@@ -34,7 +34,10 @@ def main(options: Options, labels: Path, mean: Path | None, test_images: int) ->
     """
     transform = Transform(mean=mean_of(mean), crop=CROP)
     named = Labels.read(labels)
-    run(task(Path(options.data), named, transform, test_images=test_images, seed=options.seed), options)
+    run(
+        training_data(Path(options.data), named, transform, test_images=test_images, seed=options.seed),
+        options,
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from apps.options import Options, launch, training_options
 from apps.progress import Downloading
-from apps.training import Task, run
+from apps.training import TrainingData, run
 from sparknet.data import Transform
 from sparknet.data.locate import locate
 
@@ -23,7 +23,7 @@ def main(options: Options) -> None:
     Pixels are fed as 0 to 1, in steps of 1/256.
     """
     located = locate("mnist", options.data, seed=options.seed, progress=Downloading())
-    run(Task.of(located, Transform(scale=SCALE)), options)
+    run(TrainingData.of(located, Transform(scale=SCALE)), options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The task of training on photographs that the workers read themselves; see ``sparknet.data.imagenet``."""
+"""Photographs to train on, which the workers read themselves; see ``sparknet.data.imagenet``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pyspark import RDD
 from pyspark.sql import SparkSession
 
-from apps.training import Task
+from apps.training import TrainingData
 from sparknet.caffe.io import blobproto_to_array
 from sparknet.caffe.schema.caffe_pb2 import BlobProto
 from sparknet.data import Examples, Transform, imagenet
@@ -20,7 +20,9 @@ from sparknet.errors import DataError
 MEAN = np.array([104.0069, 116.6688, 122.6789], np.float32)
 
 
-def task(folder: Path, labels: Labels, transform: Transform, *, test_images: int, seed: int) -> Task:
+def training_data(
+    folder: Path, labels: Labels, transform: Transform, *, test_images: int, seed: int
+) -> TrainingData:
     """Train on ``folder``'s train/ and test on its val/, or else on nine tenths and one tenth of it.
 
     The driver holds the pictures that are tested with, at most ``test_images``. Raises DataError without any.
@@ -34,7 +36,7 @@ def task(folder: Path, labels: Labels, transform: Transform, *, test_images: int
         return parts.flatMap(lambda part: part.examples(labels, seed=seed))
 
     test = imagenet.first(imagenet.slices(val, 1, halves[1])[0].examples(labels, seed=seed), test_images)
-    return Task(
+    return TrainingData(
         shards=shards,
         test=test,
         origin=f"photographs in {len(train)} archives or folders of {folder}, {len(test):,} to test on",

@@ -1,8 +1,8 @@
 """A training run as every app makes one: data and a net in, rounds on Spark, model and report out.
 
-Task + Options ──> SparkWorkers ──> train() ──> one line a round, metrics.jsonl, tensorboard/
-                        │              └──────> model.caffemodel, report.html, curve.png
-                        └─────────────────────> profile/, if asked for
+TrainingData + Options ──> SparkWorkers ──> train() ──> one line a round, metrics.jsonl, tensorboard/
+                                │              └──────> model.caffemodel, report.html, curve.png
+                                └─────────────────────> profile/, if asked for
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MOMENTA: dict[str, Momentum] = {"average": "keep", "slowmo": "reset"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class TrainingData:
     """What an app trains on, and how pictures become the net's input.
 
     ``shards`` gives the training set in so many partitions; ``origin`` is the sentence that says where it is
@@ -53,8 +53,8 @@ class Task:
     synthetic: bool = False
 
     @classmethod
-    def of(cls, located: Located, transform: Transform) -> Task:
-        """The task of a data set that lies in the driver's memory."""
+    def of(cls, located: Located, transform: Transform) -> TrainingData:
+        """A data set that lies in the driver's memory."""
         dataset = located.dataset
         return cls(
             shards=lambda spark, count: from_examples(spark, dataset.train, count),
@@ -72,28 +72,28 @@ class Task:
         return (channels, crop, crop) if crop else (channels, height, width)
 
 
-def run(task: Task, options: Options) -> None:
+def run(data: TrainingData, options: Options) -> None:
     """Train as ``options`` say, print a line a round, and leave model and report in ``options.output``.
 
     An interrupted or failed run leaves those of its last whole round. Raises TrainingError when the loss is
     no longer a number, and what data, net and cluster raise.
     """
-    click.echo(f"data: {task.origin}")
-    sizes = {"batch_size": options.batch_size, "test_batch_size": task.test_batch_size}
-    model = load(options.solver, task.shape, precision=options.precision, **sizes)
+    click.echo(f"data: {data.origin}")
+    sizes = {"batch_size": options.batch_size, "test_batch_size": data.test_batch_size}
+    model = load(options.solver, data.shape, precision=options.precision, **sizes)
     make_folder(options.output)
     saved = Saved.of(options)
     with open_session(f"SparkNet {model.net.name}") as spark:
         count = workers_for(spark, options.workers, deadline_seconds=options.join_deadline)
         threads = threads_each(spark, count)
-        recipe = _recipe(task, options, Threaded(model=model, threads=threads))
-        table = _table(task, options, model, count, threads)
+        recipe = _recipe(data, options, Threaded(model=model, threads=threads))
+        table = _table(data, options, model, count, threads)
         click.echo(f"training {model.net.name} on {table['workers']}")
-        workers = _workers(task, options, spark, recipe, task.shards(spark, count))
+        workers = _workers(data, options, spark, recipe, data.shards(spark, count))
         with keep_traces(workers, options.output), workers:
             outer = OUTERS[options.outer]()
             start = saved.resume(workers, outer, count)
-            with Journal(options, model, table, synthetic=task.synthetic, done=saved.done) as journal:
+            with Journal(options, model, table, synthetic=data.synthetic, done=saved.done) as journal:
                 for round_ in train(workers, _settings(options), outer, **start):
                     _echo(journal.take(round_))
                     saved.after(round_, workers, outer)
@@ -110,7 +110,7 @@ def _echo(record: Record) -> None:
 
 
 def _workers(
-    task: Task, options: Options, spark: SparkSession, recipe: Recipe, shards: RDD[Examples]
+    data: TrainingData, options: Options, spark: SparkSession, recipe: Recipe, shards: RDD[Examples]
 ) -> SparkWorkers:
     deadlines = Deadlines(
         join=options.join_deadline, round=options.deadline, quorum=options.quorum, grace=options.grace
@@ -119,8 +119,8 @@ def _workers(
         spark,
         recipe,
         shards,
-        task.test,
-        shape=task.test.shape,
+        data.test,
+        shape=data.test.shape,
         deadlines=deadlines,
         wire=options.wire,
         exchange=options.exchange,
@@ -139,24 +139,26 @@ def _settings(options: Options) -> Settings:
     )
 
 
-def _recipe(task: Task, options: Options, replica: Threaded) -> Recipe:
+def _recipe(data: TrainingData, options: Options, replica: Threaded) -> Recipe:
     return Recipe(
         replica=replica,
         batch_size=options.batch_size,
-        transform=task.transform,
-        test_batch_size=task.test_batch_size,
-        test_transform=task.test_transform,
+        transform=data.transform,
+        test_batch_size=data.test_batch_size,
+        test_transform=data.test_transform,
         sampling=options.sampling,
         seed=options.seed,
         deterministic=options.deterministic,
     )
 
 
-def _table(task: Task, options: Options, model: CaffeModel, workers: int, threads: int) -> dict[str, str]:
+def _table(
+    data: TrainingData, options: Options, model: CaffeModel, workers: int, threads: int
+) -> dict[str, str]:
     """The table of settings in the report."""
     solver = model.solver
     return {
-        "data": task.origin,
+        "data": data.origin,
         "net and solver": f"{model.net.name}, {options.solver}",
         "learning rate": f"{solver.base_lr:g}, {solver.lr_policy}",
         "momentum, weight decay": f"{solver.momentum:g}, {solver.weight_decay:g}",

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sparknet.errors import TrainingError
 from sparknet.weights import Layout, Vector, Weights, mean_of, squares
 
-# A worker that moved this many times as far as the median one is not believed.
+# A worker that moved this many times as far as the median one is an outlier.
 OUTLIER = 10.0
 
 _BLOCK = 1 << 15
@@ -44,7 +44,7 @@ class Merged:
 def merge(
     start: Vector, vectors: Sequence[Vector], shares: Sequence[int], statistics: Sequence[Statistics] = ()
 ) -> Merged:
-    """As ``merge_moved``, where nobody has reckoned yet how far the vectors are from ``start``."""
+    """As ``merge_moved``, where it is not known yet how far the vectors are from ``start``."""
     return merge_moved(vectors, [distance(start, vector) for vector in vectors], shares, statistics)
 
 
@@ -54,10 +54,10 @@ def merge_moved(
     shares: Sequence[int],
     statistics: Sequence[Statistics] = (),
 ) -> Merged:
-    """The mean of what can be believed of ``vectors``, float32 (P,), counted by ``shares``.
+    """The mean of ``vectors``, float32 (P,), counted by ``shares``, without outliers.
 
     ``distances`` says how far each has moved from what all of them began from. Raises TrainingError if none
-    can be believed.
+    is left.
     """
     rejected = rejections(distances)
     kept = tuple(k for k in range(len(vectors)) if k not in rejected)
@@ -88,9 +88,9 @@ def norm(squared: float) -> float:
 
 
 def rejections(distances: Sequence[float]) -> dict[int, str]:
-    """Which of the workers that moved by these L2 norms are not believed, and why.
+    """Which of the workers that moved by these L2 norms are outliers, and why.
 
-    Raises TrainingError if none can be believed.
+    Raises TrainingError if all are.
     """
     finite = [moved for moved in distances if math.isfinite(moved)]
     limit = OUTLIER * median(finite) if finite else 0.0

@@ -27,7 +27,7 @@ import numpy as np
 from sparknet.errors import UsageError
 from sparknet.weights import Vector, Weights, fetch
 
-# Numbers that are stepped at a time: what is made of them on the way stays in a core's cache.
+# Numbers that are stepped at a time: intermediate results stay in a core's cache.
 _BLOCK = 1 << 14
 
 Schedule = Callable[[int, float | None], int]
@@ -60,10 +60,10 @@ class RemoteMean(Protocol):
 
 @runtime_checkable
 class Repeatable(Protocol):
-    """An outer optimiser that others can be made alike: where the weights are, they take its step.
+    """An outer optimiser that can be made again elsewhere: workers that have the weights take its step there.
 
-    ``settings`` are the numbers it was made of, ``memory`` all that it remembers, float32 (P,), which may
-    lie with those others; None before the first step.
+    ``settings`` are the numbers it was made of, ``memory`` its whole state, float32 (P,), which may
+    be with the workers; None before the first step.
     """
 
     memory: Weights | None

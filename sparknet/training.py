@@ -92,7 +92,7 @@ def _after(weights: Weights, mean: Weights, lr: float, outer: Outer) -> Weights:
 
 
 def frozen(vector: Vector) -> Vector:
-    """``vector`` as a read-only view: workers may hold it, so nobody may change it behind their backs."""
+    """``vector`` as a read-only view: workers may hold it, so nobody may change it."""
     view = vector.view()
     view.flags.writeable = False
     return view
@@ -129,7 +129,7 @@ class Workers(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of everything; may be called again."""
+        """Release everything; may be called again."""
         ...
 
 

@@ -210,7 +210,7 @@ class Coordinator:
         self._states.update(states)
         for member in self._members.all:
             member.is_new = True
-        self._rebalancer.tell_positions()
+        self._rebalancer.send_positions()
 
     def job_ended(self, reason: str) -> None:
         """The Spark job that carries the workers is over: whoever waits for them gets ``reason``."""
@@ -224,7 +224,7 @@ class Coordinator:
         self._averaging.close()
         return complete
 
-    # -- what is said to them -------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------
 
     def _hand_out(self, todo: deque[slice], working: dict[Member, tuple[Request, slice]]) -> None:
         """Give every idle member a slice while there are any."""
@@ -301,7 +301,7 @@ class Coordinator:
     ) -> Request:
         return Request(messages=messages, answers=answers, read=read, seconds=self.timeouts.round)
 
-    # -- what is made of it ---------------------------------------------------------------------------------
+    # -- answers -------------------------------------------------------------------------------------------
 
     def _remember(
         self, answers: list[Answered], reports: list[Report], merged: Merged, plan: RoundPlan

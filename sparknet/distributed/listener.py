@@ -215,8 +215,8 @@ class Connection(threading.Thread):
         return Answered(member, request, content, self.channel.sent - sent, self.channel.received - received)
 
     def _read(self, member: Member, request: Request, frames: Sequence[Frame]) -> Content:
-        """One that says what nobody can read, as another version of this program would, has failed at that:
-        it would come back and say it again."""
+        """A worker whose answer cannot be read, as one of another version of this program, counts as failed:
+        it would come back and send it again."""
         try:
             return request.read(member, frames)
         except ExchangeError as error:

@@ -61,7 +61,7 @@ class Membership:
 
     @property
     def complete(self) -> bool:
-        """Whether all are here and well: none whose last word was that it failed, nor an ended job."""
+        """Whether all are here and well: none that failed last, and the job has not ended."""
         return len(self._members) == self._workers and not self._failures and self._ended is None
 
     def has(self, member: Member) -> bool:
@@ -156,7 +156,7 @@ class Membership:
         member.requests.put(request)
 
     def drop(self, member: Member, reason: str) -> None:
-        """The member is gone, or is sent away: hang up, so that its thread ends too."""
+        """The member is gone, or must go: close its connection, so that its thread ends too."""
         if not self.has(member):
             return
         self.dismiss(member)
@@ -164,7 +164,7 @@ class Membership:
         self.lost(member, reason)
 
     def dismiss(self, member: Member) -> None:
-        """The member has done its work and is no more; nothing is lost by it."""
+        """The member has done its work and leaves; nothing is lost by it."""
         if self.has(member):
             del self._members[member.who.partition]
             member.channel.close()

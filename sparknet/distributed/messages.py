@@ -1,7 +1,7 @@
 """What passes between the coordinator and the threads of the connections, and how replies are read.
 
-Tasks go one way, events the other. A ``read_`` function makes the content of an answer from its frames, and
-raises ExchangeError where they cannot be read.
+Requests go one way, events the other. A ``read_`` function makes the content of an answer from its frames,
+and raises ExchangeError where they cannot be read.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Arriving:
-    """A worker has been let in and drains its partition."""
+    """A worker has been admitted and reads its partition."""
 
     who: Identity
 

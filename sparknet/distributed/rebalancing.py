@@ -64,7 +64,7 @@ class Rebalancer:
         return bool(plan.yields or plan.assignments or plan.submit)
 
     def settle(self) -> bool:
-        """Take the next step towards all shards being held; whether that moved anybody."""
+        """Take the next step towards every shard having a worker; whether that moved anybody."""
         if self._assignment.settled:
             return False
         plan = self._assignment.plan(time.monotonic(), stay=self._stay, full=self._is_full())
@@ -81,8 +81,8 @@ class Rebalancer:
         for other in {worker, *self._assignment.of(worker)} - {shard}:
             self._states[other] = replace(self._states.get(other, WorkerState()), iteration=iteration)
 
-    def tell_positions(self) -> None:
-        """The states are others than they were: every worker with further shards hears of it."""
+    def send_positions(self) -> None:
+        """The states have been replaced: send the positions to every worker with further shards."""
         held = {member.who.partition: frozenset(member.shards) for member in self._members.all}
         self._assign({worker: shards for worker, shards in held.items() if shards - {worker}})
 

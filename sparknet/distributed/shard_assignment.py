@@ -5,20 +5,20 @@ than shards (a small cluster, a machine gone for good) some tasks wait, and thei
 Nothing but a task that Spark starts can read a partition, and Spark starts none while no slot is free.
 Therefore:
 
-    1. a shard has had no worker for ``wait_seconds`` seconds: the worker with the fewest records *makes
-    room*.
-       It puts its shards on the spill volume of its executor (``data/handoff.py``) and ends its task.
+    1. a shard has had no worker for ``wait_seconds``: the worker with the fewest records *yields*
+       its slot: it puts its shards on the spill volume of its executor (``data/handoff.py``) and ends its
+       task.
     2. Spark gives the slot to a waiting task, which drains its own partition as any other.
     3. the newcomer, or whoever else is on that executor, is *assigned* the shards handed over and maps them.
     4. the shards whose tasks have ended are *submitted* again, as a further job. It waits until there is a
        slot: a machine that returned, or was added. The worker that then starts drains its partition by its
        lineage, and trains on it again.
 
-So every shard is held, or on its way, and every shard that is not held by its own worker has a task waiting
-to take it back. No data crosses the network for it, which one slot is enough for. What was thought of and
-left: sending shards from worker to worker (needs two slots, and a copy of the data on the wire); a copy of
-every shard on a neighbour (twice the space, always, for what is rare); one job for all with the partitions
-coalesced anew (every worker drains everything again whenever one comes or goes).
+So every shard has a worker, or will have one soon, and every shard that is not with its own worker has a task
+waiting to take it back. No data crosses the network for it, which one slot is enough for. Alternatives that
+were rejected: sending shards from worker to worker (needs two slots, and a copy of the data on the wire); a
+copy of every shard on a neighbour (twice the space, always, for what is rare); one job for all with the
+partitions coalesced anew (every worker drains everything again whenever one comes or goes).
 
 This module knows neither sockets nor Spark: events go in, a ``Plan`` comes out.
 """
@@ -31,8 +31,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """``yields``: workers that are to yield their slots. ``assignments``: by worker, all shards it is to hold
-    from now on. ``submit``: shards whose tasks Spark is to be given again.
+    """``yields``: workers that are to yield their slots. ``assignments``: by worker, all shards it is to
+    train on from now on. ``submit``: shards whose tasks Spark is to be given again.
     """
 
     yields: tuple[int, ...] = ()
@@ -58,7 +58,7 @@ class ShardAssignment:
         self._successors: list[float] = []  # until when the successor of each that yielded is waited for
         self._unscheduled: set[int] = set()
 
-    # -- what happens ---------------------------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------------------------
 
     def arriving(self, worker: int) -> None:
         """Its task has started and is draining its partition."""
@@ -72,7 +72,7 @@ class ShardAssignment:
         self._since[worker] = now
 
     def joined(self, worker: int, place: str, records: Mapping[int, int], now: float) -> None:
-        """It holds these shards, ``records`` in each; its own is its own again, whoever held it."""
+        """It has these shards, ``records`` in each; its own shard is its own again, whoever had it."""
         self._arriving.discard(worker)
         self._unscheduled.discard(worker)
         self._handed_over.pop(worker, None)
@@ -82,7 +82,7 @@ class ShardAssignment:
         self.confirmed(worker, records, now)
 
     def confirmed(self, worker: int, records: Mapping[int, int], now: float) -> None:
-        """It says what it holds: what was assigned and is not there is lost."""
+        """It reports what it has: a shard that was assigned and is not there is lost."""
         for shard in [shard for shard in self.of(worker) if shard not in records]:
             self._handed_over.pop(shard, None)
             self._unassign(shard, now)
@@ -109,7 +109,7 @@ class ShardAssignment:
     def submitted(self, shards: tuple[int, ...]) -> None:
         self._unscheduled.difference_update(shards)
 
-    # -- what is so -----------------------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------------------------------------
 
     def of(self, worker: int) -> list[int]:
         """The shards that are the worker's to train on."""
@@ -122,7 +122,7 @@ class ShardAssignment:
 
     @property
     def settled(self) -> bool:
-        """Whether every shard is held by a worker that knows it, and has a task of its own."""
+        """Whether every shard is with a worker that knows it, and has a task of its own."""
         return not (self.unassigned or self._to_schedule or self._uninformed)
 
     @property
@@ -130,7 +130,7 @@ class ShardAssignment:
         """Whether somebody is on the way."""
         return bool(self._arriving or self._successors)
 
-    # -- what to do -----------------------------------------------------------------------------------------
+    # -- plan ----------------------------------------------------------------------------------------------
 
     def plan(self, now: float, *, stay: int, full: bool = False) -> Plan:
         """What to do now; ``stay`` workers at least must not yield.
@@ -213,7 +213,7 @@ class ShardAssignment:
 
     @property
     def _uninformed(self) -> list[int]:
-        """Workers that hold something else than they should."""
+        """Workers that have other shards than they should."""
         return sorted(
             worker for worker, held in self._confirmed.items() if held != frozenset(self.of(worker))
         )

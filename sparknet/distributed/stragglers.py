@@ -15,7 +15,7 @@ class StragglerPolicy:
     """For the answers of ``workers`` workers, all asked now; ``quorum`` is the share that is enough.
 
     Two things end it before the round's own deadline: the grace after a quorum, whose late workers only miss
-    the round, and a silence that no difference in speed explains, after which they are given up.
+    the round, and a silence too long for a difference in speed, after which they are given up.
     """
 
     def __init__(self, workers: int, quorum: float, timeouts: Timeouts) -> None:

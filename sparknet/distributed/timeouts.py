@@ -11,10 +11,10 @@ class Timeouts:
 
     ``join``   for the workers to come: all of them at the start, any one when none is left
     ``round``  for a round's reports, and for a slice's scores; a worker that is later is dropped
-    ``ping``   an idle worker hears from the driver this often, and gives up after six times as long
+    ``ping``   an idle worker is pinged this often, and gives up after six times as long
     ``send``   for the other end to take a frame
     ``stop``   for the workers to leave when all is done
-    ``lease``  for a shard's own worker; after that another one takes its shard up
+    ``lease``  for a shard's own worker; after that another one is assigned its shard
     ``hang``   for a worker at least, when half of the others have answered, and ten times as long as they
                took; one that is later hangs, and is dropped
     ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; those that are later

@@ -1,4 +1,4 @@
-"""A worker's end of the connection: join the driver, and do as it says until it says stop.
+"""A worker's end of the connection: join the driver, and carry out its commands until it says stop.
 
 A worker that loses the connection keeps its replica and its shard and comes back; one that the driver
 refuses, because a newer attempt has its place, ends with an error so that Spark does not take its partition
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 # A worker tries again this long to reach a driver it has lost, or has not found yet.
 _RETRY_SECONDS = 30.0
 _RETRY_PAUSE_SECONDS = 0.2
-# Pings that may be missed before the driver is taken for gone.
+# Pings that may be missed before the driver is considered lost.
 _MISSED_PINGS = 6
 
 _COMMANDS = (
@@ -119,7 +119,7 @@ class Service:
             try:
                 return self._introduced(Channel.connect(self.assignment.address, _RETRY_SECONDS))
             except (OSError, EOFError) as error:
-                # the driver listens for as long as it trains: a closed port means that it is done
+                # the driver listens for as long as it trains: a closed port means that it has ended
                 if isinstance(error, ConnectionRefusedError) or time.monotonic() > deadline:
                     host, port = self.assignment.address
                     raise TrainingError(
@@ -178,7 +178,7 @@ class Service:
                 case Kind.OUTER if participant:
                     into[Kind.MEMORY] = participant.follow(**frame.header)
                 case Kind.MEMORY:
-                    into.pop(Kind.MEMORY)  # it has been received into what the optimiser remembers
+                    into.pop(Kind.MEMORY)  # it has been received into the optimiser's memory
                 case Kind.FETCH if participant:
                     vector = participant.memory if frame.header["what"] == "memory" else participant.start
                     channel.send(Kind.WEIGHTS, {}, vector, seconds=timeouts.send)

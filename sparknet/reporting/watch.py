@@ -18,7 +18,7 @@ from sparknet.reporting.costs import Cost
 from sparknet.rounds import Report, Round
 
 # A worker is a straggler from this many times the others' median on, a phase is slow from this many times its
-# own; and only what costs so many seconds is worth a word.
+# own; and what costs fewer seconds is not reported.
 _STRAGGLES, _SLOW, _SECONDS = 1.5, 5.0, 0.25
 # Share of a round that the exchange of weights may take in the long run.
 _EXCHANGE = 0.5

@@ -81,7 +81,7 @@ class Jobs:
                 job.thread.join(max(0.0, deadline - time.monotonic()))
 
     def cancel(self, seconds: float) -> None:
-        """End all jobs; a stopped SparkContext is no hindrance."""
+        """End all jobs; works with a stopped SparkContext too."""
         deadline = time.monotonic() + seconds
         while self.alive and time.monotonic() < deadline:
             # again and again: a job that was on its way to Spark is not there to be cancelled

@@ -53,7 +53,7 @@ Exchange = Literal["auto", "star", "ring"]
 # is chosen nevertheless, because the driver then has the weights of every round. What a star costs grows with
 # K, and what a ring costs does not.
 RING_FROM_BYTES = 4 << 20
-# How long executors are waited for that are to forget the test set.
+# How long executors are waited for that are to drop the test set.
 _FORGET_SECONDS = 2.0
 # How long the others' traces are waited for where a worker is missing.
 _TRACES_SECONDS = 2.0
@@ -172,7 +172,7 @@ class SparkWorkers:
         self._coordinator.restore(states)
 
     def close(self) -> None:
-        """Send the workers home, end the job, drop the test set; a stopped SparkContext is no hindrance."""
+        """Stop the workers, end the job, drop the test set; works with a stopped SparkContext too."""
         if self._closed:
             return
         self._closed = True

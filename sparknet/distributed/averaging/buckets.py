@@ -23,7 +23,7 @@ from sparknet.weights import Vector, mean_of, squares
 class Bucket:
     """Number ``number`` of the buckets, cut into a part for each member. Empty parts do not travel.
 
-    ``turn`` names the memory it may use, which it shares with the buckets that come when it is gone.
+    ``turn`` numbers the buffers it may use, which later buckets use again.
     """
 
     def __init__(self, number: int, turn: int, rank: int, parts: list[slice], steps: Sequence[int]) -> None:
@@ -36,7 +36,7 @@ class Bucket:
         self.waits: list[Any] = []
 
     def wait(self) -> None:
-        """Until all that has been sent is sent, and all that has been asked for is here."""
+        """Wait until all sends and receives have completed."""
         for wait in self.waits:
             wait.wait()
         self.waits.clear()
@@ -82,7 +82,7 @@ class BufferPool:
 class PlainBuckets:
     """Buckets that travel as they are. The mean of ``vector`` and the others' goes to ``out``.
 
-    ``moved`` is the sum of the squares of what has been seen of ``vector - start``.
+    ``moved`` is the sum of the squares of ``vector - start`` over the parts so far.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class CompressedBuckets:
         return mean
 
     def _settle(self, bucket: Bucket, peer: int) -> None:
-        """All members make the same of the same bytes."""
+        """Apply the mean delta to the start: the same bytes give all members the same numbers."""
         part = bucket.parts[peer]
         apply_delta(self._codec, self._part(bucket, peer), self._start[part], self._out[part])
 

@@ -5,8 +5,8 @@
     allgather  everyone gets the parts' means                      (n,)
 
 As ``host_allreduce.py`` does on the host, and with the same numbers, but by collective operations, which NCCL
-brings over NVLink, PCIe or the network as it finds them. The vector goes in chunks, so that what is held
-besides it is bounded, and one chunk is on its way while another is averaged.
+brings over NVLink, PCIe or the network as it finds them. The vector goes in chunks, so that memory beside
+it is bounded, and one chunk is on its way while another is averaged.
 
 Any device will do, and any group that has the two operations: a CPU and gloo too. The numbers are those of
 ``sparknet.merge`` and ``sparknet.weights.mean_of``, bit for bit: the same operations in the same order.
@@ -36,7 +36,7 @@ _DEPTH = 2
 _BLOCK = 1 << 22
 # Seconds between two looks at whether an operation has ended.
 _LOOK_SECONDS = 5e-5
-# ... and at whether the group is over: NCCL does not always abort_flag that a peer has died.
+# ... and at whether the group is over: NCCL does not always notice that a peer has died.
 _ABORT_SECONDS = 0.1
 
 
@@ -77,7 +77,7 @@ class DeviceAllReduce:
         self._key, self._rank, self._size = key, rank, size
 
     def leave(self) -> None:
-        """Hang up on the group; what it still does comes to nothing."""
+        """Leave the group; operations still under way are aborted."""
         group, self._group = self._group, None
         if group is not None:
             group.abort()

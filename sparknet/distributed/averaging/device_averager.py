@@ -2,7 +2,7 @@
 
     begin ──> [steps] ──> reduce: the mean, in memory of its own ──> commit: go on from it
 
-What a group does is the driver's to say, which knows every member's GPU (``choose_backend``). All the vectors
+The driver, which knows every member's GPU, decides how a group averages (``choose_backend``). All the vectors
 of a round, its start, where it ended and the mean, stay on the device; the start comes to the host when the
 driver fetches it.
 """
@@ -42,7 +42,7 @@ class DeviceAverager:
         self._is_start = False
 
     def begin(self) -> None:
-        """A round starts from what the net holds."""
+        """A round starts from the net's weights."""
         if not self._is_start:
             self._start.copy_(self._worker.replica.weights)
             self._is_start = True

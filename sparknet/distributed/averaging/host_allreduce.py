@@ -7,7 +7,7 @@ and out of each worker, whatever K is, and none to the driver:
     2  worker j makes the mean of what it has of part j, in float32 and in the order of the workers
     3  ... and sends it to all the others
 
-It is done bucket by bucket, so that one is on its way while another is reckoned. The bytes of both steps are
+It is done bucket by bucket, so that one is on its way while another is averaged. The bytes of both steps are
 those of a ring, and the mean is the star's, bit for bit. With a wire format of fewer bits both steps carry
 deltas from the round's start; a codec that keeps its residual adds what rounding took away to the next delta.
 """
@@ -55,7 +55,7 @@ class HostAllReduce:
     def join(self, key: str, rank: int, size: int) -> None:
         """Be number ``rank`` of ``size`` members of group ``key``. Raises RuntimeError if one is missing."""
         if self._group is None or key != self._key:
-            self._group = None  # hang up on the old members first
+            self._group = None  # leave the old group first
             self._encoders.clear()
             self._pool = BufferPool()  # the old ones may still be written to
             self._group, self._key = self._rendezvous.gloo(key, rank, size), key

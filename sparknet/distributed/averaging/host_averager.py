@@ -23,7 +23,7 @@ class Averaged:
 
 
 class HostAverager:
-    """Between the rounds ``start`` is what the net holds: the last mean, or what the driver has sent."""
+    """Between the rounds ``start`` is the net's weights: the last mean, or what the driver has sent."""
 
     def __init__(self, worker: Worker, allreduce: HostAllReduce) -> None:
         self._worker, self._allreduce = worker, allreduce
@@ -37,7 +37,7 @@ class HostAverager:
         self._is_start = False
 
     def begin(self) -> None:
-        """A round starts from what the net holds."""
+        """A round starts from the net's weights."""
         if not self._is_start:
             np.copyto(self._start, self._worker.vector)
             self._is_start = True
@@ -50,7 +50,7 @@ class HostAverager:
     def reduce(self, *, key: str, rank: int, steps: Sequence[int], history: bool) -> Averaged:
         """Average with the group. Raises RuntimeError if it could not be done.
 
-        If no round has begun here, nothing is said of how far the net has moved.
+        ``moved`` is 0 if no round has begun here.
         """
         worker, allreduce = self._worker, self._allreduce
         before = allreduce.sent

@@ -1,7 +1,7 @@
 """A worker's part when the workers average among themselves: on its GPU, or on its host.
 
-What is here knows on which GPU the worker could average (``rendezvous.py``), which the driver asks of all
-before it forms a group, and has the averager for it.
+It knows on which GPU the worker could average (``rendezvous.py``), which the driver asks of all before it
+forms a group, and has the averager for it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Participant:
             self._worker.load(self._worker.vector)
 
     def follow(self, *, outer: dict[str, dict[str, float]], memory: bool) -> memoryview:
-        """Take the steps of this outer optimiser; where its memory is to be put, if it has any."""
+        """Take the steps of this outer optimiser from now on; returns the buffer for its memory, if it has
+        any.
+        """
         self._outer = from_settings(outer)
         if not memory:
             return NOTHING
@@ -93,7 +95,7 @@ class Participant:
 
     @property
     def memory(self) -> memoryview:
-        """The bytes of what the outer optimiser remembers."""
+        """The bytes of the outer optimiser's memory."""
         remembered = self._outer.memory if self._outer else None
         return NOTHING if remembered is None else raw(fetch(remembered))
 

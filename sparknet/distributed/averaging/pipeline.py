@@ -1,4 +1,4 @@
-"""Stages of work that overlap: some pieces are on their way in each, while others are looked after."""
+"""Stages of work that overlap: some pieces are under way in each while others are finished."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Piece = TypeVar("Piece")
 
 
 def delayed(pieces: Iterable[Piece], depth: int) -> Iterator[Piece]:
-    """The pieces in their order, each once there are ``depth`` of them that have not been given out.
+    """The pieces in their order, each delayed until ``depth`` of them have been taken and not yet given out.
 
     >>> list(delayed("abc", 2))
     ['a', 'b', 'c']

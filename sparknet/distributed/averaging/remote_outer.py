@@ -4,9 +4,9 @@
     each round:  COMMIT(lr) ────────────────> every worker    the mean, then the step from the round's start
     a newcomer:  OUTER, MEMORY ─────────────> it alone        with its first weights, by way of the driver
 
-The step is elementwise, and every worker has the same start, mean and memory: so they all make the same
-weights, those that the driver would make of them. The memory stays with the workers as the weights do; the
-driver fetches it for a checkpoint and for newcomers.
+The step is elementwise, and every worker has the same start, mean and memory: so they all compute the same
+weights, which are those that the driver would compute. The memory stays with the workers as the weights do;
+the driver fetches it for a checkpoint and for newcomers.
 """
 
 from __future__ import annotations

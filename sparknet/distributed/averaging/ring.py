@@ -1,14 +1,14 @@
 """The driver's part when the workers average among themselves: who takes part, and whether it counts.
 
-all report, without weights ──> REDUCE ──> each: a mean, in memory of its own, and how far it had moved
-all have it, and are believed: COMMIT;  one was lost, or is not: the others form a new group (epoch) and do it
-again, from what they still have
+all report, without weights ──> REDUCE ──> each: the mean in a buffer, and how far its weights had moved
+all finished, none was rejected as an outlier: COMMIT
+one was lost or rejected: the others form a new group and average again, from the weights they still have
 
 A group whose members all have a GPU of their own averages there, by NCCL; the others do in host memory, by
 gloo (``rendezvous.py``). One that fails on its GPUs though nobody was lost goes on in host memory.
 
 The mean stays with the workers. The driver fetches it from one of them when somebody asks for it: for a
-checkpoint, for a worker that has come new, at the end.
+checkpoint, for a worker that has just joined, at the end.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Ring:
     answers: tuple[Kind, ...] = (Kind.REPORT,)
 
     def __init__(self, bind: str, versions: Versions, members: Membership, timeouts: Timeouts) -> None:
-        self.codec = Float32()  # of what the driver is sent; peers have their own
+        self.codec = Float32()  # of what the driver is sent; the workers use their own among themselves
         self._versions, self._members, self._timeouts = versions, members, timeouts
         self._store = new_store(bind)
         self.port: int = self._store.port
@@ -97,7 +97,7 @@ class Ring:
         self.publish(weights)
 
     def publish(self, weights: Weights) -> None:
-        """These are the current weights. Raises TrainingError if they are of the workers and gone by."""
+        """These are the current weights. Raises TrainingError if the workers have gone on from them."""
         if not isinstance(weights, WorkerWeights):
             assert isinstance(weights, np.ndarray)
             self._versions.publish(weights)
@@ -121,14 +121,14 @@ class Ring:
         return read_bare_report(member, frames)
 
     def merge(self, done: Sequence[Answered], reports: Sequence[Report], plan: RoundPlan) -> Merged | None:
-        """The mean of what can be believed; None if all that had it were lost while they averaged it.
+        """The mean without outliers; None if all that had it were lost while they averaged it.
 
-        Who is not to be believed shows while they average: measuring costs nothing beside the sending.
+        Outliers are found by how far the weights had moved, which is measured while they are averaged.
         """
         steps = {answer.member: report.steps for answer, report in zip(done, reports, strict=True)}
         history = plan.momentum == "average"
         group = self._averaged(steps, history=history)
-        reasons = _disbelieved(group)
+        reasons = _outliers(group)
         if reasons:
             believed = {member: steps[member] for member in group if member not in reasons}
             group = self._averaged(believed, history=history)
@@ -238,8 +238,8 @@ class Ring:
         return number
 
 
-def _disbelieved(group: Sequence[Member]) -> dict[Member, str]:
-    """Those whose weights must not count, and why. Raises TrainingError if that is all of them."""
+def _outliers(group: Sequence[Member]) -> dict[Member, str]:
+    """The members whose weights must not count, and why. Raises TrainingError if that is all of them."""
     if not group:
         return {}
     return {group[k]: reason for k, reason in rejections([member.moved for member in group]).items()}

@@ -21,7 +21,9 @@ from sparknet.weights import Vector, Weights, fetch
 
 
 class Star:
-    """What is said and heard of weights in a round. Calls of ``read`` come from the connections' threads."""
+    """The driver's end: messages with weights, and the mean of those that come back.
+
+    ``read`` is called by the connections' threads."""
 
     name = "star"
     answers: tuple[Kind, ...] = (Kind.REPORT,)
@@ -69,7 +71,7 @@ class Star:
         return report
 
     def merge(self, done: Sequence[Answered], reports: Sequence[Report], _plan: RoundPlan) -> Merged | None:
-        """The mean of what can be believed."""
+        """The mean without outliers."""
         vectors = [answer.member.vector for answer in done]
         distances = [answer.member.moved for answer in done]
         return merge_moved(vectors, distances, [report.steps for report in reports], self._statistics)
@@ -78,7 +80,7 @@ class Star:
         return 0
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """There is nothing to release."""
 
     def _train_messages(self, member: Member, header: Header) -> list[Message]:
         tracker = self._tracker
@@ -92,7 +94,7 @@ class Star:
 
 
 class DeltaSender:
-    """Around ``vector`` float32 (P,), where the driver's frames put the weights and the worker trains them.
+    """A worker's end, for ``vector`` float32 (P,): frames are received into it, and the worker trains it.
 
     With a lossless ``codec`` that is all there is to it. Else deltas travel: those of the driver are
     applied to what the last round started from, and the worker's own are computed from there.

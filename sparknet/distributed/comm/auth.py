@@ -31,7 +31,7 @@ class FrameAuthenticator:
 
 
 class Mac:
-    """Grows with the bytes of one frame."""
+    """The MAC of one frame, whose bytes are added one part after the other."""
 
     def __init__(self, cipher: Cipher[GCM]) -> None:
         self._bytes = cipher.encryptor()

@@ -3,8 +3,7 @@
 A frame is a prefix of fixed length, a header (JSON, a few hundred bytes) and a payload (bytes of a vector, or
 nothing):
 
-    "SPKN" | kind 1 byte | zero 3 | length of the header 4 | length of the payload 8 | header | payload | MAC
-    16
+    "SPKN" | kind 1 byte | zero 3 | header length 4 | payload length 8 | header | payload | MAC 16
 
 Lengths are checked before a byte is read or allocated, nothing is ever unpickled, every wait has a deadline.
 The MAC (``auth.py``) is there once both ends have shown that they know the job's token (``handshake.py``);
@@ -77,11 +76,11 @@ class Kind(IntEnum):
 
 
 class ExchangeError(TrainingError):
-    """The other end broke the rules: not a frame of ours, too long, or not what was due."""
+    """The other end broke the protocol: not a frame of ours, too long, or not of the kind that was due."""
 
 
 class ForgedError(ConnectionError):
-    """A frame is not as it was sent: whoever is in between, this connection is of no use."""
+    """A frame is not as it was sent: this connection cannot be trusted any more."""
 
 
 def raw(vector: Vector | Bytes) -> memoryview:
@@ -99,7 +98,7 @@ class Frame:
 
 
 class Channel:
-    """One connection. ``sent`` and ``received`` count bytes, all of the frames counted."""
+    """One connection. ``sent`` and ``received`` count bytes, of whole frames."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -183,8 +182,8 @@ class Channel:
         return Frame(kind=Kind(kind), header=_parsed(text, self.peer), size=size)
 
     def close(self) -> None:
-        """Hang up; a thread that waits on this channel wakes with an error."""
-        with suppress(OSError):  # never connected, or the other end was faster
+        """Close the connection; a thread that waits on this channel wakes with an error."""
+        with suppress(OSError):  # never connected, or closed by the other end
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 

@@ -23,12 +23,14 @@ HANDSHAKE_SECONDS = 10.0
 
 
 class Refused(TrainingError):  # noqa: N818 - what the driver did
-    """The driver will not have this worker: another attempt took its place, or the token is wrong."""
+    """The driver refused this worker: another attempt took its place, or the token is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Which attempt of which partition is speaking, and from where; Spark numbers attempts but once."""
+    """Which attempt of which partition a worker is, and where it runs; Spark never reuses an attempt's
+    number.
+    """
 
     partition: int
     attempt: int
@@ -40,7 +42,7 @@ class Identity:
 
 
 def admit(channel: Channel, token: bytes, refusal: Callable[[Identity], str | None]) -> Identity:
-    """The driver's side of the handshake: find out who is there, and let it in unless ``refusal`` names a
+    """The driver's side of the handshake: identify the worker, and admit it unless ``refusal`` names a
     reason.
 
     Raises ExchangeError when the other end does not hold the token or is refused.
