@@ -16,16 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 
 from apps.sizes import SIZE
 from sparknet.codecs import CODECS
+from sparknet.distributed.averaging import Exchange
 from sparknet.errors import Interrupted, SparkNetError, UsageError
 from sparknet.training import Momentum
-
-Exchange = Literal["auto", "star", "ring"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +159,7 @@ def training_options(
         ),
         click.option(
             "--exchange",
-            type=click.Choice(["auto", "star", "ring"]),
+            type=click.Choice(get_args(Exchange)),
             default="auto",
             help="Whether weights go through the driver (star) or among the workers (ring); auto: by size.",
         ),

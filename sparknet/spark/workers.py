@@ -22,6 +22,7 @@ from pyspark import InheritableThread
 from pyspark.sql import DataFrame, SparkSession
 
 from sparknet.data import Examples
+from sparknet.distributed.averaging import Exchange
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.timeouts import Timeouts
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
-Exchange = Literal["auto", "star", "ring"]
 
 # From how many bytes of weights on workers average among themselves. Overhead of a round by MB of weights,
 # star and ring, K = 2 on one machine of two cores, median ms: 0.58: 2.3, 3.4; 1.7: 4.9, 3.8; 4.2: 11, 8.0;
