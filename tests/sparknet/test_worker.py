@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 
@@ -106,3 +107,15 @@ def test_scores_are_exact_means_over_every_record(batch: int) -> None:
     assert scores.records == 64
     assert scores.means["loss"] == pytest.approx(loss, rel=1e-5)
     assert scores.means["accuracy"] == float((output.argmax(1) == label).double().mean())
+
+
+def test_deterministic_recipes_make_torch_so() -> None:
+    try:
+        small_recipe(deterministic=True).build()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+        del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    small_recipe().build()
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -48,7 +48,7 @@ def apart(worker: type[Apart] = Apart, **options: object) -> ApartRecipe:
     return ApartRecipe(kind=worker, **vars(small_recipe(**options)))  # type: ignore[arg-type]
 
 
-class Pretended(Participant):
+class FakeGpu(Participant):
     """As on the GPU of that name."""
 
     name = ""
@@ -64,7 +64,7 @@ class Pretended(Participant):
 class OnGpus(Service):
     """Every worker has a GPU; ``backends`` records what each of its groups was to average with."""
 
-    participant: type[Pretended] = Pretended
+    participant: type[FakeGpu] = FakeGpu
 
     def gpu(self) -> str:
         return f"GPU-{self.who.partition}"

@@ -15,7 +15,7 @@ from sparknet.distributed.worker_service import Service
 from sparknet.local import LocalWorkers
 from sparknet.replica import TorchReplica
 from sparknet.training import Round, Settings, train
-from tests.sparknet.distributed.in_process import Crew
+from tests.sparknet.distributed.in_process import InProcessWorkers
 from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe
 
 EXAMPLES, TEST = pictures(), pictures(70, seed=1)
@@ -84,16 +84,16 @@ class DropsOut(Service):
         super()._reduce(channel, frame)
 
 
-def join_as(kind: type[Service], workers: Crew, partition: int, shard: Examples) -> None:
+def join_as(kind: type[Service], workers: InProcessWorkers, partition: int, shard: Examples) -> None:
     service = workers.service(partition, shard, attempt=partition)
     workers.start(kind(service.assignment, service.who, service._drain))
 
 
-def members_of(workers: Crew) -> list[Member]:
+def members_of(workers: InProcessWorkers) -> list[Member]:
     return list(workers.coordinator._members.all)
 
 
-def wait_for(workers: Crew, *attempts: int) -> None:
+def wait_for(workers: InProcessWorkers, *attempts: int) -> None:
     wait_until(lambda: set(attempts) <= {who.attempt for who in workers.coordinator.members})
 
 

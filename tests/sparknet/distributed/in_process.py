@@ -27,7 +27,7 @@ class Broadcasted:
         self.value = value
 
 
-class Crew:
+class InProcessWorkers:
     """Implements ``Workers`` over real sockets."""
 
     def __init__(
@@ -124,7 +124,7 @@ class Crew:
 
 
 @contextmanager
-def crew(
+def in_process(
     recipe: Recipe,
     shards: list[Examples],
     test: Examples | None = None,
@@ -134,10 +134,10 @@ def crew(
     wire: str = "float32",
     ring: bool = False,
     kind: type[Service] = Service,
-) -> Iterator[Crew]:
-    """A crew with one worker for each shard, of ``workers`` that are waited for; no thread outlives it."""
+) -> Iterator[InProcessWorkers]:
+    """One worker for each shard, of ``workers`` that are waited for; no thread outlives the block."""
     before = set(threading.enumerate())
-    made = Crew(recipe, workers or len(shards), test, timeouts, wire, ring, kind)
+    made = InProcessWorkers(recipe, workers or len(shards), test, timeouts, wire, ring, kind)
     try:
         for number, shard in enumerate(shards):
             made.join(number, shard, attempt=number)

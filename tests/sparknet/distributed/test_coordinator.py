@@ -18,13 +18,13 @@ from tests.sparknet.distributed.fixtures import (
     slowly,
     wait_for,
 )
-from tests.sparknet.distributed.in_process import crew
+from tests.sparknet.distributed.in_process import in_process
 from tests.sparknet.small import digest, small_recipe
 
 
 def test_rounds_over_sockets_are_those_of_one_process_bit_for_bit() -> None:
     expected = reference(3)
-    with crew(small_recipe(test_batch_size=8), shards_of(3), TEST) as workers:
+    with in_process(small_recipe(test_batch_size=8), shards_of(3), TEST) as workers:
         done = list(train(workers, SETTINGS))
     assert [digest(r.weights) for r in done] == [digest(r.weights) for r in expected]
     assert [r.scores for r in done] == [r.scores for r in expected]
@@ -34,14 +34,14 @@ def test_rounds_over_sockets_are_those_of_one_process_bit_for_bit() -> None:
 def test_the_scores_do_not_depend_on_the_number_of_workers() -> None:
     scores = []
     for count in (1, 2, 4):
-        with crew(small_recipe(test_batch_size=8), shards_of(count), TEST) as workers:
+        with in_process(small_recipe(test_batch_size=8), shards_of(count), TEST) as workers:
             scores.append(workers.test(workers.initial_weights()))
     assert scores[0] == scores[1] == scores[2]
     assert scores[0].records == len(TEST)
 
 
 def test_bytes_are_counted_once_down_and_once_up() -> None:
-    with crew(small_recipe(), shards_of(2)) as workers:
+    with in_process(small_recipe(), shards_of(2)) as workers:
         done = next(train(workers, Settings(rounds=1, tau=1)))
     size = workers.initial.nbytes
     assert 2 * size < done.bytes_sent < 2 * (size + 400)
@@ -49,7 +49,7 @@ def test_bytes_are_counted_once_down_and_once_up() -> None:
 
 
 def test_weights_that_were_tested_are_not_sent_again() -> None:
-    with crew(small_recipe(test_batch_size=8), shards_of(2), TEST) as workers:
+    with in_process(small_recipe(test_batch_size=8), shards_of(2), TEST) as workers:
         weights = workers.initial_weights()
         workers.test(weights)
         result = workers.train(weights, RoundPlan(tau=1))
@@ -59,7 +59,7 @@ def test_weights_that_were_tested_are_not_sent_again() -> None:
 def test_the_average_does_not_depend_on_who_comes_first() -> None:
     digests = set()
     for slow in range(3):
-        with crew(small_recipe(replica=paused), [], workers=3) as workers:
+        with in_process(small_recipe(replica=paused), [], workers=3) as workers:
             for number, shard in enumerate(shards_of(3)):
                 workers.join(
                     number, shard, number, small_recipe(replica=slowly if number == slow else paused)
@@ -73,7 +73,7 @@ def test_fewer_bits_train_about_as_well_and_travel_lighter(wire: str, part: floa
     settings = Settings(rounds=40, tau=5, test_every=40)
     expected = reference(3, settings)[-1]
     recipe = small_recipe(test_batch_size=8)
-    with crew(recipe, shards_of(3), TEST, wire=wire) as workers:
+    with in_process(recipe, shards_of(3), TEST, wire=wire) as workers:
         done = list(train(workers, settings))
     assert np.abs(done[-1].weights - expected.weights).max() < 0.05 * np.abs(expected.weights).max()
     assert done[-1].accuracy == pytest.approx(expected.accuracy, abs=0.05)
@@ -85,7 +85,7 @@ def test_fewer_bits_train_about_as_well_and_travel_lighter(wire: str, part: floa
 
 
 def test_newcomers_get_whole_weights_where_the_others_get_changes() -> None:
-    with crew(small_recipe(test_batch_size=8), shards_of(2), TEST, wire="int8") as workers:
+    with in_process(small_recipe(test_batch_size=8), shards_of(2), TEST, wire="int8") as workers:
         for done in train(workers, Settings(rounds=20, tau=5, test_every=2)):
             if done.number == 5:
                 workers.join(1, shards_of(2)[1], attempt=9)
@@ -99,7 +99,7 @@ def test_newcomers_get_whole_weights_where_the_others_get_changes() -> None:
 
 def test_closing_ends_every_thread_and_may_be_done_again() -> None:
     before = threading.active_count()
-    with crew(small_recipe(), shards_of(2)) as workers:
+    with in_process(small_recipe(), shards_of(2)) as workers:
         next(train(workers, Settings(rounds=1)))
     workers.close()
     assert workers.endings == {0: None, 1: None}

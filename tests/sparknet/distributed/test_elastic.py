@@ -10,12 +10,12 @@ from tests.sparknet.distributed.fixtures import (
     slowly,
     wait_for,
 )
-from tests.sparknet.distributed.in_process import crew
+from tests.sparknet.distributed.in_process import in_process
 from tests.sparknet.small import small_recipe
 
 
 def test_nobody_waits_for_anybody_in_elastic_averaging() -> None:
-    with crew(small_recipe(), shards_of(3)[:2], TEST, workers=3) as workers:
+    with in_process(small_recipe(), shards_of(3)[:2], TEST, workers=3) as workers:
         workers.join(2, shards_of(3)[2], 2, small_recipe(replica=slowly))
         elastic = easgd.Elastic(workers.initial_weights())
         done = list(easgd.train(workers, Settings(rounds=30, tau=5, test_every=15), elastic))
@@ -26,7 +26,7 @@ def test_nobody_waits_for_anybody_in_elastic_averaging() -> None:
 
 
 def test_elastic_averaging_outlives_its_workers() -> None:
-    with crew(small_recipe(), shards_of(2), TEST) as workers:
+    with in_process(small_recipe(), shards_of(2), TEST) as workers:
         elastic = easgd.Elastic(workers.initial_weights())
         came_back = set()
         for done in easgd.train(workers, Settings(rounds=12, tau=5), elastic):

@@ -20,7 +20,7 @@ from tests.sparknet.distributed.fixtures import (
     shards_of,
     wait_for,
 )
-from tests.sparknet.distributed.in_process import TOKEN, crew
+from tests.sparknet.distributed.in_process import TOKEN, in_process
 from tests.sparknet.small import digest, small_recipe
 
 
@@ -42,7 +42,7 @@ def test_strangers_are_dropped_and_training_is_unmoved(
 ) -> None:
     expected = reference(2)
     with (
-        crew(small_recipe(test_batch_size=8), shards_of(2), TEST) as workers,
+        in_process(small_recipe(test_batch_size=8), shards_of(2), TEST) as workers,
         caplog.at_level(logging.WARNING),
     ):
         rounds = train(workers, SETTINGS)
@@ -59,7 +59,7 @@ def test_strangers_are_dropped_and_training_is_unmoved(
 
 
 def test_a_silent_stranger_holds_up_nobody() -> None:
-    with crew(small_recipe(), shards_of(1)) as workers:
+    with in_process(small_recipe(), shards_of(1)) as workers:
         strangers = [socket.create_connection(workers.address, timeout=5) for _ in range(20)]
         assert next(train(workers, Settings(rounds=1))).members == (0,)
         for stranger in strangers:
@@ -67,7 +67,7 @@ def test_a_silent_stranger_holds_up_nobody() -> None:
 
 
 def test_only_the_token_admits_a_worker(caplog: pytest.LogCaptureFixture) -> None:
-    with crew(small_recipe(), shards_of(1)) as workers, caplog.at_level(logging.DEBUG):
+    with in_process(small_recipe(), shards_of(1)) as workers, caplog.at_level(logging.DEBUG):
         channel = Channel.connect(workers.address, 5)
         with pytest.raises(Refused, match="the token is wrong"):
             introduce(channel, b"x" * 32, Identity(partition=0, attempt=9, host="there", pid=1))
@@ -95,7 +95,7 @@ def test_a_driver_without_the_token_is_not_believed() -> None:
 
 def test_a_member_that_breaks_the_rules_is_dropped() -> None:
     """It joins properly and then announces more weights than there are."""
-    with crew(small_recipe(), shards_of(2)[:1], workers=2) as workers:
+    with in_process(small_recipe(), shards_of(2)[:1], workers=2) as workers:
         channel = Channel.connect(workers.address, 5)
         introduce(channel, TOKEN, Identity(partition=1, attempt=1, host="there", pid=1))
         size = workers.initial.size

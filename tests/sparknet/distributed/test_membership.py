@@ -26,12 +26,12 @@ from tests.sparknet.distributed.fixtures import (
     wait_for,
     wait_until,
 )
-from tests.sparknet.distributed.in_process import QUICK, crew
+from tests.sparknet.distributed.in_process import QUICK, in_process
 from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
 
 
 def test_a_newer_attempt_takes_the_place_of_the_older() -> None:
-    with crew(small_recipe(), shards_of(2)) as workers:
+    with in_process(small_recipe(), shards_of(2)) as workers:
         rounds = train(workers, Settings(rounds=100, tau=5))
         next(rounds)
         workers.join(0, shards_of(2)[0], attempt=7)
@@ -48,7 +48,7 @@ def test_a_newer_attempt_takes_the_place_of_the_older() -> None:
 
 
 def test_an_older_attempt_is_refused() -> None:
-    with crew(small_recipe(), shards_of(1)) as workers:
+    with in_process(small_recipe(), shards_of(1)) as workers:
         next(train(workers, Settings(rounds=1)))
         workers.join(0, shards_of(1)[0], attempt=5)
         wait_for(workers, 5)
@@ -60,7 +60,7 @@ def test_an_older_attempt_is_refused() -> None:
 def test_a_cut_connection_is_mended_and_the_worker_keeps_its_momentum() -> None:
     with LocalWorkers(small_recipe(), shards_of(2)) as local:
         expected = list(train(local, Settings(rounds=4, tau=5)))
-    with crew(small_recipe(), shards_of(2)) as workers:
+    with in_process(small_recipe(), shards_of(2)) as workers:
         rounds = train(workers, Settings(rounds=4, tau=5))
         next(rounds)
         before = set(workers.coordinator._members.all)
@@ -78,7 +78,7 @@ def test_a_cut_connection_is_mended_and_the_worker_keeps_its_momentum() -> None:
 
 def test_a_worker_that_misses_the_deadline_is_dropped_and_may_come_back() -> None:
     recipe = small_recipe(replica=paused)
-    with crew(recipe, shards_of(2)[:1], workers=2, timeouts=replace(QUICK, round=0.3)) as workers:
+    with in_process(recipe, shards_of(2)[:1], workers=2, timeouts=replace(QUICK, round=0.3)) as workers:
         slow = workers.join(1, shards_of(2)[1], attempt=1)
         wait_for(workers, 0, 1)
         rounds = train(workers, Settings(rounds=100, tau=1))
@@ -105,7 +105,7 @@ def test_a_worker_that_hangs_is_given_up_long_before_the_deadline_and_may_come_b
 
     hanging = small_recipe(replica=lambda: Hanging(small_net(), momentum_sgd))
     patient = replace(QUICK, round=60, hang=2)
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, timeouts=patient) as workers:
+    with in_process(small_recipe(), shards_of(3)[:2], workers=3, timeouts=patient) as workers:
         workers.join(2, shards_of(3)[2], 2, hanging)
         wait_for(workers, 0, 1, 2)
         rounds = train(workers, Settings(rounds=100, tau=1))
@@ -121,7 +121,7 @@ def test_a_worker_that_hangs_is_given_up_long_before_the_deadline_and_may_come_b
 
 def test_without_workers_it_waits_for_the_deadline_and_says_for_whom() -> None:
     started = time.monotonic()
-    with crew(small_recipe(), [], workers=2, timeouts=replace(QUICK, join=0.3)) as workers:
+    with in_process(small_recipe(), [], workers=2, timeouts=replace(QUICK, join=0.3)) as workers:
         with pytest.raises(
             WorkersLost, match=r"within 0\.3 s\. Waited for partitions 0, 1 of 2.*none had joined"
         ):
@@ -130,13 +130,15 @@ def test_without_workers_it_waits_for_the_deadline_and_says_for_whom() -> None:
 
 
 def test_it_goes_on_with_those_that_came() -> None:
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, timeouts=replace(QUICK, join=0.5)) as workers:
+    with in_process(
+        small_recipe(), shards_of(3)[:2], workers=3, timeouts=replace(QUICK, join=0.5)
+    ) as workers:
         assert next(train(workers, Settings(rounds=1))).members == (0, 1)
 
 
 def test_a_round_whose_workers_all_died_is_done_by_those_that_replace_them() -> None:
     recipe = small_recipe(replica=lambda: paused(0.3))
-    with crew(recipe, shards_of(1), workers=1) as workers:
+    with in_process(recipe, shards_of(1), workers=1) as workers:
         wait_for(workers, 0)
         threading.Timer(0.15, lambda: workers.join(0, shards_of(1)[0], 1, small_recipe())).start()
         done = next(train(workers, Settings(rounds=1, tau=1)))
@@ -157,7 +159,7 @@ def test_a_slice_lost_with_its_worker_is_handed_out_again() -> None:
             return super().score(batch)
 
     recipe = small_recipe(test_batch_size=8)
-    with crew(recipe, shards_of(2)[:1], TEST, workers=2) as workers:
+    with in_process(recipe, shards_of(2)[:1], TEST, workers=2) as workers:
         doomed = small_recipe(test_batch_size=8, replica=lambda: Doomed(small_net(), momentum_sgd))
         workers.join(1, shards_of(2)[1], 1, doomed)
         done = next(train(workers, Settings(rounds=1, test_every=1)))
@@ -168,7 +170,9 @@ def test_a_slice_lost_with_its_worker_is_handed_out_again() -> None:
 
 def test_an_error_in_the_data_ends_training_with_its_message() -> None:
     with (
-        crew(small_recipe(replica=lambda: paused(error=DataError("row 7 is torn"))), shards_of(1)) as workers,
+        in_process(
+            small_recipe(replica=lambda: paused(error=DataError("row 7 is torn"))), shards_of(1)
+        ) as workers,
         pytest.raises(TrainingError, match=r"worker 0 .* failed: DataError: row 7 is torn"),
     ):
         next(train(workers, Settings(rounds=1)))
@@ -176,7 +180,7 @@ def test_an_error_in_the_data_ends_training_with_its_message() -> None:
 
 def test_a_worker_that_keeps_failing_ends_training() -> None:
     recipe = small_recipe(replica=lambda: paused(error=MemoryError("no room")))
-    with crew(recipe, shards_of(1)) as workers:
+    with in_process(recipe, shards_of(1)) as workers:
 
         def again() -> None:
             for attempt in (1, 2):
@@ -189,7 +193,7 @@ def test_a_worker_that_keeps_failing_ends_training() -> None:
 
 
 def test_the_end_of_the_job_ends_training() -> None:
-    with crew(small_recipe(), [], workers=1) as workers:
+    with in_process(small_recipe(), [], workers=1) as workers:
         threading.Timer(0.1, lambda: workers.coordinator.job_ended("SparkContext was shut down")).start()
         with pytest.raises(TrainingError, match="SparkContext was shut down"):
             next(train(workers, Settings(rounds=1)))
@@ -198,7 +202,7 @@ def test_the_end_of_the_job_ends_training() -> None:
 
 
 def test_an_empty_partition_only_tests() -> None:
-    with crew(small_recipe(test_batch_size=8), [EXAMPLES, pictures(0)], TEST) as workers:
+    with in_process(small_recipe(test_batch_size=8), [EXAMPLES, pictures(0)], TEST) as workers:
         done = list(train(workers, Settings(rounds=2, tau=2, test_every=1)))
     assert done[-1].members == (0,)
     assert done[-1].scores is not None
@@ -207,7 +211,7 @@ def test_an_empty_partition_only_tests() -> None:
 
 def test_partitions_that_are_all_empty_are_refused() -> None:
     with (
-        crew(small_recipe(), [pictures(0), pictures(0)]) as workers,
+        in_process(small_recipe(), [pictures(0), pictures(0)]) as workers,
         pytest.raises(DataError, match="all 2 part"),
     ):
         next(train(workers, Settings(rounds=1)))
@@ -219,14 +223,14 @@ def test_a_net_of_another_size_is_refused() -> None:
             torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)), momentum_sgd
         )
     )
-    with crew(small_recipe(), [], workers=1) as workers:
+    with in_process(small_recipe(), [], workers=1) as workers:
         workers.join(0, EXAMPLES, recipe=other)
         with pytest.raises(TrainingError, match="its net has 51 weights, the driver's has 243"):
             next(train(workers, Settings(rounds=1)))
 
 
 def test_idle_workers_are_kept_company() -> None:
-    with crew(small_recipe(), shards_of(1), timeouts=replace(QUICK, ping=0.1)) as workers:
+    with in_process(small_recipe(), shards_of(1), timeouts=replace(QUICK, ping=0.1)) as workers:
         next(train(workers, Settings(rounds=1)))
         time.sleep(1.0)  # more than the six pings a worker waits for
         assert next(train(workers, Settings(rounds=1))).members == (0,)
@@ -235,7 +239,7 @@ def test_idle_workers_are_kept_company() -> None:
 
 def test_a_quorum_does_not_wait_for_the_slowest_and_has_it_back_later() -> None:
     timeouts = replace(QUICK, quorum=0.6, grace=0.05)
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, timeouts=timeouts) as workers:
+    with in_process(small_recipe(), shards_of(3)[:2], workers=3, timeouts=timeouts) as workers:
         slow = workers.join(2, shards_of(3)[2], 2, small_recipe(replica=paused))
         wait_for(workers, 0, 1, 2)
         rounds = train(workers, Settings(rounds=100, tau=1))

@@ -25,7 +25,7 @@ from sparknet.local import LocalWorkers
 from sparknet.replica import TorchReplica
 from sparknet.training import Round, RoundPlan, Settings, train
 from sparknet.weights import Vector
-from tests.sparknet.distributed.in_process import QUICK, Crew
+from tests.sparknet.distributed.in_process import QUICK, InProcessWorkers
 from tests.sparknet.small import digest, momentum_sgd, pictures, small_net, small_recipe
 
 SHARD = 40
@@ -58,7 +58,7 @@ def shards_of(count: int) -> list[Examples]:
     return [whole[k * SHARD : (k + 1) * SHARD] for k in range(count)]
 
 
-class MiniatureSpark(Crew):
+class MiniatureSpark(InProcessWorkers):
     """Tasks of ``shards`` wait, in the order of their jobs, for one of ``slots``."""
 
     def __init__(self, shards: list[Examples], slots: int, *, know: bool = True, **options: bool) -> None:

@@ -17,7 +17,7 @@ from tests.sparknet.distributed.fixtures import (
     shards_of,
     wait_for,
 )
-from tests.sparknet.distributed.in_process import crew
+from tests.sparknet.distributed.in_process import in_process
 from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
 
 
@@ -25,7 +25,7 @@ from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
 def test_every_treatment_of_momentum_is_that_of_one_process_bit_for_bit(momentum: Momentum) -> None:
     settings = Settings(rounds=5, tau=4, momentum=momentum)
     expected = reference(3, settings)
-    with crew(small_recipe(), shards_of(3)) as workers:
+    with in_process(small_recipe(), shards_of(3)) as workers:
         done = list(train(workers, settings))
     assert digest(done[-1].weights) == digest(expected[-1].weights)
     kept = reference(3, Settings(rounds=5, tau=4))
@@ -34,13 +34,13 @@ def test_every_treatment_of_momentum_is_that_of_one_process_bit_for_bit(momentum
 
 @pytest.mark.parametrize("momentum", ["keep", "average"])
 def test_states_travel_and_come_back(momentum: Momentum) -> None:
-    """Half in one crew, half in another that was given the first one's states: as if in one."""
+    """Half by one coordinator, half by another that was given the first one's states: as by one."""
     settings = Settings(rounds=6, tau=4, momentum=momentum)
     expected = reference(3, settings)
-    with crew(small_recipe(), shards_of(3)) as workers:
+    with in_process(small_recipe(), shards_of(3)) as workers:
         done = list(train(workers, replace(settings, rounds=3)))
         states = workers.states()
-    with crew(small_recipe(), shards_of(3)) as workers:
+    with in_process(small_recipe(), shards_of(3)) as workers:
         workers.restore(states)
         rest = list(train(workers, settings, weights=done[-1].weights, done=3))
     assert [r.number for r in rest] == [4, 5, 6]
@@ -48,7 +48,7 @@ def test_states_travel_and_come_back(momentum: Momentum) -> None:
 
 
 def test_a_replacement_starts_from_the_mean_momentum_of_the_others() -> None:
-    with crew(small_recipe(), shards_of(3)) as workers:
+    with in_process(small_recipe(), shards_of(3)) as workers:
         rounds = train(workers, Settings(rounds=100, tau=5))
         next(rounds)
         before = workers.states()

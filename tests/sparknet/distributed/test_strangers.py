@@ -17,7 +17,7 @@ from sparknet.distributed import listener
 from sparknet.distributed.comm import handshake
 from sparknet.training import Settings, train
 from tests.sparknet.distributed.fixtures import shards_of
-from tests.sparknet.distributed.in_process import Crew, crew
+from tests.sparknet.distributed.in_process import InProcessWorkers, in_process
 from tests.sparknet.small import digest, small_recipe
 
 ROUNDS = Settings(rounds=20, tau=2)
@@ -25,7 +25,7 @@ GIGABYTE = 1 << 30
 HEADER = b"SPKN\x02\x00\x00\x00" + (200).to_bytes(4, "big") + GIGABYTE.to_bytes(8, "big")
 
 
-def trained_beside(workers: Crew, stranger: threading.Thread) -> str:
+def trained_beside(workers: InProcessWorkers, stranger: threading.Thread) -> str:
     """The digest of the weights after ``ROUNDS``, the stranger at work meanwhile."""
     rounds = train(workers, ROUNDS)
     done = [next(rounds)]
@@ -39,7 +39,7 @@ def trained_beside(workers: Crew, stranger: threading.Thread) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed() -> str:
-    with crew(small_recipe(), shards_of(2)) as workers:
+    with in_process(small_recipe(), shards_of(2)) as workers:
         return digest(list(train(workers, ROUNDS))[-1].weights)
 
 
@@ -55,7 +55,7 @@ def test_a_gigabyte_is_not_taken_in(first: bytes, undisturbed: str, caplog: pyte
             while taken < GIGABYTE:
                 taken += stranger.send(chunk)
 
-    with caplog.at_level(logging.WARNING), crew(small_recipe(), shards_of(2)) as workers:
+    with caplog.at_level(logging.WARNING), in_process(small_recipe(), shards_of(2)) as workers:
         assert trained_beside(workers, threading.Thread(target=flood)) == undisturbed
     assert taken < 64 << 20  # what sockets hold before their other end hangs up
     assert "dropped a connection" in caplog.text
@@ -69,7 +69,7 @@ def scan(address: tuple[str, int]) -> None:
 
 
 def test_a_port_may_be_scanned(undisturbed: str) -> None:
-    with crew(small_recipe(), shards_of(2)) as workers:
+    with in_process(small_recipe(), shards_of(2)) as workers:
         assert trained_beside(workers, threading.Thread(target=scan, args=[workers.address])) == undisturbed
 
 
@@ -89,7 +89,7 @@ def test_whoever_finds_where_workers_meet_and_average_does_not_disturb_them(undi
                 while taken[port] < GIGABYTE:
                     taken[port] += stranger.send(bytes(1 << 20))
 
-    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         assert trained_beside(workers, threading.Thread(target=disturb)) == undisturbed
     assert len(taken) == 3  # the store, and a worker's each
     assert max(taken.values()) < 64 << 20
@@ -104,7 +104,7 @@ def test_a_crowd_at_the_door_keeps_a_worker_out_for_no_longer_than_a_handshake_m
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 1.0)
-    with caplog.at_level(logging.WARNING), crew(small_recipe(), [], workers=1) as workers:
+    with caplog.at_level(logging.WARNING), in_process(small_recipe(), [], workers=1) as workers:
         crowd = [
             socket.create_connection(workers.address, timeout=5)
             for _ in range(listener._UNAUTHENTICATED + 20)
@@ -121,7 +121,7 @@ def test_one_that_drips_is_dropped_at_the_deadline(
 ) -> None:
     """A byte now and then does not buy more time."""
     monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 1.0)
-    with caplog.at_level(logging.WARNING), crew(small_recipe(), shards_of(1)) as workers:
+    with caplog.at_level(logging.WARNING), in_process(small_recipe(), shards_of(1)) as workers:
         next(train(workers, Settings(rounds=1)))
         with socket.create_connection(workers.address, timeout=30) as stranger, suppress(OSError):
             for byte in HEADER * 50:

@@ -10,7 +10,7 @@ from sparknet.distributed.worker_service import Service
 from sparknet.errors import TrainingError
 from sparknet.training import Settings, train
 from sparknet.worker import Worker
-from tests.sparknet.distributed.in_process import crew
+from tests.sparknet.distributed.in_process import in_process
 from tests.sparknet.small import pictures, small_recipe
 
 
@@ -22,7 +22,7 @@ class OfAnotherVersion(Service):
 
 
 def test_reports_that_cannot_be_read_end_training_instead_of_coming_again_and_again() -> None:
-    with crew(small_recipe(), [], workers=1) as workers:
+    with in_process(small_recipe(), [], workers=1) as workers:
         plain = workers.service(0, pictures())
         workers.start(OfAnotherVersion(plain.assignment, plain.who, plain._drain))
         with pytest.raises(TrainingError, match=r"failed \(3 times in a row\): a report that cannot be read"):

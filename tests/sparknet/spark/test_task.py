@@ -1,9 +1,8 @@
-"""What a task makes of what Spark gives it: its GPU, its memory, and building while it drains."""
+"""What a task makes of what Spark gives it: its GPU and its memory."""
 
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from sparknet.distributed.worker_service import Service
-from sparknet.errors import ModelError, TrainingError
-from sparknet.replica import TorchReplica
+from sparknet.errors import TrainingError
 from sparknet.spark.task import choose_gpu, memory_limit
-from tests.sparknet.distributed.in_process import Crew
-from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe
 
 
 def context(addresses: list[str] | None = None, cpus: int = 1) -> Any:
@@ -63,65 +58,3 @@ def test_memory_is_shared_by_as_many_tasks_as_there_are_cores_for(
     assert limit.folder == tmp_path
     given = memory_limit(context(), 12)
     assert given.memory_bytes == 12
-
-
-def test_the_net_is_built_while_the_data_is_on_its_way() -> None:
-    """Each waits for the other: one after the other they would never be done."""
-    building, draining = threading.Event(), threading.Event()
-
-    def build() -> TorchReplica:
-        building.set()
-        assert draining.wait(20)
-        return TorchReplica(small_net(), momentum_sgd)
-
-    def drain() -> Any:
-        draining.set()
-        assert building.wait(20)
-        return pictures(30)
-
-    crew = Crew(small_recipe(), 1)
-    try:
-        assignment = crew.service(0, pictures(0), recipe=small_recipe(replica=build)).assignment
-        worker = Service(assignment, crew.service(0, pictures(0)).who, drain)._built()
-        assert worker.records == 30
-    finally:
-        crew.close()
-
-
-@pytest.mark.parametrize(
-    ("build", "drain", "kind", "says"),
-    [
-        (ModelError("no such layer"), None, ModelError, "no such layer"),
-        (None, OSError("disk full"), TrainingError, "partition 0 could not be read: disk full"),
-    ],
-    ids=["net", "data"],
-)
-def test_what_goes_wrong_on_the_way_is_raised(
-    build: Exception | None, drain: Exception | None, kind: type[Exception], says: str
-) -> None:
-    def fails(error: Exception | None, result: Any) -> Any:
-        if error:
-            raise error
-        return result
-
-    recipe = small_recipe(replica=lambda: fails(build, TorchReplica(small_net(), momentum_sgd)))
-    crew = Crew(small_recipe(), 1)
-    try:
-        service = crew.service(0, pictures(0), recipe=recipe)
-        service = Service(service.assignment, service.who, lambda: fails(drain, pictures(30)))
-        with pytest.raises(kind, match=says):
-            service._built()
-    finally:
-        crew.close()
-
-
-def test_deterministic_recipes_make_torch_so() -> None:
-    try:
-        small_recipe(deterministic=True).build()
-        assert torch.are_deterministic_algorithms_enabled()
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    finally:
-        torch.use_deterministic_algorithms(False)
-        del os.environ["CUBLAS_WORKSPACE_CONFIG"]
-    small_recipe().build()
-    assert not torch.are_deterministic_algorithms_enabled()

@@ -1,5 +1,5 @@
 """Workers that average on their GPUs: as through the driver, weights staying where they are, and through host
-memory where NCCL cannot be. The GPUs are pretended (``pretended.py``) but in the tests marked ``gpu``."""
+memory where NCCL cannot be. The GPUs are fakes (``fake_gpu.py``) but in the tests marked ``gpu``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sparknet.replica import TorchReplica
 from sparknet.training import Momentum, Report, Round, RoundPlan, Settings, train
 from sparknet.weights import Vector, mean_of
 from sparknet.worker import Recipe
-from tests.sparknet.distributed.fake_gpu import Apart, Mixed, OnGpus, Pretended, Sharing, apart
+from tests.sparknet.distributed.fake_gpu import Apart, FakeGpu, Mixed, OnGpus, Sharing, apart
 from tests.sparknet.distributed.fixtures import (
     EXAMPLES,
     TEST,
@@ -33,7 +33,7 @@ from tests.sparknet.distributed.fixtures import (
     shards_of,
     wait_for,
 )
-from tests.sparknet.distributed.in_process import QUICK, Crew, crew
+from tests.sparknet.distributed.in_process import QUICK, InProcessWorkers, in_process
 from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
 
 needs_gpu = [
@@ -47,11 +47,11 @@ def in_this_process(recipe: Recipe, workers: int, settings: Settings, outer: Out
         return list(train(local, settings, outer or Average()))[-1]
 
 
-def backends(workers: Crew) -> list[list[str]]:
+def backends(workers: InProcessWorkers) -> list[list[str]]:
     return [service.backends for service in workers.services.values() if isinstance(service, OnGpus)]
 
 
-def copies(workers: Crew) -> list[tuple[int, int]]:
+def copies(workers: InProcessWorkers) -> list[tuple[int, int]]:
     """How often each worker's weights went from host memory to the net, and back."""
     made = [service._worker for service in workers.services.values()]
     return [(worker.loads, worker.brings) for worker in made if isinstance(worker, Apart)]
@@ -64,7 +64,7 @@ def test_a_ring_of_gpus_gives_what_the_star_gives_bit_for_bit(
 ) -> None:
     settings = Settings(rounds=8, tau=5, test_every=4, momentum=momentum)
     expected = in_this_process(small_recipe(), 3, settings, outer())
-    with crew(apart(), shards_of(3), TEST, ring=True, kind=OnGpus) as workers:
+    with in_process(apart(), shards_of(3), TEST, ring=True, kind=OnGpus) as workers:
         done = list(train(workers, settings, outer()))
         assert backends(workers) == [["nccl"] * 8] * 3
     assert digest(done[-1].weights) == digest(expected.weights)
@@ -74,7 +74,7 @@ def test_a_ring_of_gpus_gives_what_the_star_gives_bit_for_bit(
 
 
 def test_weights_stay_on_their_gpus_from_round_to_round() -> None:
-    with crew(apart(), shards_of(2), TEST, ring=True, kind=OnGpus) as workers:
+    with in_process(apart(), shards_of(2), TEST, ring=True, kind=OnGpus) as workers:
         done = list(train(workers, Settings(rounds=6, tau=2, test_every=2)))
         assert copies(workers) == [(1, 0)] * 2  # the first weights are the driver's
     size = 4 * workers.initial.size
@@ -83,7 +83,7 @@ def test_weights_stay_on_their_gpus_from_round_to_round() -> None:
 
 def test_one_worker_alone_is_the_serial_loop_bit_for_bit() -> None:
     expected = in_this_process(small_recipe(), 1, Settings(rounds=5))
-    with crew(apart(), shards_of(1), ring=True, kind=OnGpus) as workers:
+    with in_process(apart(), shards_of(1), ring=True, kind=OnGpus) as workers:
         done = list(train(workers, Settings(rounds=5)))
         assert backends(workers) == [["nccl"] * 5]
     assert digest(done[-1].weights) == digest(expected.weights)
@@ -100,7 +100,7 @@ def test_members_that_stopped_early_count_by_their_steps() -> None:
     settings, recipe = Settings(rounds=3, tau=4), apart(worker=Slow)
     expected = in_this_process(recipe, 3, settings)
     assert [report.steps for report in expected.result.reports] == [4, 3, 2]
-    with crew(recipe, shards_of(3), ring=True, kind=OnGpus) as workers:
+    with in_process(recipe, shards_of(3), ring=True, kind=OnGpus) as workers:
         done = list(train(workers, settings))
         assert backends(workers) == [["nccl"] * 3] * 3
     assert digest(done[-1].weights) == digest(expected.weights)
@@ -113,7 +113,7 @@ def test_workers_that_share_a_gpu_or_have_none_average_in_host_memory(
 ) -> None:
     settings = Settings(rounds=4, tau=3, momentum=momentum)
     expected = in_this_process(small_recipe(), 3, settings)
-    with crew(apart(), shards_of(3), ring=True, kind=kind) as workers:
+    with in_process(apart(), shards_of(3), ring=True, kind=kind) as workers:
         done = list(train(workers, settings))
         assert backends(workers) == [["gloo"] * 4] * 3
     assert digest(done[-1].weights) == digest(expected.weights)
@@ -138,7 +138,7 @@ def test_a_gpu_is_told_by_its_name_if_weights_travel_as_they_are(_: int) -> None
     assert averaging_gpu(device, get_codec("bfloat16")) == ""
 
 
-class Unconnected(Pretended):
+class Unconnected(FakeGpu):
     def _make_group(self) -> MakeGroup:
         def make_group(key: str, rank: int, size: int) -> object:
             raise RuntimeError("NCCL found no network")
@@ -154,7 +154,7 @@ def test_workers_whose_gpus_cannot_reach_each_other_average_in_host_memory(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     expected = in_this_process(small_recipe(), 2, Settings(rounds=3, tau=3))
-    with crew(apart(), shards_of(2), ring=True, kind=Failing) as workers:
+    with in_process(apart(), shards_of(2), ring=True, kind=Failing) as workers:
         done = list(train(workers, Settings(rounds=3, tau=3)))
         assert backends(workers) == [["nccl", "gloo", "gloo", "gloo"]] * 2
     assert digest(done[-1].weights) == digest(expected.weights)
@@ -167,7 +167,7 @@ def test_workers_whose_gpus_cannot_reach_each_other_average_in_host_memory(
 def test_weights_that_lie_apart_go_through_host_memory_as_if_they_did_not(ring: bool, wire: str) -> None:
     settings, found = Settings(rounds=4, tau=2, test_every=2), []
     for recipe in (small_recipe(), apart()):
-        with crew(recipe, shards_of(2), TEST, ring=ring, wire=wire) as workers:
+        with in_process(recipe, shards_of(2), TEST, ring=ring, wire=wire) as workers:
             found.append(list(train(workers, settings))[-1])
     assert digest(found[0].weights) == digest(found[1].weights)
     assert found[0].scores == found[1].scores
@@ -180,7 +180,7 @@ def batch_normed() -> TorchReplica:
 def test_running_statistics_are_merged_as_in_the_star_bit_for_bit() -> None:
     settings, recipe = Settings(rounds=4, tau=3), small_recipe(replica=batch_normed)
     expected = in_this_process(recipe, 3, settings).weights
-    with crew(recipe, shards_of(3), ring=True, kind=OnGpus) as workers:
+    with in_process(recipe, shards_of(3), ring=True, kind=OnGpus) as workers:
         weights = list(train(workers, settings))[-1].weights
     assert digest(weights) == digest(expected)
 
@@ -188,7 +188,7 @@ def test_running_statistics_are_merged_as_in_the_star_bit_for_bit() -> None:
 def test_the_weights_of_a_round_can_be_fetched_from_a_gpu_until_the_next_are_made() -> None:
     with LocalWorkers(small_recipe(), shards_of(2)) as local:
         expected = list(train(local, Settings(rounds=3, tau=2)))
-    with crew(apart(), shards_of(2), ring=True, kind=OnGpus) as workers:
+    with in_process(apart(), shards_of(2), ring=True, kind=OnGpus) as workers:
         rounds = train(workers, Settings(rounds=3, tau=2))
         first = next(rounds)
         assert digest(first.weights) == digest(expected[0].weights)
@@ -227,7 +227,9 @@ def test_the_others_average_again_on_their_gpus_without_one_that_dropped_out() -
         first = next(train(local, Settings(rounds=1, tau=5)))
         local.train(first.weights, Settings(rounds=1, tau=5).plan(1, None))
         left = mean_of([worker.vector for worker in local.workers[:2]], [1, 1])
-    with crew(apart(), shards_of(3)[:2], workers=3, ring=True, timeouts=timeouts, kind=OnGpus) as workers:
+    with in_process(
+        apart(), shards_of(3)[:2], workers=3, ring=True, timeouts=timeouts, kind=OnGpus
+    ) as workers:
         join_as(DropsOutOnGpus, workers, 2, shards_of(3)[2])
         rounds = train(workers, Settings(rounds=50, tau=5))
         assert next(rounds).members == (0, 1, 2)
@@ -242,7 +244,7 @@ def test_the_others_average_again_on_their_gpus_without_one_that_dropped_out() -
 
 
 def test_a_replica_that_exploded_takes_no_part_and_is_put_back_on_the_mean() -> None:
-    with crew(apart(), shards_of(3)[:2], workers=3, ring=True, kind=OnGpus) as workers:
+    with in_process(apart(), shards_of(3)[:2], workers=3, ring=True, kind=OnGpus) as workers:
         workers.join(2, shards_of(3)[2], 2, apart(replica=exploding))
         done = list(train(workers, Settings(rounds=4, tau=2)))
     assert [r.members for r in done] == [(0, 1, 2), (0, 1), (0, 1, 2), (0, 1, 2)]
@@ -251,7 +253,7 @@ def test_a_replica_that_exploded_takes_no_part_and_is_put_back_on_the_mean() -> 
 
 
 def test_a_ring_of_gpus_leaves_no_thread_of_ours() -> None:
-    with crew(apart(), shards_of(2), ring=True, kind=OnGpus) as workers:
+    with in_process(apart(), shards_of(2), ring=True, kind=OnGpus) as workers:
         next(train(workers, Settings(rounds=1)))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sparknet")]
 
@@ -263,7 +265,7 @@ def test_workers_on_one_gpu_learn_as_in_this_process(workers_count: int) -> None
 
     settings = Settings(rounds=4, tau=3, momentum="average")
     expected = in_this_process(small_recipe(), workers_count, settings).weights
-    with crew(small_recipe(), [], workers=workers_count, ring=True) as workers:
+    with in_process(small_recipe(), [], workers=workers_count, ring=True) as workers:
         for number, shard in enumerate(shards_of(workers_count)):
             workers.join(number, shard, number, small_recipe(replica=on_gpu))
         weights = list(train(workers, settings))[-1].weights

@@ -11,7 +11,7 @@ from sparknet.codecs import CODECS, Bytes, Codec, register
 from sparknet.training import Settings, train
 from sparknet.weights import Vector
 from tests.sparknet.distributed.fixtures import TEST, reference, shards_of
-from tests.sparknet.distributed.in_process import crew
+from tests.sparknet.distributed.in_process import in_process
 from tests.sparknet.small import digest, small_recipe
 
 SETTINGS = Settings(rounds=6, tau=3)
@@ -63,7 +63,7 @@ def _formats(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def trained(wire: str, *, ring: bool) -> tuple[Vector, int]:
     """The weights after ``SETTINGS``, and the bytes of weights that travelled in the last round."""
-    with crew(small_recipe(test_batch_size=8), shards_of(3), TEST, wire=wire, ring=ring) as workers:
+    with in_process(small_recipe(test_batch_size=8), shards_of(3), TEST, wire=wire, ring=ring) as workers:
         last = list(train(workers, SETTINGS))[-1]
     return last.weights, last.bytes_between if ring else last.bytes_received
 

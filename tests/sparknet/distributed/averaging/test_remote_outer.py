@@ -16,7 +16,7 @@ from sparknet.training import RoundPlan, Settings, WorkerState, train
 from sparknet.weights import fetch
 from tests.sparknet.distributed.fake_gpu import Mixed, OnGpus, Sharing, apart
 from tests.sparknet.distributed.fixtures import TEST, exploding, shards_of, wait_for
-from tests.sparknet.distributed.in_process import Crew, crew
+from tests.sparknet.distributed.in_process import InProcessWorkers, in_process
 from tests.sparknet.small import digest, small_recipe
 
 SETTINGS = Settings(rounds=8, tau=5, test_every=4)
@@ -33,7 +33,7 @@ def test_the_workers_step_as_the_driver_would_bit_for_bit_and_send_it_nothing(na
     alone, ours = OUTERS[name](), OUTERS[name]()
     with LocalWorkers(small_recipe(test_batch_size=8), shards_of(3), TEST) as local:
         expected = list(train(local, SETTINGS, alone))
-    with crew(small_recipe(test_batch_size=8), shards_of(3), TEST, ring=True) as workers:
+    with in_process(small_recipe(test_batch_size=8), shards_of(3), TEST, ring=True) as workers:
         done = list(train(workers, SETTINGS, ours))
         assert digest(ours.state["momentum"]) == digest(alone.state["momentum"])
     assert digest(done[-1].weights) == digest(expected[-1].weights)
@@ -45,7 +45,7 @@ def test_the_workers_step_as_the_driver_would_bit_for_bit_and_send_it_nothing(na
 
 @pytest.mark.parametrize("wire", ["bfloat16", "int8"])
 def test_all_take_the_same_step_whatever_the_wire(wire: str) -> None:
-    with crew(small_recipe(), shards_of(3), ring=True, wire=wire) as workers:
+    with in_process(small_recipe(), shards_of(3), ring=True, wire=wire) as workers:
         list(train(workers, Settings(rounds=6, tau=5), SlowMo()))
         workers.states()  # whoever answers has taken the last step
         assert len({digest(memory) for memory in memories(workers)}) == 1
@@ -53,7 +53,7 @@ def test_all_take_the_same_step_whatever_the_wire(wire: str) -> None:
         assert len({digest(net) for net in nets}) == 1
 
 
-def memories(workers: Crew, *attempts: int) -> Iterator[np.ndarray]:
+def memories(workers: InProcessWorkers, *attempts: int) -> Iterator[np.ndarray]:
     for attempt in attempts or workers.services:
         averaging = workers.services[attempt]._participant
         assert averaging is not None
@@ -64,12 +64,12 @@ def test_a_run_goes_on_from_a_checkpoint_of_it_bit_for_bit(tmp_path: Path) -> No
     with LocalWorkers(small_recipe(), shards_of(2)) as local:
         expected = list(train(local, Settings(rounds=6, tau=5), SlowMo()))[-1]
     saved, outer = Checkpoints(str(tmp_path), every=3), SlowMo()
-    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         for done in train(workers, Settings(rounds=4, tau=5), outer):
             if done.number <= 3:
                 saved.after(done, workers, outer)
     again = SlowMo()
-    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         start = resumed(saved.latest(), workers, again)
         rest = list(train(workers, Settings(rounds=6, tau=5), again, **start))
     assert [done.number for done in rest] == [4, 5, 6]
@@ -80,7 +80,7 @@ def test_a_run_goes_on_from_a_checkpoint_of_it_bit_for_bit(tmp_path: Path) -> No
 def test_workers_on_gpus_step_as_the_driver_would(kind: type[OnGpus]) -> None:
     with LocalWorkers(small_recipe(), shards_of(3)) as local:
         expected = list(train(local, Settings(rounds=5, tau=5), SlowMo()))[-1]
-    with crew(apart(), shards_of(3), ring=True, kind=kind) as workers:
+    with in_process(apart(), shards_of(3), ring=True, kind=kind) as workers:
         done = list(train(workers, Settings(rounds=5, tau=5), SlowMo()))
     assert digest(done[-1].weights) == digest(expected.weights)
     assert max(one.bytes_received for one in done[1:-1]) < 3 * 600
@@ -88,7 +88,7 @@ def test_workers_on_gpus_step_as_the_driver_would(kind: type[OnGpus]) -> None:
 
 def with_a_newcomer(ring: bool) -> tuple[str, int]:
     """Eight rounds, the second of two workers replaced after the third: the last weights, and bytes."""
-    with crew(small_recipe(), shards_of(2), ring=ring) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=ring) as workers:
         rounds = train(workers, Settings(rounds=8, tau=5), SlowMo())
         for _ in range(3):
             next(rounds)
@@ -113,7 +113,7 @@ def test_a_newcomer_steps_with_the_others_memory() -> None:
 
 
 def with_one_that_explodes(ring: bool) -> tuple[list[tuple[int, ...]], str]:
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, ring=ring) as workers:
+    with in_process(small_recipe(), shards_of(3)[:2], workers=3, ring=ring) as workers:
         workers.join(2, shards_of(3)[2], 2, small_recipe(replica=exploding))
         done = list(train(workers, Settings(rounds=5, tau=2), SlowMo()))
     return [one.members for one in done], digest(done[-1].weights)
@@ -127,7 +127,7 @@ def test_one_that_missed_a_step_is_told_what_it_missed() -> None:
 
 def test_if_all_are_gone_weights_and_memory_are_those_that_were_fetched_last() -> None:
     outer = SlowMo()
-    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         rounds = train(workers, Settings(rounds=50, tau=2), outer)
         first, momentum = next(rounds).weights, outer.state["momentum"]
         next(rounds)
@@ -149,7 +149,7 @@ def test_if_all_are_gone_weights_and_memory_are_those_that_were_fetched_last() -
 
 def test_a_memory_that_nobody_has_any_more_says_so() -> None:
     outer = SlowMo()
-    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         next(train(workers, Settings(rounds=5, tau=2), outer))
         kept = outer.memory
         assert kept is not None
@@ -164,7 +164,7 @@ class Mine(SlowMo):
 def test_an_optimiser_of_the_users_own_steps_in_the_driver() -> None:
     with LocalWorkers(small_recipe(), shards_of(2)) as local:
         expected = list(train(local, Settings(rounds=4, tau=5), SlowMo()))[-1]
-    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         done = list(train(workers, Settings(rounds=4, tau=5), Mine()))
     assert digest(done[-1].weights) == digest(expected.weights)
     assert done[2].bytes_received > workers.initial.nbytes

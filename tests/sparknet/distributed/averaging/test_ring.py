@@ -30,7 +30,7 @@ from tests.sparknet.distributed.fixtures import (
     wait_for,
     wait_until,
 )
-from tests.sparknet.distributed.in_process import QUICK, crew
+from tests.sparknet.distributed.in_process import QUICK, in_process
 from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
 
 
@@ -44,7 +44,7 @@ def in_this_process(recipe: Recipe, workers: int, settings: Settings, outer: Out
 def test_a_ring_gives_what_the_star_gives_bit_for_bit(outer: type[Average], momentum: Momentum) -> None:
     settings = Settings(rounds=8, tau=5, test_every=4, momentum=momentum)
     expected = in_this_process(small_recipe(), 3, settings, outer())
-    with crew(small_recipe(), shards_of(3), TEST, ring=True) as workers:
+    with in_process(small_recipe(), shards_of(3), TEST, ring=True) as workers:
         done = list(train(workers, settings, outer()))
     assert digest(done[-1].weights) == digest(expected[-1].weights)
     assert [r.members for r in done] == [(0, 1, 2)] * 8
@@ -54,7 +54,7 @@ def test_a_ring_gives_what_the_star_gives_bit_for_bit(outer: type[Average], mome
 
 def test_one_worker_alone_is_the_serial_loop_bit_for_bit() -> None:
     expected = in_this_process(small_recipe(), 1, Settings(rounds=5), Average())
-    with crew(small_recipe(), shards_of(1), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(1), ring=True) as workers:
         done = list(train(workers, Settings(rounds=5)))
     assert digest(done[-1].weights) == digest(expected[-1].weights)
 
@@ -62,7 +62,7 @@ def test_one_worker_alone_is_the_serial_loop_bit_for_bit() -> None:
 @pytest.mark.parametrize("wire", ["float32", "bfloat16", "int8"])
 def test_weights_go_past_the_driver_and_their_bytes_are_those_of_a_ring(wire: str) -> None:
     workers_count, settings = 3, Settings(rounds=4, tau=2, test_every=1)
-    with crew(
+    with in_process(
         small_recipe(test_batch_size=8), shards_of(workers_count), TEST, ring=True, wire=wire
     ) as workers:
         done = list(train(workers, settings))
@@ -79,7 +79,7 @@ def test_weights_go_past_the_driver_and_their_bytes_are_those_of_a_ring(wire: st
 def test_a_ring_of_fewer_bits_trains_about_as_well(wire: str) -> None:
     settings = Settings(rounds=40, tau=5, test_every=40)
     expected = in_this_process(small_recipe(test_batch_size=8), 3, settings, Average())[-1]
-    with crew(small_recipe(test_batch_size=8), shards_of(3), TEST, ring=True, wire=wire) as workers:
+    with in_process(small_recipe(test_batch_size=8), shards_of(3), TEST, ring=True, wire=wire) as workers:
         done = list(train(workers, settings))[-1]
         nets = {digest(service._worker.vector) for service in workers.services.values()}  # type: ignore[union-attr]
     assert len(nets) == 1  # all make the same of what they hear
@@ -89,7 +89,7 @@ def test_a_ring_of_fewer_bits_trains_about_as_well(wire: str) -> None:
 
 def test_the_weights_of_a_round_can_be_fetched_until_the_next_are_made() -> None:
     expected = in_this_process(small_recipe(), 2, Settings(rounds=3, tau=2), Average())
-    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         rounds = train(workers, Settings(rounds=3, tau=2))
         first = next(rounds)
         assert digest(first.weights) == digest(expected[0].weights)
@@ -103,7 +103,7 @@ def test_the_weights_of_a_round_can_be_fetched_until_the_next_are_made() -> None
 
 def test_a_newcomer_gets_the_weights_that_the_driver_has_not_got() -> None:
     expected = in_this_process(small_recipe(), 2, Settings(rounds=2, tau=2), Average())
-    with crew(small_recipe(test_batch_size=8), shards_of(2), TEST, ring=True) as workers:
+    with in_process(small_recipe(test_batch_size=8), shards_of(2), TEST, ring=True) as workers:
         rounds = train(workers, Settings(rounds=50, tau=2))
         done = [next(rounds), next(rounds)]
         assert done[1].bytes_received < workers.initial.nbytes
@@ -116,7 +116,7 @@ def test_a_newcomer_gets_the_weights_that_the_driver_has_not_got() -> None:
 
 
 def test_if_all_that_had_the_average_are_gone_the_last_that_was_fetched_is_next() -> None:
-    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         rounds = train(workers, Settings(rounds=50, tau=2))
         fetched = next(rounds).weights
         next(rounds)
@@ -140,7 +140,7 @@ def batch_normed() -> TorchReplica:
 def test_running_statistics_are_merged_as_in_the_star() -> None:
     settings, recipe = Settings(rounds=4, tau=3), small_recipe(replica=batch_normed)
     expected = in_this_process(recipe, 3, settings, Average())[-1].weights
-    with crew(recipe, shards_of(3), ring=True) as workers:
+    with in_process(recipe, shards_of(3), ring=True) as workers:
         weights = list(train(workers, settings))[-1].weights
     assert np.allclose(weights, expected, rtol=1e-5, atol=1e-6)
 
@@ -151,7 +151,7 @@ def test_the_others_average_again_without_one_that_dropped_out() -> None:
         first = next(train(local, Settings(rounds=1, tau=5)))
         local.train(first.weights, Settings(rounds=1, tau=5).plan(1, None))
         left = (local.workers[0].vector.astype(np.float64) + local.workers[1].vector) / 2
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, ring=True, timeouts=timeouts) as workers:
+    with in_process(small_recipe(), shards_of(3)[:2], workers=3, ring=True, timeouts=timeouts) as workers:
         join_as(DropsOut, workers, 2, shards_of(3)[2])
         rounds = train(workers, Settings(rounds=50, tau=5))
         assert next(rounds).members == (0, 1, 2)
@@ -177,7 +177,7 @@ def test_a_replica_that_exploded_takes_no_part(wire: str) -> None:
         small_recipe(replica=lambda: next(made)(small_net(), momentum_sgd)), shards_of(3)
     ) as local:
         expected = list(train(local, settings))
-    with crew(small_recipe(), shards_of(3)[:2], workers=3, ring=True, wire=wire) as workers:
+    with in_process(small_recipe(), shards_of(3)[:2], workers=3, ring=True, wire=wire) as workers:
         workers.join(2, shards_of(3)[2], 2, small_recipe(replica=exploding))
         done = list(train(workers, settings))
     assert [r.members for r in done] == [(0, 1, 2), (0, 1), (0, 1, 2), (0, 1, 2)]
@@ -192,7 +192,7 @@ class Unreachable(Service):
 
 
 def test_workers_that_cannot_reach_each_other_say_so() -> None:
-    with crew(small_recipe(), [], workers=2, ring=True) as workers:
+    with in_process(small_recipe(), [], workers=2, ring=True) as workers:
         for number in range(2):
             join_as(Unreachable, workers, number, shards_of(2)[number])
         with pytest.raises(TrainingError, match=r"could not average.*no route to host.*exchange=\"star\""):
@@ -200,6 +200,6 @@ def test_workers_that_cannot_reach_each_other_say_so() -> None:
 
 
 def test_a_ring_leaves_no_thread_of_ours() -> None:
-    with crew(small_recipe(), shards_of(2), ring=True) as workers:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         next(train(workers, Settings(rounds=1)))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sparknet")]

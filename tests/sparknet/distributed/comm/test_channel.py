@@ -14,7 +14,7 @@ from sparknet.distributed.comm.channel import Channel, ExchangeError, ForgedErro
 from sparknet.distributed.comm.handshake import Identity, admit, introduce
 from sparknet.training import Settings, train
 from tests.sparknet.distributed.fixtures import shards_of
-from tests.sparknet.distributed.in_process import crew
+from tests.sparknet.distributed.in_process import in_process
 from tests.sparknet.small import digest, small_recipe
 
 DOWN, UP = b"d" * 32, b"u" * 32
@@ -159,7 +159,7 @@ def test_a_payload_that_nobody_asked_for_is_refused_before_it_is_read() -> None:
 
 def test_a_forged_frame_costs_the_connection_and_the_round_but_not_the_worker() -> None:
     """What a worker sends is changed on its way, once: it is dropped, comes back and goes on."""
-    with crew(small_recipe(), shards_of(2)) as workers:
+    with in_process(small_recipe(), shards_of(2)) as workers:
         rounds = train(workers, Settings(rounds=1_000_000, tau=2))
         assert next(rounds).members == (0, 1)
         victim = workers.coordinator._members.all[1]
