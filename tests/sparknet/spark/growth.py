@@ -78,8 +78,8 @@ def read_so_far(folder: str) -> dict[str, list[int]]:
 class Watched:
     """The rounds of a job, and what has been read in them."""
 
-    def __init__(self, rounds: Iterator[Round], crew: SparkWorkers, cluster: Cluster, folder: str) -> None:
-        self._rounds, self._crew, self._cluster, self._folder = rounds, crew, cluster, folder
+    def __init__(self, rounds: Iterator[Round], workers: SparkWorkers, cluster: Cluster, folder: str) -> None:
+        self._rounds, self._workers, self._cluster, self._folder = rounds, workers, cluster, folder
 
     def until_all_is_read(self, members: int) -> None:
         """Train with so many members, in one go, until each record has been read; and say so."""
@@ -88,7 +88,7 @@ class Watched:
         since = -1
         for done in self._rounds:  # there are more than enough of them
             if time.monotonic() - started > SECONDS:
-                sys.exit(f"not {members} members on all records in {SECONDS:g} s: {self._crew.members}")
+                sys.exit(f"not {members} members on all records in {SECONDS:g} s: {self._workers.members}")
             if len(done.members) != members:
                 since = -1
                 continue
@@ -98,7 +98,7 @@ class Watched:
                 break
         found = {
             "members": len(done.members),
-            "hosts": [self._host_of(who.pid) for who in self._crew.members],
+            "hosts": [self._host_of(who.pid) for who in self._workers.members],
             "seconds_to_join": round(joined - started, 1),
             "rounds": done.number - since + 1,
             "shards": sorted({report.read for report in done.reports}),
@@ -134,14 +134,14 @@ def main() -> None:
         try:
             with SparkWorkers(
                 spark, recipe, from_examples(spark, numbered(), SHARDS), deadlines=DEADLINES
-            ) as crew:
-                grow_and_shrink(crew, cluster, folder)
+            ) as workers:
+                grow_and_shrink(workers, cluster, folder)
         finally:
             spark.stop()
 
 
-def grow_and_shrink(crew: SparkWorkers, cluster: Cluster, folder: str) -> None:
-    watched = Watched(train(crew, Settings(rounds=10**6, tau=SHARD // BATCH)), crew, cluster, folder)
+def grow_and_shrink(workers: SparkWorkers, cluster: Cluster, folder: str) -> None:
+    watched = Watched(train(workers, Settings(rounds=10**6, tau=SHARD // BATCH)), workers, cluster, folder)
     watched.until_all_is_read(members=1)
     newcomer: Host = cluster.add()
     watched.until_all_is_read(members=2)

@@ -28,10 +28,10 @@ def run(end):
     spark = session("endings", "local[2]", {"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1",
                                             "spark.log.level": "OFF"})
     data = from_examples(spark, pictures(), 2)
-    with SparkWorkers(spark, small_recipe(), data, deadlines=Deadlines(join=60, stop=5)) as crew:
-        for done in train(crew, Settings(rounds=10**6, tau=5)):
+    with SparkWorkers(spark, small_recipe(), data, deadlines=Deadlines(join=60, stop=5)) as workers:
+        for done in train(workers, Settings(rounds=10**6, tau=5)):
             if done.number == 3:
-                print("workers", *[who.pid for who in crew.members], flush=True)
+                print("workers", *[who.pid for who in workers.members], flush=True)
                 end(spark)
 
 try:

@@ -69,8 +69,8 @@ def test_fewer_slots_than_shards_train_on_all_data(spark: SparkSession, tmp_path
     data = from_examples(spark, examples, SHARDS)
     if kind == "dataframe":
         data = frame_of(spark, examples).repartition(SHARDS)
-    with SparkWorkers(spark, recipe, data, TEST, shape=(1, 4, 4), deadlines=IMPATIENT) as crew:
-        rounds = list(train(crew, Settings(rounds=4, tau=SHARD // 8, test_every=4)))
+    with SparkWorkers(spark, recipe, data, TEST, shape=(1, 4, 4), deadlines=IMPATIENT) as workers:
+        rounds = list(train(workers, Settings(rounds=4, tau=SHARD // 8, test_every=4)))
     assert all(len(done.members) == 3 for done in rounds)
     assert {report.read for done in rounds for report in done.reports} == set(range(SHARDS))
     read = recorded(tmp_path)
@@ -81,15 +81,15 @@ def test_fewer_slots_than_shards_train_on_all_data(spark: SparkSession, tmp_path
             assert len(counts) == 1
     assert rounds[-1].scores is not None
     assert rounds[-1].scores.records == len(TEST)
-    nothing_is_left(spark, crew)
+    nothing_is_left(spark, workers)
 
 
 def test_the_shard_of_a_machine_that_is_gone_is_taken_up_and_given_back(spark: SparkSession) -> None:
     context = spark.sparkContext._jsc.sc()
     data = from_examples(spark, pictures(), 3)
     recipe = small_recipe(replica=slow_replica)
-    with SparkWorkers(spark, recipe, data, TEST, deadlines=IMPATIENT) as crew:
-        rounds = train(crew, Settings(rounds=100_000, tau=5))
+    with SparkWorkers(spark, recipe, data, TEST, deadlines=IMPATIENT) as workers:
+        rounds = train(workers, Settings(rounds=100_000, tau=5))
         assert next(rounds).members == (0, 1, 2)
         before = executors(spark)
         assert context.killExecutor(before[0])  # and Spark is not to replace it
@@ -98,13 +98,13 @@ def test_the_shard_of_a_machine_that_is_gone_is_taken_up_and_given_back(spark: S
         while read != {0, 1, 2}:
             done = until(rounds, lambda done: len(done.members) <= 2)
             read = {report.read for report in done.reports} | (read if len(done.members) == 2 else set())
-        assert crew.test(done.weights).records == len(TEST)
+        assert workers.test(done.weights).records == len(TEST)
         assert context.requestExecutors(3)  # in all
         done = until(rounds, lambda done: done.members == (0, 1, 2) and own_shards(done))
         again = [next(rounds) for _ in range(4)]
         assert all(own_shards(done) for done in again)
-        assert crew.test(done.weights).records == len(TEST)
-    nothing_is_left(spark, crew)
+        assert workers.test(done.weights).records == len(TEST)
+    nothing_is_left(spark, workers)
 
 
 def own_shards(done: Round) -> bool:

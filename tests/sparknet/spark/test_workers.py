@@ -40,16 +40,16 @@ EXAMPLES, TEST = pictures(), pictures(70, seed=1)
 DEADLINES = Deadlines(join=60, round=30, ping=1, send=10, stop=10, lease=300)
 
 
-def on_spark(spark: SparkSession, recipe: Recipe, workers: int, settings: Settings) -> list[Round]:
-    data = from_examples(spark, EXAMPLES, workers)
-    with SparkWorkers(spark, recipe, data, TEST, deadlines=DEADLINES) as crew:
-        return list(train(crew, settings))
+def on_spark(spark: SparkSession, recipe: Recipe, count: int, settings: Settings) -> list[Round]:
+    data = from_examples(spark, EXAMPLES, count)
+    with SparkWorkers(spark, recipe, data, TEST, deadlines=DEADLINES) as workers:
+        return list(train(workers, settings))
 
 
-def in_this_process(recipe: Recipe, workers: int, settings: Settings) -> list[Round]:
-    shards = [EXAMPLES[part] for part in contiguous(len(EXAMPLES), workers)]
-    with LocalWorkers(recipe, shards, TEST) as crew:
-        return list(train(crew, settings))
+def in_this_process(recipe: Recipe, count: int, settings: Settings) -> list[Round]:
+    shards = [EXAMPLES[part] for part in contiguous(len(EXAMPLES), count)]
+    with LocalWorkers(recipe, shards, TEST) as workers:
+        return list(train(workers, settings))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -66,8 +66,8 @@ def test_training_on_spark_is_training_in_one_process_bit_for_bit(
 
 def test_a_dataframe_is_drained_into_every_worker(spark: SparkSession) -> None:
     frame = frame_of(spark, EXAMPLES)
-    with SparkWorkers(spark, small_recipe(), frame, TEST, workers=3, deadlines=DEADLINES) as crew:
-        done = list(train(crew, Settings(rounds=20, tau=10, test_every=20)))
+    with SparkWorkers(spark, small_recipe(), frame, TEST, workers=3, deadlines=DEADLINES) as workers:
+        done = list(train(workers, Settings(rounds=20, tau=10, test_every=20)))
     assert done[-1].members == (0, 1, 2)
     assert done[-1].accuracy is not None
     assert done[-1].accuracy > 0.8
@@ -75,8 +75,8 @@ def test_a_dataframe_is_drained_into_every_worker(spark: SparkSession) -> None:
 
 def test_a_dataframe_without_rows_in_a_partition_trains_with_the_others(spark: SparkSession) -> None:
     frame = frame_of(spark, EXAMPLES).coalesce(1).union(frame_of(spark, EXAMPLES).coalesce(1).limit(0))
-    with SparkWorkers(spark, small_recipe(), frame, TEST, shape=(1, 4, 4), deadlines=DEADLINES) as crew:
-        done = list(train(crew, Settings(rounds=2, tau=2, test_every=1)))
+    with SparkWorkers(spark, small_recipe(), frame, TEST, shape=(1, 4, 4), deadlines=DEADLINES) as workers:
+        done = list(train(workers, Settings(rounds=2, tau=2, test_every=1)))
     assert len(done[-1].members) == 1
     assert done[-1].scores is not None
     assert done[-1].scores.records == len(TEST)
@@ -108,17 +108,17 @@ def test_a_killed_worker_costs_its_round_and_is_replaced(spark: SparkSession, vi
     data = from_examples(spark, EXAMPLES, 3)
     members: list[tuple[int, ...]] = []
     longest = 0.0
-    with SparkWorkers(spark, small_recipe(replica=slow_replica), data, TEST, deadlines=DEADLINES) as crew:
-        for done in train(crew, Settings(rounds=2000, tau=5)):
+    with SparkWorkers(spark, small_recipe(replica=slow_replica), data, TEST, deadlines=DEADLINES) as workers:
+        for done in train(workers, Settings(rounds=2000, tau=5)):
             members.append(done.members)
             longest = max(longest, done.seconds) if done.number > 1 else 0.0
             if done.number == 3:
-                pid = crew.members[1].pid
+                pid = workers.members[1].pid
                 target = pid if victim == "python" else executor_of(pid)
                 threading.Timer(0.05, os.kill, (target, signal.SIGKILL)).start()
             if (0, 2) in members and done.members == (0, 1, 2):
                 break
-        scores = crew.test(done.weights)
+        scores = workers.test(done.weights)
     alone = members.index((0, 2))
     assert alone >= 3
     assert set(members[:alone]) == {(0, 1, 2)}
@@ -134,11 +134,11 @@ def test_a_worker_killed_in_a_ring_costs_its_round_and_is_replaced(spark: SparkS
     data = from_examples(spark, EXAMPLES, 3)
     members: list[tuple[int, ...]] = []
     recipe = small_recipe(replica=slow_replica)
-    with SparkWorkers(spark, recipe, data, TEST, exchange="ring", deadlines=DEADLINES) as crew:
-        for done in train(crew, Settings(rounds=2000, tau=5)):
+    with SparkWorkers(spark, recipe, data, TEST, exchange="ring", deadlines=DEADLINES) as workers:
+        for done in train(workers, Settings(rounds=2000, tau=5)):
             members.append(done.members)
             if done.number == 3:
-                os.kill(crew.members[1].pid, signal.SIGKILL)
+                os.kill(workers.members[1].pid, signal.SIGKILL)
             if (0, 2) in members and done.members == (0, 1, 2):
                 break
         weights = done.weights  # the workers have them, while they are here
@@ -149,10 +149,10 @@ def test_a_worker_killed_in_a_ring_costs_its_round_and_is_replaced(spark: SparkS
 
 def test_all_workers_killed_at_once_are_waited_for(spark: SparkSession) -> None:
     data = from_examples(spark, EXAMPLES, 2)
-    with SparkWorkers(spark, small_recipe(replica=slow_replica), data, deadlines=DEADLINES) as crew:
-        rounds = train(crew, Settings(rounds=2000, tau=5))
+    with SparkWorkers(spark, small_recipe(replica=slow_replica), data, deadlines=DEADLINES) as workers:
+        rounds = train(workers, Settings(rounds=2000, tau=5))
         before = next(rounds)
-        for who in crew.members:
+        for who in workers.members:
             os.kill(who.pid, signal.SIGKILL)
         after = next(rounds)
     assert after.number == before.number + 1
@@ -169,48 +169,50 @@ def breaking_replica() -> TorchReplica:
 
 
 def test_an_error_in_a_worker_reaches_the_driver_as_one_message(spark: SparkSession) -> None:
-    """And at once: the workers are not given the time to leave by themselves that a whole crew gets."""
+    """And at once: ``stop`` seconds to leave are given only while all workers are well."""
     recipe, patient = small_recipe(replica=breaking_replica), replace(DEADLINES, stop=150)
     began = time.monotonic()
     with (
-        SparkWorkers(spark, recipe, from_examples(spark, EXAMPLES, 2), deadlines=patient) as crew,
+        SparkWorkers(spark, recipe, from_examples(spark, EXAMPLES, 2), deadlines=patient) as workers,
         pytest.raises(
             TrainingError, match=r"worker \d .* failed: DataError: label 12 is not one of 10 classes"
         ),
     ):
-        next(train(crew, Settings(rounds=1)))
+        next(train(workers, Settings(rounds=1)))
     assert time.monotonic() - began < patient.stop
-    nothing_is_left(spark, crew)
+    nothing_is_left(spark, workers)
 
 
 def test_pictures_of_the_wrong_size_reach_the_driver_as_one_message(spark: SparkSession) -> None:
     frame = frame_of(spark, EXAMPLES)
     with (
-        SparkWorkers(spark, small_recipe(), frame, workers=2, shape=(1, 5, 5), deadlines=DEADLINES) as crew,
+        SparkWorkers(
+            spark, small_recipe(), frame, workers=2, shape=(1, 5, 5), deadlines=DEADLINES
+        ) as workers,
         pytest.raises(TrainingError, match="a picture has 16 bytes where 1 x 5 x 5 = 25 are due"),
     ):
-        next(train(crew, Settings(rounds=1)))
-    nothing_is_left(spark, crew)
+        next(train(workers, Settings(rounds=1)))
+    nothing_is_left(spark, workers)
 
 
 def test_an_exception_in_the_users_loop_closes_everything(spark: SparkSession) -> None:
     data = from_examples(spark, EXAMPLES, 3)
-    crew = SparkWorkers(spark, small_recipe(), data, deadlines=DEADLINES)
+    workers = SparkWorkers(spark, small_recipe(), data, deadlines=DEADLINES)
 
     def careless() -> None:
-        with crew:
-            for done in train(crew, Settings(rounds=100)):
+        with workers:
+            for done in train(workers, Settings(rounds=100)):
                 assert done.loss / 0
 
     with pytest.raises(ZeroDivisionError):
         careless()
-    nothing_is_left(spark, crew)
+    nothing_is_left(spark, workers)
 
 
-def nothing_is_left(spark: SparkSession, crew: SparkWorkers) -> None:
+def nothing_is_left(spark: SparkSession, workers: SparkWorkers) -> None:
     """No thread of ours, no task in Spark, no listener."""
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sparknet")]
-    assert not crew._jobs.alive
+    assert not workers._jobs.alive
     tracker = spark.sparkContext.statusTracker()
     deadline = time.monotonic() + 10
     while tracker.getActiveJobsIds() or any(
@@ -221,10 +223,10 @@ def nothing_is_left(spark: SparkSession, crew: SparkWorkers) -> None:
 
 
 def test_closing_twice_is_as_good_as_once(spark: SparkSession) -> None:
-    crew = SparkWorkers(spark, small_recipe(), from_examples(spark, EXAMPLES, 1), deadlines=DEADLINES)
-    crew.close()
-    crew.close()
-    nothing_is_left(spark, crew)
+    workers = SparkWorkers(spark, small_recipe(), from_examples(spark, EXAMPLES, 1), deadlines=DEADLINES)
+    workers.close()
+    workers.close()
+    nothing_is_left(spark, workers)
 
 
 def test_speculation_is_refused(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,9 +237,11 @@ def test_speculation_is_refused(spark: SparkSession, monkeypatch: pytest.MonkeyP
 
 
 def test_the_token_is_in_no_command_line_and_no_setting(spark: SparkSession) -> None:
-    with SparkWorkers(spark, small_recipe(), from_examples(spark, EXAMPLES, 2), deadlines=DEADLINES) as crew:
-        next(train(crew, Settings(rounds=1)))
-        token = crew._coordinator._listener.token
+    with SparkWorkers(
+        spark, small_recipe(), from_examples(spark, EXAMPLES, 2), deadlines=DEADLINES
+    ) as workers:
+        next(train(workers, Settings(rounds=1)))
+        token = workers._coordinator._listener.token
         shown = [repr(token)[2:-1], token.hex()]
         lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
         settings = str(spark.sparkContext.getConf().getAll())
