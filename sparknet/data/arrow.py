@@ -5,6 +5,8 @@
     Vectors(size)             ML vectors, dense and sparse: float32 (size,)
     Pictures(shape)           Spark's image struct: uint8 (c, h, w), in the order blue, green, red
     Names(values)             strings: the place of each in ``values``, int64
+    Classes(count, shape)     whole numbers from 0 to count - 1: int64
+    Weights()                 numbers that are not negative: float32
 
 A reader is made once, in the driver, travels, and reads batch after batch: ``read(array)`` is (n, *shape).
 A value that is missing, not finite or of another size raises ``BadValue``, which knows its row.
@@ -22,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sparknet.data.records import Column
+from sparknet.data.records import IGNORED, Column
 
 _DENSE = 1  # the ``type`` of an ML vector
 
@@ -179,7 +181,10 @@ class Names:
 
 @dataclass(frozen=True)
 class Classes:
-    """Whole numbers from 0 to ``count`` - 1, of any numeric type; no upper limit if ``count`` is 0."""
+    """Whole numbers from 0 to ``count`` - 1, of any numeric type; no upper limit if ``count`` is 0.
+
+    In sequences and masks ``IGNORED`` stands for a place that does not count, as in torch's cross entropy.
+    """
 
     count: int = 0
     shape: tuple[int, ...] = ()
@@ -193,12 +198,30 @@ class Classes:
         found = Numbers(np.dtype(np.int64 if exact else np.float64), self.shape).read(array)
         labels: NDArray[np.int64] = found.astype(np.int64, copy=False)
         wrong = (labels < 0) | ((labels >= self.count) if self.count else False) | (labels != found)
+        if self.shape:
+            wrong &= labels != IGNORED
         if wrong.any():
             place = int(np.flatnonzero(wrong)[0])
             row = place // max(1, int(np.prod(self.shape)))
             upper = f"0 to {self.count - 1:,}" if self.count else "0, 1, 2, ..."
             raise BadValue(row, f"{found.reshape(-1)[place]:g}", f"a class, {upper},")
         return labels
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each record counts: numbers from 0 on, as float32."""
+
+    @property
+    def column(self) -> Column:
+        return Column(np.dtype(np.float32))
+
+    def read(self, array: pa.Array) -> NDArray[np.float32]:
+        weights: NDArray[np.float32] = Numbers(np.dtype(np.float32)).read(array)
+        if (weights < 0).any():
+            row = int(np.flatnonzero(weights < 0)[0])
+            raise BadValue(row, f"{weights[row]:g}", "a weight from 0 on")
+        return weights
 
 
 def _leaf(kind: pa.DataType) -> pa.DataType:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from sparknet.errors import DataError
 
+IGNORED = -100
+"""The class of a place that does not count, in sequences and masks: torch's ``ignore_index``."""
+
 
 @dataclass(frozen=True)
 class Column:

@@ -1,0 +1,289 @@
+"""What a net makes of the rows of a DataFrame, as further columns of it.
+
+    predicted(frame, inference, selection, [Output("prediction", "", Likeliest(("cat", "dog")))])
+
+Only the columns that the net reads go to Python, in Arrow batches, and only its outputs come back; Spark has
+the rest of each row on its side, and spills it if need be. Memory does not grow with the rows. It works on a
+DataFrame of Spark Connect as well, where the weights travel in the plan.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import TaskContext
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column as SparkColumn
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    DoubleType,
+    FloatType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+from sparknet.errors import UsageError
+from sparknet.inference import Inference, Opened
+from sparknet.spark.columns import Selection, WrongRow
+from sparknet.weights import Vector
+
+# Plans of Spark Connect travel in one message, of 128 MiB at most; closures may be pickled in them twice.
+CONNECT_BYTES = 48 << 20
+
+_VECTOR = pa.struct(
+    [
+        ("type", pa.int8()),
+        ("size", pa.int32()),
+        ("indices", pa.list_(pa.int32())),
+        ("values", pa.list_(pa.float64())),
+    ]
+)
+
+
+class Form(Protocol):
+    """How an output of a net, (n, ...) for n rows, is put into a column of the type ``kind``."""
+
+    @property
+    def kind(self) -> DataType: ...
+
+    def column(self, rows: NDArray[Any]) -> pa.Array: ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """The new column ``column``: the net's output ``name`` in a certain form.
+
+    ``metadata`` goes with the column.
+    """
+
+    column: str
+    name: str
+    form: Form
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Lists:
+    """array<float>: all numbers of a row."""
+
+    @property
+    def kind(self) -> DataType:
+        return ArrayType(FloatType())
+
+    def column(self, rows: NDArray[Any]) -> pa.Array:
+        flat = np.ascontiguousarray(rows.reshape(len(rows), -1), np.float32)
+        return _lists(flat, pa.array(flat.reshape(-1)))
+
+
+@dataclass(frozen=True)
+class Number:
+    """double: the only number of a row."""
+
+    @property
+    def kind(self) -> DataType:
+        return DoubleType()
+
+    def column(self, rows: NDArray[Any]) -> pa.Array:
+        return pa.array(rows.reshape(len(rows)).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Likeliest:
+    """The class with the highest score: its name if there are ``names``, else its number, a double."""
+
+    names: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> DataType:
+        return StringType() if self.names else DoubleType()
+
+    def column(self, rows: NDArray[Any]) -> pa.Array:
+        classes = rows.reshape(len(rows), -1).argmax(1)
+        if self.names:
+            return pa.array(self.names, pa.string()).take(pa.array(classes))
+        return pa.array(classes.astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """An ML vector: the scores of the classes."""
+
+    @property
+    def kind(self) -> DataType:
+        return VectorUDT()
+
+    def column(self, rows: NDArray[Any]) -> pa.Array:
+        return _vectors(rows.reshape(len(rows), -1).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """An ML vector: the softmax of the scores."""
+
+    @property
+    def kind(self) -> DataType:
+        return VectorUDT()
+
+    def column(self, rows: NDArray[Any]) -> pa.Array:
+        scores = rows.reshape(len(rows), -1).astype(np.float64)
+        raised = np.exp(scores - scores.max(1, keepdims=True))
+        return _vectors(raised / raised.sum(1, keepdims=True))
+
+
+def predicted(
+    frame: DataFrame,
+    inference: Inference,
+    weights: Vector,
+    selection: Selection,
+    outputs: Sequence[Output],
+    *,
+    keep_invalid: bool = False,
+) -> DataFrame:
+    """``frame`` and the columns of ``outputs``; the names of the net's outputs are those of ``inference``.
+
+    ``weights`` float32 (P,) go to every executor once. A row with a value that cannot be (NULL, NaN, another
+    size) fails the job, with a DataError that names it, or gets NULL if ``keep_invalid``. Raises UsageError
+    for a column that is there already, or for weights that are too large for Spark Connect, and ModelError
+    for outputs or weights that are another net's.
+    """
+    for output in outputs:
+        if output.column in frame.columns:
+            raise UsageError(f"the DataFrame has a column {output.column} already: choose another name")
+    # a record through the net here: what is wrong with net, weights or outputs shows before a job starts
+    inference.open(weights)({each.name: each.column.empty(1) for each in selection.inputs})
+    served = _served(inference, _sent(frame, weights), selection, tuple(outputs), keep_invalid)
+    if len(outputs) == 1:
+        return frame.withColumn(outputs[0].column, _named(served, outputs[0]))
+    together = f"sparknet-{uuid.uuid4().hex}"
+    columns = [_named(F.col(f"`{together}`.`{output.column}`"), output) for output in outputs]
+    return frame.withColumn(together, served).select("*", *columns).drop(together)
+
+
+def _named(column: SparkColumn, output: Output) -> SparkColumn:
+    if output.metadata is None:
+        return column.alias(output.column)
+    return column.alias(output.column, metadata=dict(output.metadata))
+
+
+def is_connect(frame: Any) -> bool:
+    """Whether this DataFrame, or session, is one of Spark Connect."""
+    return type(frame).__module__.startswith("pyspark.sql.connect")
+
+
+def _sent(frame: DataFrame, weights: Vector) -> Callable[[], Vector]:
+    """How a task comes by the weights."""
+    if not is_connect(frame):
+        broadcast = frame.sparkSession.sparkContext.broadcast(weights)
+        return lambda: broadcast.value
+    if weights.nbytes > CONNECT_BYTES:
+        raise UsageError(
+            f"the net has {weights.nbytes / 2**20:.0f} MiB of weights, and a plan of Spark Connect can carry "
+            f"{CONNECT_BYTES >> 20}: predict in a session of the cluster itself (master=...)"
+        )
+    return lambda: weights
+
+
+def _served(
+    inference: Inference,
+    weights: Callable[[], Vector],
+    selection: Selection,
+    outputs: tuple[Output, ...],
+    keep_invalid: bool,
+) -> SparkColumn:
+    """The column that Spark computes in Python: a struct, or the only output itself."""
+    key = uuid.uuid4().hex
+    kinds = [StructField(output.column, output.form.kind) for output in outputs]
+    returned = kinds[0].dataType if len(outputs) == 1 else StructType(kinds)
+
+    def serve(batches: Iterator[Any]) -> Iterator[pa.Array]:
+        opened = _opened(key, inference, weights)
+        before = 0
+        for batch in batches:
+            arrays = list(batch) if isinstance(batch, tuple) else [batch]
+            yield _computed(opened, arrays, selection, outputs, before, keep_invalid)
+            before += len(arrays[0])
+
+    # Spark reads the hints, which it needs as objects: one argument comes as an array, several as a tuple
+    argument = pa.Array if len(selection.sources) == 1 else tuple[pa.Array, ...]
+    serve.__annotations__ = {"batches": Iterator[argument], "return": Iterator[pa.Array]}  # type: ignore[valid-type]
+    return F.arrow_udf(serve, returned)(*(F.col(name) for name in selection.sources))
+
+
+def _computed(
+    opened: Opened,
+    arrays: list[pa.Array],
+    selection: Selection,
+    outputs: tuple[Output, ...],
+    before: int,
+    keep_invalid: bool,
+) -> pa.Array:
+    try:
+        columns = selection.read(arrays)
+    except WrongRow as error:
+        if keep_invalid:
+            return _around(opened, arrays, selection, outputs, error.row)
+        context = TaskContext.get()
+        raise error.at(context.partitionId() if context else 0, before) from None
+    found = dict(zip(opened.names, opened(columns), strict=True))
+    made = [output.form.column(found[output.name]) for output in outputs]
+    if len(made) == 1:
+        return made[0]
+    return pa.StructArray.from_arrays(made, names=[output.column for output in outputs])
+
+
+def _around(
+    opened: Opened, arrays: list[pa.Array], selection: Selection, outputs: tuple[Output, ...], wrong: int
+) -> pa.Array:
+    """NULL for row ``wrong``, and what the net makes of the others."""
+    parts = [[array[:wrong] for array in arrays], [array[wrong + 1 :] for array in arrays]]
+    made = [
+        _computed(opened, part, selection, outputs, 0, keep_invalid=True) if len(part[0]) else None
+        for part in parts
+    ]
+    kind = next((each.type for each in made if each is not None), None)
+    if kind is None:
+        return pa.nulls(1, _type_of(outputs))
+    middle = pa.nulls(1, kind)
+    return pa.concat_arrays([each for each in (made[0], middle, made[1]) if each is not None])
+
+
+def _type_of(outputs: tuple[Output, ...]) -> pa.DataType:
+    none = [output.form.column(np.zeros((1, 1), np.float32)).type for output in outputs]
+    if len(none) == 1:
+        return none[0]
+    return pa.struct([(output.column, kind) for output, kind in zip(outputs, none, strict=True)])
+
+
+_OPENED: dict[str, Opened] = {}
+
+
+def _opened(key: str, inference: Inference, weights: Callable[[], Vector]) -> Opened:
+    """The net in this process, which is used for many tasks; only the last is kept."""
+    if key not in _OPENED:
+        _OPENED.clear()
+        _OPENED[key] = inference.open(weights())
+    return _OPENED[key]
+
+
+def _lists(rows: NDArray[Any], values: pa.Array) -> pa.Array:
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def _vectors(rows: NDArray[np.float64]) -> pa.Array:
+    """Dense ML vectors, as VectorUDT lays them out."""
+    count = len(rows)
+    dense = pa.array(np.ones(count, np.int8))
+    values = _lists(rows, pa.array(np.ascontiguousarray(rows).reshape(-1)))
+    parts = [dense, pa.nulls(count, pa.int32()), pa.nulls(count, pa.list_(pa.int32())), values]
+    return pa.StructArray.from_arrays(parts, fields=list(_VECTOR))
