@@ -22,7 +22,7 @@ ONLY_IN = {
     "paramiko": ("infra.node.ssh", "infra.node.login"),
     "invoke": ("infra.node.ssh", "infra.node.login"),
     "moto": ("infra.local",),
-    "pyspark": ("sparknet.spark", "apps"),
+    "pyspark": ("sparknet.spark", "sparknet.trainer", "sparknet.ml", "apps"),
     "click": ("infra.cli", "sparknet.cli", "apps"),
 }
 
@@ -44,11 +44,14 @@ LAYERS = {
     "sparknet": (
         ("apps",),
         ("sparknet.cli",),
+        ("sparknet.ml",),
+        ("sparknet.trainer",),
         ("sparknet.spark",),
         ("sparknet.distributed",),
         ("sparknet.local", "sparknet.reporting", "sparknet.checkpoint", "sparknet.easgd"),
         ("sparknet.worker",),
-        ("sparknet.caffe_replica", "sparknet.replica"),
+        ("sparknet.caffe_replica", "sparknet.replica", "sparknet.torch_model"),
+        ("sparknet.algorithms", "sparknet.inference", "sparknet.objectives"),
         ("sparknet.training", "sparknet.rounds"),
         ("sparknet.outer", "sparknet.merge"),
         ("sparknet.caffe", "sparknet.data"),
