@@ -24,7 +24,7 @@ from infra.events import Emit, Note, phase
 from infra.node import command_log, spark
 from infra.spec import ClusterSpec
 from infra.survey import launch_data
-from infra.teardown import destroy, end, undone_on_failure
+from infra.teardown import destroy, end, torn_down_on_failure
 
 __all__ = [
     "Cloud",
@@ -91,7 +91,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | No
     before, old_group = look(cloud, spec.name), network.find_group(region, spec.name)
     was_ready = old_group is not None and old_group.is_ready
     kept = {node.id for node in before.nodes} if was_ready else set()
-    with undone_on_failure(cloud, spec.name, emit, kept=kept, whole=not was_ready, lock=lock):
+    with torn_down_on_failure(cloud, spec.name, emit, kept=kept, whole=not was_ready, lock=lock):
         known = found or _survey(cloud, spec, emit)
         with phase(emit, "network"):
             cluster_tags, group = _make_group_and_key(
@@ -99,7 +99,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | No
             )
         setup = provision.Setup(
             spec=spec,
-            connect=command_log.recorded(cloud.connect, _journals(cloud, spec.name)),
+            connect=command_log.logged(cloud.connect, _log_folder(cloud, spec.name)),
             gpus={name: one.gpus for name, one in known.types.items()},
             emit=emit,
             pace=cloud.pace,
@@ -138,7 +138,7 @@ def _bring_up(
             return cluster
 
 
-def _journals(cloud: Cloud, name: str) -> Path:
+def _log_folder(cloud: Cloud, name: str) -> Path:
     return command_log.folder_of(cloud.home, cloud.region.name, name)
 
 

@@ -1,6 +1,6 @@
 """Diagnosis: what is wrong with a cluster that was ready once, and with the nodes under a job that failed.
 
-Every node is asked; one that does not answer is a finding like any other.
+Every node is asked; one that does not answer is a problem like any other.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ from infra import jobs
 from infra.cloud import Cloud, Member, connect
 from infra.errors import InfraError
 from infra.node import checks
-from infra.node.checks import Finding
+from infra.node.checks import Problem
 from infra.node.host import on_all
 
 LOG_LINES = 2000
-#: as Spark tells it: Lost task 1.0 in stage 0.0 (TID 1) (10.0.0.4 executor 0): ... No space left on device
+#: as Spark writes it: Lost task 1.0 in stage 0.0 (TID 1) (10.0.0.4 executor 0): ... No space left on device
 NO_SPACE = re.compile(r"\((\d+\.\d+\.\d+\.\d+) executor .*No space left on device")
 
 
-def of_nodes(members: Sequence[Member]) -> tuple[Finding, ...]:
+def of_nodes(members: Sequence[Member]) -> tuple[Problem, ...]:
     """Nodes that do not answer, and disks that are dead, full, or not mounted."""
 
-    def look(member: Member) -> tuple[Finding, ...]:
+    def look(member: Member) -> tuple[Problem, ...]:
         try:
             return checks.disks(member.host, member.name)
         except InfraError as error:
             said = str(error).removeprefix(f"{member.name}: ").splitlines()[0]
-            return (Finding(node=member.name, check="answer", said=said),)
+            return (Problem(node=member.name, check="answer", said=said),)
 
-    return tuple(finding for found in on_all(members, look) for finding in found) if members else ()
+    return tuple(problem for found in on_all(members, look) for problem in found) if members else ()
 
 
-def of_job(cloud: Cloud, cluster: str, job: str) -> tuple[Finding, ...]:
+def of_job(cloud: Cloud, cluster: str, job: str) -> tuple[Problem, ...]:
     """What the nodes say now, and which of them the job's log says were full while it ran."""
     members = connect(cloud, cluster)
     now = of_nodes(members)
-    known = {finding.node for finding in now}
+    known = {problem.node for problem in now}
     log = jobs.log(cloud, cluster, job, lines=LOG_LINES)
     names = {member.node.private_ip: member.name for member in members}
     full = {names.get(address, address) for address in NO_SPACE.findall(log)} - known
     then = (
-        Finding(
+        Problem(
             node=name,
             check="disk",
             said="had no space left while the job ran: remove files there, or launch with larger disks",

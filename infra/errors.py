@@ -12,7 +12,7 @@
     │   ├── CloudError              6   an answer of the EC2 API that fits none of the above
     │   ├── DeadlineExceeded        6   a wait ended before what it waited for came
     │   ├── Leftovers               6   something could not be removed
-    │   ├── GateFailed              6   nodes that cannot compute, write, reach or agree with each other
+    │   ├── ChecksFailed            6   nodes that cannot compute, write, reach or agree with each other
     │   ├── HostError               6   one host, named
     │   │   ├── HostRefused         6   nothing listens there (still booting, or no sshd)
     │   │   ├── HostUnreachable     6   no answer: security group, route or address
@@ -104,7 +104,7 @@ class Leftovers(SetupError):  # noqa: N818
     """Something could not be removed; the message lists it."""
 
 
-class GateFailed(SetupError):  # noqa: N818
+class ChecksFailed(SetupError):  # noqa: N818
     """Nodes that cannot compute, write, reach or agree with each other; the message is a table of them."""
 
     def __init__(self, message: str, *, nodes: Iterable[str] = ()) -> None:

@@ -84,7 +84,7 @@ class Removed:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckFailed:
-    """A node did not pass the gate; all such findings also stand in the error that follows."""
+    """A node did not pass a check; all such problems also stand in the error that follows."""
 
     node: str
     check: str

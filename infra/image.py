@@ -1,6 +1,6 @@
 """Image: bakes a machine image out of ``ami/``, so that nodes start with all of it in place.
 
-    build     a builder, the scripts, the gate, clean, stop, CreateImage, wait, copy; the builder goes
+    build     a builder, the scripts, the checks, clean, stop, CreateImage, wait, copy; the builder goes
               whatever happens on the way, and an image that did not come to its end with it
     delete    the image and its snapshots
 
@@ -37,7 +37,7 @@ STOP_SECONDS = 300.0
 CLEAN_SECONDS = 300.0
 IMAGE_SECONDS = 3600.0  # EC2 copies the used part of the root volume: ten minutes, on a bad day many
 COPY_SECONDS = 7200.0
-TOLD = ("torch", "pyspark", "numpy")
+NAMED = ("torch", "pyspark", "numpy")
 TAG_CHARACTERS = 256  # as EC2
 
 
@@ -72,7 +72,7 @@ def builder(spec: ClusterSpec) -> ClusterSpec:
 def build(cloud: Cloud, request: BuildRequest, emit: Emit) -> OwnImage:
     """Build the image and wait until it can be launched, here and in ``request.copy_to``.
 
-    Raises what a launch raises, GateFailed if the builder is not fit to train. Whatever is raised, an
+    Raises what a launch raises, ChecksFailed if the builder is not fit to train. Whatever is raised, an
     interrupt too, neither the builder nor an unfinished image is left (Leftovers says what could not go).
     """
     spec, region = request.spec, cloud.region
@@ -146,7 +146,7 @@ def _buy(cloud: Cloud, spec: ClusterSpec, found: plan.Survey, cluster_tags: Clus
 
 
 def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: plan.Survey, emit: Emit) -> checks.Facts:
-    """Run ``ami/``, let the builder pass the gate, and take away what no other node may have."""
+    """Run ``ami/``, check the builder, and remove what no other node may have."""
     gpus = {name: one.gpus for name, one in found.types.items()}
     setup = provision.Setup(spec=spec, connect=cloud.connect, gpus=gpus, emit=emit, pace=cloud.pace)
     with phase(emit, "prepare"):
@@ -156,7 +156,7 @@ def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: plan.Survey, em
         facts = checks.inspect(
             host, node.name, [host.root / "var/lib/sparknet"], gpus=setup.expected_gpus(node)
         )
-        wrong = checks.findings([facts])
+        wrong = checks.problems([facts])
         for one in wrong:
             emit(CheckFailed(node=one.node, check=one.check, said=one.said))
         checks.require_none(wrong, 1)
@@ -177,7 +177,7 @@ def _describe(
     spec: ClusterSpec, cluster_tags: ClusterTags, facts: checks.Facts, *, source: str
 ) -> dict[str, str]:
     """The image's tags."""
-    versions = [f"python {facts.python}", *(f"{name} {facts.packages.get(name, '-')}" for name in TOLD)]
+    versions = [f"python {facts.python}", *(f"{name} {facts.packages.get(name, '-')}" for name in NAMED)]
     gpus = f"tried on {facts.gpus[0].name}" if facts.gpus else "no GPU tried"
     return {
         **cluster_tags.extra,
@@ -199,7 +199,7 @@ def _builder_removed(cloud: Cloud, name: str, emit: Emit) -> Iterator[None]:
     except BaseException as error:
         with interrupts_held():
             emit(Note(text="The image was not built; removing the builder."))
-            _undo(error, lambda: cluster.destroy(cloud, name, emit))
+            _tear_down(error, lambda: cluster.destroy(cloud, name, emit))
         raise
     with interrupts_held():
         cluster.destroy(cloud, name, emit)
@@ -213,11 +213,11 @@ def _removed_on_failure(cloud: Cloud, region: Region, generation: str, emit: Emi
     except BaseException as error:
         with interrupts_held():
             emit(Note(text=f"The image in {region.name} did not come to its end; removing it."))
-            _undo(error, lambda: images.remove(region, generation, poll_seconds=cloud.poll_seconds))
+            _tear_down(error, lambda: images.remove(region, generation, poll_seconds=cloud.poll_seconds))
         raise
 
 
-def _undo(error: BaseException, remove: Callable[[], object]) -> None:
+def _tear_down(error: BaseException, remove: Callable[[], object]) -> None:
     try:
         remove()
     except InfraError as second:

@@ -100,7 +100,7 @@ def submit(
     host.run(f"mkdir {quote(str(folder))} {quote(str(folder / 'output'))}", timeout_seconds=60)
     with tempfile.TemporaryDirectory(prefix="sparknet-") as scratch:
         zipped = Path(scratch) / "trainer.zip"
-        zipped.write_bytes(bundle.pack().zipped)
+        zipped.write_bytes(bundle.build().zipped)
         host.put(zipped, folder / "trainer.zip")
     host.put(what.file, folder / what.file.name)
     unpack = f"{_python(host)} -m zipfile -e {quote(str(folder / 'trainer.zip'))} {quote(str(folder))}"

@@ -31,8 +31,7 @@ from infra.errors import (
     last_lines,
 )
 from infra.events import READY, CheckFailed, Emit, NodeProgress, phase
-from infra.node import bootstrap, checks, disks, spark
-from infra.node.bundle import ON_NODE, Trainer, pack
+from infra.node import bootstrap, bundle, checks, disks, spark
 from infra.node.host import Host, on_all, write_text
 from infra.polling import Pending, poll
 from infra.spec import ClusterSpec
@@ -127,24 +126,24 @@ class Setup:
             _twice(lambda: write_text(host, mark, wanted))
 
     @cached_property
-    def trainer(self) -> Trainer:
-        """The trainer of this machine, packed once for all nodes."""
-        return pack()
+    def _bundle(self) -> bundle.Bundle:
+        """The trainer's packages of this machine, zipped once for all nodes."""
+        return bundle.build()
 
     def _install_trainer(self, member: Member) -> None:
-        """Unless it is there already."""
-        host, trainer = member.host, self.trainer
-        mark = quote(str(host.root / ON_NODE / ".digest"))
+        """Unpack the trainer's packages on the node, unless it has the same ones already."""
+        host, packages = member.host, self._bundle
+        mark = quote(str(host.root / bundle.ON_NODE / ".digest"))
         known = _twice(lambda: host.run(f"cat {mark}", timeout_seconds=60, check=False).stdout.strip())
-        if known == trainer.digest:
+        if known == packages.digest:
             return
         self.emit(NodeProgress(node=member.name, phase="trainer"))
-        zipped, script = host.root / f"{ON_NODE}.zip", host.root / bootstrap.ON_NODE / "50-trainer.sh"
-        words = " ".join(map(quote, (str(script), str(zipped), trainer.digest)))
+        zipped, script = host.root / f"{bundle.ON_NODE}.zip", host.root / bootstrap.ON_NODE / "50-trainer.sh"
+        words = " ".join(map(quote, (str(script), str(zipped), packages.digest)))
 
         def install() -> None:
             with tempfile.NamedTemporaryFile(prefix="sparknet-") as file:
-                file.write(trainer.zipped)
+                file.write(packages.zipped)
                 file.flush()
                 host.put(Path(file.name), zipped)
             host.run(f"bash {words}", timeout_seconds=120)
@@ -155,7 +154,7 @@ class Setup:
 def set_up(setup: Setup, nodes: Sequence[Node]) -> spark.Health:
     """Bring ``nodes`` (the master first) to a Spark with all workers; what its master says then.
 
-    Raises HostsFailed naming every node that failed, DeadlineExceeded, or GateFailed with a table of what
+    Raises HostsFailed naming every node that failed, DeadlineExceeded, or ChecksFailed with a table of what
     keeps nodes from training together; ``nodes`` of each are those to blame.
     """
     with phase(setup.emit, "prepare"):
@@ -165,18 +164,18 @@ def set_up(setup: Setup, nodes: Sequence[Node]) -> spark.Health:
         try:
             health = _bring_up_spark(setup, prepared)
         except DeadlineExceeded:
-            _require_fit(checks.findings(facts.result()), len(nodes), setup.emit)  # which tells why
+            _require_fit(checks.problems(facts.result()), len(nodes), setup.emit)  # which says why
             raise
     with phase(setup.emit, "verify"):
         unreached = _reach([one.member for one in prepared], health)
-        _require_fit((*checks.findings(facts.result()), *unreached), len(nodes), setup.emit)
+        _require_fit((*checks.problems(facts.result()), *unreached), len(nodes), setup.emit)
     for node in nodes:
         setup.emit(NodeProgress(node=node.name, phase=READY))
     return health
 
 
 def _require_sound(member: Member) -> None:
-    """Raises SetupError if a disk that Spark was told to spill to is dead, full or not there any more.
+    """Raises SetupError if a disk that Spark spills to is dead, full or not there any more.
 
     The plan of its disks would go on with those that are left.
     """
@@ -211,7 +210,7 @@ def _twice(work: Callable[[], T]) -> T:
         return work()
 
 
-def _require_fit(found: Sequence[checks.Finding], nodes: int, emit: Emit) -> None:
+def _require_fit(found: Sequence[checks.Problem], nodes: int, emit: Emit) -> None:
     for one in found:
         emit(CheckFailed(node=one.node, check=one.check, said=one.said))
     checks.require_none(found, nodes)
@@ -238,18 +237,18 @@ def _inspect(setup: Setup, prepared: Sequence[Prepared]) -> list[checks.Facts]:
     )
 
 
-def _reach(members: list[Member], health: spark.Health) -> list[checks.Finding]:
+def _reach(members: list[Member], health: spark.Health) -> list[checks.Problem]:
     """Each node tries the master's port and those of the workers that are not its own."""
     endpoints = (f"{members[0].node.private_ip}:{spark.MASTER_PORT}", *health.endpoints)
     addresses = {member.node.private_ip for member in members}  # Spark may still show a node that is gone
 
-    def reach(member: Member) -> tuple[checks.Finding, ...]:
+    def reach(member: Member) -> tuple[checks.Problem, ...]:
         others = addresses - {member.node.private_ip}
         return checks.reach(
             member.host, member.name, [one for one in endpoints if one.rpartition(":")[0] in others]
         )
 
-    return [finding for found in on_all(members, reach) for finding in found]
+    return [problem for found in on_all(members, reach) for problem in found]
 
 
 def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> spark.Health:

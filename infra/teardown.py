@@ -1,4 +1,4 @@
-"""Undo: taking down a cluster, on purpose or because its launch did not come to its end."""
+"""Teardown: taking down a cluster, on purpose or because its launch did not come to its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def destroy(cloud: Cloud, name: str, emit: Emit, *, keep: str = "") -> list[Reso
 
     Raises Leftovers.
     """
-    with _rest_is_told(cloud, name), phase(emit, "remove"):
+    with _interrupt_names_the_rest(cloud, name), phase(emit, "remove"):
         removed = cleanup.remove_all(cloud.region, name, emit, settle_seconds=cloud.poll_seconds, keep=keep)
     keys.forget(cloud.home, cloud.region.name, name)
     return removed
@@ -39,17 +39,17 @@ def end(cloud: Cloud, name: str, ids: set[str]) -> None:
 
 
 @contextmanager
-def undone_on_failure(
+def torn_down_on_failure(
     cloud: Cloud, name: str, emit: Emit, *, kept: set[str], whole: bool, lock: str
 ) -> Iterator[None]:
     """Whatever ends the body before its end, an interrupt too, first takes down what was made.
 
     ``whole``: all of the cluster but its launch lock; otherwise the nodes that are not ``kept``. A further
-    interrupt is told that this goes on; the one after that ends it. Raises the body's error, Leftovers with
-    it if not everything could be removed, or Interrupted if that was not waited for.
+    interrupt is answered with a note that this goes on; the one after that ends it. Raises the body's error,
+    Leftovers with it if not everything could be removed, or Interrupted if that was not waited for.
     """
 
-    def tell(signal: str) -> None:
+    def report(signal: str) -> None:
         emit(
             Note(
                 text=f"{signal}: still removing what was made of {name}, which would go on costing money; "
@@ -61,11 +61,11 @@ def undone_on_failure(
         yield
     except BaseException as error:
         try:
-            with interrupts_answered(tell):
+            with interrupts_answered(report):
                 if whole:
-                    _take_down(cloud, name, emit, lock)
+                    _remove_whole(cloud, name, emit, lock)
                 else:
-                    _take_back(cloud, name, kept, emit)
+                    _remove_added(cloud, name, kept, emit)
         except (InfraError, OSError) as second:
             raise Leftovers(
                 f"{error}\nand not everything that had been made could be removed: {second}\n"
@@ -75,8 +75,8 @@ def undone_on_failure(
 
 
 @contextmanager
-def _rest_is_told(cloud: Cloud, name: str) -> Iterator[None]:
-    """An interrupt in here says how what is left is removed."""
+def _interrupt_names_the_rest(cloud: Cloud, name: str) -> Iterator[None]:
+    """An interrupt in here is raised with the command that removes what is left."""
     try:
         yield
     except Interrupted as stop:
@@ -85,15 +85,15 @@ def _rest_is_told(cloud: Cloud, name: str) -> Iterator[None]:
         ) from None
 
 
-def _take_down(cloud: Cloud, name: str, emit: Emit, lock: str) -> None:
+def _remove_whole(cloud: Cloud, name: str, emit: Emit, lock: str) -> None:
     emit(Note(text=f"The launch of {name} did not succeed; removing what it made."))
     removed = destroy(cloud, name, emit, keep=lock)
     emit(Note(text=f"{len(removed)} resources removed, 0 resources left."))
 
 
-def _take_back(cloud: Cloud, name: str, kept: set[str], emit: Emit) -> None:
+def _remove_added(cloud: Cloud, name: str, kept: set[str], emit: Emit) -> None:
     """Of a cluster that was ready before: the nodes that are new."""
-    with _rest_is_told(cloud, name):
+    with _interrupt_names_the_rest(cloud, name):
         added = {node.id for node in look(cloud, name).nodes} - kept
         if not added:
             return

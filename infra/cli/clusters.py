@@ -139,8 +139,8 @@ def status(where: Site, every: bool, as_json: bool) -> None:
         return
     for one, dollars, wrong in rows:
         click.echo(format.status(one, dollars, f"{where.region} of --cloud {where.cloud}"))
-        for finding in wrong:
-            click.echo(f"TROUBLE: {finding}")
+        for problem in wrong:
+            click.echo(f"TROUBLE: {problem}")
         if wrong:
             click.echo(f"sparknet-ec2 repair --name {one.cluster.name} puts other nodes in their place.")
     if not found:

@@ -41,7 +41,7 @@ def image() -> None:
 @option("--authorized-address", default="", help="CIDR that may use ssh.  [default: this machine's]")
 @option("--without-gpu", is_flag=True, help="Do not try the builder's GPUs.")
 def build(where: Site, copies: tuple[str, ...], **values: Any) -> None:
-    """Build an image: a builder, the scripts of ami/, the gate, CreateImage. The builder is removed."""
+    """Build an image: a builder, the scripts of ami/, the checks, CreateImage. The builder is removed."""
     from infra import image as images
 
     request = images.BuildRequest(spec=images.builder(_spec(where, **values)), copy_to=copies)

@@ -147,8 +147,8 @@ def _explain(where: Site, job: str) -> None:
     from infra import diagnosis
 
     with suppress(InfraError):  # the job's own failure is what is told
-        for finding in diagnosis.of_job(where.require(), where.name, job):
-            click.echo(f"    {finding}", err=True)
+        for problem in diagnosis.of_job(where.require(), where.name, job):
+            click.echo(f"    {problem}", err=True)
 
 
 def _fetch(where: Site, job: str, output: Path) -> None:

@@ -1,7 +1,7 @@
-"""Trainer: the packages that jobs are made of, as this machine has them, packed for the nodes.
+"""Bundle: the Python packages of the trainer, as this machine has them, in one zip for the nodes.
 
 Every node has them from its set-up on, so that a program that is typed there finds them; a job brings those
-of the machine that submits it, which go first.
+of the machine that submits it, which go first on its path.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ LEFT_OUT = {"__pycache__", ".mypy_cache", ".pytest_cache"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainer:
-    """The packages as one zip; ``digest`` identifies the files in it, as ami/gate.py reckons it on a node."""
+class Bundle:
+    """The packages as one zip; ``digest`` identifies its files, as ami/checks.py computes it on a node."""
 
     zipped: bytes
     digest: str
 
 
-def pack() -> Trainer:
-    """The same sources give the same bytes. Raises SetupError if a package is not installed here."""
+def build() -> Bundle:
+    """Zip the packages: the same sources give the same bytes.
+
+    Raises SetupError if a package is not installed here.
+    """
     target, digest = io.BytesIO(), hashlib.sha256()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, file in sorted(_files()):
@@ -40,7 +43,7 @@ def pack() -> Trainer:
             info.external_attr = 0o644 << 16
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, content)
-    return Trainer(zipped=target.getvalue(), digest=digest.hexdigest()[:12])
+    return Bundle(zipped=target.getvalue(), digest=digest.hexdigest()[:12])
 
 
 def package(name: str) -> Path:

@@ -1,10 +1,10 @@
-"""Gate: a cluster is let through only when its nodes can compute, can write, reach and agree with each other.
+"""Checks: a cluster is ready only when its nodes can compute, can write, reach and agree with each other.
 
 A worker with another torch, or whose GPU is not seen, would not fail: it would be slow, or wrong.
 
-    inspect   one node tells what it is and can do   (ami/gate.py, while Spark starts)
+    inspect   one node reports what it is and can do (ami/checks.py, while Spark starts)
     reach     one node tries the ports of the others (once Spark listens)
-    findings  what is wrong, from what all of them told: pure
+    problems  what is wrong, from the reports of all of them: pure
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pathlib import PurePosixPath
 from shlex import quote
 from typing import Any
 
-from infra.errors import GateFailed, SetupError
+from infra.errors import ChecksFailed, SetupError
 from infra.node.bootstrap import ON_NODE
 from infra.node.host import Host
 
 VENV = PurePosixPath("opt/sparknet/venv")
 OF_ROOT_DISK = PurePosixPath("var/lib/sparknet")  # where what spills goes on a node without other disks
-NAMED = ("torch", "pyspark", "numpy")  # of the packages that differ, told first
+NAMED = ("torch", "pyspark", "numpy")  # of the packages that differ, shown first
 MOST_NAMED = 4
 MOST_SKEW_SECONDS = 1.0
 TIGHT_SECONDS = 0.4  # a round trip that leaves less than the skew in doubt
@@ -61,7 +61,7 @@ class Folder:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What one node told, and what it was expected to have."""
+    """What one node reported, and what it was expected to have."""
 
     node: str
     python: str
@@ -83,7 +83,7 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Problem:
     """Something that is wrong with one node."""
 
     node: str
@@ -95,19 +95,19 @@ class Finding:
 
 
 def inspect(host: Host, node: str, folders: Sequence[PurePosixPath], *, gpus: int) -> Facts:
-    """Let the node tell. Raises CommandFailed if its environment cannot, SetupError if it is unreadable."""
+    """The node's report. Raises CommandFailed if it cannot make one, SetupError if it is unreadable."""
     ahead = clock(host)
-    told = _ask(host, "facts", [str(one) for one in folders], gpus=gpus, seconds=INSPECT_SECONDS)
+    answer = _ask(host, "facts", [str(one) for one in folders], gpus=gpus, seconds=INSPECT_SECONDS)
     try:
         return Facts(
             node=node,
-            python=told["python"],
-            trainer=told["trainer"],
-            packages=told["packages"],
-            cuda=told["cuda"],
-            driver=told["driver"],
-            gpus=tuple(Gpu(**one) for one in told["gpus"]),
-            folders=tuple(Folder(**one) for one in told["folders"]),
+            python=answer["python"],
+            trainer=answer["trainer"],
+            packages=answer["packages"],
+            cuda=answer["cuda"],
+            driver=answer["driver"],
+            gpus=tuple(Gpu(**one) for one in answer["gpus"]),
+            folders=tuple(Folder(**one) for one in answer["folders"]),
             mounted=tuple(_mount_point(host, one) for one in folders),
             expected_gpus=gpus,
             ahead=ahead,
@@ -121,64 +121,64 @@ def clock(host: Host) -> tuple[float, float]:
     tightest = (float("-inf"), float("inf"))
     for _ in range(CLOCK_ATTEMPTS):
         asked = time.time()
-        told = host.run("date +%s.%N", timeout_seconds=30).stdout
+        said = host.run("date +%s.%N", timeout_seconds=30).stdout
         answered = time.time()
         try:
-            there = float(told)
+            there = float(said)
         except ValueError:
-            raise SetupError(f"{host.name}: its clock cannot be read ({told.strip()!r}).") from None
+            raise SetupError(f"{host.name}: its clock cannot be read ({said.strip()!r}).") from None
         tightest = (max(tightest[0], there - answered), min(tightest[1], there - asked))
         if tightest[1] - tightest[0] < TIGHT_SECONDS:
             break
     return tightest
 
 
-def reach(host: Host, node: str, endpoints: Sequence[str]) -> tuple[Finding, ...]:
+def reach(host: Host, node: str, endpoints: Sequence[str]) -> tuple[Problem, ...]:
     """Which addresses of ``endpoints`` (address:port) the node cannot connect to.
 
     Of several ports at one address one is enough: Spark shows a worker that was started again with its old
     port as well, for a minute.
     """
-    told = _ask(host, "reach", endpoints, seconds=REACH_SECONDS)
-    reached = {endpoint.rpartition(":")[0] for endpoint, error in told.items() if not error}
+    answer = _ask(host, "reach", endpoints, seconds=REACH_SECONDS)
+    reached = {endpoint.rpartition(":")[0] for endpoint, error in answer.items() if not error}
     return tuple(
-        Finding(node=node, check="port", said=f"cannot connect to {endpoint}: {error}")
-        for endpoint, error in told.items()
+        Problem(node=node, check="port", said=f"cannot connect to {endpoint}: {error}")
+        for endpoint, error in answer.items()
         if endpoint.rpartition(":")[0] not in reached
     )
 
 
-def disks(host: Host, node: str) -> tuple[Finding, ...]:
+def disks(host: Host, node: str) -> tuple[Problem, ...]:
     """What is wrong with the folders that Spark spills to, on a node that has been set up before."""
     conf = host.root / SPARK_ENVIRONMENT
-    told = _ask(host, "disks", [str(conf)], seconds=DISKS_SECONDS)
-    found = [Folder(**one) for one in told["folders"]]
+    answer = _ask(host, "disks", [str(conf)], seconds=DISKS_SECONDS)
+    found = [Folder(**one) for one in answer["folders"]]
     mounted = [_mount_point(host, PurePosixPath(one.path)) for one in found]
     return tuple(
-        Finding(node=node, check=check, said=said) for check, said in _folder_findings(found, mounted)
+        Problem(node=node, check=check, said=said) for check, said in _folder_problems(found, mounted)
     )
 
 
-def findings(told: Sequence[Facts]) -> tuple[Finding, ...]:
+def problems(reports: Sequence[Facts]) -> tuple[Problem, ...]:
     """What is wrong with the nodes, the master's facts first. The clocks are compared with the master's."""
-    usual = _usual(told)
+    usual = _usual(reports)
     return tuple(
-        Finding(node=one.node, check=check, said=said)
-        for one in told
+        Problem(node=one.node, check=check, said=said)
+        for one in reports
         for check, said in (
-            *_environment_findings(one, usual),
-            *_gpu_findings(one),
-            *_folder_findings(one.folders, one.mounted),
-            *_clock_findings(one, told[0]),
+            *_environment_problems(one, usual),
+            *_gpu_problems(one),
+            *_folder_problems(one.folders, one.mounted),
+            *_clock_problems(one, reports[0]),
         )
     )
 
 
-def require_none(found: Sequence[Finding], nodes: int) -> None:
-    """Raises GateFailed with the table of ``found``, unless it is empty."""
+def require_none(found: Sequence[Problem], nodes: int) -> None:
+    """Raises ChecksFailed with the table of ``found``, unless it is empty."""
     if found:
         failed = sorted({one.node for one in found})
-        raise GateFailed(
+        raise ChecksFailed(
             f"{len(failed)} of {nodes} nodes are not fit to train together:\n"
             + "\n".join(f"    {one}" for one in found),
             nodes=failed,
@@ -186,14 +186,14 @@ def require_none(found: Sequence[Finding], nodes: int) -> None:
 
 
 def _ask(host: Host, question: str, words: Sequence[str], *, gpus: int = 0, seconds: float) -> dict[str, Any]:
-    python, program = host.root / VENV / "bin/python", host.root / ON_NODE / "gate.py"
+    python, program = host.root / VENV / "bin/python", host.root / ON_NODE / "checks.py"
     command = " ".join(map(quote, (str(python), "-I", str(program), question, *words)))
-    told = host.run(command, env={"EXPECTED_GPUS": str(gpus)}, timeout_seconds=seconds).stdout
+    said = host.run(command, env={"EXPECTED_GPUS": str(gpus)}, timeout_seconds=seconds).stdout
     try:
-        answer: dict[str, Any] = json.loads(told.strip().splitlines()[-1])  # torch may warn before
+        answer: dict[str, Any] = json.loads(said.strip().splitlines()[-1])  # torch may warn before
         return answer
     except (ValueError, IndexError):
-        raise SetupError(f"{host.name}: its account of itself cannot be read:\n{told[:2000]}") from None
+        raise SetupError(f"{host.name}: its account of itself cannot be read:\n{said[:2000]}") from None
 
 
 def _mount_point(host: Host, folder: PurePosixPath) -> str:
@@ -201,13 +201,13 @@ def _mount_point(host: Host, folder: PurePosixPath) -> str:
     return "" if folder.is_relative_to(host.root / OF_ROOT_DISK) else str(folder.parent)
 
 
-def _usual(told: Sequence[Facts]) -> Facts:
+def _usual(reports: Sequence[Facts]) -> Facts:
     """A node with the environment that most have; the master's, where no other is more usual."""
-    count = Counter(one.environment for one in told)
-    return max(told, key=lambda one: count[one.environment])  # of equals the first
+    count = Counter(one.environment for one in reports)
+    return max(reports, key=lambda one: count[one.environment])  # of equals the first
 
 
-def _environment_findings(one: Facts, usual: Facts) -> list[tuple[str, str]]:
+def _environment_problems(one: Facts, usual: Facts) -> list[tuple[str, str]]:
     found = []
     if one.python != usual.python:
         found.append(("python", f"{one.python}, where {usual.node} has {usual.python}"))
@@ -218,16 +218,18 @@ def _environment_findings(one: Facts, usual: Facts) -> list[tuple[str, str]]:
     names = {name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name)}
     if names:
         ordered = sorted(names, key=lambda name: (name not in NAMED, name))
-        told = ", ".join(
+        differing = ", ".join(
             f"{name} {mine.get(name, 'missing')} ({theirs.get(name, 'missing')})"
             for name in ordered[:MOST_NAMED]
         )
         more = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
-        found.append(("packages", f"{told}{more}, with {usual.node}'s in brackets; use one image (--ami)"))
+        found.append(
+            ("packages", f"{differing}{more}, with {usual.node}'s in brackets; use one image (--ami)")
+        )
     return found
 
 
-def _gpu_findings(one: Facts) -> list[tuple[str, str]]:
+def _gpu_problems(one: Facts) -> list[tuple[str, str]]:
     if not one.expected_gpus:
         return []
     found = []
@@ -250,7 +252,7 @@ def _gpu_findings(one: Facts) -> list[tuple[str, str]]:
     return found
 
 
-def _folder_findings(folders: Sequence[Folder], mounted: Sequence[str]) -> list[tuple[str, str]]:
+def _folder_problems(folders: Sequence[Folder], mounted: Sequence[str]) -> list[tuple[str, str]]:
     found = []
     for folder, wanted in zip(folders, mounted, strict=True):
         if wanted and folder.mount_point != wanted:
@@ -266,7 +268,7 @@ def _folder_findings(folders: Sequence[Folder], mounted: Sequence[str]) -> list[
     return found
 
 
-def _clock_findings(one: Facts, master: Facts) -> list[tuple[str, str]]:
+def _clock_problems(one: Facts, master: Facts) -> list[tuple[str, str]]:
     """Two clocks certainly differ by the distance of their intervals."""
     skew = max(one.ahead[0] - master.ahead[1], master.ahead[0] - one.ahead[1])
     if skew <= MOST_SKEW_SECONDS:

@@ -1,4 +1,4 @@
-"""Journal: all that was run on each node and all that it said, in a file a node on this machine.
+"""Command log: all that was run on each node and all that it said, in a file a node on this machine.
 
 What is passed on standard input or in the environment is left out: it may be a secret.
 """
@@ -32,16 +32,16 @@ def folder_of(home: Path, region: str, cluster: str) -> Path:
     return home / FOLDER / region / cluster
 
 
-def recorded(connect: Callable[[N], Host], folder: Path) -> Callable[[N], Host]:
+def logged(connect: Callable[[N], Host], folder: Path) -> Callable[[N], Host]:
     """``connect``, with a file below ``folder`` for each node."""
 
-    def connect_and_record(node: N) -> Host:
-        return RecordedHost(connect(node), folder / f"{node.name}-{node.id}.log")
+    def connect_and_log(node: N) -> Host:
+        return LoggingHost(connect(node), folder / f"{node.name}-{node.id}.log")
 
-    return connect_and_record
+    return connect_and_log
 
 
-class RecordedHost:
+class LoggingHost:
     """A host whose every command goes to ``file`` as well. See ``infra.node.host.Host``."""
 
     def __init__(self, host: Host, file: Path) -> None:
@@ -66,23 +66,28 @@ class RecordedHost:
         on_line: Callable[[str], None] | None = None,
         check: bool = True,
     ) -> Result:
-        with self._file.open("a", encoding="utf-8", buffering=1) as journal:
-            journal.write(f"{_now()} $ {shorten(command, COMMAND_CHARACTERS)}\n")
+        with self._file.open("a", encoding="utf-8", buffering=1) as log:
+            log.write(f"{_now()} $ {shorten(command, COMMAND_CHARACTERS)}\n")
 
-            def tell(line: str) -> None:
-                journal.write(f"    {line}\n")
+            def write_line(line: str) -> None:
+                log.write(f"    {line}\n")
                 if on_line:
                     on_line(line)
 
             try:
                 result = self._host.run(
-                    command, env=env, stdin=stdin, timeout_seconds=timeout_seconds, on_line=tell, check=check
+                    command,
+                    env=env,
+                    stdin=stdin,
+                    timeout_seconds=timeout_seconds,
+                    on_line=write_line,
+                    check=check,
                 )
             except HostError as error:
-                journal.write(f"{_now()} {type(error).__name__}: {shorten(error.said, COMMAND_CHARACTERS)}\n")
+                log.write(f"{_now()} {type(error).__name__}: {shorten(error.said, COMMAND_CHARACTERS)}\n")
                 raise
             if result.exit_status:
-                journal.write(f"{_now()} status {result.exit_status}\n")
+                log.write(f"{_now()} status {result.exit_status}\n")
             return result
 
     def put(self, source: Path, target: PurePosixPath) -> None:
@@ -97,8 +102,8 @@ class RecordedHost:
         self._host.close()
 
     def _note(self, text: str) -> None:
-        with self._file.open("a", encoding="utf-8") as journal:
-            journal.write(f"{_now()} {text}\n")
+        with self._file.open("a", encoding="utf-8") as log:
+            log.write(f"{_now()} {text}\n")
 
 
 def _now() -> str:

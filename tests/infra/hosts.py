@@ -79,9 +79,9 @@ class ScriptedCluster:
         host = self.hosts[node.name] = ScriptedHost(
             node.name,
             {
-                "gate.py facts": lambda: account_of(host),
-                "gate.py reach": "{}",
-                "gate.py disks": '{"folders": []}',
+                "checks.py facts": lambda: account_of(host),
+                "checks.py reach": "{}",
+                "checks.py disks": '{"folders": []}',
                 "date +%s.%N": lambda: str(time.time()),
                 "disk-facts.sh": f'== links\n{links}== lsblk\n{{"blockdevices": []}}\n== mounts\n',
                 "machine-facts.sh": "user=ubuntu\ncores=4\nmemory_mib=16000\ngpus=0\n",
@@ -100,7 +100,7 @@ class ScriptedCluster:
 
 
 def account_of(host: ScriptedHost) -> str:
-    """What gate.py prints where all is well; its folders are the words of the command, each mounted."""
+    """What checks.py prints where all is well; its folders are the words of the command, each mounted."""
     asked = next(command for command in reversed(host.ran) if " facts" in command)
     folders = asked.partition(" facts")[2].split()
     return json.dumps(

@@ -14,7 +14,7 @@ from pathlib import Path
 from infra.node import bootstrap, bundle
 
 
-def install(root: Path, packed: bundle.Trainer) -> None:
+def install(root: Path, packed: bundle.Bundle) -> None:
     zipped = root / f"{bundle.ON_NODE}.zip"
     zipped.write_bytes(packed.zipped)
     command = ["bash", str(root / bootstrap.ON_NODE / "50-trainer.sh"), str(zipped), packed.digest]
@@ -22,16 +22,16 @@ def install(root: Path, packed: bundle.Trainer) -> None:
 
 
 def told(root: Path) -> str:
-    """What the gate's program says of it."""
-    program = root / bootstrap.ON_NODE / "gate.py"
+    """What the node's own program says of it."""
+    program = root / bootstrap.ON_NODE / "checks.py"
     code = f"import runpy; print(__import__('json').dumps(runpy.run_path({str(program)!r})['trainer']()))"
     ran = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=60)
     return str(json.loads(ran.stdout))
 
 
 def test_the_same_sources_make_the_same_zip() -> None:
-    packed = bundle.pack()
-    assert packed == bundle.pack()
+    packed = bundle.build()
+    assert packed == bundle.build()
     names = set(zipfile.ZipFile(io.BytesIO(packed.zipped)).namelist())
     assert {"apps/CifarApp.py", "sparknet/weights.py"} <= names
     assert not any("__pycache__" in name for name in names)
@@ -42,7 +42,7 @@ def test_a_node_has_exactly_the_files_that_were_packed(tmp_path: Path) -> None:
     shutil.copytree(bootstrap.AMI, tmp_path / bootstrap.ON_NODE)
     (tmp_path / "opt/sparknet/venv").symlink_to(sys.prefix)
     assert told(tmp_path) == ""
-    packed = bundle.pack()
+    packed = bundle.build()
     stale = tmp_path / bundle.ON_NODE / "sparknet/gone.py"
     for _ in range(2):
         install(tmp_path, packed)

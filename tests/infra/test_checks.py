@@ -1,4 +1,4 @@
-"""The gate lets nodes through that compute, write, reach and agree, and names those that do not."""
+"""Nodes pass that compute, write, reach and agree, and those that do not are named."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import pytest
 
 from infra import provision
 from infra.ec2.nodes import Node
-from infra.errors import DeadlineExceeded, GateFailed, HostsFailed, SetupError
+from infra.errors import ChecksFailed, DeadlineExceeded, HostsFailed, SetupError
 from infra.events import CheckFailed, Event, PhaseEnded
 from infra.node import bootstrap, checks
-from infra.node.checks import Facts, Finding, Folder, Gpu
+from infra.node.checks import Facts, Folder, Gpu, Problem
 from infra.node.host import Result
 from infra.provision import Setup, set_up
 from infra.spec import ClusterSpec
@@ -53,7 +53,7 @@ MASTER = replace(node("master"), cuda="12.8", driver="", gpus=(), expected_gpus=
 
 
 def found(*workers: Facts) -> list[str]:
-    return [str(one) for one in checks.findings([MASTER, *workers])]
+    return [str(one) for one in checks.problems([MASTER, *workers])]
 
 
 def test_nodes_that_agree_pass() -> None:
@@ -63,7 +63,7 @@ def test_nodes_that_agree_pass() -> None:
 
 def test_the_node_with_another_trainer_is_named() -> None:
     told = [node("master"), node("worker-1"), replace(node("worker-2"), trainer="")]
-    assert [str(one) for one in checks.findings(told)] == [
+    assert [str(one) for one in checks.problems(told)] == [
         "worker-2     trainer   none, where master has 0123456789ab; launch again to install one on all"
     ]
 
@@ -82,19 +82,19 @@ def test_a_master_that_differs_from_all_workers_is_the_one_that_is_named() -> No
 
 def test_a_package_that_one_node_lacks_is_a_difference() -> None:
     lacking = replace(node("worker-1"), packages={k: v for k, v in PACKAGES.items() if k != "numpy"})
-    (finding,) = found(lacking, node("worker-2"))
-    assert "numpy missing (2.4.6)" in finding
+    (problem,) = found(lacking, node("worker-2"))
+    assert "numpy missing (2.4.6)" in problem
 
 
 def test_of_many_packages_that_differ_four_are_named() -> None:
     many = {f"extra-{letter}": "1.0" for letter in "abcdef"}
-    (finding,) = found(node("worker-1", **many), node("worker-2"))
-    assert "extra-d 1.0 (missing) and 2 more" in finding
+    (problem,) = found(node("worker-1", **many), node("worker-2"))
+    assert "extra-d 1.0 (missing) and 2 more" in problem
 
 
 def test_another_python_is_told_as_such() -> None:
-    (finding,) = found(replace(node("worker-1"), python="3.12.1"), node("worker-2"))
-    assert finding == "worker-1     python    3.12.1, where master has 3.11.7"
+    (problem,) = found(replace(node("worker-1"), python="3.12.1"), node("worker-2"))
+    assert problem == "worker-1     python    3.12.1, where master has 3.11.7"
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_the_clock_is_read_again_when_the_way_there_was_slow() -> None:
     assert high - low < checks.TIGHT_SECONDS
 
 
-def test_all_findings_are_one_table() -> None:
-    two = [Finding(node="worker-1", check="gpu", said="a"), Finding(node="worker-2", check="disk", said="b")]
-    with pytest.raises(GateFailed) as failed:
+def test_all_problems_are_one_table() -> None:
+    two = [Problem(node="worker-1", check="gpu", said="a"), Problem(node="worker-2", check="disk", said="b")]
+    with pytest.raises(ChecksFailed) as failed:
         checks.require_none(two, 3)
     assert failed.value.exit_status == 6
     assert str(failed.value).splitlines() == [
@@ -195,7 +195,7 @@ def test_all_findings_are_one_table() -> None:
 
 
 def test_what_cannot_be_read_is_an_error_that_names_the_node() -> None:
-    host = ScriptedHost("worker-7", {"date": lambda: str(time.time()), "gate.py": "Segmentation fault"})
+    host = ScriptedHost("worker-7", {"date": lambda: str(time.time()), "checks.py": "Segmentation fault"})
     with pytest.raises(SetupError, match=r"worker-7: its account of itself cannot be read"):
         checks.inspect(host, "worker-7", [], gpus=0)
 
@@ -212,7 +212,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def tell(environment: dict[str, str], *words: str) -> dict[str, object]:
-    command = [sys.executable, "-I", str(bootstrap.AMI / "gate.py"), *words]
+    command = [sys.executable, "-I", str(bootstrap.AMI / "checks.py"), *words]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     answer: dict[str, object] = json.loads(ran.stdout)
@@ -252,7 +252,7 @@ def fake_ones(*shape: int, device: str) -> Any:
 
 
 def test_every_gpu_multiplies_two_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = runpy.run_path(str(bootstrap.AMI / "gate.py"))
+    program = runpy.run_path(str(bootstrap.AMI / "checks.py"))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=FakeCuda, ones=fake_ones))
     assert program["gpus"]() == [
         {"name": "GPU 0", "error": ""},
@@ -294,7 +294,7 @@ def test_a_cluster_that_is_fit_passes_the_gate_in_one_phase() -> None:
     events: list[Event] = []
     hosts: list[ScriptedHost] = []
     launch(scripted(lambda host, _: hosts.append(host)), events)
-    asked = [command for host in hosts for command in host.ran if "gate.py reach" in command]
+    asked = [command for host in hosts for command in host.ran if "checks.py reach" in command]
     assert [event.phase for event in events if isinstance(event, PhaseEnded)][-2:] == ["spark", "verify"]
     assert sorted(" ".join(command.split()[4:]) for command in asked) == [
         "10.0.0.1:7077 10.0.0.2:40000",
@@ -306,10 +306,10 @@ def test_a_cluster_that_is_fit_passes_the_gate_in_one_phase() -> None:
 def test_a_gpu_that_does_not_answer_ends_the_launch_and_names_its_node() -> None:
     def blind(host: ScriptedHost, one: Node) -> None:
         if one.name == "worker-2":
-            host.answers["gate.py facts"] = lambda: json.dumps(json.loads(account_of(host)) | {"gpus": []})
+            host.answers["checks.py facts"] = lambda: json.dumps(json.loads(account_of(host)) | {"gpus": []})
 
     events: list[Event] = []
-    with pytest.raises(GateFailed, match=r"worker-2 +gpu +torch sees 0 of 1") as refused:
+    with pytest.raises(ChecksFailed, match=r"worker-2 +gpu +torch sees 0 of 1") as refused:
         launch(scripted(blind), events)
     assert "worker-1" not in str(refused.value)
     assert [event.node for event in events if isinstance(event, CheckFailed)] == ["worker-2"]
@@ -318,20 +318,20 @@ def test_a_gpu_that_does_not_answer_ends_the_launch_and_names_its_node() -> None
 def test_a_port_that_is_closed_between_two_nodes_ends_the_launch() -> None:
     def cut_off(host: ScriptedHost, one: Node) -> None:
         if one.name == "worker-1":
-            host.answers["gate.py reach"] = json.dumps({"10.0.0.3:40000": "timed out"})
+            host.answers["checks.py reach"] = json.dumps({"10.0.0.3:40000": "timed out"})
 
-    with pytest.raises(GateFailed, match=r"worker-1 +port +cannot connect to 10.0.0.3:40000: timed out"):
+    with pytest.raises(ChecksFailed, match=r"worker-1 +port +cannot connect to 10.0.0.3:40000: timed out"):
         launch(scripted(cut_off), [])
 
 
-def test_a_spark_that_does_not_come_up_is_explained_by_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spark_that_does_not_come_up_is_explained_by_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     def differ(host: ScriptedHost, one: Node) -> None:
         host.answers["GET /json/"] = '{"status": "ALIVE", "workers": []}'
         if one.name == "worker-2":
-            host.answers["gate.py facts"] = lambda: account_of(host).replace("4.3.0", "4.1.0")
+            host.answers["checks.py facts"] = lambda: account_of(host).replace("4.3.0", "4.1.0")
 
     monkeypatch.setattr(provision, "READY_SECONDS", 0.0)
-    with pytest.raises(GateFailed, match=r"worker-2 +packages +pyspark 4\.1\.0 \(4\.3\.0\)"):
+    with pytest.raises(ChecksFailed, match=r"worker-2 +packages +pyspark 4\.1\.0 \(4\.3\.0\)"):
         launch(scripted(differ), [])
     with pytest.raises(DeadlineExceeded, match=r"lacks worker-1 \(10.0.0.2\), worker-2"):
         launch(scripted(lambda host, one: differ(host, replace(one, name="master"))), [])
@@ -353,7 +353,7 @@ def test_workers_of_before_that_spark_still_shows_are_not_asked_for() -> None:
             return json.dumps({one: "Connection refused" if one.endswith(":31000") else "" for one in tried})
 
         host.answers["GET /json/"] = json.dumps({"status": "ALIVE", "workers": workers})
-        host.answers["gate.py reach"] = reach
+        host.answers["checks.py reach"] = reach
 
     launch(scripted(restarted), [])
     assert len(asked) == 3
@@ -366,7 +366,7 @@ def test_an_environment_that_does_not_start_names_its_node() -> None:
 
     def break_it(host: ScriptedHost, one: Node) -> None:
         if one.name == "worker-2":
-            host.answers["gate.py facts"] = broken
+            host.answers["checks.py facts"] = broken
 
     with pytest.raises(HostsFailed, match="No module named 'encodings'") as refused:
         launch(scripted(break_it), [])
@@ -374,6 +374,6 @@ def test_an_environment_that_does_not_start_names_its_node() -> None:
 
 
 def test_folders_on_disks_have_to_be_mounted_and_those_of_the_root_disk_not() -> None:
-    host = ScriptedHost(answers={"date": lambda: str(time.time()), "gate.py": lambda: account_of(host)})
+    host = ScriptedHost(answers={"date": lambda: str(time.time()), "checks.py": lambda: account_of(host)})
     folders = [PurePosixPath("/opt/dlami/nvme/sparknet"), PurePosixPath("/var/lib/sparknet/spark")]
     assert checks.inspect(host, "worker-1", folders, gpus=0).mounted == ("/opt/dlami/nvme", "")

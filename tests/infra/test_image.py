@@ -15,7 +15,7 @@ import pytest
 from infra import cluster, image, plan
 from infra.cluster import Cloud
 from infra.ec2 import cleanup, images, nodes, tags
-from infra.errors import CommandFailed, DeadlineExceeded, GateFailed, InfraError, Interrupted, UsageError
+from infra.errors import ChecksFailed, CommandFailed, DeadlineExceeded, InfraError, Interrupted, UsageError
 from infra.events import Event, Note, PhaseEnded, ignore
 from infra.image import BuildRequest
 from infra.interrupts import interrupts_raise
@@ -117,7 +117,7 @@ def test_scripts_run_and_the_gate_comes_before_the_cleaning(cloud: Cloud, wanted
     scripted = ScriptedCluster()
     image.build(replace(cloud, connect=scripted.connect), wanted, ignore)
     ran = scripted.hosts["builder"].ran
-    names = ["10-system", "20-gpu", "30-python", "40-spark", "gate.py facts", "clean-image.sh"]
+    names = ["10-system", "20-gpu", "30-python", "40-spark", "checks.py facts", "clean-image.sh"]
     places = [next(place for place, command in enumerate(ran) if name in command) for name in names]
     assert places == sorted(places)
     assert places[-1] == len(ran) - 1
@@ -138,7 +138,7 @@ def test_a_launch_from_it_installs_nothing_again(
     made = image.build(cloud, wanted, ignore)
     told: list[Event] = []
     scripted = ScriptedCluster()
-    content_hash, packed = bootstrap.content_hash(spec), bundle.pack().digest
+    content_hash, packed = bootstrap.content_hash(spec), bundle.build().digest
 
     def connect(node: nodes.Node) -> ScriptedHost:
         host = scripted.connect(node)
@@ -241,7 +241,7 @@ def test_a_copy_that_is_refused_leaves_the_image_and_no_copy(
     assert cleanup.remaining(cloud.region, None) == []
 
 
-@pytest.mark.parametrize("script", ["30-python.sh", "gate.py facts", "clean-image.sh"])
+@pytest.mark.parametrize("script", ["30-python.sh", "checks.py facts", "clean-image.sh"])
 def test_a_script_that_fails_ends_the_build_and_leaves_nothing(
     cloud: Cloud, wanted: BuildRequest, script: str
 ) -> None:
@@ -256,11 +256,11 @@ def test_a_builder_whose_gpu_does_not_answer_makes_no_image(cloud: Cloud, wanted
     def blind(host: ScriptedHost) -> str:
         return json.dumps(json.loads(account_of(host)) | {"gpus": []})
 
-    with pytest.raises(GateFailed, match=r"builder +gpu +torch sees 0 of 1"):
-        image.build(with_hosts(cloud, **{"gate.py facts": blind}), wanted, ignore)
+    with pytest.raises(ChecksFailed, match=r"builder +gpu +torch sees 0 of 1"):
+        image.build(with_hosts(cloud, **{"checks.py facts": blind}), wanted, ignore)
     assert everything(cloud) == []
     without = replace(wanted, spec=replace(wanted.spec, name="image-2", require_gpus=False))
-    made = image.build(with_hosts(cloud, **{"gate.py facts": blind}), without, ignore)
+    made = image.build(with_hosts(cloud, **{"checks.py facts": blind}), without, ignore)
     assert made.versions.endswith("no GPU tried")
 
 

@@ -1,4 +1,4 @@
-"""A node that fails while a cluster comes up: its step again, then another node, then the launch undone."""
+"""A node that fails while a cluster comes up: its step again, then another node, then teardown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from infra import cluster
 from infra.cluster import Cloud
 from infra.ec2 import cleanup, keys, nodes
 from infra.ec2.nodes import Node
-from infra.errors import GateFailed, HostRejectedLogin, HostsFailed, HostUnreachable
+from infra.errors import ChecksFailed, HostRejectedLogin, HostsFailed, HostUnreachable
 from infra.events import Event, NodeReplaced, PhaseEnded
 from infra.node import command_log
 from infra.node.host import Result
@@ -64,7 +64,7 @@ def failing(script: str) -> Happen:
 
 
 def blind(host: ScriptedHost, _: Node) -> None:
-    host.answers["gate.py facts"] = lambda: json.dumps(json.loads(account_of(host)) | {"gpus": []})
+    host.answers["checks.py facts"] = lambda: json.dumps(json.loads(account_of(host)) | {"gpus": []})
 
 
 def dead_spark(host: ScriptedHost, _: Node) -> None:
@@ -177,7 +177,7 @@ class OneThenItsSuccessor(Bad):
 
 def test_as_many_are_replaced_as_the_user_allows(simulated: Cloud, spec: ClusterSpec) -> None:
     events: list[Event] = []
-    with pytest.raises(GateFailed, match="1 of 4 nodes"):
+    with pytest.raises(ChecksFailed, match="1 of 4 nodes"):
         cluster.launch(with_hosts(simulated, Bad(blind)), replace(spec, replacements=0), events.append)
     assert replaced(events) == []
     two = with_hosts(simulated, Bad(blind, count=2))

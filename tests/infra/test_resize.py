@@ -60,7 +60,7 @@ def silent(host: ScriptedHost, node: Node) -> None:
 
 def dead_disk(host: ScriptedHost, _: Node) -> None:
     folder = {"path": "/mnt/sparknet/spill0/spark", "mount_point": "/mnt/sparknet/spill0"}
-    host.answers["gate.py disks"] = json.dumps({"folders": [{**folder, "error": "Input/output error"}]})
+    host.answers["checks.py disks"] = json.dumps({"folders": [{**folder, "error": "Input/output error"}]})
 
 
 def alive(cloud: Cloud, name: str) -> list[str]:

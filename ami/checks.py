@@ -1,8 +1,8 @@
 """Prints, as one JSON object, what this node is made of and what it can do. Nothing of it stays on the node.
 
-    EXPECTED_GPUS=1 opt/sparknet/venv/bin/python -I gate.py facts FOLDER...
-    opt/sparknet/venv/bin/python -I gate.py reach ADDRESS:PORT...
-    opt/sparknet/venv/bin/python -I gate.py disks opt/sparknet/conf/spark-env.sh
+    EXPECTED_GPUS=1 opt/sparknet/venv/bin/python -I checks.py facts FOLDER...
+    opt/sparknet/venv/bin/python -I checks.py reach ADDRESS:PORT...
+    opt/sparknet/venv/bin/python -I checks.py disks opt/sparknet/conf/spark-env.sh
 
 It only reports; infra/node/checks.py judges. It runs in the environment it reports on, with nothing else.
 """
@@ -109,7 +109,7 @@ def mount_point(name):
 
 
 def write_error(place):
-    probe = place / f".gate-{os.getpid()}"
+    probe = place / f".checks-{os.getpid()}"
     try:
         with probe.open("wb") as stream:
             stream.write(PROBE)

@@ -1,4 +1,4 @@
-"""The gate on real hosts: what they tell, a disk that fell off, a port that a security group refuses."""
+"""The checks on real hosts: what they report, a disk that fell off, a port that a security group refuses."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_the_gate_sees_a_disk_that_is_not_mounted_and_a_port_that_is_refused(rig
         said(host, f"sudo mount {device} {MOUNT_POINT} && sudo mkdir {FOLDER} && sudo chown ubuntu {FOLDER}")
 
     told = [checks.inspect(host, name, [FOLDER], gpus=0) for host, name in ((first, "master"), (second, "w"))]
-    assert checks.findings(told) == ()
+    assert checks.problems(told) == ()
     assert told[0].environment == told[1].environment
     assert told[0].folders[0].mount_point == str(MOUNT_POINT)
 
     said(second, f"sudo umount {MOUNT_POINT}")
     lost = checks.inspect(second, "w", [FOLDER], gpus=0)
-    assert [(one.node, one.check) for one in checks.findings([told[0], lost])] == [("w", "disk")]
+    assert [(one.node, one.check) for one in checks.problems([told[0], lost])] == [("w", "disk")]
 
     address = describe(rig.ec2, pair[1])["PrivateIpAddress"]
     (refused,) = checks.reach(first, "master", [f"{address}:22"])
