@@ -63,13 +63,13 @@ class Model:
         """After every round; what it says of the weights is said by ``weights``."""
         wrong = self.reports(done.reports)
         start = self.at[done.number - 1]
-        for rounds in [int(match[1]) for lost in done.gathered.lost if (match := _BACK.search(lost))]:
+        for rounds in [int(match[1]) for lost in done.result.lost if (match := _BACK.search(lost))]:
             self.rollbacks.append(rounds)
             if rounds > self._plan.copy_every:
                 wrong.append(f"went back {rounds} rounds, {self._plan.copy_every} were promised")
             start = self.at.get(done.number - 1 - rounds, start)
             self._unsure = True
-        if any("outer optimiser's momentum" in lost for lost in done.gathered.lost):
+        if any("outer optimiser's momentum" in lost for lost in done.result.lost):
             self._unsure = True
         ends = [moved(start, report) for report in done.reports]
         after = mean(ends, [report.steps for report in done.reports])

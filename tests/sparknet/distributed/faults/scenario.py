@@ -16,11 +16,11 @@ import numpy as np
 from sparknet import easgd
 from sparknet.distributed import rebalancing
 from sparknet.distributed.coordinator import Coordinator
-from sparknet.distributed.timeouts import Deadlines
+from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment
 from sparknet.easgd import Exchanger
 from sparknet.outer import Average, Outer, SlowMo
-from sparknet.training import Gathered, Order, Report, Round, Scores, Settings, WorkerState, train
+from sparknet.training import Report, Round, RoundPlan, RoundResult, Scores, Settings, WorkerState, train
 from sparknet.weights import Vector, Weights
 from tests.sparknet.distributed.faults import adding
 from tests.sparknet.distributed.faults.cluster import Cluster
@@ -32,7 +32,7 @@ from tests.sparknet.distributed.faults.tasks import TaskServer
 
 Result = TypeVar("Result")
 
-DEADLINES = Deadlines(join=15, round=8, hang=1.0, ping=0.2, send=1.5, stop=3, lease=0.4)
+TIMEOUTS = Timeouts(join=15, round=8, hang=1.0, ping=0.2, send=1.5, stop=3, lease=0.4)
 
 LONGEST_SECONDS = 7.5
 """Of one call: where half of the workers are well, the others cost some short deadlines, never a round's."""
@@ -82,8 +82,8 @@ class Team:
     def initial_weights(self) -> Vector:
         return np.zeros(adding.SIZE, np.float32)
 
-    def train(self, weights: Weights, order: Order) -> Gathered:
-        return self._timed("a round", lambda: self.coordinator.train(weights, order))
+    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
+        return self._timed("a round", lambda: self.coordinator.train(weights, plan))
 
     def test(self, weights: Weights) -> Scores:
         return self._timed("a test", lambda: self.coordinator.test(weights, self._slices))
@@ -94,8 +94,8 @@ class Team:
     def restore(self, states: Mapping[int, WorkerState]) -> None:
         self.coordinator.restore(states)
 
-    def exchanges(self, exchanger: Exchanger, order: Callable[[], Order]) -> Generator[Report, None, None]:
-        reports = self.coordinator.exchanges(exchanger, order)
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
+        reports = self.coordinator.exchanges(exchanger, plan)
         try:
             while True:
                 yield self._timed("an exchange", lambda: next(reports))
@@ -112,7 +112,7 @@ class Team:
         finally:
             seconds = time.monotonic() - started
             few = 2 * len(well & self._cluster.healthy) < all_
-            limit = LONGEST_SECONDS + few * (DEADLINES.round + DEADLINES.join)
+            limit = LONGEST_SECONDS + few * (TIMEOUTS.round + TIMEOUTS.join)
             if seconds > limit:
                 self._wrong.append(f"{what} took {seconds:.1f} s, {limit:g} s at most were due")
 
@@ -198,7 +198,7 @@ class Scenario:
             workers=plan.workers,
             size=adding.SIZE,
             token=_TOKEN,
-            deadlines=_deadlines(plan),
+            timeouts=_timeouts(plan),
             wire=plan.wire,
             ring=plan.mode == "ring",
             submit=self._cluster.submit,
@@ -210,7 +210,7 @@ class Scenario:
             token=_TOKEN,
             recipe=adding.recipe(0, plan.sampling, 0.0),
             test=Broadcasted(adding.test_set()),  # type: ignore[arg-type]
-            deadlines=_deadlines(plan),
+            timeouts=_timeouts(plan),
             wire=plan.wire,
             job=uuid.uuid4().hex,
             ring=("127.0.0.1", coordinator.ring_port) if coordinator.ring_port else None,
@@ -279,18 +279,18 @@ class Scenario:
             self._rest_ends = time.monotonic() + REST_SECONDS
         coordinator = team.coordinator
         wanted = min(self.plan.workers, self._cluster.slots())
-        if len(coordinator.members) == wanted and coordinator._members.leases.settled:
+        if len(coordinator.members) == wanted and coordinator._members.assignment.settled:
             return True
         if time.monotonic() > self._rest_ends:
             self._wrong.append(
                 f"{len(coordinator.members)} workers in the end where {wanted} can be; shards without one: "
-                f"{coordinator._members.leases.fallow}"
+                f"{coordinator._members.assignment.unassigned}"
             )
             return True
         return False
 
 
-def _deadlines(plan: Plan) -> Deadlines:
+def _timeouts(plan: Plan) -> Timeouts:
     if plan.quorum == 1:
-        return DEADLINES
-    return Deadlines(**{**vars(DEADLINES), "quorum": plan.quorum, "grace": 0.05})
+        return TIMEOUTS
+    return Timeouts(**{**vars(TIMEOUTS), "quorum": plan.quorum, "grace": 0.05})

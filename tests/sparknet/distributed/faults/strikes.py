@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Kind, Note
+from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Header, Kind
 from tests.sparknet.distributed.faults.plan import Strike
 
 CUT_SECONDS = 4.0
@@ -137,9 +137,9 @@ class FaultyChannel(Channel):
         except ValueError:  # a socket without an address
             return "the driver"
 
-    def send(self, kind: Kind, note: Note, payload: memoryview = NOTHING, *, seconds: float) -> None:
+    def send(self, kind: Kind, header: Header, payload: memoryview = NOTHING, *, seconds: float) -> None:
         come_to(f"sends {kind.name}", self)
-        super().send(kind, note, payload, seconds=seconds)
+        super().send(kind, header, payload, seconds=seconds)
         come_to(f"sent {kind.name}", self)
 
     def receive(self, *due: Kind, into: Mapping[Kind, memoryview] | None = None, seconds: float) -> Frame:
