@@ -6,9 +6,11 @@ import os
 import subprocess
 import tomllib
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from infra.node import bootstrap
 from infra.spec import ClusterSpec
@@ -54,6 +56,12 @@ def run(root: Path, spec: ClusterSpec | None = None, driver: str = "") -> subpro
     )
 
 
+def of_extra(package: str, extra: str) -> set[str]:
+    """What the ``extra`` of an installed package brings."""
+    brought = map(Requirement, metadata.requires(package) or [])
+    return {one.name for one in brought if one.marker and one.marker.evaluate({"extra": extra})}
+
+
 def test_the_pins_of_a_node_are_those_of_the_lock_file() -> None:
     locked = set((ROOT / "requirements.lock").read_text().split())
     assert set(bootstrap.versions()["python"]["packages"]) <= locked
@@ -61,7 +69,9 @@ def test_the_pins_of_a_node_are_those_of_the_lock_file() -> None:
 
 def test_a_node_is_given_all_that_the_trainer_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = {wanted.split(">=")[0] for wanted in project["optional-dependencies"]["train"]}
+    needed = set()
+    for wanted in map(Requirement, project["optional-dependencies"]["train"]):
+        needed |= {wanted.name, *(one for extra in wanted.extras for one in of_extra(wanted.name, extra))}
     assert {pin.split("==")[0] for pin in bootstrap.versions()["python"]["packages"]} == needed
 
 
