@@ -41,6 +41,18 @@ LAYERS = {
         ("infra.interrupts", "infra.polling"),
         ("infra.events", "infra.errors"),
     ),
+    # the embedded cloud, as moto itself is laid out: state in models, calls that act on it, hosts below both
+    "infra.local": (
+        ("infra.local", "infra.local.server"),
+        ("infra.local.cloud",),
+        ("infra.local.daemon", "infra.local.http"),
+        ("infra.local.simulation", "infra.local.limits"),
+        ("infra.local.calls",),
+        ("infra.local.models",),
+        ("infra.local.hosts",),
+        ("infra.local.control",),
+        ("infra.local.home",),
+    ),
     "sparknet": (
         ("apps",),
         ("sparknet.cli",),
@@ -84,7 +96,7 @@ FORBIDDEN = (
 )
 
 # Packages within which no chain of imports comes back to its beginning, imports for types included.
-WITHOUT_CIRCLES = ("apps", "sparknet")
+WITHOUT_CIRCLES = ("apps", "infra", "sparknet")
 
 
 def module_name(path: Path) -> str:

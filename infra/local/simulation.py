@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import moto.ec2.models
-from moto.ec2.models import EC2Backend
 
 from infra.local.calls import (  # noqa: F401 - each registers its patches
     create_fleet,
     general,
+    images,
     instances,
+    launch_templates,
+    network,
+    placement_groups,
+    service_quotas,
+    spot_prices,
     spot_requests,
     validation,
+    volumes,
 )
 from infra.local.calls.patches import patch
 from infra.local.hosts.machine import Machine, MachineFacts, NoMachine, ProcessMachine
 from infra.local.hosts.processes import Inits
-from infra.local.models import placement, saved_images, tokens, volumes  # noqa: F401 - these as well
 from infra.local.models.addresses import LoopbackBlocks, PublicAddresses
 from infra.local.models.call_log import Calls
 from infra.local.models.capacity import Pools
 from infra.local.models.clock import Clock
 from infra.local.models.consistency import Consistency
 from infra.local.models.faults import Faults
+from infra.local.models.instances import Instances
 from infra.local.models.lifecycle import Lifecycle
 from infra.local.models.metadata import Metadata
 from infra.local.models.placement import PlacementGroups
@@ -43,8 +47,6 @@ if TYPE_CHECKING:
 
 ACCOUNT = "123456789012"
 
-log = logging.getLogger(__name__)
-
 
 class Simulation:
     """The state of the cloud. ``lock`` is held by whoever reads or changes moto's models."""
@@ -57,21 +59,29 @@ class Simulation:
         self.url = ""  # known once the server listens
         self.lock = threading.RLock()
         self.clock = Clock(scenario.speed)
-        self.calls = Calls()
+        self.call_log = Calls()
         self.consistency = Consistency(self.clock.now)
         self.faults = Faults(scenario.faults)
         self.pools = Pools(scenario.capacity, scenario.spot_prices, Quotas(scenario.quotas))
         self.tokens = Tokens()
+        self.instances = Instances()
+        self.metadata = Metadata(self.instances, self.clock, access_key_id)
         self.namespaces = self._namespaces()
         self.blocks = self.namespaces or LoopbackBlocks(str(folder))
         self.public_addresses = self.namespaces or PublicAddresses()
-        self.disks = VolumeFolders(folder / "volumes", are_real=self.has_hosts)
-        self.saved = SavedImages(folder / "images")
-        self.groups = PlacementGroups()
-        self.metadata = Metadata(self)
+        self.volumes = VolumeFolders(folder / "volumes", are_real=self.has_hosts)
+        self.saved_images = SavedImages(folder / "images")
+        self.placement_groups = PlacementGroups()
         self._inits = Inits()
         patch.install(self)
-        self.lifecycle = Lifecycle(self)
+        self.lifecycle = Lifecycle(
+            instances=self.instances,
+            clock=self.clock,
+            pools=self.pools,
+            metadata=self.metadata,
+            lock=self.lock,
+            scenario=lambda: self.scenario,
+        )
         moto.ec2.models.ec2_backends[ACCOUNT][region]  # made now, so that the first call does not wait
         if self.namespaces is not None:
             self.namespaces.serve()
@@ -88,26 +98,17 @@ class Simulation:
     def machine_for(self, facts: MachineFacts) -> Machine:
         if not self.has_hosts:
             return NoMachine()
-        root = self.folder / "hosts" / facts.instance_id
+        root = self.files_of(facts.instance_id)
         if self.namespaces is not None:
             return self.namespaces.machine_for(facts, root)
         return ProcessMachine(facts, root, self.runtime, self.folder, self._inits)
 
+    def files_of(self, instance_id: str) -> Path:
+        """The folder in which a host keeps its files."""
+        return self.folder / "hosts" / instance_id
+
     def metadata_url(self, instance_id: str) -> str:
         return f"{self.url}/_sparknet/imds/{instance_id}"
-
-    def associate_profile(self, backend: EC2Backend, instance: Any, profile: Mapping[str, str]) -> None:
-        backend.associate_iam_instance_profile(
-            instance.id,
-            iam_instance_profile_name=profile.get("Name"),
-            iam_instance_profile_arn=profile.get("Arn"),
-        )
-
-    def placement_groups(self, backend: EC2Backend) -> Mapping[str, Any]:
-        return self.groups.of(backend.region_name)
-
-    def log_exception(self, message: str) -> None:
-        log.exception(message)
 
     def end(self) -> None:
         """End all machines, and everything that runs here."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
 
+from infra.local.calls.cloud import Cloud
 from infra.local.calls.launch_spec import LaunchSpec, check_addresses
-from infra.local.calls.patches import patch
 from infra.local.models.capacity import no_capacity
 
 
@@ -23,13 +23,10 @@ class Candidate:
     """One override in one zone, resolved."""
 
     spec: LaunchSpec
+    price: float  # dollars an hour, now
     reference: Mapping[str, Any]  # LaunchTemplateSpecification, as it is answered
     override: Mapping[str, Any]
     position: int
-
-    @property
-    def price(self) -> float:
-        return patch.cloud.pools.price(self.spec.pool)
 
     @property
     def weight(self) -> float:
@@ -66,12 +63,14 @@ class Outcome:
     errors: list[dict[str, Any]] = field(default_factory=list)
 
 
-def allocate(target: Target, candidates: list[Candidate], errors: list[dict[str, Any]]) -> Outcome:
+def allocate(
+    cloud: Cloud, target: Target, candidates: list[Candidate], errors: list[dict[str, Any]]
+) -> Outcome:
     """Which candidates give how many: of one group of them that is enough, or, without Single..., of all."""
     outcome = Outcome(errors=list(errors))
-    tried = patch.cloud.scenario.pools_per_fleet or None
+    tried = cloud.scenario.pools_per_fleet or None
     for group in _groups(target, candidates)[:tried]:
-        allocation, refusals = _fill(target, group)
+        allocation, refusals = _fill(cloud, target, group)
         outcome.errors += refusals
         got = sum(count * candidate.weight for candidate, count in allocation)
         if allocation and got >= target.minimum:
@@ -98,7 +97,9 @@ def _rank(target: Target, candidate: Candidate) -> tuple[float, float, int]:
     return candidate.price / candidate.weight, candidate.priority, candidate.position
 
 
-def _fill(target: Target, group: list[Candidate]) -> tuple[list[tuple[Candidate, int]], list[dict[str, Any]]]:
+def _fill(
+    cloud: Cloud, target: Target, group: list[Candidate]
+) -> tuple[list[tuple[Candidate, int]], list[dict[str, Any]]]:
     """As many as the group has, the best first, or evenly if ``diversified``; and who refused."""
     wanted = float(target.capacity)
     shares = len(group) if target.strategy == "diversified" else 1
@@ -110,8 +111,8 @@ def _fill(target: Target, group: list[Candidate]) -> tuple[list[tuple[Candidate,
         share = -(-wanted // candidate.weight) if shares <= 1 else -(-wanted // (candidate.weight * shares))
         shares -= 1
         try:
-            patch.cloud.pools.check_price(candidate.spec.pool, candidate.spec.max_price)
-            count = patch.cloud.pools.available(candidate.spec.pool, int(share), at_least=1)
+            cloud.pools.check_price(candidate.spec.pool, candidate.spec.max_price)
+            count = cloud.pools.available(candidate.spec.pool, int(share), at_least=1)
             check_addresses(candidate.spec, count)
         except EC2ClientError as error:
             errors.append(

@@ -16,6 +16,7 @@ from moto.ec2.utils import random_fleet_id
 
 from infra.local.calls import launch_spec, run_instances
 from infra.local.calls.allocation import Candidate, Target, allocate, described_error
+from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
 from infra.local.models import spot_request
 from infra.local.models.capacity import ON_DEMAND, SPOT, zones_with
@@ -31,13 +32,13 @@ MOST_INSTANT = 1000  # instances of one instant fleet
 
 
 @patch(Fleets, "create_fleet", why="overrides, templates, capacity, MinTargetCapacity, Errors, tokens, hosts")
-def create_fleet(_original: Original, response: Any) -> ActionResult:
+def create_fleet(cloud: Cloud, _original: Original, response: Any) -> ActionResult:
     request = dict(response._get_params())
-    return patch.cloud.tokens.once(response, "CreateFleet", lambda: _create(response, request))  # type: ignore[no-any-return]
+    return cloud.tokens.once(response, "CreateFleet", lambda: _create(cloud, response, request))  # type: ignore[no-any-return]
 
 
 @patch(Fleets, "delete_fleets", why="an instant fleet goes only with its instances")
-def delete_fleets(_original: Original, response: Any) -> ActionResult:
+def delete_fleets(_cloud: Cloud, _original: Original, response: Any) -> ActionResult:
     terminate = response._get_bool_param("TerminateInstances")
     known = response.ec2_backend.fleets
     done, failed = [], []
@@ -56,18 +57,20 @@ def delete_fleets(_original: Original, response: Any) -> ActionResult:
     return ActionResult({"SuccessfulFleetDeletions": done, "UnsuccessfulFleetDeletions": failed})
 
 
-def _create(response: Any, request: dict[str, Any]) -> ActionResult:
+def _create(cloud: Cloud, response: Any, request: dict[str, Any]) -> ActionResult:
     backend = response.ec2_backend
     kind = request.get("Type") or "maintain"
     targets = _targets(request, kind)
-    candidates = {target.purchase: _candidates(backend, request, target.purchase) for target in targets}
-    outcomes = {target.purchase: allocate(target, *candidates[target.purchase]) for target in targets}
+    candidates = {
+        target.purchase: _candidates(cloud, backend, request, target.purchase) for target in targets
+    }
+    outcomes = {target.purchase: allocate(cloud, target, *candidates[target.purchase]) for target in targets}
     response.error_on_dryrun()
     fleet = _record(backend, request, kind)
     instances = []
     for purchase, outcome in outcomes.items():
         for candidate, count in outcome.allocation:
-            made = run_instances.make(backend, candidate.spec, count, fleet_id=fleet.id).instances
+            made = run_instances.make(cloud, backend, candidate.spec, count, fleet_id=fleet.id).instances
             fleet.fulfilled_capacity += count * candidate.weight
             _remember(fleet, made)
             instances.append(
@@ -139,7 +142,7 @@ def _target(purchase: str, capacity: int, options: Mapping[str, Any], kind: str)
 
 
 def _candidates(
-    backend: Any, request: Mapping[str, Any], purchase: str
+    cloud: Cloud, backend: Any, request: Mapping[str, Any], purchase: str
 ) -> tuple[list[Candidate], list[dict[str, Any]]]:
     """What could be asked, and an error for each override that cannot be."""
     candidates: list[Candidate] = []
@@ -160,13 +163,18 @@ def _candidates(
                 )
             for placed in _placed(backend, template, override):
                 try:
-                    spec = launch_spec.resolve(backend, _parameters(template, placed, request, purchase))
+                    parameters = _parameters(template, placed, request, purchase)
+                    spec = launch_spec.resolve(cloud, backend, parameters)
                 except EC2ClientError as error:
                     errors.append(described_error(answered, override, purchase, error))
                     continue
                 candidates.append(
                     Candidate(
-                        spec=spec, reference=answered, override=dict(override), position=len(candidates)
+                        spec=spec,
+                        price=cloud.pools.price(spec.pool),
+                        reference=answered,
+                        override=dict(override),
+                        position=len(candidates),
                     )
                 )
     return candidates, errors

@@ -17,6 +17,7 @@ from moto.ec2.responses.general import General
 from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.ssm.models import Parameter, ParameterDict
 
+from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
 from infra.local.models.published_images import PARAMETERS
 
@@ -38,15 +39,15 @@ patch.extend(filter_dict_attribute_mapping, FILTERS)
 
 
 @patch(TaggedEC2Resource, "get_tags", why="moto matches a pattern against every tag of the account")
-def get_tags(_original: Original, resource: Any) -> list[dict[str, str]]:
+def get_tags(_cloud: Cloud, _original: Original, resource: Any) -> list[dict[str, str]]:
     tags = resource.ec2_backend.tags.get(resource.id, {}) if resource.id else {}
     return [{"resource_id": resource.id, "key": key, "value": value} for key, value in tags.items()]
 
 
 @patch(General, "get_console_output", why="what the host really said when it booted")
-def get_console_output(_original: Original, response: Any) -> ActionResult:
+def get_console_output(cloud: Cloud, _original: Original, response: Any) -> ActionResult:
     instance = response.ec2_backend.get_instance(response._get_param("InstanceId"))
-    folder = patch.cloud.folder / "hosts" / instance.id
+    folder = cloud.files_of(instance.id)
     text = "".join(_end_of(folder / name) for name in CONSOLES)
     output = Base64EncodedString.from_raw_string(text)
     return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
@@ -57,7 +58,7 @@ def _end_of(path: Path) -> str:
 
 
 @patch(ParameterDict, "_check_loading_status", why="the parameters of the Deep Learning and Ubuntu images")
-def check_loading_status(original: Original, parameters: Any, key: str) -> None:
+def check_loading_status(_cloud: Cloud, original: Original, parameters: Any, key: str) -> None:
     original(parameters, key)
     if getattr(parameters, LOADED_MARK, False) or not str(key or "").startswith("/aws/service/"):
         return

@@ -15,12 +15,12 @@ from moto.core.types import Base64EncodedString
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.utils import filter_iam_instance_profiles
 
-from infra.local.calls.patches import patch
+from infra.local.calls.cloud import Cloud
 from infra.local.models.capacity import ON_DEMAND, SPOT, Pool, check_type, zones_with
 from infra.local.models.published_images import PARAMETERS
+from infra.local.models.volumes import VOLUME_TYPES
 
 ROOT_DISK = {"VolumeSize": 15, "VolumeType": "gp3", "DeleteOnTermination": True}
-VOLUME_TYPES = ("gp3", "gp2", "io1", "io2", "st1", "sc1", "standard")
 SSM_PREFIX = "resolve:ssm:"
 DEFAULT_TYPE = "m1.small"  # EC2's own, for calls that name none
 RESERVED_ADDRESSES = range(5)  # of each subnet, by AWS
@@ -75,7 +75,7 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def resolve(backend: Any, parameters: Mapping[str, Any]) -> LaunchSpec:
+def resolve(cloud: Cloud, backend: Any, parameters: Mapping[str, Any]) -> LaunchSpec:
     """Raises EC2ClientError with the code and words of EC2 for all that cannot be."""
     instance_type = parameters.get("InstanceType") or DEFAULT_TYPE
     check_type(instance_type)
@@ -83,7 +83,7 @@ def resolve(backend: Any, parameters: Mapping[str, Any]) -> LaunchSpec:
     _check_key(backend, parameters.get("KeyName"))
     _check_profile(backend, parameters.get("IamInstanceProfile"))
     market = parameters.get("InstanceMarketOptions") or {}
-    subnet = _subnet(backend, parameters, instance_type)
+    subnet = _subnet(cloud, backend, parameters, instance_type)
     price = (market.get("SpotOptions") or {}).get("MaxPrice")
     spec = LaunchSpec(
         image=image,
@@ -96,8 +96,8 @@ def resolve(backend: Any, parameters: Mapping[str, Any]) -> LaunchSpec:
         tags=tags_by_kind(parameters.get("TagSpecifications") or []),
         parameters=parameters,
     )
-    patch.cloud.pools.check_offered(spec.pool)
-    _check_group(spec)
+    cloud.pools.check_offered(spec.pool)
+    _check_group(cloud, spec)
     _check_disks(backend, spec)
     return spec
 
@@ -206,9 +206,9 @@ def _check_profile(backend: Any, profile: Mapping[str, str] | None) -> None:
         ) from None
 
 
-def _check_group(spec: LaunchSpec) -> None:
+def _check_group(cloud: Cloud, spec: LaunchSpec) -> None:
     name = (spec.parameters.get("Placement") or {}).get("GroupName")
-    if name and name not in patch.cloud.placement_groups(spec.subnet.ec2_backend):
+    if name and name not in cloud.placement_groups.of(spec.subnet.ec2_backend.region_name):
         raise EC2ClientError("InvalidPlacementGroup.Unknown", f"The Placement Group '{name}' is unknown.")
 
 
@@ -223,7 +223,7 @@ def _check_disks(backend: Any, spec: LaunchSpec) -> None:
         del backend.volumes[volume.id]
 
 
-def _subnet(backend: Any, parameters: Mapping[str, Any], instance_type: str) -> Any:
+def _subnet(cloud: Cloud, backend: Any, parameters: Mapping[str, Any], instance_type: str) -> Any:
     wanted = parameters.get("SubnetId") or first_interface(parameters).get("SubnetId")
     if wanted:
         return backend.get_subnet(wanted)
@@ -236,9 +236,7 @@ def _subnet(backend: Any, parameters: Mapping[str, Any], instance_type: str) -> 
             raise EC2ClientError("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
         return defaults[zone]
     offered = [name for name in zones_with(instance_type, backend.region_name) if name in defaults]
-    with_room = [
-        name for name in offered if patch.cloud.pools.free(Pool(instance_type, name, ON_DEMAND)) != 0
-    ]
+    with_room = [name for name in offered if cloud.pools.free(Pool(instance_type, name, ON_DEMAND)) != 0]
     return defaults[(with_room or offered or sorted(defaults))[0]]
 
 

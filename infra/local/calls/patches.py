@@ -1,11 +1,11 @@
 """The one registry of what is changed in moto, so that a new moto can be checked against it.
 
     @patch(EC2Response, "run_instances", why="a client token makes a call idempotent")
-    def run_instances(original, response): ...
+    def run_instances(cloud, original, response): ...
 
-``original`` is moto's own function. ``patch.add`` is for what moto lacks. ``install`` puts all of them in
-place and fails loudly if moto no longer has what is replaced, or now has what was added.
-tests/infra/local/calls/test_patches.py holds the list.
+``cloud`` is the simulated cloud, ``original`` is moto's own function, and the rest are its arguments.
+``patch.add`` is for what moto lacks. ``install`` puts all of them in place and refuses a moto that no longer
+has what is replaced, or now has what was added. tests/infra/local/calls/test_patches.py holds the list.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.errors import SetupError
-
-if TYPE_CHECKING:
-    from infra.local.simulation import Simulation
+from infra.local.calls.cloud import Cloud
 
 Original = Callable[..., Any]
 
@@ -39,17 +37,11 @@ class Patch:
 
 
 class Registry:
-    """All patches, and the simulation they serve."""
+    """All patches, in the order in which they were registered."""
 
     def __init__(self) -> None:
         self.patches: list[Patch] = []
         self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._cloud: Simulation | None = None
-
-    @property
-    def cloud(self) -> Simulation:
-        assert self._cloud is not None, "patches are installed by Simulation"
-        return self._cloud
 
     def extend(self, table: dict[str, Any], entries: dict[str, Any]) -> None:
         """Add to one of moto's tables."""
@@ -61,9 +53,11 @@ class Registry:
     def add(self, owner: type | ModuleType, name: str, *, why: str) -> Callable[[Original], Original]:
         return self._register(owner, name, why, is_new=True)
 
-    def install(self, cloud: Simulation) -> None:
-        """Raises SetupError if moto is not the one the patches were written for."""
-        self._cloud = cloud
+    def install(self, cloud: Cloud) -> None:
+        """Put them all in place, for ``cloud``.
+
+        Raises SetupError if moto is not the one the patches were written for.
+        """
         for one in self.patches:
             original = getattr(one.owner, one.name, None)
             if (original is None) != one.is_new:
@@ -71,7 +65,7 @@ class Registry:
                     f"this version of moto does not fit the embedded cloud, which {one}; "
                     "install the pinned version"
                 )
-            setattr(one.owner, one.name, _bound(one, original))
+            setattr(one.owner, one.name, _bound(one, cloud, original))
         for table, entries in self._tables:
             table.update(entries)
 
@@ -87,12 +81,12 @@ class Registry:
         return remember
 
 
-def _bound(one: Patch, original: Original | None) -> Original:
-    """A plain function, which moto's dispatch looks for, that knows the one it replaces."""
+def _bound(one: Patch, cloud: Cloud, original: Original | None) -> Original:
+    """A plain function, as moto's dispatch looks for, with the first two arguments of a patch filled in."""
 
     @functools.wraps(one.replacement)
     def function(*arguments: Any, **named: Any) -> Any:
-        return one.replacement(original, *arguments, **named)
+        return one.replacement(cloud, original, *arguments, **named)
 
     return function
 

@@ -14,6 +14,7 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.responses.instances import InstanceResponse
 
+from infra.local.calls.cloud import Cloud
 from infra.local.calls.launch_spec import (
     LaunchSpec,
     check_addresses,
@@ -32,6 +33,7 @@ NO_STORE: dict[str, Any] = {"Disks": []}
 
 
 def make(
+    cloud: Cloud,
     backend: Any,
     spec: LaunchSpec,
     count: int,
@@ -49,7 +51,7 @@ def make(
         instance.placement.group_name = (spec.parameters.get("Placement") or {}).get("GroupName", "")
         if fleet_id:
             instance.add_tags({"aws:ec2:fleet-id": fleet_id})
-        _give_disks(backend, instance, spec)
+        _give_disks(cloud, backend, instance, spec)
         for interface in instance.nics.values():
             interface.delete_on_termination = True
             interface.add_tags(dict(spec.tags.get("network-interface", {})))
@@ -60,34 +62,40 @@ def make(
             spot_request.request_for(
                 instance, spec.max_price, spec.tags.get("spot-instances-request", {}), fleet_id
             )
-        machine = patch.cloud.machine_for(_facts(instance, spec))
-        _show_disks(instance, machine)
-        patch.cloud.lifecycle.begin(instance, machine, spec.pool)
+        machine = cloud.machine_for(_facts(cloud, instance, spec))
+        _show_disks(cloud, instance, machine)
+        cloud.lifecycle.begin(instance, machine, spec.pool)
         if profile := spec.parameters.get("IamInstanceProfile"):
-            patch.cloud.associate_profile(backend, instance, profile)
+            backend.associate_iam_instance_profile(
+                instance.id,
+                iam_instance_profile_name=profile.get("Name"),
+                iam_instance_profile_arn=profile.get("Arn"),
+            )
     return reservation
 
 
 @patch(InstanceResponse, "run_instances", why="templates honoured, capacity, quotas, prices, tokens, hosts")
-def run_instances(_original: Original, response: Any) -> ActionResult:
+def run_instances(cloud: Cloud, _original: Original, response: Any) -> ActionResult:
     backend, request = response.ec2_backend, dict(response._get_params())
 
     def work() -> ActionResult:
-        spec = resolve(backend, merged(template_data(backend, request.get("LaunchTemplate") or {}), request))
+        spec = resolve(
+            cloud, backend, merged(template_data(backend, request.get("LaunchTemplate") or {}), request)
+        )
         least, most = int(request.get("MinCount") or 1), int(request.get("MaxCount") or 1)
         if not 1 <= least <= most:
             raise EC2ClientError(
                 "InvalidParameterValue",
                 f"Value ({least}) for parameter minCount is invalid. It must be 1 to maxCount.",
             )
-        pools = patch.cloud.pools
+        pools = cloud.pools
         pools.check_price(spec.pool, spec.max_price)
         count = pools.available(spec.pool, most, at_least=least)
         check_addresses(spec, count)
         response.error_on_dryrun()
-        return ActionResult(make(backend, spec, count))
+        return ActionResult(make(cloud, backend, spec, count))
 
-    return patch.cloud.tokens.once(response, "RunInstances", work)  # type: ignore[no-any-return]
+    return cloud.tokens.once(response, "RunInstances", work)  # type: ignore[no-any-return]
 
 
 def _reserve(backend: Any, spec: LaunchSpec, count: int) -> Any:
@@ -119,23 +127,23 @@ def _reserve(backend: Any, spec: LaunchSpec, count: int) -> Any:
     )
 
 
-def _give_disks(backend: Any, instance: Any, spec: LaunchSpec) -> None:
+def _give_disks(cloud: Cloud, backend: Any, instance: Any, spec: LaunchSpec) -> None:
     for device, ebs in spec.disks.items():
         volume = new_volume(backend, ebs, spec.subnet.availability_zone)
         volume.add_tags(dict(spec.tags.get("volume", {})))
-        patch.cloud.disks.make(volume)
+        cloud.volumes.make(volume)
         keep = ebs.get("DeleteOnTermination") is False
         volumes.attach_at_launch(instance, device, volume, delete_on_termination=not keep)
 
 
-def _show_disks(instance: Any, machine: Machine) -> None:
+def _show_disks(cloud: Cloud, instance: Any, machine: Machine) -> None:
     """The host sees every volume but its root."""
     for device, mapping in instance.get_block_device_mapping:
         if device != instance.root_device_name:
-            machine.attach(mapping.volume_id, patch.cloud.disks.of(mapping.volume_id))
+            machine.attach(mapping.volume_id, cloud.volumes.of(mapping.volume_id))
 
 
-def _facts(instance: Any, spec: LaunchSpec) -> MachineFacts:
+def _facts(cloud: Cloud, instance: Any, spec: LaunchSpec) -> MachineFacts:
     store = INSTANCE_TYPES[spec.instance_type].get("InstanceStorageInfo") or NO_STORE
     user_data = decode_user_data(spec.parameters.get("UserData"))
     return MachineFacts(
@@ -143,8 +151,8 @@ def _facts(instance: Any, spec: LaunchSpec) -> MachineFacts:
         instance_type=spec.instance_type,
         private_address=instance.private_ip,
         user_data=base64.b64decode(str(user_data)) if user_data else None,
-        metadata_url=patch.cloud.metadata_url(instance.id),
+        metadata_url=cloud.metadata_url(instance.id),
         instance_store_gb=tuple(disk["SizeInGB"] for disk in store["Disks"] for _ in range(disk["Count"])),
         image_name=spec.image.name or "",
-        image=patch.cloud.saved.of(spec.image.id),
+        image=cloud.saved_images.of(spec.image.id),
     )

@@ -15,8 +15,10 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses.spot_instances import SpotInstances
 
 from infra.local.calls import launch_spec, run_instances
+from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
-from infra.local.models.spot_request import SpotRequest, aware
+from infra.local.calls.spot_prices import aware
+from infra.local.models.spot_request import SpotRequest
 
 EVALUATION_SECONDS = 0.2  # simulated
 
@@ -30,21 +32,21 @@ WAITING = {
 
 
 @patch(SpotInstances, "request_spot_instances", why="moto's would make instances without a host")
-def request_spot_instances(_original: Original, response: Any) -> ActionResult:
-    return patch.cloud.tokens.once(response, "RequestSpotInstances", lambda: _request(response))  # type: ignore[no-any-return]
+def request_spot_instances(cloud: Cloud, _original: Original, response: Any) -> ActionResult:
+    return cloud.tokens.once(response, "RequestSpotInstances", lambda: _request(cloud, response))  # type: ignore[no-any-return]
 
 
 @patch(SpotInstances, "describe_spot_instance_requests", why="unknown ids are errors; open requests wait")
-def describe_spot_instance_requests(original: Original, response: Any) -> ActionResult:
+def describe_spot_instance_requests(cloud: Cloud, original: Original, response: Any) -> ActionResult:
     _find(response, response._get_param("SpotInstanceRequestIds", []))
     for request in _open(response.ec2_backend):
-        _evaluate(request)
+        _evaluate(cloud, request)
     answer: ActionResult = original(response)
     return answer
 
 
 @patch(SpotInstances, "cancel_spot_instance_requests", why="unknown ids are errors; the instance runs on")
-def cancel_spot_instance_requests(_original: Original, response: Any) -> ActionResult:
+def cancel_spot_instance_requests(_cloud: Cloud, _original: Original, response: Any) -> ActionResult:
     found = _find(response, response._get_param("SpotInstanceRequestIds", []))
     response.error_on_dryrun()
     for one in found:
@@ -57,7 +59,7 @@ def cancel_spot_instance_requests(_original: Original, response: Any) -> ActionR
     return ActionResult({"CancelledSpotInstanceRequests": answered})
 
 
-def _request(response: Any) -> ActionResult:
+def _request(cloud: Cloud, response: Any) -> ActionResult:
     backend, asked = response.ec2_backend, dict(response._get_params())
     kind = asked.get("Type") or "one-time"
     if kind != "one-time":
@@ -68,8 +70,8 @@ def _request(response: Any) -> ActionResult:
     price = asked.get("SpotPrice")
     market = {"MarketType": "spot", "SpotOptions": {"MaxPrice": price}}
     parameters = launch_spec.merged(asked.get("LaunchSpecification") or {}, {"InstanceMarketOptions": market})
-    spec = launch_spec.resolve(backend, parameters)  # a request that cannot be is refused at once
-    pools = patch.cloud.pools
+    spec = launch_spec.resolve(cloud, backend, parameters)  # a request that cannot be is refused at once
+    pools = cloud.pools
     pools.check_quota(spec.pool, count)
     response.error_on_dryrun()
     tags = launch_spec.tags_by_kind(asked.get("TagSpecifications") or []).get("spot-instances-request", {})
@@ -81,27 +83,27 @@ def _request(response: Any) -> ActionResult:
     for request in made:
         request.valid_until = valid_until
         backend.spot_instance_requests[request.id] = request
-    patch.cloud.clock.after(EVALUATION_SECONDS, lambda: _evaluate_all(made))
+    cloud.clock.after(EVALUATION_SECONDS, lambda: _evaluate_all(cloud, made))
     return ActionResult({"SpotInstanceRequests": made})
 
 
-def _evaluate_all(requests: Iterable[SpotRequest]) -> None:
-    with patch.cloud.lock:
+def _evaluate_all(cloud: Cloud, requests: Iterable[SpotRequest]) -> None:
+    with cloud.lock:
         for request in requests:
-            _evaluate(request)
+            _evaluate(cloud, request)
 
 
-def _evaluate(request: SpotRequest) -> None:
+def _evaluate(cloud: Cloud, request: SpotRequest) -> None:
     """Give an open request its instance, or the status that says why it has none."""
     if request.state != "open":
         return
-    if request.valid_until and request.valid_until < datetime.fromtimestamp(patch.cloud.clock.now(), UTC):
+    if request.valid_until and request.valid_until < datetime.fromtimestamp(cloud.clock.now(), UTC):
         request.state = "cancelled"
         request.set_status("schedule-expired", "The request was not fulfilled before it expired.")
         return
-    pools, backend = patch.cloud.pools, request.ec2_backend
+    pools, backend = cloud.pools, request.ec2_backend
     try:
-        spec = launch_spec.resolve(backend, request.parameters)
+        spec = launch_spec.resolve(cloud, backend, request.parameters)
         pools.check_price(spec.pool, spec.max_price)
         pools.available(spec.pool, 1, at_least=1)
         launch_spec.check_addresses(spec, 1)
@@ -109,7 +111,7 @@ def _evaluate(request: SpotRequest) -> None:
         request.set_status(WAITING.get(error.code, "bad-parameters"), error.message)
         request.state = "open" if error.code in WAITING else "failed"
         return
-    run_instances.make(backend, spec, 1, request=request)
+    run_instances.make(cloud, backend, spec, 1, request=request)
 
 
 def _open(backend: Any) -> list[SpotRequest]:

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from moto.core.responses import ActionResult
-from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 from moto.ec2.responses.elastic_network_interfaces import ElasticNetworkInterfaces
-from moto.ec2.responses.launch_templates import LaunchTemplates
 from moto.ec2.responses.security_groups import SecurityGroups
 from moto.ec2.responses.subnets import Subnets
 
+from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
 
 ID = re.compile(r"[a-z]+-([0-9a-f]{8}|[0-9a-f]{17})")
@@ -60,7 +59,7 @@ def of_filter(error: NotImplementedError) -> tuple[str, str] | None:
 def _paged(key: str) -> Original:
     """The answer's list cut into pages, as ``MaxResults`` and ``NextToken`` ask for."""
 
-    def describe(original: Original, response: Any) -> ActionResult:
+    def describe(_cloud: Cloud, original: Original, response: Any) -> ActionResult:
         answer: ActionResult = original(response)
         size = response._get_param("MaxResults")
         if not size:
@@ -78,21 +77,3 @@ def _paged(key: str) -> Original:
 
 for _owner, _name, _key in PAGED:
     patch(_owner, _name, why="moto answers all pages at once")(_paged(_key))
-
-
-@patch(LaunchTemplates, "delete_launch_template", why="moto calls an unknown template a missing parameter")
-def delete_launch_template(original: Original, response: Any) -> ActionResult:
-    name, known = response._get_param("LaunchTemplateName"), response.ec2_backend.launch_template_name_to_ids
-    if name and name not in known:
-        raise EC2ClientError(
-            "InvalidLaunchTemplateName.NotFoundException",
-            f"The specified launch template, with template name {name}, does not exist.",
-        )
-    wanted = response._get_param("LaunchTemplateId")
-    if wanted and wanted not in response.ec2_backend.launch_templates:
-        raise EC2ClientError(
-            "InvalidLaunchTemplateId.NotFound",
-            f"The specified launch template, with template ID {wanted}, does not exist.",
-        )
-    answer: ActionResult = original(response)
-    return answer

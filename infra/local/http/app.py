@@ -109,7 +109,7 @@ class Front:
             action = parameters.pop("Action", "")
             parameters.pop("Version", None)
         action = action or f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')}"
-        return self._cloud.calls.begin(service, action, region, parameters)
+        return self._cloud.call_log.begin(service, action, region, parameters)
 
     def _refusal(self, environ: Mapping[str, Any], call: Call) -> Answer | None:
         """Any other key than this cloud's own is a wrong one, as on AWS."""

@@ -66,17 +66,17 @@ class Routes:
         return limits(self._cloud.scenario)
 
     def get_instances(self, instance_id: str, _body: None = None) -> dict[str, Any]:
-        entry = self._cloud.lifecycle.entries.get(instance_id)
+        entry = self._cloud.instances.get(instance_id)
         if entry is None:
             raise LookupError(f"there is no instance {instance_id}")
-        env = share.environment(self._cloud.lifecycle.alive_count)
+        env = share.environment(self._cloud.instances.alive_count)
         return {"state": entry.instance.state, "env": env, **entry.machine.connection}
 
     def get_calls(self, _body: None) -> list[dict[str, Any]]:
-        return self._cloud.calls.listed()
+        return self._cloud.call_log.listed()
 
     def delete_calls(self, _body: None) -> dict[str, Any]:
-        self._cloud.calls.forget()
+        self._cloud.call_log.forget()
         return {}
 
     def get_faults(self, _body: None) -> list[dict[str, Any]]:

@@ -12,25 +12,27 @@ state.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from copy import copy
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moto.core.utils import utcnow
-from moto.ec2.exceptions import EC2ClientError, InvalidInstanceIdError
+from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instances import StateReason
 
 from infra.local.hosts.machine import Machine
 from infra.local.models import volumes
-from infra.local.models.capacity import Pool
+from infra.local.models.capacity import Pool, Pools
+from infra.local.models.clock import Clock
+from infra.local.models.instances import Entry, Instances
+from infra.local.models.metadata import Metadata
+from infra.local.models.scenario import Scenario
 from infra.local.models.spot_request import request_of
-
-if TYPE_CHECKING:
-    from infra.local.simulation import Simulation
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 ALIVE = ("pending", "running", "stopping", "stopped")
@@ -49,46 +51,33 @@ RECLAIMED = StateReason(
 )
 
 
-@dataclass
-class Entry:
-    """An instance and its machine."""
-
-    instance: Any
-    machine: Machine
-    pool: Pool
-    is_started: bool = False  # the machine's exit status is of this life, not of the one before
-    holds_capacity: bool = False
-    changing: threading.Lock = field(default_factory=threading.Lock)  # held while the machine boots or ends
+log = logging.getLogger(__name__)
 
 
 class Lifecycle:
-    """All instances of this cloud that are not forgotten yet."""
+    """What moves instances from state to state."""
 
-    def __init__(self, cloud: Simulation) -> None:
-        self._cloud = cloud
-        self.entries: dict[str, Entry] = {}
+    def __init__(
+        self,
+        *,
+        instances: Instances,
+        clock: Clock,
+        pools: Pools,
+        metadata: Metadata,
+        lock: AbstractContextManager[object],
+        scenario: Callable[[], Scenario],  # the one in force
+    ) -> None:
+        self._instances, self._clock, self._pools, self._metadata = instances, clock, pools, metadata
+        self._lock, self._scenario = lock, scenario
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="machines")
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._watcher.start()
 
-    def find(self, instance_id: str) -> Entry:
-        """Raises InvalidInstanceID.NotFound."""
-        if instance_id not in self.entries:
-            raise InvalidInstanceIdError(instance_id)
-        return self.entries[instance_id]
-
-    def machine(self, instance_id: str) -> Machine:
-        return self.find(instance_id).machine
-
-    @property
-    def alive_count(self) -> int:
-        """Machines that share this one's processors."""
-        return sum(entry.instance.state in ("pending", "running") for entry in self.entries.values())
-
     def begin(self, instance: Any, machine: Machine, pool: Pool) -> None:
         """Boot a new instance."""
-        self.entries[instance.id] = entry = Entry(instance, machine, pool)
+        entry = Entry(instance, machine, pool)
+        self._instances.add(entry)
         self._take(entry)
         _set_state(instance, "pending")
         self._do(self._boot, entry)
@@ -97,7 +86,7 @@ class Lifecycle:
         """The state before. Terminating twice changes nothing."""
         previous = copy(instance._state)
         if instance.state in ALIVE:
-            entry = self.find(instance.id)
+            entry = self._instances.entry(instance.id)
             _set_state(instance, "shutting-down")
             _explain(instance, reason)
             self._close_spot_request(instance, reason)
@@ -117,15 +106,15 @@ class Lifecycle:
         if instance.state in ("pending", "running"):
             _set_state(instance, "stopping")
             _explain(instance, reason)
-            self._do(self._halt, self.find(instance.id))
+            self._do(self._halt, self._instances.entry(instance.id))
         return previous
 
     def start(self, instance: Any) -> Any:
         previous = copy(instance._state)
         _refuse_unless(instance, "pending", "running", "stopped")
         if instance.state == "stopped":
-            entry = self.find(instance.id)
-            self._cloud.pools.available(entry.pool, 1, at_least=1)
+            entry = self._instances.entry(instance.id)
+            self._pools.available(entry.pool, 1, at_least=1)
             self._take(entry)
             for interface in instance.nics.values():
                 interface.start()  # a new public address
@@ -136,19 +125,19 @@ class Lifecycle:
 
     def reboot(self, instance: Any) -> None:
         _refuse_unless(instance, "running")
-        self._threads.submit(self.machine(instance.id).reboot)
+        self._threads.submit(self._instances.machine(instance.id).reboot)
 
     def interrupt(self, instance_id: str, notice_seconds: float | None = None) -> str:
         """Reclaim a spot instance: the notice in its metadata now, its end later. When that is."""
-        instance = self.find(instance_id).instance
+        instance = self._instances.find(instance_id)
         request = request_of(instance)
         if request is None or instance.state not in ("pending", "running"):
             raise EC2ClientError("InvalidParameterValue", f"{instance_id} is no spot instance that runs")
-        notice = self._cloud.scenario.notice_seconds if notice_seconds is None else notice_seconds
-        when = self._cloud.clock.timestamp(notice)
-        self._cloud.metadata.announce_interruption(instance_id, when)
+        notice = self._scenario().notice_seconds if notice_seconds is None else notice_seconds
+        when = self._clock.timestamp(notice)
+        self._metadata.announce_interruption(instance_id, when)
         request.set_status("marked-for-termination", "The instance is marked for termination.")
-        self._cloud.clock.after(notice, lambda: self._reclaim(instance))
+        self._clock.after(notice, lambda: self._reclaim(instance))
         return when
 
     def end(self) -> None:
@@ -157,9 +146,9 @@ class Lifecycle:
         self._watcher.join(5)
         self._threads.shutdown(wait=True, cancel_futures=True)
         with ThreadPoolExecutor(THREADS) as threads:
-            for entry in self.entries.values():
+            for entry in self._instances.entries:
                 threads.submit(entry.machine.stop, orderly=False)
-        for entry in self.entries.values():
+        for entry in self._instances.entries:
             entry.machine.remove()
 
     def _do(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -168,11 +157,11 @@ class Lifecycle:
     def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
             work(*arguments)
-        except Exception:  # noqa: BLE001 - a thread of the server: the log is the only place left to say it
-            self._cloud.log_exception(f"{work.__name__} failed")
+        except Exception:
+            log.exception("%s failed", work.__name__)
 
     def _boot(self, entry: Entry) -> None:
-        began = self._cloud.clock.now()
+        began = self._clock.now()
         try:
             with entry.changing:
                 if entry.instance.state != "pending":
@@ -183,15 +172,15 @@ class Lifecycle:
         except OSError as error:
             self._give_up(entry, error)
             return
-        left = self._cloud.scenario.boot_seconds - (self._cloud.clock.now() - began)
+        left = self._scenario().boot_seconds - (self._clock.now() - began)
         if left > 0:
-            self._cloud.clock.after(left, lambda: self._run(entry))
+            self._clock.after(left, lambda: self._run(entry))
         else:
             self._run(entry)
 
     def _give_up(self, entry: Entry, error: OSError) -> None:
         why = f"Server.InternalError: Internal error on launch: {error}"
-        with self._cloud.lock:
+        with self._lock:
             self.terminate(entry.instance, StateReason(why, "Server.InternalError"))
 
     def _wait_until_it_answers(self, entry: Entry) -> None:
@@ -204,14 +193,14 @@ class Lifecycle:
             time.sleep(0.01)
 
     def _run(self, entry: Entry) -> None:
-        with self._cloud.lock:
+        with self._lock:
             if entry.instance.state == "pending":
                 _set_state(entry.instance, "running")
 
     def _finish(self, entry: Entry) -> None:
         instance = entry.instance
         self._guarded(self._remove_machine, entry)
-        with self._cloud.lock:
+        with self._lock:
             volumes.release(instance.ec2_backend, instance)
             for interface in list(instance.nics.values()):
                 interface.stop()
@@ -220,7 +209,7 @@ class Lifecycle:
             instance.ec2_backend.iam_instance_profile_associations.pop(instance.id, None)
             self._give_back(entry)
             _set_state(instance, "terminated")
-        self._cloud.clock.after(KEPT_SECONDS, lambda: self._forget(instance))
+        self._clock.after(KEPT_SECONDS, lambda: self._forget(instance))
 
     def _remove_machine(self, entry: Entry) -> None:
         with entry.changing:
@@ -231,7 +220,7 @@ class Lifecycle:
         with entry.changing:
             entry.is_started = False
             entry.machine.stop(orderly=True)
-        with self._cloud.lock:
+        with self._lock:
             for interface in entry.instance.nics.values():
                 interface.stop()  # the public address goes, the private one stays
             self._give_back(entry)
@@ -239,17 +228,17 @@ class Lifecycle:
                 _set_state(entry.instance, "stopped")
 
     def _take(self, entry: Entry) -> None:
-        self._cloud.pools.take(entry.pool, 1)
+        self._pools.take(entry.pool, 1)
         entry.holds_capacity = True
 
     def _give_back(self, entry: Entry) -> None:
         if entry.holds_capacity:
-            self._cloud.pools.give_back(entry.pool)
+            self._pools.give_back(entry.pool)
         entry.holds_capacity = False
 
     def _forget(self, instance: Any) -> None:
-        with self._cloud.lock:
-            self.entries.pop(instance.id, None)
+        with self._lock:
+            self._instances.forget(instance.id)
             reservations = instance.ec2_backend.reservations
             for reservation in list(reservations.values()):
                 if instance in reservation.instances:
@@ -258,7 +247,7 @@ class Lifecycle:
                     del reservations[reservation.id]
 
     def _reclaim(self, instance: Any) -> None:
-        with self._cloud.lock:
+        with self._lock:
             self.terminate(instance, RECLAIMED)
 
     def _close_spot_request(self, instance: Any, reason: StateReason) -> None:
@@ -277,8 +266,8 @@ class Lifecycle:
     def _watch(self) -> None:
         """Notice machines that ended by themselves."""
         while not self._ended.wait(WATCH_SECONDS):
-            for entry in filter(_has_ended, list(self.entries.values())):
-                with self._cloud.lock:
+            for entry in filter(_has_ended, self._instances.entries):
+                with self._lock:
                     self._on_end(entry)
 
     def _on_end(self, entry: Entry) -> None:

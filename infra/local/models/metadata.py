@@ -11,10 +11,10 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from infra.local.simulation import Simulation
+from infra.local.models.clock import Clock
+from infra.local.models.instances import Instances
 
 TOKEN_HEADER, LIFETIME_HEADER = "HTTP_X_AWS_EC2_METADATA_TOKEN", "HTTP_X_AWS_EC2_METADATA_TOKEN_TTL_SECONDS"
 LONGEST_TOKEN_SECONDS = 21600
@@ -25,8 +25,8 @@ Answer = tuple[int, str]  # status of HTTP, text
 class Metadata:
     """What instances are told about themselves, and about their end."""
 
-    def __init__(self, cloud: Simulation) -> None:
-        self._cloud = cloud
+    def __init__(self, instances: Instances, clock: Clock, access_key_id: str) -> None:
+        self._instances, self._clock, self._access_key_id = instances, clock, access_key_id
         self._tokens: dict[str, tuple[str, float]] = {}  # token -> (instance, end of its life)
         self._notices: dict[str, str] = {}  # instance -> when it will be interrupted
 
@@ -36,7 +36,7 @@ class Metadata:
     def answer(self, path: str, environ: Mapping[str, Any]) -> Answer:
         """``path`` is INSTANCE/latest/..."""
         instance_id, _, rest = path.partition("/")
-        entry = self._cloud.lifecycle.entries.get(instance_id)
+        entry = self._instances.get(instance_id)
         if entry is None or entry.instance.state not in ("pending", "running", "stopping", "shutting-down"):
             return 404, ""
         instance = entry.instance
@@ -112,9 +112,9 @@ class Metadata:
             return {}
         role = association.instance_profile.roles[0].name
         credentials = {
-            "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": self._cloud.access_key_id,
+            "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": self._access_key_id,
             "SecretAccessKey": "not-a-secret", "Token": "not-a-token",
-            "LastUpdated": self._cloud.clock.timestamp(), "Expiration": self._cloud.clock.timestamp(6 * 3600),
+            "LastUpdated": self._clock.timestamp(), "Expiration": self._clock.timestamp(6 * 3600),
         }  # fmt: skip
         return {f"meta-data/iam/security-credentials/{role}": json.dumps(credentials)}
 
@@ -125,9 +125,7 @@ class Metadata:
         return {
             "meta-data/spot/instance-action": json.dumps({"action": "terminate", "time": when}),
             "meta-data/spot/termination-time": when,
-            "meta-data/events/recommendations/rebalance": json.dumps(
-                {"noticeTime": self._cloud.clock.timestamp()}
-            ),
+            "meta-data/events/recommendations/rebalance": json.dumps({"noticeTime": self._clock.timestamp()}),
         }
 
 

@@ -12,11 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
-from moto.ec2.responses.elastic_block_store import ElasticBlockStore
-from moto.ec2.responses.launch_templates import LaunchTemplates
-
-from infra.local.calls.launch_spec import VOLUME_TYPES
-from infra.local.calls.patches import Original, patch
 
 CAPACITY_CODES = {"InsufficientInstanceCapacity", "SpotMaxPriceTooLow", "MaxSpotInstanceCountExceeded"}
 NOT_COMPARED = {"ClientToken", "DryRun"}
@@ -58,30 +53,3 @@ def fingerprint(parameters: dict[str, Any]) -> str:
     """All that must be equal in calls that share a token."""
     compared = {name: value for name, value in parameters.items() if name not in NOT_COMPARED}
     return json.dumps(compared, sort_keys=True, default=str)
-
-
-@patch(
-    ElasticBlockStore, "create_volume", why="a client token makes the call idempotent; a volume has a folder"
-)
-def create_volume(original: Original, response: Any) -> Any:
-    def work() -> Any:
-        _check_volume(response)
-        result = original(response)
-        patch.cloud.disks.make(result.result)
-        return result
-
-    return patch.cloud.tokens.once(response, "CreateVolume", work)
-
-
-def _check_volume(response: Any) -> None:
-    zone, kind = response._get_param("AvailabilityZone"), response._get_param("VolumeType") or "gp2"
-    known = [one.name for one in response.ec2_backend.zones.get(response.region, [])]
-    if zone not in known:
-        raise EC2ClientError("InvalidZone.NotFound", f"The zone '{zone}' does not exist.")
-    if kind not in VOLUME_TYPES:
-        raise EC2ClientError("UnknownVolumeType", f"Unsupported volume type '{kind}' for volume creation.")
-
-
-@patch(LaunchTemplates, "create_launch_template", why="a client token makes the call idempotent")
-def create_launch_template(original: Original, response: Any) -> Any:
-    return patch.cloud.tokens.once(response, "CreateLaunchTemplate", lambda: original(response))

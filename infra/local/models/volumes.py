@@ -7,16 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
-from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.block_device import BlockDeviceType
-from moto.ec2.models.elastic_block_store import EBSBackend, VolumeAttachment
-from moto.ec2.responses.elastic_block_store import ElasticBlockStore
+from moto.ec2.models.elastic_block_store import VolumeAttachment
 
-from infra.local.calls.patches import Original, patch
-
-ATTACHABLE = ("running", "stopped", "pending")
+VOLUME_TYPES = ("gp3", "gp2", "io1", "io2", "st1", "sc1", "standard")
 
 
 class VolumeFolders:
@@ -67,82 +62,3 @@ def release(backend: Any, instance: Any) -> None:
         volume.attachment = None
         if mapping.delete_on_termination:
             backend.delete_volume(volume.id)
-
-
-@patch(EBSBackend, "attach_volume", why="EC2's refusals; the host sees the disk")
-def attach_volume(
-    original: Original,
-    backend: Any,
-    volume_id: str,
-    instance_id: str,
-    device_path: str,
-    delete_on_termination: bool = False,
-) -> Any:
-    volume, instance = backend.get_volume(volume_id), backend.get_instance(instance_id)
-    if volume.attachment is not None:
-        raise EC2ClientError("VolumeInUse", f"{volume_id} is already attached to an instance")
-    if instance.state not in ATTACHABLE:
-        raise EC2ClientError("IncorrectState", f"Instance '{instance_id}' is not 'running'.")
-    if volume.zone.name != instance.placement.zone:
-        raise EC2ClientError(
-            "InvalidVolume.ZoneMismatch",
-            f"The volume '{volume_id}' is not in the same availability zone as instance '{instance_id}'",
-        )
-    if device_path in instance.block_device_mapping:
-        raise EC2ClientError(
-            "InvalidParameterValue",
-            f"Invalid value '{device_path}' for unixDevice. Attachment point {device_path} is already in use",
-        )
-    attachment = original(backend, volume_id, instance_id, device_path, delete_on_termination)
-    attachment.delete_on_termination = delete_on_termination
-    patch.cloud.lifecycle.machine(instance_id).attach(volume_id, patch.cloud.disks.of(volume_id))
-    return attachment
-
-
-@patch(EBSBackend, "detach_volume", why="the instance may be left out; the host no longer sees the disk")
-def detach_volume(
-    original: Original, backend: Any, volume_id: str, instance_id: str, device_path: str
-) -> Any:
-    volume = backend.get_volume(volume_id)
-    if volume.attachment is None:
-        raise EC2ClientError("IncorrectState", f"Volume '{volume_id}' is in the 'available' state.")
-    attached_to = volume.attachment.instance.id
-    if instance_id and instance_id != attached_to:
-        raise EC2ClientError(
-            "InvalidAttachment.NotFound",
-            f"The volume '{volume_id}' is not attached to instance '{instance_id}' as device '{device_path}'",
-        )
-    attachment = original(backend, volume_id, attached_to, device_path or volume.attachment.device)
-    patch.cloud.lifecycle.machine(attached_to).detach(volume_id)
-    return attachment
-
-
-@patch(
-    ElasticBlockStore, "detach_volume", why="Force pulls the disk from under a file system that is mounted"
-)
-def detach_by_force(original: Original, response: Any) -> Any:
-    volume = response.ec2_backend.get_volume(response._get_param("VolumeId"))
-    if response._get_param("Force") and volume.attachment is not None:
-        patch.cloud.lifecycle.machine(volume.attachment.instance.id).pull(volume.id)
-    return original(response)
-
-
-@patch(EBSBackend, "delete_volume", why="the content goes with the volume")
-def delete_volume(original: Original, backend: Any, volume_id: str) -> Any:
-    volume = original(backend, volume_id)
-    patch.cloud.disks.remove(volume_id)
-    return volume
-
-
-@patch(ElasticBlockStore, "modify_volume", why="EC2 refuses to shrink a volume")
-def modify_volume(original: Original, response: Any) -> Any:
-    volume = response.ec2_backend.get_volume(response._get_param("VolumeId"))
-    size = response._get_param("Size")
-    if size is not None and int(size) < int(volume.size):
-        raise EC2ClientError(
-            "InvalidParameterValue",
-            f"New size cannot be smaller than existing size ({volume.size} GiB).",
-        )
-    result: ActionResult = original(response)
-    patch.cloud.disks.make(volume)
-    return result

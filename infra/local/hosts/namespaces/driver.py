@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.errors import SetupError
 from infra.local.hosts import share
 from infra.local.hosts.machine import MachineFacts
 from infra.local.hosts.namespaces import rootfs
+from infra.local.hosts.namespaces.cloud import Cloud
 from infra.local.hosts.namespaces.commands import find
 from infra.local.hosts.namespaces.machine import NamespaceMachine
 from infra.local.hosts.namespaces.metadata import MetadataService
@@ -20,24 +21,21 @@ from infra.local.hosts.namespaces.requirements import missing
 from infra.local.hosts.namespaces.rootfs import EMPTIED, FORGOTTEN, KEPT, PROGRAMS, Environment, Identity
 from infra.local.hosts.processes import HOME_MARK, INSTANCE_MARK
 
-if TYPE_CHECKING:
-    from infra.local.simulation import Simulation
-
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Namespaces:
     """The fabric and all that hangs on it. Raises SetupError where hosts of namespaces cannot be made."""
 
-    def __init__(self, cloud: Simulation) -> None:
+    def __init__(self, cloud: Cloud) -> None:
         lacking = missing()
         if lacking:
             raise SetupError(f"hosts of namespaces cannot be made here: {'; '.join(lacking)}")
-        self.cloud = cloud
+        self._cloud = cloud
         self._environment = Environment.of_this_process()
         self._fabric = Fabric(cloud.folder)
         self._fabric.start()
-        self.wiring = Wiring(cloud, self._fabric)
+        self._wiring = Wiring(cloud, self._fabric)
         self._metadata = MetadataService(cloud)
         self._public_addresses: Iterator[str] = self._fabric.public_addresses()
 
@@ -48,7 +46,7 @@ class Namespaces:
 
     def serve(self) -> None:
         """Once the simulation can answer."""
-        self.wiring.start()
+        self._wiring.start()
         self._metadata.start(self._fabric)
 
     def claim(self) -> str:
@@ -67,7 +65,7 @@ class Namespaces:
 
     def environment_of(self, instance_id: str) -> dict[str, str]:
         """Of PID 1: nothing of the server's own, and the marks by which its processes are found."""
-        marks = {HOME_MARK: str(self.cloud.folder), INSTANCE_MARK: instance_id}
+        marks = {HOME_MARK: str(self._cloud.folder), INSTANCE_MARK: instance_id}
         return {"PATH": PATH, "LANG": "C.UTF-8", **marks}
 
     def specification(self, facts: MachineFacts, *, is_new: bool) -> dict[str, Any]:
@@ -97,22 +95,30 @@ class Namespaces:
             "environment": self.environment_of(facts.instance_id),
         }
 
+    def connect(self, instance_id: str, pid: int) -> None:
+        """Give a host that has come up, with its network at process ``pid``, its firewall. Raises OSError."""
+        self._wiring.plug(instance_id, pid)
+
+    def close_firewall(self, instance_id: str) -> None:
+        """No longer follow the rules of a host that is about to end."""
+        self._wiring.unplug(instance_id)
+
     def disconnect(self, instance_id: str, port: str) -> None:
         """After the last process of a host: nothing of its network is left."""
-        self.wiring.unplug(instance_id)
+        self._wiring.unplug(instance_id)
         self._fabric.disconnect(port)
 
     def end(self) -> None:
         """After the last machine: nothing of the network is left."""
-        self.wiring.end()
+        self._wiring.end()
         self._metadata.end()
         self._fabric.end()
 
     def _identity(self, facts: MachineFacts, hostname: str) -> Identity:
-        with self.cloud.lock:
-            instance = self.cloud.lifecycle.find(facts.instance_id).instance
+        with self._cloud.lock:
+            instance = self._cloud.instances.find(facts.instance_id)
             key = instance.ec2_backend.key_pairs.get(instance.key_name)
-            memory = share.environment(self.cloud.lifecycle.alive_count)["SPARKNET_HOST_MEMORY_MIB"]
+            memory = share.environment(self._cloud.instances.alive_count)["SPARKNET_HOST_MEMORY_MIB"]
         return Identity(
             hostname=hostname,
             private_address=facts.private_address,

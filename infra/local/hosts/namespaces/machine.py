@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from infra.local.hosts.machine import MachineFacts
 from infra.local.hosts.namespaces.blocks import Block
@@ -16,19 +17,42 @@ from infra.local.hosts.namespaces.boot_session import Life
 from infra.local.hosts.namespaces.commands import CommandError, run
 from infra.local.hosts.namespaces.disks import EBS_MODEL, STORE_MODEL, Disk
 
-if TYPE_CHECKING:
-    from infra.local.hosts.namespaces.driver import Namespaces
-
 ROOT_GIB = 30  # sparse: what is not written takes no room
 ROOT_FILE = "root.img"
 GIB = 1 << 30
 GB = 10**9
 
+log = logging.getLogger(__name__)
+
+
+class Driver(Protocol):
+    """What a machine asks of the network and the image that all hosts share."""
+
+    def specification(self, facts: MachineFacts, *, is_new: bool) -> dict[str, Any]:
+        """What ``boot.py`` is told. Raises CommandError."""
+        ...
+
+    def environment_of(self, instance_id: str) -> dict[str, str]:
+        """Of PID 1."""
+        ...
+
+    def connect(self, instance_id: str, pid: int) -> None:
+        """Give a host that has come up, with its network at process ``pid``, its firewall. Raises OSError."""
+        ...
+
+    def close_firewall(self, instance_id: str) -> None:
+        """No longer follow the rules of a host that is about to end."""
+        ...
+
+    def disconnect(self, instance_id: str, port: str) -> None:
+        """After the last process of a host: nothing of its network is left."""
+        ...
+
 
 class NamespaceMachine:
     """See ``infra.local.hosts.machine.Machine``. ``start`` raises CommandError, an OSError."""
 
-    def __init__(self, facts: MachineFacts, folder: Path, driver: Namespaces) -> None:
+    def __init__(self, facts: MachineFacts, folder: Path, driver: Driver) -> None:
         self._facts, self._folder, self._driver = facts, folder, driver
         self._root: Block | None = None
         self._volumes: dict[str, Disk] = {}
@@ -61,7 +85,7 @@ class NamespaceMachine:
         self._is_wanted = False
         with self._lock:
             life, self._life = self._life, None
-        self._driver.wiring.unplug(self._facts.instance_id)
+        self._driver.close_firewall(self._facts.instance_id)
         if life is not None:
             life.end(orderly=orderly)
             self._driver.disconnect(self._facts.instance_id, life.port)
@@ -115,7 +139,7 @@ class NamespaceMachine:
         """One boot, and a thread that waits for its end."""
         life = Life(self._specification(), self._folder, self._driver.environment_of(self._facts.instance_id))
         try:
-            self._driver.wiring.plug(self._facts.instance_id, life.pid)
+            self._driver.connect(self._facts.instance_id, life.pid)
             with self._lock:
                 if not self._is_wanted:
                     raise CommandError("the instance was stopped while it booted")
@@ -143,8 +167,8 @@ class NamespaceMachine:
         if status == REBOOT_STATUS and self._is_wanted:
             try:
                 self._live()
-            except OSError as error:
-                self._driver.cloud.log_exception(f"{self._facts.instance_id} did not boot again: {error}")
+            except OSError:
+                log.exception("%s did not boot again", self._facts.instance_id)
                 status = 1
             else:
                 return

@@ -10,13 +10,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from http.client import responses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-if TYPE_CHECKING:
-    from infra.local.hosts.namespaces.network import Fabric
-    from infra.local.simulation import Simulation
+from infra.local.hosts.namespaces.cloud import Cloud
+from infra.local.hosts.namespaces.network import Fabric
 
 PORT = 80
 FORWARDED = "HTTP_X_FORWARDED_FOR"
@@ -30,7 +29,7 @@ class _Handler(WSGIRequestHandler):
 class MetadataService:
     """Serves from ``start`` to ``end``."""
 
-    def __init__(self, cloud: Simulation) -> None:
+    def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._server: Any = None
 
@@ -70,7 +69,7 @@ class MetadataService:
             return self._cloud.metadata.answer(f"{instance.id}/{path}", environ)
 
     def _asking(self, address: str) -> Any:
-        for entry in self._cloud.lifecycle.entries.values():
-            if entry.instance.private_ip == address and entry.instance.state != "terminated":
-                return entry.instance
+        for instance in self._cloud.instances:
+            if instance.private_ip == address and instance.state != "terminated":
+                return instance
         return None

@@ -10,15 +10,13 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.local.hosts.namespaces import firewall
+from infra.local.hosts.namespaces.cloud import Cloud
 from infra.local.hosts.namespaces.commands import CommandError
 from infra.local.hosts.namespaces.firewall import Rule
-
-if TYPE_CHECKING:
-    from infra.local.hosts.namespaces.network import Fabric
-    from infra.local.simulation import Simulation
+from infra.local.hosts.namespaces.network import Fabric
 
 INTERVAL_SECONDS = 0.2
 PLUGGED = ("pending", "running", "stopping", "shutting-down")
@@ -29,7 +27,7 @@ log = logging.getLogger(__name__)
 class Wiring:
     """A thread, from ``start`` to ``end``."""
 
-    def __init__(self, cloud: Simulation, fabric: Fabric) -> None:
+    def __init__(self, cloud: Cloud, fabric: Fabric) -> None:
         self._cloud, self._fabric = cloud, fabric
         self._networks: dict[str, int] = {}  # instance -> its network namespace, held open
         self._applied: dict[str, str] = {}
@@ -107,19 +105,18 @@ class Wiring:
         return translations, {one: rendered[tuple(sorted(groups))] for one, groups in groups_of.items()}
 
     def _interfaces(self) -> Iterator[tuple[str, Any]]:
-        for entry in self._cloud.lifecycle.entries.values():
-            if entry.instance.state in PLUGGED:
-                for interface in entry.instance.nics.values():
-                    yield entry.instance.id, interface
+        for instance in self._cloud.instances:
+            if instance.state in PLUGGED:
+                for interface in instance.nics.values():
+                    yield instance.id, interface
 
 
 def _rules(group: Any) -> Iterator[Rule]:
     for rule in (*group.ingress_rules, *group.egress_rules):
         ports = None if rule.from_port is None else (int(rule.from_port), int(rule.to_port))
         cidr, other = rule.ip_range.get("CidrIp"), rule.source_group.get("GroupId")
-        if (
-            cidr is not None or other is not None
-        ):  # others are of IPv6 or of prefix lists, which hosts do not have
+        # the rest are of IPv6 or of prefix lists, which hosts do not have
+        if cidr is not None or other is not None:
             yield Rule(
                 group=group.id,
                 protocol=rule.ip_protocol,

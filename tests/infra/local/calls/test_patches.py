@@ -86,7 +86,7 @@ def test_a_patch_knows_the_function_it_replaces() -> None:
         pass
 
     @registry(Copy, "is_there", why="test")
-    def is_there(original: object, model: object) -> str:
+    def is_there(cloud: object, original: object, model: object) -> str:
         assert callable(original)
         return f"ours over {original(model)}"
 
@@ -99,6 +99,6 @@ def test_a_patch_knows_the_function_it_replaces() -> None:
 def test_a_moto_that_changed_is_refused(name: str, is_new: bool) -> None:
     registry = Registry()
     register = registry.add if is_new else registry
-    register(Model, name, why="test")(lambda original, model: None)
+    register(Model, name, why="test")(lambda cloud, original, model: None)
     with pytest.raises(SetupError, match=name):
         registry.install(object())  # type: ignore[arg-type]

@@ -1,0 +1,35 @@
+"""Launch templates: made once for each client token; an unknown one is not found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moto.core.responses import ActionResult
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.responses.launch_templates import LaunchTemplates
+
+from infra.local.calls.cloud import Cloud
+from infra.local.calls.patches import Original, patch
+
+
+@patch(LaunchTemplates, "create_launch_template", why="a client token makes the call idempotent")
+def create_launch_template(cloud: Cloud, original: Original, response: Any) -> Any:
+    return cloud.tokens.once(response, "CreateLaunchTemplate", lambda: original(response))
+
+
+@patch(LaunchTemplates, "delete_launch_template", why="moto calls an unknown template a missing parameter")
+def delete_launch_template(_cloud: Cloud, original: Original, response: Any) -> ActionResult:
+    name, known = response._get_param("LaunchTemplateName"), response.ec2_backend.launch_template_name_to_ids
+    if name and name not in known:
+        raise EC2ClientError(
+            "InvalidLaunchTemplateName.NotFoundException",
+            f"The specified launch template, with template name {name}, does not exist.",
+        )
+    wanted = response._get_param("LaunchTemplateId")
+    if wanted and wanted not in response.ec2_backend.launch_templates:
+        raise EC2ClientError(
+            "InvalidLaunchTemplateId.NotFound",
+            f"The specified launch template, with template ID {wanted}, does not exist.",
+        )
+    answer: ActionResult = original(response)
+    return answer

@@ -1,0 +1,70 @@
+"""Instances: every instance of this cloud that is not forgotten yet, with its machine.
+
+Whoever reads or changes them holds the simulation's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from moto.ec2.exceptions import InvalidInstanceIdError
+
+from infra.local.hosts.machine import Machine
+from infra.local.models.capacity import Pool
+
+
+@dataclass
+class Entry:
+    """An instance of moto's and its machine."""
+
+    instance: Any
+    machine: Machine
+    pool: Pool
+    is_started: bool = False  # the machine's exit status is of this boot, not of the one before
+    holds_capacity: bool = False
+    changing: threading.Lock = field(default_factory=threading.Lock)  # held while the machine boots or ends
+
+
+class Instances:
+    """Instances by id. Iterating gives moto's."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        return (entry.instance for entry in self.entries)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return list(self._entries.values())
+
+    @property
+    def alive_count(self) -> int:
+        """How many machines share this one's processors."""
+        return sum(instance.state in ("pending", "running") for instance in self)
+
+    def add(self, entry: Entry) -> None:
+        self._entries[entry.instance.id] = entry
+
+    def forget(self, instance_id: str) -> None:
+        self._entries.pop(instance_id, None)
+
+    def get(self, instance_id: str) -> Entry | None:
+        return self._entries.get(instance_id)
+
+    def entry(self, instance_id: str) -> Entry:
+        """Raises InvalidInstanceID.NotFound."""
+        if instance_id not in self._entries:
+            raise InvalidInstanceIdError(instance_id)
+        return self._entries[instance_id]
+
+    def find(self, instance_id: str) -> Any:
+        """moto's instance. Raises InvalidInstanceID.NotFound."""
+        return self.entry(instance_id).instance
+
+    def machine(self, instance_id: str) -> Machine:
+        """Raises InvalidInstanceID.NotFound."""
+        return self.entry(instance_id).machine
