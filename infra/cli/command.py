@@ -141,7 +141,7 @@ def _of_system(error: OSError) -> str:
 
 
 def _defect() -> str:
-    from infra.cli.target import home
+    from infra.home import home
 
     text = traceback.format_exc()
     try:

@@ -15,7 +15,7 @@ def default_map(file: Path | None, verbs: Iterable[str]) -> dict[str, Any]:
 
     Raises UsageError for a file that is missing (if it was named), is no mapping, or has an unknown option.
     """
-    from infra.cli.target import home
+    from infra.home import home
 
     chosen = file or home() / "config.yaml"
     if file is None and not chosen.exists():

@@ -7,8 +7,8 @@ from textwrap import wrap
 import click
 
 from infra.cli import options
-from infra.cli.target import home
 from infra.errors import UsageError
+from infra.home import home
 
 OPENING = """\
 # Options of sparknet-ec2. A line without its # stands for the option of the same name; what is said in the

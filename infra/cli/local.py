@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from infra.cli import format, options
-from infra.cli.target import AWS, Site, home, open_local
+from infra.cli.target import AWS, Site, open_local
+from infra.home import home
 
 if TYPE_CHECKING:
     from infra.cluster import Cloud

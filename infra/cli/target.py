@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from infra.errors import SetupError, UsageError
 from infra.events import Emit, ignore
+from infra.home import home
 from infra.node.host import Host
 from infra.node.ssh import SSHHost
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from infra.ec2.nodes import Node
     from infra.local import LocalCloud
 
-HOME_VARIABLE = "SPARKNET_EC2_HOME"
 ADDRESS_PAGE = "https://checkip.amazonaws.com"
 LOCAL, AWS = "local", "aws"
 LOCAL_RETRY_SECONDS = 20.0  # a server on this machine that is silent that long is not coming back
@@ -103,11 +103,6 @@ class Site:
         key = self.identity_file or keys.key_file(self.keeping, self.region, node.cluster)
         known_hosts = keys.known_hosts_file(self.keeping, self.region, node.cluster)
         return SSHHost(node.name, address, user=self.user, key=key, known_hosts=known_hosts)
-
-
-def home() -> Path:
-    """The folder of keys, known hosts, the configuration and the embedded cloud."""
-    return Path(os.environ.get(HOME_VARIABLE) or "~/.sparknet-ec2").expanduser().absolute()
 
 
 def open_local(*, start: bool, port: int = 0, scenario: Path | None = None) -> LocalCloud | None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from infra import aws
 from infra.ec2.region import ApiError, Region
 from infra.errors import InfraError
 
@@ -59,18 +57,19 @@ def spot(region: Region, names: Iterable[str]) -> dict[tuple[str, str], float]:
 
 def storage(volume_type: str, size_gib: int) -> float:
     """Dollars an hour for a volume."""
-    per_month: float = _table()["storage"].get(volume_type, _table()["storage"]["gp3"])
+    prices = aws.storage_prices()
+    per_month = prices.get(volume_type, prices["gp3"])
     return per_month * size_gib / HOURS_A_MONTH
 
 
 def address() -> float:
     """Dollars an hour for a public address, of a machine or kept."""
-    return float(_table()["other"]["address"])
+    return aws.address_price()
 
 
 def _from_table(name: str) -> Price | None:
-    dollars = _table()["on_demand"].get(name)
-    return Price(dollars=dollars, source=f"table of {_table()['as_of']}") if dollars else None
+    dollars = aws.on_demand_price(name)
+    return Price(dollars=dollars, source=f"table of {aws.prices_date()}") if dollars else None
 
 
 def _from_api(region: Region, name: str) -> Price | None:
@@ -98,8 +97,3 @@ def _dollars(product: dict[str, Any]) -> Iterable[float]:
             dollars = float(dimension["pricePerUnit"].get("USD", 0))
             if dollars > 0:
                 yield dollars
-
-
-@cache
-def _table() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("prices.toml").read_text(encoding="utf-8"))

@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
+from infra import aws
 from infra.ec2 import catalog
 from infra.ec2.nodes import purchase_of
 from infra.ec2.region import ApiError, Region
 from infra.errors import InfraError, QuotaError
 from infra.spec import ON_DEMAND, SPOT
 
-_GPU, _STANDARD, _P = "G and VT", "Standard", "P"
-_CODES = {
-    (_GPU, SPOT): "L-3819A6DF",
-    (_GPU, ON_DEMAND): "L-DB2E81BA",
-    (_STANDARD, SPOT): "L-34B43A08",
-    (_STANDARD, ON_DEMAND): "L-1216C47A",
-    (_P, SPOT): "L-7212CCBC",
-    (_P, ON_DEMAND): "L-417A185B",
-}
-_STANDARD_LETTERS = frozenset(["a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"])
-_WHY = {(_GPU, SPOT): "a new account starts at 0 for spot machines with GPUs"}
+_WHY = {("G and VT", SPOT): "a new account starts at 0 for spot machines with GPUs"}
 _CONSOLE = "https://console.aws.amazon.com/servicequotas/home/services/ec2/quotas"
 
 
@@ -42,7 +32,10 @@ class Need:
     @property
     def code(self) -> str | None:
         """The quota's code; None for a family that has one of its own, which is not checked."""
-        return _CODES.get((self.family, self.purchase))
+        found = (
+            one.code for one in aws.quotas() if (one.group, one.purchase) == (self.family, self.purchase)
+        )
+        return next(found, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +53,8 @@ class QuotaLine:
 
 def family(instance_type: str) -> str:
     """The family that the quotas count ``instance_type`` under."""
-    letters = "".join(takewhile(str.isalpha, instance_type))
-    if letters in ("g", "gr", "vt"):
-        return _GPU
-    if letters == "p":
-        return _P
-    return _STANDARD if letters in _STANDARD_LETTERS else letters
+    quota = aws.quota_of(instance_type, ON_DEMAND)
+    return quota.group if quota else aws.family_of(instance_type)
 
 
 def limit(region: Region, need: Need) -> float | None:

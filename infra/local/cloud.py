@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import SetupError
+from infra.home import HOME_VARIABLE
 from infra.local import control, daemon
-from infra.local.home import HOME_VARIABLE, Endpoint, Home
+from infra.local.home import Endpoint, Home
 from infra.local.hosts.client import ProcessHost
 
 

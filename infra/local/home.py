@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from infra.errors import DeadlineExceeded
+from infra.home import HOME_VARIABLE
+from infra.home import home as default_home
 
 OF_CLUSTERS = ("keys", "known_hosts", "fences")  # goes with the account
-HOME_VARIABLE = "SPARKNET_EC2_HOME"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,8 @@ class Home:
     @classmethod
     def find(cls, home: Path | None = None) -> Home:
         """The cloud's folder below ``home``, by default ``$SPARKNET_EC2_HOME`` or ``~/.sparknet-ec2``."""
-        chosen = home or Path(os.environ.get(HOME_VARIABLE) or "~/.sparknet-ec2")
-        return cls(chosen.expanduser().absolute() / "local")
+        chosen = home.expanduser().absolute() if home else default_home()
+        return cls(chosen / "local")
 
     @property
     def endpoint_file(self) -> Path:

@@ -23,10 +23,11 @@ import click
 
 from infra import cluster, image
 from infra.cli.progress import Nodes, timings
-from infra.cli.target import HOME_VARIABLE, Site
+from infra.cli.target import Site
 from infra.cloud import Cloud
 from infra.ec2 import images
 from infra.events import Event, NodeProgress, PhaseEnded, ignore
+from infra.home import HOME_VARIABLE
 from infra.local import clean
 from infra.local.hosts.namespaces import missing
 from infra.spec import ClusterSpec

@@ -19,7 +19,8 @@ from infra.local.calls.allocation import Candidate, Target, allocate, described_
 from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
 from infra.local.models import spot_request
-from infra.local.models.capacity import ON_DEMAND, SPOT, zones_with
+from infra.local.models.capacity import zones_with
+from infra.spec import ON_DEMAND, SPOT
 
 STRATEGIES = {
     SPOT: (

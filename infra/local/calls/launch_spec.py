@@ -16,9 +16,10 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.utils import filter_iam_instance_profiles
 
 from infra.local.calls.cloud import Cloud
-from infra.local.models.capacity import ON_DEMAND, SPOT, Pool, check_type, zones_with
+from infra.local.models.capacity import Pool, check_type, zones_with
 from infra.local.models.published_images import PARAMETERS
 from infra.local.models.volumes import VOLUME_TYPES
+from infra.spec import ON_DEMAND, SPOT
 
 ROOT_DISK = {"VolumeSize": 15, "VolumeType": "gp3", "DeleteOnTermination": True}
 SSM_PREFIX = "resolve:ssm:"

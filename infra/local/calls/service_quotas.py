@@ -12,9 +12,9 @@ from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
 from moto.servicequotas.responses import ServiceQuotasResponse
 
+from infra import aws
 from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
-from infra.local.models.quotas import BUCKETS
 
 
 @patch(ServiceQuotasBackend, "get_service_quota", why="EC2's vCPU quotas are known")
@@ -23,16 +23,17 @@ def get_service_quota(
 ) -> Any:
     if service_code != "ec2":
         return original(backend, service_code, quota_code)
-    if quota_code not in BUCKETS:
+    found = [quota for quota in aws.quotas() if quota.code == quota_code]
+    if not found:
         raise NoSuchResource
-    return _described(cloud, quota_code, backend.region_name)
+    return _described(cloud, found[0], backend.region_name)
 
 
 @patch(ServiceQuotasBackend, "list_aws_default_service_quotas", why="EC2's vCPU quotas are known")
 def list_aws_default_service_quotas(cloud: Cloud, original: Original, backend: Any, service_code: str) -> Any:
     if service_code != "ec2":
         return original(backend, service_code)
-    return [_described(cloud, code, backend.region_name) for code in BUCKETS]
+    return [_described(cloud, quota, backend.region_name) for quota in aws.quotas()]
 
 
 @patch.add(ServiceQuotasResponse, "list_service_quotas", why="moto has only the defaults")
@@ -72,14 +73,14 @@ def request_service_quota_increase(cloud: Cloud, _original: Original, response: 
     return json.dumps({"RequestedQuota": request})
 
 
-def _described(cloud: Cloud, code: str, region: str) -> dict[str, Any]:
+def _described(cloud: Cloud, quota: aws.Quota, region: str) -> dict[str, Any]:
     return {
         "ServiceCode": "ec2",
         "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
-        "QuotaArn": f"arn:aws:servicequotas:{region}:123456789012:ec2/{code}",
-        "QuotaCode": code,
-        "QuotaName": BUCKETS[code][2],
-        "Value": cloud.pools.quotas.limit(code),
+        "QuotaArn": f"arn:aws:servicequotas:{region}:123456789012:ec2/{quota.code}",
+        "QuotaCode": quota.code,
+        "QuotaName": quota.name,
+        "Value": cloud.pools.quotas.limit(quota.code),
         "Unit": "None",
         "Adjustable": True,
         "GlobalQuota": False,

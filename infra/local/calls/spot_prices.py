@@ -13,7 +13,8 @@ from moto.ec2.responses.spot_instances import SpotInstances
 
 from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
-from infra.local.models.capacity import SPOT, Pool, zones_with
+from infra.local.models.capacity import Pool, zones_with
+from infra.spec import SPOT
 
 HISTORY_STEP = timedelta(hours=6)
 HISTORY_LENGTH = timedelta(days=90)

@@ -17,8 +17,7 @@ from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYP
 from infra.local.models.prices import on_demand_price
 from infra.local.models.quotas import Quotas
 from infra.local.models.scenario import CapacityRule, PriceRule
-
-SPOT, ON_DEMAND = "spot", "on-demand"
+from infra.spec import ON_DEMAND, SPOT
 
 
 @dataclass(frozen=True, order=True)
@@ -86,7 +85,7 @@ class Pools:
         count = wanted if free is None else min(wanted, free)
         if count < at_least or count == 0:
             raise EC2ClientError("InsufficientInstanceCapacity", no_capacity(pool))
-        return min(count, self.quotas.room(pool.instance_type, pool.purchase, self._running(pool.region)))
+        return min(count, self.quotas.left(pool.instance_type, pool.purchase, self._running(pool.region)))
 
     def check_quota(self, pool: Pool, count: int) -> None:
         """Raises VcpuLimitExceeded or MaxSpotInstanceCountExceeded."""

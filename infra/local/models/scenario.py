@@ -30,11 +30,12 @@ from typing import Any, TypeVar
 from infra.errors import UsageError
 from infra.local.hosts.namespaces.requirements import missing
 from infra.local.models.faults import Fault
+from infra.spec import ON_DEMAND, SPOT
 
 HOST_KINDS = ("processes", "namespaces", "none")
 HOSTS_VARIABLE = "SPARKNET_EC2_HOSTS"  # what kind hosts are where the scenario does not say
 AUTO = "auto"  # there: namespaces if this machine can have them, or else processes
-PURCHASES = ("*", "spot", "on-demand")
+PURCHASES = ("*", SPOT, ON_DEMAND)
 
 T = TypeVar("T")
 
