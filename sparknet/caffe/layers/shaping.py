@@ -120,7 +120,9 @@ class Slice(TapeLayer):
         return [(*shape[:a], part, *shape[a + 1 :]) for part in self._parts(shape[a])]
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        return list(torch.split(bottoms[0], self._parts(bottoms[0].shape[self.along]), self.along))
+        parts = torch.split(bottoms[0], self._parts(bottoms[0].shape[self.along]), self.along)
+        # of one top Caffe shares the memory; several have their own, as each may be written to by hand
+        return [part.clone() for part in parts] if len(parts) > 1 else list(parts)
 
     def _parts(self, length: int) -> list[int]:
         points, tops = list(self.param.slice_param.slice_point), self.tops_named

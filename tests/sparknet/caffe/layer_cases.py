@@ -40,8 +40,11 @@ class LayerCase:
             net.params[layer][int(index)].data.copy_(torch.from_numpy(values))
         return net
 
-    def run(self, device: str = "cpu", precision: str = "float32") -> Net:
-        """The net after the case's forward and backward passes."""
+    def run(self, device: str = "cpu", precision: str = "float32", *, touched: bool = False) -> Net:
+        """The net after the case's forward and backward passes.
+
+        If ``touched``, every blob is written to in between, as users do by hand: with what it holds.
+        """
         net = self.net(device, precision)
         inputs = {
             name if name in net.input_names else f"{name}_in": torch.from_numpy(v)
@@ -49,6 +52,8 @@ class LayerCase:
         }
         for _ in range(self.forwards):
             net.forward(inputs)
+        for blob in net.blobs.values() if touched else ():
+            blob.data.copy_(blob.data.clone())
         if self.has_backward:
             for (blob,), values in self._named("topdiff"):
                 net.blobs[blob].diff = torch.from_numpy(values).to(device)

@@ -29,6 +29,38 @@ def test_a_layer_computes_all_the_numbers_of_caffe(case: LayerCase) -> None:
     assert case.mismatches(case.run()) == []
 
 
+@pytest.mark.parametrize("case", layer_cases(GOLDEN), ids=lambda case: case.name)
+def test_blobs_may_be_written_to_between_forward_and_backward(case: LayerCase) -> None:
+    assert case.mismatches(case.run(touched=True)) == []
+
+
+@pytest.mark.parametrize("tops", [1, 2, 3])
+def test_the_tops_of_a_slice_take_gradients_set_by_hand(tops: int) -> None:
+    names = "abc"[:tops]
+    text = " ".join(f'top: "{name}"' for name in names)
+    net = Net(
+        schema.parse_net(
+            'force_backward: true input: "x" input_shape { dim: 2 dim: 6 }'
+            f' layer {{ name: "s" type: "Slice" bottom: "x" {text} }}'
+        ),
+        schema.TRAIN,
+    )
+    net.forward({"x": torch.arange(12.0).view(2, 6)})
+    for i, name in enumerate(names):
+        net.blobs[name].data.copy_(net.blobs[name].data.clone())
+        net.blobs[name].diff = torch.full_like(net.blobs[name].data, i + 1.0)
+    net.backward()
+    expected = torch.arange(1.0, tops + 1).repeat_interleave(6 // tops).expand(2, 6)
+    assert torch.equal(net.blobs["x"].diff, expected)
+
+
+def test_what_is_written_to_a_top_of_a_slice_leaves_the_bottom_alone() -> None:
+    net = _net("Slice", 'top: "z"', (2, 6), schema.TRAIN)
+    net.forward({"x": torch.ones(2, 6)})
+    net.blobs["y"].data.fill_(7)
+    assert torch.equal(net.blobs["x"].data, torch.ones(2, 6))
+
+
 def test_dropout_keeps_its_share_scaled_and_passes_the_same_elements_back() -> None:
     torch.manual_seed(3)
     net = _net("Dropout", "dropout_param { dropout_ratio: 0.4 }", (50, 400), schema.TRAIN)
