@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from sparknet.caffe.net_spec import NetSpec, params, to_proto
     from sparknet.caffe.pycaffe.blob import Blob
     from sparknet.caffe.pycaffe.layer import Layer, layer_type_list
-    from sparknet.caffe.pycaffe.mode import set_device, set_mode_cpu, set_mode_gpu, set_random_seed
+    from sparknet.caffe.pycaffe.mode import (
+        set_device,
+        set_mode_cpu,
+        set_mode_gpu,
+        set_multiprocess,
+        set_random_seed,
+        set_solver_count,
+        set_solver_rank,
+        solver_count,
+        solver_rank,
+    )
     from sparknet.caffe.pycaffe.nccl import NCCL, has_nccl
     from sparknet.caffe.pycaffe.net import Net
     from sparknet.caffe.pycaffe.solver import (
@@ -38,6 +48,7 @@ if TYPE_CHECKING:
         Solver,
         get_solver,
     )
+    from sparknet.caffe.pycaffe.timer import Timer
 
 TRAIN, TEST = 0, 1
 
@@ -62,6 +73,7 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "Solver",
+    "Timer",
     "classifier",
     "coord_map",
     "definition",
@@ -80,7 +92,12 @@ __all__ = [
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
+    "set_multiprocess",
     "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
     "to_proto",
 ]
 
@@ -99,6 +116,11 @@ _HOMES = {
     "Net": f"{_PYCAFFE}.net",
     "layer_type_list": f"{_PYCAFFE}.layer",
     **dict.fromkeys(("set_device", "set_mode_cpu", "set_mode_gpu", "set_random_seed"), f"{_PYCAFFE}.mode"),
+    **dict.fromkeys(
+        ("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"), f"{_PYCAFFE}.mode"
+    ),
+    "set_multiprocess": f"{_PYCAFFE}.mode",
+    "Timer": f"{_PYCAFFE}.timer",
     **dict.fromkeys(("NCCL", "has_nccl"), f"{_PYCAFFE}.nccl"),
     **dict.fromkeys(("Solver", "get_solver", "SGDSolver", "NesterovSolver"), f"{_PYCAFFE}.solver"),
     **dict.fromkeys(("AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver", "AdamSolver"), f"{_PYCAFFE}.solver"),

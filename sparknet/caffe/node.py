@@ -19,6 +19,7 @@ from sparknet.caffe.layers.source import SourceLayer
 from sparknet.caffe.precision import cast
 from sparknet.caffe.schema import type_refusal
 from sparknet.caffe.schema.caffe_pb2 import LayerParameter
+from sparknet.caffe.schema.unused import UnusedSetting
 from sparknet.caffe.size_check import excess
 from sparknet.weights import Shape
 
@@ -26,10 +27,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger("sparknet.caffe")
-
-
-class UnusedSetting(UserWarning):
-    """A layer carries settings that its type does not read; Caffe ignores them too."""
 
 
 class Node:

@@ -7,7 +7,11 @@
         def backward(self, top, propagate_down, bottom): ...   # bottom[0].diff[...] = ...
 
 Blobs are numpy arrays here, float32. The base class is ``caffe.Layer``; any class with these methods, a
-constructor that takes the LayerParameter, and ``blobs``, a ``BlobVec``, will do.
+constructor that takes the LayerParameter, and ``blobs``, a ``BlobVec``, will do. The module may say
+``import caffe``, as those written for pycaffe do: it gets ``sparknet.caffe``.
+
+A net with such a layer runs the code of the module it names as soon as it is built. Look at both before you
+build a net that came from elsewhere.
 """
 
 from __future__ import annotations
@@ -23,10 +27,12 @@ from torch import Tensor
 
 from sparknet.caffe.layer import Arity, Gradients, Layer, Shapes, Tensors
 from sparknet.caffe.legacy_axes import LegacyAxes
+from sparknet.caffe.pycaffe.alias import install
 from sparknet.caffe.pycaffe.blob import Blob, BlobVec, HeldArrays
 from sparknet.weights import Shape
 
 Array = NDArray[np.float32]
+_METHODS = ("setup", "reshape", "forward", "backward")
 
 
 class ArrayBlob(LegacyAxes):
@@ -116,14 +122,25 @@ class Python(Layer):
         return torch.from_numpy(np.asarray(array, np.float32)).to(self.device)
 
     def _user_class(self, module: str, name: str) -> Any:
+        install()
         try:
-            return getattr(importlib.import_module(module), name)
+            found = getattr(importlib.import_module(module), name)
         except ImportError as error:
             raise self.error(
                 f'cannot import module "{module}": {error}; is its folder in PYTHONPATH?'
             ) from None
+        except SyntaxError as error:
+            raise self.error(
+                f'cannot import module "{module}": {error.filename}:{error.lineno}: {error.msg}; '
+                "is it written for Python 2?"
+            ) from None
+        except (ValueError, TypeError):  # importlib's words for a name that is empty or begins with a dot
+            raise self.error(f'"{module}" is no name of a module') from None
         except AttributeError:
             raise self.error(f'module "{module}" has no layer "{name}"') from None
+        if not isinstance(found, type) or any(not hasattr(found, method) for method in _METHODS):
+            raise self.error(f'"{name}" of module "{module}" is no class with {", ".join(_METHODS)}')
+        return found
 
 
 def _array(tensor: Tensor) -> Array:

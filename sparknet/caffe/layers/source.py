@@ -5,7 +5,7 @@ Source: the ``*_layer.cpp`` of the same names in BVLC Caffe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -51,7 +51,6 @@ class MemoryData(SourceLayer):
 
     type = "MemoryData"
     messages = ("memory_data_param",)
-    refused: ClassVar[Mapping[str, str]] = {"transform_param": "its arrays are not transformed: do it before"}
     top_arity = Arity(least=2, most=2)
 
     def configure(self, bottoms: Shapes) -> None:

@@ -1,4 +1,4 @@
-"""Where nets that are made from now on compute, and with which random numbers."""
+"""Where nets that are made from now on compute, with which random numbers, and in how many processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 _device = torch.device("cpu")
 _index = 0
+_solver_count, _solver_rank = 1, 0
 
 
 def set_mode_cpu() -> None:
@@ -36,6 +37,32 @@ def set_device(index: int) -> None:
 def set_random_seed(seed: int) -> None:
     """Begin the random numbers of fillers, dropout and data anew."""
     torch.manual_seed(seed)
+
+
+def solver_count() -> int:
+    """How many solvers a script says train together; each is an ordinary solver here."""
+    return _solver_count
+
+
+def set_solver_count(count: int) -> None:
+    """Say how many solvers train together. Their averaging is the script's own, or ``sparknet``'s."""
+    global _solver_count
+    _solver_count = count
+
+
+def solver_rank() -> int:
+    """Which of the solvers this is, as the script has said."""
+    return _solver_rank
+
+
+def set_solver_rank(rank: int) -> None:
+    """Say which of the solvers this is; 0, the root, tests and snapshots."""
+    global _solver_rank
+    _solver_rank = rank
+
+
+def set_multiprocess(value: bool) -> None:
+    """Say whether the solvers are processes: there is nothing to prepare for it here."""
 
 
 def device() -> torch.device:

@@ -97,6 +97,7 @@ class Solver:
     def _in_step_with_arrays(self, act: Callable[[], object]) -> None:
         """What was written to the arrays of the nets counts, and they show what came of it."""
         nets = [self.net, *self.test_nets]
+        self._core.is_root = mode.solver_rank() == 0
         for net in nets:
             net._held.push()
         act()

@@ -5,9 +5,11 @@ Source: ``UpgradeV0Net`` and ``UpgradeV0PaddingLayers`` of BVLC Caffe's ``src/ca
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from sparknet.caffe.schema.caffe_pb2 import NetParameter, V0LayerParameter, V1LayerParameter
+from sparknet.caffe.schema.unused import UnusedSetting
 from sparknet.errors import ModelError
 
 V0_TYPES = {
@@ -96,7 +98,7 @@ _LISTS = ("blobs", "blobs_lr", "weight_decay")
 
 
 def upgrade_v0(net: NetParameter) -> None:
-    """Turn V0 layers into V1 layers, in place. Raises ModelError for a setting its layer never had."""
+    """Turn V0 layers into V1 layers, in place; warns of settings (UnusedSetting) that a layer never had."""
     _fold_padding_layers(net)
     layers = [_upgraded(layer) for layer in net.layers]
     net.ClearField("layers")
@@ -159,7 +161,11 @@ def _move(inner: V0LayerParameter, field: str, value: Any, new: V1LayerParameter
         message, name = _MOVES[field][inner.type]
         _assign(getattr(new, message), name, value)
     else:
-        raise ModelError(f'V0 layer "{inner.name}" of type {inner.type} has no setting {field}')
+        warnings.warn(
+            f'V0 layer "{inner.name}" of type {inner.type} has no setting {field}: left out, as in Caffe',
+            UnusedSetting,
+            stacklevel=2,
+        )
 
 
 def _type(inner: V0LayerParameter) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -38,8 +39,11 @@ def mean_outputs(
 ) -> tuple[list[Score], float]:
     """The plain means over ``batches`` forward passes of each element of each output, and of the loss.
 
-    ``is_stopped`` is asked before each pass; nothing is scored, and the loss is 0, if it says so.
+    ``is_stopped`` is asked before each pass; nothing is scored, and the loss is 0, if it says so. Of no
+    passes (``test_iter: 0``) there are no scores, and the loss is not a number.
     """
+    if batches < 1:
+        return [], math.nan
     sums: dict[str, torch.Tensor] = {}
     loss = torch.zeros((), device=net.device)
     for _ in range(batches):

@@ -54,6 +54,7 @@ class Solver:
         self.iter = 0
         self.current_step = 0
         self.stopped = False
+        self.is_root = True  # of several solvers that train together only the root tests and snapshots
         self.requested_action: Callable[[], Action] = lambda: Action.NONE
         self.callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
         self._losses: deque[torch.Tensor] = deque(maxlen=_at_least_one(param.average_loss, "average_loss"))
@@ -283,7 +284,7 @@ class Solver:
 
     def _test_if_due(self) -> bool:
         """Test where ``test_interval`` says so; False if that ended in a request to stop."""
-        due = _divides(self.param.test_interval, self.iter)
+        due = self.is_root and _divides(self.param.test_interval, self.iter)
         if due and (self.iter > 0 or self.param.test_initialization):
             self.test_all()
         return not self.stopped
@@ -291,7 +292,8 @@ class Solver:
     def _act_on_request(self) -> bool:
         """Snapshot if it is time or requested; True if the request is to stop."""
         action = self.requested_action()
-        if _divides(self.param.snapshot, self.iter) or action is Action.SNAPSHOT:
+        due = self.is_root and _divides(self.param.snapshot, self.iter)
+        if due or action is Action.SNAPSHOT:
             self.snapshot()
         self.stopped = self.stopped or action is Action.STOP
         return self.stopped

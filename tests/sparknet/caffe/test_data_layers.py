@@ -16,6 +16,7 @@ from sparknet.caffe.layers import pictures
 from sparknet.caffe.layers.source import MemoryData
 from sparknet.caffe.net import Net
 from sparknet.caffe.schema.caffe_pb2 import Datum
+from sparknet.caffe.schema.unused import UnusedSetting
 from sparknet.errors import DataError, ModelError
 from tests.sparknet.caffe.oracle import oracle_file
 
@@ -267,6 +268,18 @@ def test_memory_data_gives_its_arrays_in_turns() -> None:
     assert torch.equal(net.blobs["data"].data, images[:2])
     with pytest.raises(ModelError, match="no multiple of batch_size"):
         layer.reset(images[:3], torch.arange(3))
+
+
+def test_memory_data_does_not_transform_and_says_so() -> None:
+    setting = (
+        "memory_data_param { batch_size: 1 channels: 1 height: 1 width: 2 } transform_param { scale: 9 }"
+    )
+    with pytest.warns(UnusedSetting, match=r"\(MemoryData\) does not read transform_param"):
+        net = Net(schema.parse_net(_layer("MemoryData", setting)), schema.TEST)
+    layer = net.layers[0]
+    assert isinstance(layer, MemoryData)
+    layer.reset(torch.ones(1, 1, 1, 2), torch.zeros(1))
+    assert net.forward()["data"].tolist() == [[[[1, 1]]]]
 
 
 def test_dummy_data_fills_constants_once_and_draws_the_rest_anew() -> None:

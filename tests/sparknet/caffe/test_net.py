@@ -414,6 +414,11 @@ def test_a_layer_in_python_is_trained_like_any_other(user_module: str) -> None:
     [
         ("no_such_module", "A", 'cannot import module "no_such_module"'),
         ("json", "A", 'module "json" has no layer "A"'),
+        ("json", "dumps", '"dumps" of module "json" is no class with setup, reshape, forward, backward'),
+        ("json", "JSONDecoder", "is no class with setup"),
+        ("", "A", '"" is no name of a module'),
+        (".json", "A", '".json" is no name of a module'),
+        ("a/b.py", "A", 'cannot import module "a/b.py"'),
     ],
 )
 def test_a_python_layer_that_is_not_there_is_named(module: str, layer: str, message: str) -> None:
@@ -422,3 +427,12 @@ def test_a_python_layer_that_is_not_there_is_named(module: str, layer: str, mess
             f'layer {{ name: "u" type: "Python" top: "y" python_param {{ module: "{module}" layer:'
             f' "{layer}" }} }}'
         )
+
+
+def test_a_python_layer_of_python_2_is_named_with_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old_layer.py").write_text('import caffe\nprint "loaded"\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=r"old_layer\.py:2: .*for Python 2"):
+        _net('layer { name: "u" type: "Python" top: "y" python_param { module: "old_layer" layer: "A" } }')

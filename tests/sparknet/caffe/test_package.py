@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -20,6 +23,7 @@ PYCAFFE = (
     {"Net", "SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver", "AdamSolver"}
     | {"NCCL", "Layer", "get_solver", "set_mode_cpu", "set_mode_gpu", "set_device", "set_random_seed"}
     | {"layer_type_list", "has_nccl", "init_log", "log", "TRAIN", "TEST", "Classifier", "Detector", "io"}
+    | {"Timer", "solver_count", "set_solver_count", "solver_rank", "set_solver_rank", "set_multiprocess"}
     | {"layers", "params", "NetSpec", "to_proto", "draw", "coord_map", "net_spec", "proto"}
 )
 
@@ -88,6 +92,109 @@ def test_the_mode_is_where_nets_compute() -> None:
     caffe.set_device(1)
     assert mode.device().type == "cpu"
     caffe.set_device(0)
+
+
+def test_a_timer_measures_from_start_to_stop() -> None:
+    timer = caffe.Timer()
+    assert timer.ms == 0
+    timer.start()
+    time.sleep(0.02)
+    timer.stop()
+    assert 20 <= timer.ms < 2000
+    assert timer.ms == timer.ms
+    timer.start()
+    assert timer.ms < 2000, "reading it stops it"
+
+
+def test_the_count_and_the_rank_of_solvers_are_what_the_script_said() -> None:
+    assert (caffe.solver_count(), caffe.solver_rank()) == (1, 0)
+    caffe.set_solver_count(4)
+    caffe.set_solver_rank(3)
+    caffe.set_multiprocess(True)
+    assert (caffe.solver_count(), caffe.solver_rank()) == (4, 3)
+    caffe.set_solver_count(1)
+    caffe.set_solver_rank(0)
+
+
+PYTHON_LAYER = """
+import caffe
+import caffe.io
+from caffe import layers as L, params as P
+from caffe.proto import caffe_pb2
+
+class Double(caffe.Layer):
+    def setup(self, bottom, top):
+        assert caffe_pb2.TEST == caffe.TEST and L.ReLU and P.Pooling and caffe.io.Transformer
+    def reshape(self, bottom, top): top[0].reshape(*bottom[0].data.shape)
+    def forward(self, bottom, top): top[0].data[...] = 2 * bottom[0].data
+    def backward(self, top, propagate_down, bottom): bottom[0].diff[...] = 2 * top[0].diff
+"""
+PYTHON_NET = """
+layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 }
+        data_filler { type: "constant" value: 3 } } }
+layer { name: "p" type: "Python" bottom: "x" top: "y"
+        python_param { module: "layers_of_old" layer: "Double" } }
+"""
+PYTHON_SOLVER = 'net: "net.prototxt" base_lr: 1 lr_policy: "fixed" max_iter: 1 snapshot_after_train: false'
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "summary net.prototxt",
+        "time --model net.prototxt --iterations 1",
+        "train --solver solver.prototxt",
+        "test --model net.prototxt --weights empty.caffemodel --iterations 1",
+    ],
+)
+def test_a_python_layer_that_imports_caffe_works_under_every_command(command: str, tmp_path: Path) -> None:
+    (tmp_path / "layers_of_old.py").write_text(PYTHON_LAYER)
+    (tmp_path / "net.prototxt").write_text(PYTHON_NET)
+    (tmp_path / "solver.prototxt").write_text(PYTHON_SOLVER)
+    (tmp_path / "empty.caffemodel").write_bytes(
+        caffe.proto.caffe_pb2.NetParameter(layer=[{"name": "p"}]).SerializeToString()
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "sparknet.cli", "caffe", *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    if command.startswith("test"):
+        assert "y = 6" in ran.stdout
+
+
+def test_import_caffe_gives_this_package_and_no_second_copy(tmp_path: Path) -> None:
+    code = (
+        "from sparknet import caffe; import sparknet.caffe.io as io;"
+        "from sparknet.caffe.pycaffe.alias import install; install(); install();"
+        "import caffe as other, caffe.io;"
+        "print(other is caffe, caffe.io is io, caffe.__spec__.name, io.__spec__.name);"
+        "import caffe.nothing"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ran.stdout.split() == ["True", "True", "sparknet.caffe", "sparknet.caffe.io"]
+    assert "ModuleNotFoundError: No module named 'caffe.nothing'" in ran.stderr
+
+
+def test_what_was_imported_as_caffe_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "caffe.py").write_text("mark = 'the real one'")
+    code = (
+        "import caffe; from sparknet.caffe.pycaffe.alias import install; install();"
+        "import caffe; print(caffe.mark)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.stdout.strip() == "the real one"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -8,6 +8,7 @@ import pytest
 
 from sparknet.caffe import schema
 from sparknet.caffe.schema import caffe_pb2
+from sparknet.caffe.schema.unused import UnusedSetting
 from sparknet.errors import ModelError
 from tests.sparknet.caffe.oracle import oracle_file
 
@@ -100,7 +101,6 @@ def test_a_solver_type_of_old_becomes_a_name() -> None:
         ('layer { name: "a" } layers { name: "b" }', "both layer and layers"),
         ('input: "x" input_dim: 1 input_dim: 2', "takes 4 for each"),
         ('input: "x" input_dim: [1, 2, 3, 4] input_shape { dim: 1 }', "keep one"),
-        ('layers { layer { name: "r" type: "relu" kernelsize: 3 } }', "has no setting kernelsize"),
         ('layers { layer { name: "r" type: "rellu" } }', 'unknown type "rellu"'),
         (
             'input: "x" input_dim: [1, 1, 1, 1] layers { layer { name: "p" type: "padding" pad: 1 }'
@@ -113,3 +113,14 @@ def test_a_solver_type_of_old_becomes_a_name() -> None:
 def test_contradictions_in_old_nets_are_errors(text: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         schema.parse_net(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [("relu", "kernelsize: 3"), ("conv", "dropout_ratio: 0.5"), ("lrn", "weight_filler { value: 1 }")],
+)
+def test_a_setting_that_a_v0_layer_never_had_is_left_out_with_a_warning(kind: str, setting: str) -> None:
+    name = setting.split(maxsplit=1)[0].rstrip(":")
+    with pytest.warns(UnusedSetting, match=f'V0 layer "r" of type {kind} has no setting {name}'):
+        net = schema.parse_net(f'layers {{ layer {{ name: "r" type: "{kind}" {setting} }} }}')
+    assert net == schema.parse_net(f'layers {{ layer {{ name: "r" type: "{kind}" }} }}')

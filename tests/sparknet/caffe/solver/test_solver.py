@@ -292,6 +292,44 @@ STATE = weights_file("cifar10_quick_iter_4000.solverstate")
 
 
 @pytest.mark.skipif(STATE is None, reason="SPARKNET_WEIGHTS does not name a folder with published weights")
+@pytest.mark.parametrize("batches", [0, -1])
+def test_a_test_of_no_batches_runs_none_and_training_goes_on(
+    batches: int, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level("INFO", "caffe")
+    net = (
+        'layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } } }'
+        'layer { name: "l" type: "Reduction" bottom: "x" top: "l" loss_weight: 1 }'
+    )
+    param = parse_solver(
+        f'net_param {{ {net} }} base_lr: 1 lr_policy: "fixed" max_iter: 2'
+        f" test_iter: {batches} test_interval: 1"
+        f' test_compute_loss: true snapshot_prefix: "{tmp_path}/s"'
+    )
+    solver = Solver.for_param(param)
+    passes = []
+    monitored = solver.test_nets[0].nodes[0].layer
+    monitored.forward = lambda bottoms: passes.append(bottoms)  # type: ignore[method-assign,assignment]
+    solver.solve()
+    assert (solver.iter, passes, solver.test()) == (2, [], [])
+    assert "Test loss: nan" in caplog.text
+
+
+def test_of_several_solvers_only_the_root_tests_and_snapshots(tmp_path: Path) -> None:
+    param = parse_solver(
+        'net_param { layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } } } }'
+        ' base_lr: 1 lr_policy: "fixed" test_iter: 1 test_interval: 1 snapshot: 1 max_iter: 1'
+        f' snapshot_prefix: "{tmp_path}/s"'
+    )
+    solver = Solver.for_param(param)
+    solver.is_root = False
+    solver.step(1)
+    assert list(tmp_path.iterdir()) == []
+    solver.is_root = True
+    solver.step(1)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_published_state_is_gone_on_from() -> None:
     models = Path(__file__).parents[4] / "apps" / "models"
     solver = Solver.for_file(models / "cifar10_quick_solver.prototxt")
