@@ -50,6 +50,7 @@ class Options:
     checkpoint: str | None
     checkpoint_every: int
     checkpoint_keep: int
+    checkpoint_patience: float
     resume: bool
     precision: str
     wire: str
@@ -141,6 +142,13 @@ def training_options(
         ),
         click.option(
             "--checkpoint-keep", type=_POSITIVE, default=2, help="Checkpoints to keep, the last ones."
+        ),
+        click.option(
+            "--checkpoint-patience",
+            type=click.FloatRange(min=0),
+            default=600.0,
+            metavar="SECONDS",
+            help="How long saving may fail before the run ends: it trains on, and tries again, meanwhile.",
         ),
         click.option(
             "--resume", is_flag=True, help="Go on from the last checkpoint in --checkpoint, if there is one."

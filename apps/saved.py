@@ -27,7 +27,10 @@ class Saved:
         if options.checkpoint is None:
             return cls()
         checkpoints = Checkpoints(
-            options.checkpoint, every=options.checkpoint_every, keep=options.checkpoint_keep
+            options.checkpoint,
+            every=options.checkpoint_every,
+            keep=options.checkpoint_keep,
+            patience=options.checkpoint_patience,
         )
         latest = checkpoints.latest()
         if latest and not options.resume:

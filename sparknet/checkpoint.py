@@ -9,6 +9,9 @@
 A checkpoint appears whole or not at all (``storage.py``), and counts only if every file is what its manifest
 says: one that was torn or has rotted is passed over for the one before it. The last ``keep`` are kept.
 
+A store may be away for a while: ``after`` lets training go on, and tries again after later rounds, until that
+has failed for ``patience`` seconds. No call waits for ever.
+
     checkpoints = Checkpoints("s3://bucket/run-7", every=10)
     for done in train(workers, settings, outer, **resumed(checkpoints.latest(), workers, outer)):
         checkpoints.after(done, workers, outer)
@@ -16,9 +19,11 @@ says: one that was torn or has rotted is passed over for the one before it. The 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +32,7 @@ import numpy as np
 
 from sparknet.errors import CheckpointError, UsageError
 from sparknet.outer import Outer
-from sparknet.storage import storage
+from sparknet.storage import Storage, storage, within
 from sparknet.training import Round, Workers, WorkerState
 from sparknet.weights import Vector
 
@@ -35,6 +40,24 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
+
+# Seconds that saving or reading a checkpoint may take, and one more for so many bytes.
+_CALL_SECONDS, _SLOW_BYTES = 120.0, 1e6
+# Between two tries to save, in seconds: doubled from the first to the last.
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
+
+# What a store answers, and what it means to whoever has to do something about it.
+_MEANINGS = {
+    "ExpiredToken": "the credentials have expired: renew them, a new try reads them again",
+    "TokenRefreshRequired": "the credentials have expired: renew them, a new try reads them again",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong: requests are refused",
+    "InvalidAccessKeyId": "the credentials are not known to the store",
+    "SignatureDoesNotMatch": "the secret key is not that of the access key",
+    "ACCESS_DENIED": "access is denied: may these credentials list and write there?",
+    "NO_SUCH_BUCKET": "there is no such bucket",
+    "SLOW_DOWN": "the store asks for fewer requests",
+    "curlCode: 28": "the store does not answer",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,40 +74,93 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run in ``folder``, a path or an fsspec URL; ``options`` are for its file system.
 
-    ``every`` says after how many rounds ``after`` saves one.
+    ``every`` says after how many rounds ``after`` saves one, ``patience`` for how many seconds that may fail.
     """
 
-    def __init__(self, folder: str, *, every: int = 1, keep: int = 2, **options: Any) -> None:
+    def __init__(
+        self, folder: str, *, every: int = 1, keep: int = 2, patience: float = 600.0, **options: Any
+    ) -> None:
         for name, value in (("every", every), ("keep", keep)):
             if value < 1:
                 raise UsageError(f"{name} is {value} checkpoints: at least 1 is needed")
-        self.folder, self.every, self.keep = folder, every, keep
-        self._storage = storage(folder, last=_MANIFEST, **options)
+        if patience < 0:
+            raise UsageError(f"the patience with checkpoints is {patience:g} s: at least 0 is needed")
+        self.folder, self.every, self.keep, self.patience = folder, every, keep, patience
+        self._options = options
+        self._storage = self._opened()
+        self._failing: _Failing | None = None
 
     def after(self, done: Round, workers: Workers, outer: Outer) -> bool:
-        """Save the state of affairs after a round if one is due, as it is after the last; whether it was."""
-        if done.number % self.every and done.number != done.rounds:
+        """Save the state of affairs after a round if one is due, as it is after the last; whether it was.
+
+        One that cannot be saved is due again after the next rounds, with growing pauses, and after the last
+        round it is tried here until ``patience`` is over. Raises CheckpointError then.
+        """
+        if not self._is_due(done):
             return False
-        self.save(
-            Checkpoint(
-                round=done.number,
-                lr=done.lr,
-                weights=done.weights,
-                outer=outer.state,
-                workers=workers.states(),
-            )
-        )
-        return True
+        while True:
+            try:
+                self.save(_taken(done, workers, outer))
+            except CheckpointError as error:
+                pause = self._put_off(error)
+            else:
+                self._well_again(done)
+                return True
+            if done.number != done.rounds:
+                return False
+            time.sleep(pause)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, then remove those that are too many. Raises CheckpointError if it cannot."""
+        size = sum(vector.nbytes for _, vector in _vectors(checkpoint))
         try:
-            self._storage.publish(_name(checkpoint.round), _contents(checkpoint))
-            self._remove_old(checkpoint.round)
-        except OSError as error:
+            within(_CALL_SECONDS + size / _SLOW_BYTES, lambda: self._save(checkpoint), "saving it")
+        except (OSError, UsageError) as error:
             raise CheckpointError(
-                f"{self.folder}: round {checkpoint.round} could not be saved: {error}"
+                f"{self.folder}: round {checkpoint.round} could not be saved: {_meaning(error)}"
             ) from error
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        if self._failing:
+            self._storage = self._opened()  # with the credentials of today
+        self._storage.publish(_name(checkpoint.round), _contents(checkpoint))
+        self._remove_old(checkpoint.round)
+
+    def _opened(self) -> Storage:
+        return storage(self.folder, last=_MANIFEST, **self._options)
+
+    def _is_due(self, done: Round) -> bool:
+        if done.number == done.rounds:
+            return True
+        if self._failing:
+            return time.monotonic() >= self._failing.again
+        return done.number % self.every == 0
+
+    def _put_off(self, error: CheckpointError) -> float:
+        """Saving fails, but not for too long yet: how long to pause. Raises CheckpointError if it is."""
+        failing = self._failing = (self._failing or _Failing()).once_more(self.patience)
+        if failing.seconds >= self.patience:
+            raise CheckpointError(
+                f"{error}. Nothing could be saved for {failing.seconds:.0f} s: more can be allowed "
+                "(Checkpoints.patience, --checkpoint-patience)"
+            ) from error
+        log.warning(
+            "%s. Training goes on; the next try is in %.0f s, and the last %.0f s from now",
+            error,
+            failing.pause,
+            self.patience - failing.seconds,
+        )
+        return failing.pause
+
+    def _well_again(self, done: Round) -> None:
+        if self._failing:
+            log.warning(
+                "%s: round %d is saved, after %.0f s of failing",
+                self.folder,
+                done.number,
+                self._failing.seconds,
+            )
+        self._failing = None
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None if there has never been one.
@@ -96,6 +172,8 @@ class Checkpoints:
             try:
                 return self._load(name)
             except (CheckpointError, OSError, KeyError, TypeError, ValueError) as error:
+                if _is_away(error):  # an older checkpoint in its place would undo rounds
+                    raise CheckpointError(f"{self.folder} cannot be read: {_meaning(error)}") from error
                 broken.append(f"{name}: {error}")
                 log.warning("passed over a checkpoint in %s: %s", self.folder, broken[-1])
         if broken:
@@ -105,12 +183,12 @@ class Checkpoints:
     def _names(self) -> list[str]:
         """All that were completed, the newest first."""
         try:
-            return self._storage.names("round-*")[::-1]
+            return within(_CALL_SECONDS, lambda: self._storage.names("round-*"), "listing it")[::-1]
         except OSError as error:
-            raise CheckpointError(f"{self.folder} cannot be read: {error}") from error
+            raise CheckpointError(f"{self.folder} cannot be read: {_meaning(error)}") from error
 
     def _load(self, name: str) -> Checkpoint:
-        manifest = _opened(self._storage.read(name, _MANIFEST))
+        manifest = _opened(self._read(name, _MANIFEST))
         vectors = {file: self._vector(name, file, facts) for file, facts in manifest["files"].items()}
         return Checkpoint(
             round=int(manifest["round"]),
@@ -127,18 +205,40 @@ class Checkpoints:
             },
         )
 
+    def _read(self, name: str, file: str, size: int = 0) -> bytes:
+        seconds = _CALL_SECONDS + size / _SLOW_BYTES
+        return within(seconds, lambda: self._storage.read(name, file), f"reading {file}")
+
     def _vector(self, name: str, file: str, facts: Mapping[str, Any]) -> Vector:
-        data = self._storage.read(name, file)
+        data = self._read(name, file, int(facts["bytes"]))
         if facts != _facts(data):
             raise CheckpointError(f"{file} is not what was written ({len(data):,} bytes)")
         return np.frombuffer(data, "<f4").astype(np.float32)
 
     def _remove_old(self, newest: int) -> None:
         """Keep the last ones up to ``newest``; later ones belong to a run that this one has replaced."""
-        names = self._names()
+        names = self._storage.names("round-*")[::-1]
         past = [name for name in names if name <= _name(newest)]
         for name in [*(set(names) - set(past)), *past[self.keep :]]:
             self._storage.remove(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failing:
+    """Saving has failed ``since`` a time, and is tried ``again`` at another, with a ``pause`` before it."""
+
+    since: float = field(default_factory=time.monotonic)
+    again: float = 0.0
+    pause: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.since
+
+    def once_more(self, patience: float) -> _Failing:
+        """It has failed again; the last try comes when ``patience`` is over."""
+        pause = min(max(_FIRST_PAUSE, 2 * self.pause), _LAST_PAUSE, max(0.0, patience - self.seconds))
+        return _Failing(since=self.since, again=time.monotonic() + pause, pause=pause)
 
 
 def resumed(checkpoint: Checkpoint | None, workers: Workers, outer: Outer) -> dict[str, Any]:
@@ -148,6 +248,26 @@ def resumed(checkpoint: Checkpoint | None, workers: Workers, outer: Outer) -> di
     outer.resume(checkpoint.outer)
     workers.restore(checkpoint.workers)
     return {"weights": checkpoint.weights, "done": checkpoint.round, "lr": checkpoint.lr}
+
+
+def _taken(done: Round, workers: Workers, outer: Outer) -> Checkpoint:
+    """What is to be saved after a round."""
+    return Checkpoint(
+        round=done.number, lr=done.lr, weights=done.weights, outer=outer.state, workers=workers.states()
+    )
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the store does not give what it may well have, as opposed to a file that is gone or rotten."""
+    broken = isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno == errno.EIO)
+    return isinstance(error, OSError) and not broken
+
+
+def _meaning(error: Exception) -> str:
+    """What an error of the store's says, and what that means where it is known."""
+    said = str(error)
+    meant = next((meaning for answer, meaning in _MEANINGS.items() if answer in said), None)
+    return f"{meant} ({said})" if meant else said
 
 
 def _name(number: int) -> str:

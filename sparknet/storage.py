@@ -4,16 +4,19 @@
     s3://      objects, each whole once it is there; the last one written says that the others are
 
 S3 is reached through pyarrow, with the credentials, region and endpoint of AWS's own environment variables
-and files; everything else through the packages that fsspec names.
+and files; everything else through the packages that fsspec names. A request to S3 that is not answered is
+given up (``_REQUEST_SECONDS``, ``_ATTEMPTS`` times); ``within`` ends the waiting for anything else.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import fsspec
 
@@ -23,6 +26,12 @@ Contents = Iterable[tuple[str, bytes]]
 """Names and bytes of files; the last one is there only if all the others are."""
 
 _PARTIAL = ".partial"
+
+# A request to S3 is given up after so long without a byte, and tried so many times. What is done after that
+# is the caller's to decide: pyarrow's own default goes on for minutes, and says nothing.
+_REQUEST_SECONDS, _ATTEMPTS = 10.0, 3
+
+Result = TypeVar("Result")
 
 
 class Storage(Protocol):
@@ -105,9 +114,8 @@ class Remote:
         self._files, self._root, self._last = files, root.rstrip("/"), last
 
     def names(self, pattern: str) -> list[str]:
-        self._files.invalidate_cache()
-        found = self._files.glob(f"{self._root}/{pattern}/{self._last}")
-        return sorted(str(path).split("/")[-2] for path in found)
+        found = [_last_part(path) for path in self._entries(self._root)]
+        return [name for name in sorted(fnmatch.filter(found, pattern)) if self._is_whole(name)]
 
     def read(self, name: str, file: str) -> bytes:
         data: bytes = self._files.cat_file(f"{self._root}/{name}/{file}")
@@ -120,19 +128,60 @@ class Remote:
 
     def remove(self, name: str) -> None:
         """The file that was written last goes first, so that what is left of a removal is not whole."""
-        folder = f"{self._root}/{name}"
+        paths = self._entries(f"{self._root}/{name}")
+        for path in sorted(paths, key=lambda path: _last_part(path) != self._last):
+            self._files.rm_file(path)
+
+    def _is_whole(self, name: str) -> bool:
+        return self._last in map(_last_part, self._entries(f"{self._root}/{name}"))
+
+    def _entries(self, folder: str) -> list[str]:
+        """The paths in a folder; none if it is not there.
+
+        Not ``glob``, ``find`` or ``exists``: to them a store that does not answer is an empty one.
+        """
         self._files.invalidate_cache()
-        if self._files.exists(folder):
-            paths = [str(path) for path in self._files.find(folder)]
-            for path in sorted(paths, key=lambda path: not path.endswith(f"/{self._last}")):
-                self._files.rm_file(path)
+        try:
+            paths = [str(path).rstrip("/") for path in self._files.ls(folder, detail=False)]
+        except FileNotFoundError:
+            return []
+        return [path for path in paths if path.lstrip("/") != folder.strip("/")]
+
+
+def within(seconds: float, action: Callable[[], Result], what: str) -> Result:
+    """What ``action`` returns, or raises. Raises TimeoutError if that takes longer than ``seconds``: it is
+    then left to itself, for nothing can stop it."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            results.append(action())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            errors.append(error)
+
+    acting = threading.Thread(target=act, name="sparknet-storage", daemon=True)
+    acting.start()
+    acting.join(seconds)
+    if acting.is_alive():
+        raise TimeoutError(f"{what} did not end within {seconds:g} s")
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _last_part(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
 
 
 def _s3(url: str) -> tuple[Any, str]:
     from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem, S3FileSystem
 
-    files, root = FileSystem.from_uri(url.replace("s3a://", "s3://", 1))
+    found, root = FileSystem.from_uri(url.replace("s3a://", "s3://", 1))
+    _, (settings,) = found.__reduce__()  # what it has made of the URL and of AWS's settings
+    settings |= {"request_timeout": _REQUEST_SECONDS, "connect_timeout": _REQUEST_SECONDS}
+    files = S3FileSystem(**settings, retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS))
     return ArrowFSWrapper(files), root
 
 

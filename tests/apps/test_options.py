@@ -63,6 +63,7 @@ def test_every_option_arrives() -> None:
         checkpoint_every=7,
         precision="bf16",
         checkpoint_keep=3,
+        checkpoint_patience=600.0,
         resume=True,
         wire="int8",
         exchange="star",
