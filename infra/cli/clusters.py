@@ -11,8 +11,8 @@ import click
 from infra.cli import format, options
 from infra.cli.local import close_if_empty
 from infra.cli.options import option
-from infra.cli.progress import Screen
-from infra.cli.target import LOCAL, Site, launching
+from infra.cli.progress import ProgressDisplay
+from infra.cli.target import LOCAL, Target, launching
 from infra.errors import InfraError, UsageError
 from infra.interrupts import interrupts_held
 
@@ -32,7 +32,7 @@ YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @options.decorate(options.OF_SPARK_EC2)
 @click.option("--dry-run", is_flag=True, help="Only show what would be made, as `plan` does.")
 @options.JSON
-def launch(where: Site, dry_run: bool, as_json: bool, **values: Any) -> int:
+def launch(where: Target, dry_run: bool, as_json: bool, **values: Any) -> int:
     """Make a cluster: a master and -s workers, with Spark running on them.
 
     Run again, it goes on where it was interrupted, and brings a ready cluster to another -s. What a failed or
@@ -46,17 +46,17 @@ def launch(where: Site, dry_run: bool, as_json: bool, **values: Any) -> int:
     return 0
 
 
-def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None:
+def bring_up(where: Target, wanted: ClusterSpec, *, as_json: bool = False) -> None:
     """Launch, and say how long it took and what comes next."""
     from infra import cluster
     from infra.node import command_log
 
-    screen = Screen()
+    display = ProgressDisplay()
     with interrupts_held():  # a half-started server would be nobody's
-        cloud = where.open(screen.emit, start=True)
+        cloud = where.open(display.emit, start=True)
     assert cloud is not None
     try:
-        made = cluster.launch(cloud, wanted, screen.emit)
+        made = cluster.launch(cloud, wanted, display.emit)
     except BaseException as error:
         with interrupts_held():
             said = command_log.folder_of(cloud.home, cloud.region.name, wanted.name)
@@ -65,11 +65,11 @@ def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None
             if is_kept:
                 click.echo(f"All that was run on the nodes, and what they said: {said}", err=True)
         raise
-    screen.timings()
+    display.timings()
     if as_json:
         format.print_json(made)
         return
-    seconds = time.monotonic() - screen.began
+    seconds = time.monotonic() - display.began
     workers = format.counted(len(made.workers), "worker")
     click.echo(f"{made.name} is ready: a master and {workers} in {seconds:.0f} s.")
     click.echo(f"next:  sparknet-ec2 submit CifarApp --name {made.name}")
@@ -82,17 +82,17 @@ def bring_up(where: Site, wanted: ClusterSpec, *, as_json: bool = False) -> None
 @options.decorate(options.CLUSTER)
 @options.decorate(options.OF_SPARK_EC2)
 @options.JSON
-def plan(where: Site, as_json: bool, **values: Any) -> int:
+def plan(where: Target, as_json: bool, **values: Any) -> int:
     """Show what launch would make, where, and at what price. Changes nothing."""
     return _plan(where, values, as_json=as_json)
 
 
-def _plan(where: Site, values: dict[str, Any], *, as_json: bool) -> int:
+def _plan(where: Target, values: dict[str, Any], *, as_json: bool) -> int:
     from infra import plan as planning
 
     wanted = _wanted(where, values)
     with interrupts_held():
-        cloud = where.open(Screen().emit, start=True)
+        cloud = where.open(ProgressDisplay().emit, start=True)
     assert cloud is not None
     try:
         found = planning.plan(cloud.region, wanted, cloud.caller_address)
@@ -106,7 +106,7 @@ def _plan(where: Site, values: dict[str, Any], *, as_json: bool) -> int:
     return found.problems[0].exit_status if found.problems else 0
 
 
-def _wanted(where: Site, values: dict[str, Any]) -> ClusterSpec:
+def _wanted(where: Target, values: dict[str, Any]) -> ClusterSpec:
     """The spec, after a word on options that something else has replaced."""
     for name, sentence in options.REPLACED.items():
         if values.pop(name):
@@ -119,7 +119,7 @@ def _wanted(where: Site, values: dict[str, Any]) -> ClusterSpec:
 @options.reaches_a_cluster
 @option("--all", "every", is_flag=True, help="All clusters of the region.")
 @options.JSON
-def status(where: Site, every: bool, as_json: bool) -> None:
+def status(where: Target, every: bool, as_json: bool) -> None:
     """Show the nodes of a cluster, what Spark says of them, and what they cost."""
     from infra import cluster, costs, diagnosis
     from infra.ec2 import cleanup
@@ -154,18 +154,18 @@ def status(where: Site, every: bool, as_json: bool) -> None:
 @options.reaches_a_cluster
 @ALL_REGIONS
 @YES
-def destroy(where: Site, all_regions: bool, yes: bool) -> None:
+def destroy(where: Target, all_regions: bool, yes: bool) -> None:
     """Remove a cluster, in whatever state it is: machines, volumes, groups, template, key, spot requests."""
-    screen = Screen()
-    cloud = where.open(screen.emit)
+    display = ProgressDisplay()
+    cloud = where.open(display.emit)
     for here in _everywhere(cloud, all_regions):
-        _destroy(here, where.name, screen, yes=yes)
+        _destroy(here, where.name, display, yes=yes)
     if cloud is None:
         click.echo(f"There is no cluster {where.name}; 0 resources left.")
     close_if_empty(where, cloud)
 
 
-def _destroy(cloud: Cloud, name: str, screen: Screen, *, yes: bool) -> None:
+def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool) -> None:
     from infra import cluster, costs
     from infra.ec2 import cleanup, nodes
 
@@ -177,7 +177,7 @@ def _destroy(cloud: Cloud, name: str, screen: Screen, *, yes: bool) -> None:
     if not yes:
         _confirm(f"{name} {place} and its {len(left)} resources")
     spent = costs.of_cluster(cloud.region, nodes.alive(nodes.describe(cloud.region, name)), left)
-    removed = cluster.destroy(cloud, name, screen.emit)
+    removed = cluster.destroy(cloud, name, display.emit)
     click.echo(f"{name} {place} is gone: {len(removed)} resources removed, 0 resources left.")
     click.echo(_spent(cloud, spent))
 
@@ -187,12 +187,12 @@ def _destroy(cloud: Cloud, name: str, screen: Screen, *, yes: bool) -> None:
 @ALL_REGIONS
 @options.JSON
 @YES
-def gc(where: Site, all_regions: bool, as_json: bool, yes: bool) -> None:
+def gc(where: Target, all_regions: bool, as_json: bool, yes: bool) -> None:
     """Find what costs money and belongs to no usable cluster, and with --yes remove it."""
     from infra import costs, orphans
 
-    screen = Screen()
-    cloud = where.open(screen.emit)
+    display = ProgressDisplay()
+    cloud = where.open(display.emit)
     places = _everywhere(cloud, all_regions)
     found = [(here, orphan) for here in places for orphan in orphans.find(here.region)]
     images = [one for one in (costs.of_images(here.region) for here in places) if one.images]
@@ -203,7 +203,7 @@ def gc(where: Site, all_regions: bool, as_json: bool, yes: bool) -> None:
         for one in images:
             click.echo(format.images(one))
     for here, orphan in found if yes else ():
-        count = orphans.remove(here, orphan, screen.emit)
+        count = orphans.remove(here, orphan, display.emit)
         click.echo(f"{orphan.cluster} is gone: {count} resources removed, 0 resources left.", err=as_json)
     if found and not yes and not as_json:
         click.echo("Remove them with sparknet-ec2 gc --yes" + (" --all-regions." if all_regions else "."))
@@ -214,7 +214,7 @@ def gc(where: Site, all_regions: bool, as_json: bool, yes: bool) -> None:
 @options.names_a_cluster
 @options.reaches_a_cluster
 @options.JSON
-def cost(where: Site, as_json: bool) -> None:
+def cost(where: Target, as_json: bool) -> None:
     """Show what a cluster costs an hour, and what it has cost so far."""
     from infra import cluster, costs
     from infra.ec2 import cleanup

@@ -32,7 +32,7 @@ ROUND = re.compile(r"round (\d+)/(\d+)")
 BAR_WIDTH = 24
 
 
-class Progress:
+class JobOutput:
     """Lines of an app: as they are, or on a terminal those of the rounds as one bar that grows."""
 
     def __init__(self, *, is_terminal: bool | None = None) -> None:

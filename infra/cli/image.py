@@ -12,8 +12,8 @@ import click
 from infra.cli import format, options
 from infra.cli.local import close_if_empty
 from infra.cli.options import option
-from infra.cli.progress import Screen
-from infra.cli.target import AWS, Site
+from infra.cli.progress import ProgressDisplay
+from infra.cli.target import AWS, Target
 from infra.interrupts import interrupts_held
 
 if TYPE_CHECKING:
@@ -40,22 +40,22 @@ def image() -> None:
 @option("--subnet-id", default="", help="Subnet.  [default: any of the VPC]")
 @option("--authorized-address", default="", help="CIDR that may use ssh.  [default: this machine's]")
 @option("--without-gpu", is_flag=True, help="Do not try the builder's GPUs.")
-def build(where: Site, copies: tuple[str, ...], **values: Any) -> None:
+def build(where: Target, copies: tuple[str, ...], **values: Any) -> None:
     """Build an image: a builder, the scripts of ami/, the checks, CreateImage. The builder is removed."""
     from infra import image as images
 
     request = images.BuildRequest(spec=images.builder(_spec(where, **values)), copy_to=copies)
-    screen = Screen()
+    display = ProgressDisplay()
     with interrupts_held():
-        cloud = where.open(screen.emit, start=True)
+        cloud = where.open(display.emit, start=True)
     assert cloud is not None
     try:
-        made = images.build(cloud, request, screen.emit)
+        made = images.build(cloud, request, display.emit)
     finally:
         with interrupts_held():
             close_if_empty(where, cloud)
     click.echo(
-        f"{made.name} is built: {made.id} in {made.region}, in {time.monotonic() - screen.began:.0f} s."
+        f"{made.name} is built: {made.id} in {made.region}, in {time.monotonic() - display.began:.0f} s."
     )
     click.echo(f"  {made.versions}")
     click.echo("next:  sparknet-ec2 launch  (it starts from the newest image that fits)")
@@ -64,7 +64,7 @@ def build(where: Site, copies: tuple[str, ...], **values: Any) -> None:
 @image.command("list")
 @options.reaches_a_cluster
 @options.JSON
-def list_(where: Site, as_json: bool) -> None:
+def list_(where: Target, as_json: bool) -> None:
     """Show the images of the region."""
     from infra.ec2 import images
 
@@ -84,7 +84,7 @@ def list_(where: Site, as_json: bool) -> None:
 @click.argument("wanted", metavar="IMAGE")
 @options.reaches_a_cluster
 @options.JSON
-def show_(where: Site, wanted: str, as_json: bool) -> None:
+def show_(where: Target, wanted: str, as_json: bool) -> None:
     """Show what an image was made of, and whether launch would take it."""
     from infra import image as images
     from infra.node import bootstrap
@@ -111,24 +111,24 @@ def show_(where: Site, wanted: str, as_json: bool) -> None:
 @click.argument("wanted", metavar="IMAGE")
 @options.reaches_a_cluster
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def delete(where: Site, wanted: str, yes: bool) -> None:
+def delete(where: Target, wanted: str, yes: bool) -> None:
     """Delete an image and its snapshots. Clusters that started from it go on."""
     from infra import image as images
 
-    screen = Screen()
-    cloud = where.require(screen.emit)
+    display = ProgressDisplay()
+    cloud = where.require(display.emit)
     found = images.find(cloud.region, wanted)
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError(f"Deleting {found.name} needs --yes where nobody can be asked.")
         click.confirm(f"Delete {found.name} ({found.id}) and its snapshots?", abort=True)
-    gone = images.delete(cloud, found, screen.emit)
+    gone = images.delete(cloud, found, display.emit)
     click.echo(f"{found.name} is gone: {len(gone)} resources removed.")
     close_if_empty(where, cloud)
 
 
 def _spec(
-    where: Site,
+    where: Target,
     *,
     instance_type: str = BUILDER_TYPE,
     ami: str = "",

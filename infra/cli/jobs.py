@@ -10,7 +10,7 @@ import click
 
 from infra.cli import format, options
 from infra.cli.options import option
-from infra.cli.target import LOCAL, Site
+from infra.cli.target import LOCAL, Target
 from infra.errors import InfraError, Interrupted, UsageError
 
 SHARED = ("SPARKNET_DATA", "https_proxy", "http_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
@@ -28,7 +28,7 @@ OUTPUT = option(
 @click.argument("program")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def submit(
-    where: Site,
+    where: Target,
     program: str,
     arguments: tuple[str, ...],
     output: Path | None,
@@ -56,7 +56,7 @@ def submit(
 @click.command()
 @options.reaches_a_cluster
 @options.JSON
-def jobs(where: Site, as_json: bool) -> None:
+def jobs(where: Target, as_json: bool) -> None:
     """List the jobs of a cluster."""
     from infra import jobs as work
 
@@ -84,7 +84,7 @@ def jobs(where: Site, as_json: bool) -> None:
 )
 @options.JSON
 @click.argument("job", required=False)
-def logs(where: Site, job: str | None, follow: bool, lines: int, output: Path | None, as_json: bool) -> int:
+def logs(where: Target, job: str | None, follow: bool, lines: int, output: Path | None, as_json: bool) -> int:
     """Show what JOB says (by default the newest one); with --output, fetch what it left."""
     from infra import jobs as work
 
@@ -107,7 +107,7 @@ def logs(where: Site, job: str | None, follow: bool, lines: int, output: Path | 
 @click.command()
 @options.reaches_a_cluster
 @click.argument("job", required=False)
-def cancel(where: Site, job: str | None) -> None:
+def cancel(where: Target, job: str | None) -> None:
     """End JOB (by default the newest one)."""
     from infra import jobs as work
 
@@ -117,11 +117,11 @@ def cancel(where: Site, job: str | None) -> None:
     click.echo(f"{chosen} {'is cancelled' if was_running else 'had ended before'}.")
 
 
-def _attend(where: Site, job: str, output: Path | None) -> int:
+def _attend(where: Target, job: str, output: Path | None) -> int:
     """Show the job until it ends, fetch its results, and return the status to leave with."""
     from infra import jobs
 
-    cloud, progress = where.require(), format.Progress()
+    cloud, progress = where.require(), format.JobOutput()
     try:
         code = jobs.follow(cloud, where.name, job, progress.line)
     except Interrupted as stop:
@@ -142,7 +142,7 @@ def _attend(where: Site, job: str, output: Path | None) -> int:
     return status
 
 
-def _explain(where: Site, job: str) -> None:
+def _explain(where: Target, job: str) -> None:
     """What the nodes have to do with it."""
     from infra import diagnosis
 
@@ -151,7 +151,7 @@ def _explain(where: Site, job: str) -> None:
             click.echo(f"    {problem}", err=True)
 
 
-def _fetch(where: Site, job: str, output: Path) -> None:
+def _fetch(where: Target, job: str, output: Path) -> None:
     from infra import jobs
 
     files = jobs.fetch(where.require(), where.name, job, output)

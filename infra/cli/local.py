@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from infra.cli import format, options
-from infra.cli.target import AWS, Site, open_local
+from infra.cli.target import AWS, Target, open_local
 from infra.home import home
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def clean() -> None:
     click.echo("Nothing of the embedded cloud is left.")
 
 
-def close_if_empty(where: Site, cloud: Cloud | None, *, keep: str = "") -> None:
+def close_if_empty(where: Target, cloud: Cloud | None, *, keep: str = "") -> None:
     """End the embedded cloud with the last thing in it, unless `local start` started it; of AWS, nothing.
 
     Without ``cloud`` it does not run, and only what a dead one left is removed. ``keep``: a folder of it that

@@ -13,7 +13,7 @@ import click
 
 from infra.cli import options
 from infra.cli.options import option
-from infra.cli.target import Site
+from infra.cli.target import Target
 from infra.errors import SetupError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ WHICH = option(
 @WHICH
 @option("--timeout", "seconds", type=click.FloatRange(min=1), default=600, help="Seconds it may take.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run_command(where: Site, on: str, seconds: float, command: tuple[str, ...]) -> None:
+def run_command(where: Target, on: str, seconds: float, command: tuple[str, ...]) -> None:
     """Run COMMAND on the nodes, all at once, and show what each says: run-command -- df -h"""
     from infra.node.host import on_all
 
@@ -55,7 +55,7 @@ def run_command(where: Site, on: str, seconds: float, command: tuple[str, ...]) 
 @WHICH
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.argument("target")
-def copy_file(where: Site, on: str, source: Path, target: str) -> None:
+def copy_file(where: Target, on: str, source: Path, target: str) -> None:
     """Copy SOURCE, a file or a folder of this machine, to TARGET, an absolute path on the nodes."""
     from infra.node.host import on_all
 
@@ -70,7 +70,7 @@ def copy_file(where: Site, on: str, source: Path, target: str) -> None:
 @click.command()
 @options.reaches_a_cluster
 @click.argument("node", default="master")
-def login(where: Site, node: str) -> None:
+def login(where: Target, node: str) -> None:
     """Log in to NODE (by default the master) with ssh."""
     from infra.node.ssh import SSHHost
 
@@ -91,7 +91,7 @@ def login(where: Site, node: str) -> None:
 @click.command()
 @options.reaches_a_cluster
 @option("--port", type=click.IntRange(0, 65535), default=0, help="Of this machine.  [default: any free ones]")
-def ui(where: Site, port: int) -> None:
+def ui(where: Target, port: int) -> None:
     """Show Spark's pages: the master's, and that of the job that runs. Over ssh, until Ctrl-C."""
     from infra.node.spark import APPLICATION_PAGE, MASTER_PAGE
     from infra.node.ssh import SSHHost
@@ -125,7 +125,7 @@ def _free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _members(where: Site, on: str) -> list[Member]:
+def _members(where: Target, on: str) -> list[Member]:
     from infra import cluster
 
     members = cluster.connect(where.require(), where.name)

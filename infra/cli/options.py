@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from infra.cli.target import AWS, LOCAL, Site
+from infra.cli.target import AWS, LOCAL, Target
 from infra.errors import UsageError
 from infra.spec import GPU_TYPES, MASTER_TYPE, ON_DEMAND, Access, ClusterSpec, Network, Purchase, Spill
 
@@ -35,7 +35,7 @@ def decorate(options: list[Callable[[F], F]]) -> Callable[[F], F]:
 
 
 #: Where the cluster is, and how to log in to it.
-SITE = [
+TARGET = [
     option("--cloud", type=click.Choice([LOCAL, AWS]), default=LOCAL, help="This machine, or EC2."),
     option("-r", "--region", default="us-east-1", show_default=True, help="Region of EC2."),
     option("--name", default="sparknet", show_default=True, help="The cluster's name."),
@@ -110,9 +110,8 @@ CLUSTER = [
 
 #: Options of spark-ec2 that something else has replaced.
 REPLACED = {
-    "copy_aws_credentials": "--copy-aws-credentials does nothing: no key belongs on a node. Give the nodes a "
-    "role "
-    "with --instance-profile-name.",
+    "copy_aws_credentials": "--copy-aws-credentials does nothing: no key belongs on a node. "
+    "Give the nodes a role with --instance-profile-name.",
     "no_ganglia": "--no-ganglia does nothing: there is no Ganglia. Spark's own pages are on the master.",
 }
 OF_SPARK_EC2 = [
@@ -126,17 +125,17 @@ JSON = option("--json", "as_json", is_flag=True, help="Print JSON.")
 def every() -> list[click.Option]:
     """The options of clusters, in their order."""
 
-    @decorate([*SITE, *CLUSTER])
-    def bearer() -> None:
-        """Carries all of them."""
+    @decorate([*TARGET, *CLUSTER])
+    def all_options() -> None:
+        """A command that has every option, to be asked for them."""
 
-    return list(reversed(bearer.__click_params__))  # type: ignore[attr-defined]
+    return list(reversed(all_options.__click_params__))  # type: ignore[attr-defined]
 
 
-def site(values: dict[str, Any]) -> Site:
-    """The Site of the options in ``values``, which are taken out. A name given as a word goes first."""
+def target(values: dict[str, Any]) -> Target:
+    """The Target of the options in ``values``, which are taken out. An argument's name goes before --name."""
     name, word = values.pop("name"), values.pop("cluster", None)
-    return Site(
+    return Target(
         cloud=values.pop("cloud"),
         region=values.pop("region"),
         name=word or name,
@@ -147,22 +146,22 @@ def site(values: dict[str, Any]) -> Site:
 
 
 def names_a_cluster(command: F) -> F:
-    """Let the cluster's name be given as a word as well: ``destroy sparknet``."""
+    """Let the cluster's name be given as an argument as well: ``destroy sparknet``."""
     return click.argument("cluster", required=False)(command)
 
 
 def reaches_a_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a verb the options of a Site, and pass it one as its first argument."""
+    """Give a verb the options of a Target, and pass it one as its first argument."""
 
-    def with_site(**values: Any) -> Any:
-        return command(site(values), **values)
+    def with_target(**values: Any) -> Any:
+        return command(target(values), **values)
 
-    with_site.__name__, with_site.__doc__ = command.__name__, command.__doc__
-    with_site.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    return decorate(SITE)(with_site)
+    with_target.__name__, with_target.__doc__ = command.__name__, command.__doc__
+    with_target.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    return decorate(TARGET)(with_target)
 
 
-def spec(where: Site, values: dict[str, Any]) -> ClusterSpec:
+def spec(where: Target, values: dict[str, Any]) -> ClusterSpec:
     """The cluster that the options describe. Raises UsageError."""
     return ClusterSpec(
         name=where.name,

@@ -1,4 +1,4 @@
-"""Screen: what happens, drawn while it happens, on standard error.
+"""Progress: what happens, drawn while it happens, on standard error.
 
 On a terminal the last lines are alive: the phase under way and below it a row a node with its step and the
 seconds it has been at it. Everywhere else, and above those, there is a plain line for whatever has happened.
@@ -32,7 +32,7 @@ from infra.events import (
 )
 
 FRAME_SECONDS = 0.25
-FALLBACK_SIZE = (80, 24)  # of a terminal that does not tell
+FALLBACK_SIZE = (80, 24)  # of a terminal whose size is unknown
 LEAST_NODES = 3  # rows that even the lowest terminal gets
 DIM, GREEN, RED, PLAIN = "\033[2m", "\033[32m", "\033[31m", "\033[0m"
 
@@ -60,7 +60,7 @@ class Nodes:
             self.took.setdefault(step, {})[node] = now - since
 
 
-class Screen:
+class ProgressDisplay:
     """Draws events. Safe to be called from the threads of all nodes."""
 
     def __init__(self, *, is_terminal: bool | None = None) -> None:
@@ -155,7 +155,7 @@ class Screen:
     def _tick(self) -> None:
         """Let the seconds pass on the terminal while a phase is under way."""
         if self._ticker is None or not self._ticker.is_alive():
-            self._ticker = threading.Thread(target=self._run, name="screen", daemon=True)
+            self._ticker = threading.Thread(target=self._run, name="progress", daemon=True)
             self._ticker.start()
 
     def _run(self) -> None:

@@ -12,8 +12,8 @@ import click
 
 from infra.cli import clusters, options
 from infra.cli.options import option
-from infra.cli.progress import Screen
-from infra.cli.target import Site, launching
+from infra.cli.progress import ProgressDisplay
+from infra.cli.target import Target, launching
 from infra.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ OF_LAUNCH = [one for one in options.CLUSTER if one is not options.SLAVES]
 @options.reaches_a_cluster
 @HOW_MANY
 @options.decorate(OF_LAUNCH)
-def add_slaves(where: Site, num_slaves: int, **values: Any) -> None:
+def add_slaves(where: Target, num_slaves: int, **values: Any) -> None:
     """Add workers to a cluster."""
     _launch_again(where, values, workers=_size(where) + num_slaves)
 
@@ -38,7 +38,7 @@ def add_slaves(where: Site, num_slaves: int, **values: Any) -> None:
 @options.reaches_a_cluster
 @HOW_MANY
 @options.decorate(OF_LAUNCH)
-def remove_slaves(where: Site, num_slaves: int, **values: Any) -> None:
+def remove_slaves(where: Target, num_slaves: int, **values: Any) -> None:
     """Take workers from a cluster, the newest first."""
     left = _size(where) - num_slaves
     if left < 1:
@@ -53,7 +53,7 @@ def remove_slaves(where: Site, num_slaves: int, **values: Any) -> None:
 @options.names_a_cluster
 @options.reaches_a_cluster
 @options.decorate(OF_LAUNCH)
-def repair(where: Site, **values: Any) -> None:
+def repair(where: Target, **values: Any) -> None:
     """Put other nodes in the place of those that are gone, do not answer, or have lost a disk or a GPU."""
     _launch_again(where, values, workers=_size(where), repair=True)
 
@@ -61,12 +61,12 @@ def repair(where: Site, **values: Any) -> None:
 @click.command()
 @options.names_a_cluster
 @options.reaches_a_cluster
-def stop(where: Site) -> None:
+def stop(where: Target) -> None:
     """Stop the machines of a cluster; their volumes stay, and cost. Spot instances cannot be stopped."""
     from infra import power
 
     cloud = where.require()
-    stopped = power.stop(cloud, where.name, Screen().emit)
+    stopped = power.stop(cloud, where.name, ProgressDisplay().emit)
     click.echo(f"{where.name} is stopped: {len(stopped.nodes)} machines. Its volumes are kept, and billed.")
     click.echo(f"next:  {cloud.command('start', where.name)}")
 
@@ -75,12 +75,12 @@ def stop(where: Site) -> None:
 @options.names_a_cluster
 @options.reaches_a_cluster
 @options.decorate(OF_LAUNCH)
-def start(where: Site, **values: Any) -> None:
+def start(where: Target, **values: Any) -> None:
     """Start the machines of a stopped cluster, and Spark on them."""
     _launch_again(where, values, workers=_size(where))
 
 
-def _size(where: Site) -> int:
+def _size(where: Target) -> int:
     """How many workers the cluster should have: as many as the last launch was for."""
     from infra import cluster
     from infra.ec2 import network
@@ -91,7 +91,7 @@ def _size(where: Site) -> int:
     return (group.workers if group else None) or max(1, len(there.workers))
 
 
-def _launch_again(where: Site, values: dict[str, Any], *, workers: int, repair: bool = False) -> None:
+def _launch_again(where: Target, values: dict[str, Any], *, workers: int, repair: bool = False) -> None:
     wanted = replace(options.spec(where, {**values, "slaves": workers}), repair=repair)
     with launching(where):
         clusters.bring_up(where, wanted)

@@ -1,4 +1,4 @@
-"""Site: which cloud is meant, and how to reach it. The one place that knows there are two."""
+"""Target: which cloud is meant, and how to reach it. The one place that knows there are two."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOCAL_LOGIN_SECONDS = 45.0  # it counts as running only once its sshd listens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class Target:
     """What the common options say: where the cluster is, its name, and how to log in."""
 
     cloud: str
@@ -59,8 +59,8 @@ class Site:
         return cloud
 
     @property
-    def keeping(self) -> Path:
-        """Where the clusters' keys are kept: those of the embedded cloud in its own folder, to go with it."""
+    def cluster_files(self) -> Path:
+        """The folder of the clusters' keys: for the embedded cloud in its own one, to be removed with it."""
         return home() if self.cloud == AWS else home() / LOCAL
 
     def _embedded(self, local: LocalCloud, emit: Emit) -> Cloud:
@@ -79,7 +79,7 @@ class Site:
             ),
             connect=self._ssh if local.logs_in_by_ssh else lambda node: local.connect(node.id),
             caller_address=lambda: local.caller_address,
-            home=self.keeping,
+            home=self.cluster_files,
             poll_seconds=LOCAL_POLL_SECONDS,
             login_seconds=LOCAL_LOGIN_SECONDS,
         )
@@ -93,15 +93,15 @@ class Site:
             region=Region(self.region, emit=emit),
             connect=self._ssh,
             caller_address=own_address,
-            home=self.keeping,
+            home=self.cluster_files,
         )
 
     def _ssh(self, node: Node) -> Host:
         from infra.ec2 import keys
 
         address = node.private_ip if self.private_ips else node.public_ip or node.private_ip
-        key = self.identity_file or keys.key_file(self.keeping, self.region, node.cluster)
-        known_hosts = keys.known_hosts_file(self.keeping, self.region, node.cluster)
+        key = self.identity_file or keys.key_file(self.cluster_files, self.region, node.cluster)
+        known_hosts = keys.known_hosts_file(self.cluster_files, self.region, node.cluster)
         return SSHHost(node.name, address, user=self.user, key=key, known_hosts=known_hosts)
 
 
@@ -117,16 +117,16 @@ def open_local(*, start: bool, port: int = 0, scenario: Path | None = None) -> L
 
 
 @contextmanager
-def launching(site: Site) -> Iterator[None]:
+def launching(target: Target) -> Iterator[None]:
     """One launch of a cluster at a time from this machine. Raises ClusterBusy if another one is under way."""
     from infra.errors import ClusterBusy
 
     folder = home() / "launching"
-    file = folder / f"{site.cloud}-{site.region}-{site.name}"
+    file = folder / f"{target.cloud}-{target.region}-{target.name}"
     with _open_for_one(file) as stream:
         if stream is None:
             raise ClusterBusy(
-                f"A launch of {site.name} is under way (process {_content(file) or 'unknown'}); "
+                f"A launch of {target.name} is under way (process {_content(file) or 'unknown'}); "
                 "wait for it, or end it with Ctrl-C."
             )
         stream.write(f"{os.getpid()}\n")
@@ -172,7 +172,7 @@ def _content(file: Path) -> str:
 
 
 def own_address(fetch: Callable[[], str] | None = None) -> str:
-    """This machine's address as the internet sees it, as a /32. Raises UsageError if nobody tells."""
+    """This machine's address as the internet sees it, as a /32. Raises UsageError if it cannot be learnt."""
     import ipaddress
 
     try:
@@ -180,8 +180,7 @@ def own_address(fetch: Callable[[], str] | None = None) -> str:
     except (OSError, ValueError) as error:
         raise UsageError(
             f"The address that ssh will come from cannot be learnt from {ADDRESS_PAGE} ({error}); say it "
-            f"with "
-            "--authorized-address."
+            "with --authorized-address."
         ) from None
     return f"{address}/{address.max_prefixlen}"
 

@@ -23,7 +23,7 @@ import click
 
 from infra import cluster, image
 from infra.cli.progress import Nodes, timings
-from infra.cli.target import Site
+from infra.cli.target import Target
 from infra.cloud import Cloud
 from infra.ec2 import images
 from infra.events import Event, NodeProgress, PhaseEnded, ignore
@@ -80,7 +80,7 @@ def embedded_cloud() -> Iterator[Cloud]:
     with tempfile.TemporaryDirectory(prefix="launch-time-") as folder:
         os.environ |= {HOME_VARIABLE: folder, "SPARKNET_EC2_HOSTS": "namespaces"}
         try:
-            cloud = Site(cloud="local", region="us-east-1", name="sparknet").open(start=True)
+            cloud = Target(cloud="local", region="us-east-1", name="sparknet").open(start=True)
             assert cloud is not None
             yield cloud
         finally:

@@ -11,7 +11,7 @@ import pytest
 
 from infra import orphans
 from infra.cli import command
-from infra.cli.target import Site
+from infra.cli.target import Target
 from infra.cluster import Cloud
 from infra.ec2 import nodes
 from infra.ec2.region import Region
@@ -90,7 +90,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 @pytest.fixture
 def run(simulated: Cloud, alone: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command against the simulation, with hosts that run nothing."""
-    monkeypatch.setattr(Site, "open", lambda _site, *_emit, start=False: simulated)
+    monkeypatch.setattr(Target, "open", lambda _site, *_emit, start=False: simulated)
     monkeypatch.setattr("infra.cli.clusters.close_if_empty", lambda *_, **__: None)
     monkeypatch.setattr("infra.cli.clusters._print_limits", lambda: None)
     return alone

@@ -133,19 +133,19 @@ def prepare() -> None:
     """Import all that a launch imports, let botocore read its models, and script the hosts."""
     from infra import cluster, costs  # noqa: F401
     from infra.cli import clusters  # noqa: F401
-    from infra.cli.target import Site
+    from infra.cli.target import Target
     from infra.ec2.region import Region
     from tests.infra.hosts import ScriptedCluster
 
     warm = Region("us-east-1")
     warm.read("describe_regions")
     warm.close()
-    original = Site._aws
+    original = Target._aws
 
-    def scripted(site: Site, emit: Any) -> Any:
-        return replace(original(site, emit), connect=ScriptedCluster().connect, poll_seconds=0.05)
+    def scripted(target: Target, emit: Any) -> Any:
+        return replace(original(target, emit), connect=ScriptedCluster().connect, poll_seconds=0.05)
 
-    Site._aws = scripted  # type: ignore[method-assign]
+    Target._aws = scripted  # type: ignore[method-assign]
 
 
 def _fork(question: dict[str, Any]) -> int:

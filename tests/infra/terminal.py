@@ -56,7 +56,7 @@ class Terminal:
         os.write(self._end, b"\n")
 
     @property
-    def screen(self) -> list[str]:
+    def display(self) -> list[str]:
         """Every line so far, as it looks now, without those that are empty at the end."""
         return seen(self.said, self.columns)
 

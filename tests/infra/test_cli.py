@@ -18,8 +18,8 @@ import yaml
 from infra import cluster
 from infra.cli import command, configure, format
 from infra.cli.command import VERBS
-from infra.cli.progress import Screen
-from infra.cli.target import Site, launching
+from infra.cli.progress import ProgressDisplay
+from infra.cli.target import Target, launching
 from infra.cluster import Cloud
 from infra.ec2 import cleanup
 from infra.errors import InfraError
@@ -94,8 +94,8 @@ def test_without_credentials_every_verb_says_so_with_status_3(
 
 
 def test_one_launch_of_a_cluster_at_a_time(alone: Run, tmp_path: Path) -> None:
-    site = Site(cloud="local", region="us-east-1", name="sparknet")
-    with launching(site):
+    target = Target(cloud="local", region="us-east-1", name="sparknet")
+    with launching(target):
         status, _, err = alone("launch")
         assert status == 2
         assert f"A launch of sparknet is under way (process {os.getpid()})" in err
@@ -297,7 +297,7 @@ def test_a_defect_shows_no_traceback_and_keeps_it(
 
 
 def test_events_are_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = Screen(is_terminal=False)
+    display = ProgressDisplay(is_terminal=False)
     for event in (
         PhaseStarted(phase="buy"),
         NodeProgress(node="worker-1", phase="python"),
@@ -307,7 +307,7 @@ def test_events_are_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture
         Removed(kind="volume", id="vol-1"),
         Note(text="A word."),
     ):
-        screen.emit(event)
+        display.emit(event)
     assert capsys.readouterr().err.splitlines() == [
         "    spot       g6.xlarge      us-east-1a   launched 2",
         "    create_fleet answers Throttling; attempt 2 in 1.0 s",
@@ -321,7 +321,7 @@ def test_rounds_become_a_bar_on_a_terminal_and_stay_lines_elsewhere(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for is_terminal in (False, True):
-        progress = format.Progress(is_terminal=is_terminal)
+        progress = format.JobOutput(is_terminal=is_terminal)
         for line in ("hello", "round 3/6  loss 1.5", "bye"):
             progress.line(line)
     plain, _, drawn = capsys.readouterr().out.partition("bye\n")

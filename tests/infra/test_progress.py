@@ -17,24 +17,24 @@ ROOT = Path(__file__).parents[2]
 LAUNCH = """
 import sys
 sys.path.insert(0, {root!r})
-from infra.cli.progress import Screen
+from infra.cli.progress import ProgressDisplay
 from infra.events import *
-screen = Screen()
+display = ProgressDisplay()
 names = ["master", *(f"worker-{{n}}" for n in range(1, {workers} + 1))]
-screen.emit(PhaseStarted(phase="prepare"))
+display.emit(PhaseStarted(phase="prepare"))
 for name in names:
-    screen.emit(NodeProgress(node=name, phase="connect"))
-screen.emit(NodeProgress(node="worker-1", phase="python"))
+    display.emit(NodeProgress(node=name, phase="connect"))
+display.emit(NodeProgress(node="worker-1", phase="python"))
 input()
-screen.emit(NodeReplaced(node="worker-1", id="i-1", why="worker-1: does not answer"))
+display.emit(NodeReplaced(node="worker-1", id="i-1", why="worker-1: does not answer"))
 for name in names:
-    screen.emit(NodeProgress(node=name, phase="disks"))
+    display.emit(NodeProgress(node=name, phase="disks"))
 input()
-screen.emit(PhaseEnded(phase="prepare", seconds=1.25))
-screen.emit(Note(text="A word."))
+display.emit(PhaseEnded(phase="prepare", seconds=1.25))
+display.emit(Note(text="A word."))
 for name in names:
-    screen.emit(NodeProgress(node=name, phase=READY))
-screen.timings()
+    display.emit(NodeProgress(node=name, phase=READY))
+display.timings()
 print("ready.")
 """
 
@@ -44,21 +44,21 @@ def launch(workers: int, **terminal: object) -> Terminal:
 
 
 def rows(terminal: Terminal, step: str) -> list[str]:
-    return [line.split()[0] for line in terminal.screen if step in line.split()]
+    return [line.split()[0] for line in terminal.display if step in line.split()]
 
 
 def without_echo(terminal: Terminal) -> list[str]:
-    return [line for line in terminal.screen if line]
+    return [line for line in terminal.display if line]
 
 
 def test_a_terminal_shows_a_row_a_node_and_in_the_end_only_what_has_happened() -> None:
     terminal = launch(3, columns=100, lines=30)
     terminal.until(lambda: rows(terminal, "python"))
-    assert terminal.screen[0].startswith("  prepare ")
+    assert terminal.display[0].startswith("  prepare ")
     assert rows(terminal, "connect") == ["master", "worker-2", "worker-3"]
-    seconds = next(line for line in terminal.screen if "worker-1" in line)
-    terminal.until(lambda: seconds not in terminal.screen)  # they pass, in place
-    assert len(terminal.screen) == 5
+    seconds = next(line for line in terminal.display if "worker-1" in line)
+    terminal.until(lambda: seconds not in terminal.display)  # they pass, in place
+    assert len(terminal.display) == 5
     terminal.press_enter()
     terminal.until(lambda: len(rows(terminal, "disks")) == 4)
     terminal.press_enter()
@@ -75,9 +75,9 @@ def test_a_terminal_shows_a_row_a_node_and_in_the_end_only_what_has_happened() -
 @pytest.mark.parametrize(("columns", "lines"), [(20, 24), (100, 8)], ids=["narrow", "low"])
 def test_a_small_terminal_keeps_each_row_to_a_line_and_all_to_the_screen(columns: int, lines: int) -> None:
     terminal = launch(60, columns=columns, lines=lines)
-    terminal.until(lambda: "more:" in "".join(terminal.screen))
-    assert len(terminal.screen) <= lines
-    assert all(len(line) < columns for line in terminal.screen)
+    terminal.until(lambda: "more:" in "".join(terminal.display))
+    assert len(terminal.display) <= lines
+    assert all(len(line) < columns for line in terminal.display)
     terminal.press_enter()
     terminal.until(lambda: "replacing" in terminal.said)
     terminal.press_enter()
@@ -88,7 +88,7 @@ def test_a_small_terminal_keeps_each_row_to_a_line_and_all_to_the_screen(columns
 def test_a_terminal_that_is_made_narrower_shows_no_leftovers() -> None:
     terminal = launch(3, columns=100, lines=30)
     terminal.until(lambda: rows(terminal, "python"))
-    tall = sum(-(-len(line) // 16) for line in terminal.screen)  # the terminal wraps what stands there
+    tall = sum(-(-len(line) // 16) for line in terminal.display)  # the terminal wraps what stands there
     terminal.resize(16, 30)
     before = len(terminal.said)
     terminal.until(lambda: "\033[J" in terminal.said[before:])

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infra.errors import CommandFailed, CommandTimedOut, HostError, HostRefused, HostUnreachable
-from infra.node.host import Result
+from infra.node.host import Lines, Result
 
 _HEADER = struct.Struct("!cI")
 _KILL_SECONDS = 5.0
@@ -145,41 +145,31 @@ class ProcessHost:
 
 
 class _Output:
-    """What a command has written so far: whole for the result, in lines for whoever listens."""
+    """What a command has written so far: each stream by itself, and both as they came."""
 
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
-        self._on_line = on_line
-        self._pieces: list[tuple[bytes, bytes]] = []
-        self._open_line = {b"O": b"", b"E": b""}
+        self._streams = {b"O": Lines(on_line), b"E": Lines(on_line)}
+        self._both = Lines(None)
 
     def add(self, kind: bytes, payload: bytes) -> None:
-        self._pieces.append((kind, payload))
-        if self._on_line is None:
-            return
-        *lines, self._open_line[kind] = (self._open_line[kind] + payload).split(b"\n")
-        for line in lines:
-            self._on_line(_decode(line))
+        self._streams[kind].add(payload)
+        self._both.add(payload)
 
     def end(self) -> None:
-        for kind, line in self._open_line.items():
-            self._open_line[kind] = b""
-            if line and self._on_line is not None:
-                self._on_line(_decode(line))
+        for stream in self._streams.values():
+            stream.end()
 
     @property
     def stdout(self) -> str:
-        return self._joined(b"O")
+        return self._streams[b"O"].text
 
     @property
     def stderr(self) -> str:
-        return self._joined(b"E")
+        return self._streams[b"E"].text
 
     @property
     def text(self) -> str:
-        return self._joined(b"OE")
-
-    def _joined(self, kinds: bytes) -> str:
-        return _decode(b"".join(payload for kind, payload in self._pieces if kind in kinds))
+        return self._both.text
 
 
 def _frames(connection: socket.socket, deadline: float) -> Iterator[tuple[bytes, bytes]]:
@@ -216,7 +206,3 @@ def _send_text(connection: socket.socket, text: str) -> None:
         for start in range(0, len(data), _STDIN_CHUNK):
             _send(connection, b"I", data[start : start + _STDIN_CHUNK])
         _send(connection, b"I", b"")
-
-
-def _decode(data: bytes) -> str:
-    return data.decode(errors="replace")

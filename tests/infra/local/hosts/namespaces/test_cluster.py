@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra.cli.target import Site
+from infra.cli.target import Target
 from infra.cluster import launch
 from infra.ec2 import nodes
 from infra.errors import HostError
@@ -135,7 +135,7 @@ def launch_with_a_cut(made: Cluster) -> None:
         patch.setattr(login, "CONNECT_SECONDS", 3.0)
         patch.setattr(login, "KEEPALIVE_SECONDS", 1)
         patch.setattr(login, "SILENCE_MILLISECONDS", 4000)
-        cloud = Site(cloud="local", region="us-east-1", name="sparknet").open(emit, start=True)
+        cloud = Target(cloud="local", region="us-east-1", name="sparknet").open(emit, start=True)
         assert cloud is not None
         launch(cloud, ClusterSpec(workers=2, require_gpus=False), emit)
 
