@@ -105,7 +105,8 @@ class Coordinator:
         return frozenset(member.who.partition for member in self._members.all)
 
     def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
-        """One round. If every worker of it is lost, it begins again with those that come in their place.
+        """One round from ``weights``, float32 (P,). If every worker of it is lost, it begins again with those
+        that come in their place.
 
         Raises WorkersLost when none comes in time, TrainingError when the job ended or a worker keeps
         failing.

@@ -62,7 +62,7 @@ Content = Report | Scores | WorkerState | Reduced | Fetched | Yielded | Assigned
 
 @dataclass(frozen=True)
 class Message:
-    """A frame to be sent."""
+    """A frame to be sent. ``payload`` is the bytes of a vector: float32 (P,), or as the codec writes it."""
 
     kind: Kind
     header: Header
@@ -91,17 +91,17 @@ class Request:
 
 @dataclass(eq=False, kw_only=True)
 class Member:
-    """A worker that has joined. ``buffer`` takes the weights it sends back as they are on the wire,
-    ``history`` float32 (H,) its solver's memory, ``shards`` those it trains on, with the records of each,
-    ``place`` the executor whose other workers find what it hands over, ``gpu`` the one by which it can
+    """A worker that has joined. ``buffer`` uint8 (bytes,) takes the weights it sends back as they are on the
+    wire, ``history`` float32 (H,) its solver's memory, ``shards`` those it trains on, with the records of
+    each, ``place`` the executor whose other workers find what it hands over, ``gpu`` the one by which it can
     average with others, "" for none.
 
     ``version`` is that of the weights its net has now, 0 for none of ours; ``start_version`` that of those
     its round began from, which it can send until the next are committed; ``outer_version`` that of those
     after which it has the outer optimiser's memory. ``is_new`` until its first plan: a worker that has made
-    no steps takes over from the one that had its shard before. ``base`` is what its round began from,
-    ``delta_version`` the version of them if it is sent deltas only, ``vector`` where it ended and ``moved``
-    how far that is. ``pending`` is sent before its next request.
+    no steps takes over from the one that had its shard before. ``base`` float32 (P,) is what its round began
+    from, ``delta_version`` the version of them if it is sent deltas only, ``vector`` float32 (P,) where it
+    ended and ``moved`` how far that is. ``pending`` is sent before its next request.
     """
 
     who: Identity

@@ -13,7 +13,7 @@ from pyspark.daemon import manager
 with suppress(ImportError):
     import torch  # noqa: F401
 
-    import sparknet.caffe.solver
+    import sparknet.caffe_replica
     import sparknet.spark.jobs  # noqa: F401
 
 if __name__ == "__main__":

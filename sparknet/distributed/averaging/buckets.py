@@ -80,7 +80,8 @@ class BufferPool:
 
 
 class PlainBuckets:
-    """Buckets that travel as they are. The mean of ``vector`` and the others' goes to ``out``.
+    """Buckets that travel as they are. The mean of ``vector`` and the others' goes to ``out``, all float32
+    (P,).
 
     ``moved`` is the sum of the squares of ``vector - start`` over the parts so far.
     """
@@ -125,7 +126,8 @@ class PlainBuckets:
 
 
 class CompressedBuckets:
-    """Buckets that travel as deltas from ``start``, in fewer bits.
+    """Buckets that travel as deltas from ``start``, in fewer bits; vectors are float32 (P,) as in
+    ``PlainBuckets``.
 
     ``encoders`` keep what rounding took away in earlier rounds, by part; ``moved`` is as in ``PlainBuckets``.
     """
@@ -171,7 +173,7 @@ class CompressedBuckets:
             self._settle(bucket, peer)
 
     def _mean(self, bucket: Bucket) -> Bytes:
-        """The mean delta of my part, as the others are sent it."""
+        """The mean delta of my part, uint8 (bytes,), as the others are sent it."""
         part, mean = bucket.mine, self._part(bucket, bucket.rank)
         encoder, vector, start = self._encoder(part), self._vector[part], self._start[part]
         theirs = {peer: self._theirs(bucket, peer) for peer in bucket.tellers}

@@ -186,7 +186,9 @@ class DeviceAllReduce:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A chunk of the vector on its way: ``parts`` is where it arrives, ``out`` where its mean will be."""
+    """A chunk of the vector on its way: ``parts`` is where it arrives, (K, n / K) and then (n,), ``out``
+    float32 (n,) where its mean will be.
+    """
 
     out: torch.Tensor
     parts: torch.Tensor

@@ -3,8 +3,8 @@
     begin ──> [steps] ──> reduce: the mean, in memory of its own ──> commit: go on from it
 
 The driver, which knows every member's GPU, decides how a group averages (``choose_backend``). All the vectors
-of a round, its start, where it ended and the mean, stay on the device; the start comes to the host when the
-driver fetches it.
+of a round, float32 (P,): its start, where it ended and the mean, stay on the device; the start comes to the
+host when the driver fetches it.
 """
 
 from __future__ import annotations

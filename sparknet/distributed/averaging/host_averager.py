@@ -23,7 +23,9 @@ class Averaged:
 
 
 class HostAverager:
-    """Between the rounds ``start`` is the net's weights: the last mean, or what the driver has sent."""
+    """Between the rounds ``start``, float32 (P,), is the net's weights: the last mean, or what the driver has
+    sent.
+    """
 
     def __init__(self, worker: Worker, allreduce: HostAllReduce) -> None:
         self._worker, self._allreduce = worker, allreduce

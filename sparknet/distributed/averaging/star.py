@@ -105,7 +105,7 @@ class DeltaSender:
         self._encoder = None if codec.is_lossless else DeltaEncoder(codec, vector.size)
         self._base: Vector = np.empty(0, np.float32)
         size = self._codec.size(vector.size) if self._encoder else 0
-        self.delta: Bytes = np.empty(size, np.uint8)
+        self.delta: Bytes = np.empty(size, np.uint8)  # as the codec writes it
         self._encoded: Bytes = np.empty(size, np.uint8)
 
     def apply_delta(self) -> None:
