@@ -23,7 +23,8 @@ import click
 from apps.sizes import SIZE
 from sparknet.codecs import CODECS
 from sparknet.distributed.averaging import Exchange
-from sparknet.errors import Interrupted, SparkNetError, UsageError
+from sparknet.errors import UsageError
+from sparknet.exits import status_of
 from sparknet.training import Momentum
 
 
@@ -248,25 +249,6 @@ def launch(command: click.Command) -> NoReturn:
     # said at every start beside pandas 3, which nothing here uses
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
     sys.exit(status_of(lambda: command.main(standalone_mode=False)))
-
-
-def status_of(run: Callable[[], object]) -> int:
-    """The exit status for how ``run`` ends; what went wrong is said on stderr."""
-    try:
-        run()
-    except click.ClickException as error:
-        error.show()
-        return UsageError.exit_status
-    except SparkNetError as error:
-        click.echo(f"Error: {error}", err=True)
-        return error.exit_status
-    except OSError as error:  # a full disk, most likely
-        click.echo(f"Error: {error}", err=True)
-        return SparkNetError.exit_status
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
-        return Interrupted.exit_status
-    return 0
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

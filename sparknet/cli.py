@@ -20,7 +20,8 @@ from typing import Any
 
 import click
 
-from sparknet.errors import SparkNetError, UsageError
+from sparknet.errors import UsageError
+from sparknet.exits import status_of
 
 PHASES = {"TRAIN": 0, "TEST": 1}
 EFFECTS = click.Choice(["stop", "snapshot", "none"])
@@ -29,17 +30,10 @@ FILE = click.Path(path_type=Path)
 
 def main() -> None:
     """Run the command, and leave with one sentence and a status where it cannot."""
-    try:
-        cli(standalone_mode=False)
-    except SparkNetError as error:
-        click.echo(f"sparknet: {error}", err=True)
-        sys.exit(error.exit_status)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("sparknet: interrupted", err=True)
-        sys.exit(130)
+    run = functools.partial(cli, standalone_mode=False)
+    status = status_of(run, name="sparknet", interrupted="sparknet: interrupted")
+    if status:
+        sys.exit(status)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -23,7 +23,7 @@ ONLY_IN = {
     "invoke": ("infra.node.ssh", "infra.node.login"),
     "moto": ("infra.local",),
     "pyspark": ("sparknet.spark", "sparknet.trainer", "sparknet.ml", "apps"),
-    "click": ("infra.cli", "sparknet.cli", "apps"),
+    "click": ("infra.cli", "sparknet.cli", "sparknet.exits", "apps"),
 }
 
 # Our own layers, top first. A module may import from its own row and from the rows below it, never upwards.
@@ -56,6 +56,7 @@ LAYERS = {
     "sparknet": (
         ("apps",),
         ("sparknet.cli",),
+        ("sparknet.exits",),
         ("sparknet.ml",),
         ("sparknet.trainer",),
         ("sparknet.spark",),

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from apps.CifarApp import main
-from apps.options import Options, status_of, training_options
+from apps.options import Options, training_options
 from sparknet.data import cifar10, synthetic
 from sparknet.errors import DataError, SparkNetError, TrainingError, UsageError, WorkersLost
+from sparknet.exits import status_of
 from tests.apps.run_app import run_app
 
 

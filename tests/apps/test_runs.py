@@ -21,8 +21,8 @@ import pyspark
 import pytest
 
 from apps.MnistApp import main
-from apps.options import status_of
 from apps.solvers import load
+from sparknet.exits import status_of
 from tests.apps.run_app import APPS, environment, pack, run_app
 from tests.bench.standalone import descendants, executors_below
 from tests.sparknet.data import photographs

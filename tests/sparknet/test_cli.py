@@ -210,6 +210,17 @@ def test_input_that_cannot_be_used_leaves_with_2_and_one_sentence(
     assert "Traceback" not in error
 
 
+def test_an_error_of_the_system_ends_with_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder stands where the drawing would be written."""
+    (folder / "net.svg").mkdir()
+    assert status("draw", folder / "net.prototxt", folder / "net.svg", monkeypatch=monkeypatch) == 7
+    said = capsys.readouterr().err
+    assert said.startswith("sparknet: ")
+    assert "Is a directory" in said
+
+
 def test_an_interrupt_stops_training_with_a_snapshot(folder: Path) -> None:
     forever = (folder / "solver.prototxt").read_text().replace("max_iter: 10", "max_iter: 10000000")
     (folder / "solver.prototxt").write_text(forever.replace("snapshot: 6", "snapshot: 0"))
