@@ -54,7 +54,7 @@ class Cloud:
 
     @property
     def pace(self) -> Pace:
-        """How patient it is to be with one node."""
+        """How long to wait for one node, and how often to ask it."""
         return Pace(poll_seconds=min(self.poll_seconds, 2.0), login_seconds=self.login_seconds)
 
     def command(self, verb: str, name: str) -> str:

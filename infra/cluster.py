@@ -124,7 +124,7 @@ def _bring_up(
             buy(before)
         with phase(emit, "boot"):
             _remove_surplus(cloud, spec, before)
-            power.wake(cloud, before, emit)
+            power.start(cloud, before, emit)
             cluster = _wait_for_nodes(cloud, spec)
         try:
             provision.set_up(setup, cluster.nodes)

@@ -1,7 +1,7 @@
 """What can go wrong with machines, as one tree, and the exit status each ends in.
 
     InfraError                      6
-    ├── UsageError                  2   an option or argument that cannot be
+    ├── UsageError                  2   an impossible option or argument
     │   ├── ClusterNotFound         2   no resource carries that cluster's tag
     │   └── ClusterBusy             2   somebody else is launching one of that name
     ├── CredentialsError            3   none, expired, or not allowed to make the call
@@ -45,7 +45,7 @@ class InfraError(Exception):
 
 
 class UsageError(InfraError):
-    """An option or argument that cannot be."""
+    """An impossible option or argument."""
 
     exit_status = 2
 

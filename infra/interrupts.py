@@ -1,10 +1,10 @@
-"""Ctrl-C, SIGTERM and SIGHUP as one exception, and stretches of code they must not cut in two.
+"""Ctrl-C, SIGTERM and SIGHUP as one exception, and sections of code that they must not interrupt.
 
-with interrupts_raise():            # the command line, around a verb
-    with interrupts_held():         # around a call that makes something: its answer must not be lost
-        ...                         # an interrupt in here is raised at its end
-    with interrupts_answered(tell): # around what should come to its end, but need not at any price
-        ...                         # the first interrupt in here is told, the next one is raised
+with interrupts_raise():                # the command line, around a verb
+    with interrupts_held():             # around a call that makes something: its answer must not be lost
+        ...                             # an interrupt in here is raised at its end
+    with interrupts_answered(report):   # around a cleanup, which should be finished but may be given up
+        ...                             # the first interrupt in here is reported, the next one is raised
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ _answers: list[_Answer] = []
 
 
 class _Answer:
-    """Who tells of the first interrupt, and when that was."""
+    """Reports the first interrupt, and knows when that was."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._told_at: float | None = None
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._reported_at: float | None = None
         self._names: SimpleQueue[str] = SimpleQueue()  # its put may be called by a signal's handler
+        # not in the handler: it may have interrupted a write to the stream that the report is written to,
+        # and Python's buffered streams refuse to be entered twice
         self._thread = threading.Thread(target=self._answer, name="interrupts", daemon=True)
         self._thread.start()
 
     def takes(self, name: str) -> bool:
         """Whether the interrupt ends here: the first one, and those that came with it."""
         now = time.monotonic()
-        if self._told_at is None:
-            self._told_at = now
+        if self._reported_at is None:
+            self._reported_at = now
             self._names.put(name)
             return True
-        return now - self._told_at < READING_SECONDS
+        return now - self._reported_at < READING_SECONDS
 
     def end(self) -> None:
         self._names.put("")
@@ -52,7 +54,7 @@ class _Answer:
 
     def _answer(self) -> None:
         while name := self._names.get():
-            self._tell(name)
+            self._report(name)
 
 
 @contextmanager
@@ -87,14 +89,14 @@ def interrupts_held() -> Iterator[None]:
 
 
 @contextmanager
-def interrupts_answered(tell: Callable[[str], None]) -> Iterator[None]:
-    """Inside, the first interrupt is only told: ``tell`` gets its name, in a thread of its own. One that
-    comes later than ``READING_SECONDS`` after it is raised.
+def interrupts_answered(report: Callable[[str], None]) -> Iterator[None]:
+    """Inside, the first interrupt is only reported: ``report`` gets its name, in a thread of its own. One
+    that comes later than ``READING_SECONDS`` after it is raised.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    answer = _Answer(tell)
+    answer = _Answer(report)
     _answers.append(answer)
     try:
         yield

@@ -3,7 +3,7 @@
 A job is a folder on the master, ``var/lib/sparknet/jobs/<id>``, and nothing else:
 
     command     what is run, as a shell script        pid         its process group
-    log         all it says                           exit_code   how it ended, once it has
+    log         all it writes                           exit_code   how it ended, once it has
     output/     what it leaves for the user           trainer.zip, and what is in it, and the program
 
 So a job survives the connection, the laptop, and this program; ``logs``, ``jobs`` and ``cancel`` find it
@@ -47,7 +47,7 @@ UNDECIDED = {1, *range(129, 256)} - {Interrupted.exit_status}
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One job, as its master tells: ``state`` is "running", "done", "failed", "cancelled" or "lost"."""
+    """One job, as its master knows it: ``state`` is "running", "done", "failed", "cancelled" or "lost"."""
 
     id: str
     started: str
@@ -115,22 +115,22 @@ def follow(cloud: Cloud, cluster: str, job: str, on_line: Callable[[str], None])
     """Pass on every line of the job's log, from its first, until it ends; its exit status, as ``status_of``
     says.
 
-    A lost connection is made again, and nothing is told twice. Raises JobError for an unknown job, and
+    A lost connection is made again, and no line is passed on twice. Raises JobError for an unknown job, and
     HostError if the master cannot be reached for ``RECONNECT_SECONDS``.
     """
     host, _ = _master(cloud, cluster)
     folder = _folder(host, job)
-    told, last_contact = 0, time.monotonic()
+    lines, last_contact = 0, time.monotonic()
 
-    def tell(line: str) -> None:
-        nonlocal told, last_contact
-        told, last_contact = told + 1, time.monotonic()
+    def pass_on(line: str) -> None:
+        nonlocal lines, last_contact
+        lines, last_contact = lines + 1, time.monotonic()
         on_line(line)
 
     while True:
         try:
-            command = f"bash {_script(host, 'follow.sh')} {quote(str(folder))} {told + 1}"
-            host.run(command, timeout_seconds=FOLLOW_SECONDS, on_line=tell)
+            command = f"bash {_script(host, 'follow.sh')} {quote(str(folder))} {lines + 1}"
+            host.run(command, timeout_seconds=FOLLOW_SECONDS, on_line=pass_on)
             return _exit_status(host, folder)
         except (HostRefused, HostUnreachable):
             if time.monotonic() - last_contact > RECONNECT_SECONDS or _master_is_gone(cloud, cluster):
@@ -183,8 +183,7 @@ def fetch(cloud: Cloud, cluster: str, job: str, target: Path) -> list[Path]:
     except OSError as error:
         raise SetupError(
             f"The results of {job} cannot be written to {target}: {error.strerror or error}; they are still "
-            f"on the "
-            f"cluster: sparknet-ec2 logs {job} --output ANOTHER."
+            f"on the cluster: sparknet-ec2 logs {job} --output ANOTHER."
         ) from None
     return sorted(path for path in target.rglob("*") if path.is_file())
 

@@ -1,4 +1,4 @@
-"""Power: stopping a cluster that costs nothing but its volumes then, and waking it.
+"""Power: stopping a cluster, which costs nothing but its volumes then, and starting it again.
 
 Only on-demand instances stop: a spot instance of an instant fleet belongs to a one-time request, which EC2
 can only end. A stopped node keeps its volumes and its private address; its public one is gone.
@@ -31,13 +31,13 @@ def stop(cloud: Cloud, name: str, emit: Emit) -> Cluster:
     return cluster
 
 
-def wake(cloud: Cloud, cluster: Cluster, emit: Emit) -> None:
+def start(cloud: Cloud, cluster: Cluster, emit: Emit) -> None:
     """Start those nodes of the cluster that are stopped; they get other public addresses."""
-    asleep = [node for node in cluster.nodes if node.state in ("stopped", "stopping")]
-    if not asleep:
+    stopped = [node for node in cluster.nodes if node.state in ("stopped", "stopping")]
+    if not stopped:
         return
-    emit(Note(text=f"starting {', '.join(node.name for node in asleep)}, which are stopped"))
-    stopping = [node.id for node in asleep if node.state == "stopping"]
+    emit(Note(text=f"starting {', '.join(node.name for node in stopped)}, which are stopped"))
+    stopping = [node.id for node in stopped if node.state == "stopping"]
     nodes.stop_all(
         cloud.region,
         cluster.name,
@@ -45,8 +45,8 @@ def wake(cloud: Cloud, cluster: Cluster, emit: Emit) -> None:
         deadline_seconds=STOP_SECONDS,
         poll_seconds=cloud.poll_seconds,
     )
-    _forget_addresses(cloud, cluster.name, asleep)
-    cloud.region.change("start_instances", InstanceIds=[node.id for node in asleep])
+    _forget_addresses(cloud, cluster.name, stopped)
+    cloud.region.change("start_instances", InstanceIds=[node.id for node in stopped])
 
 
 def _require_on_demand(cloud: Cloud, cluster: Cluster) -> None:
@@ -60,5 +60,5 @@ def _require_on_demand(cloud: Cloud, cluster: Cluster) -> None:
         )
 
 
-def _forget_addresses(cloud: Cloud, name: str, asleep: list[Node] | tuple[Node, ...]) -> None:
-    keys.forget_hosts(cloud.home, cloud.region.name, name, [node.public_ip for node in asleep])
+def _forget_addresses(cloud: Cloud, name: str, stopped: list[Node] | tuple[Node, ...]) -> None:
+    keys.forget_hosts(cloud.home, cloud.region.name, name, [node.public_ip for node in stopped])

@@ -47,7 +47,7 @@ class Prepared:
     """A node with everything installed that does not depend on the others."""
 
     member: Member
-    machine: spark.Machine
+    resources: spark.Machine
     folders: tuple[PurePosixPath, ...] = ()  # for what spills
 
 
@@ -68,12 +68,12 @@ class Setup:
             _require_sound(member)
         self._install(member)
         self._install_trainer(member)
-        machine = _twice(lambda: spark.machine(member.host))
+        resources = _twice(lambda: spark.resources(member.host))
         if not mount:
-            return Prepared(member=member, machine=machine)
+            return Prepared(member=member, resources=resources)
         self.emit(NodeProgress(node=node.name, phase="disks"))
         folders = _twice(lambda: disks.prepare(member.host, node.volumes))
-        return Prepared(member=member, machine=machine, folders=folders)
+        return Prepared(member=member, resources=resources, folders=folders)
 
     def expected_gpus(self, node: Node) -> int:
         """How many GPUs the node has to show: the master computes nothing."""
@@ -278,13 +278,13 @@ def _end_of_log(member: Member) -> str:
 
 def _configs(prepared: Sequence[Prepared]) -> list[spark.NodeConfig]:
     """Spark's configuration of each node, the master's first."""
-    master, workers = prepared[0].member, [one.machine for one in prepared[1:]]
+    master, workers = prepared[0].member, [one.resources for one in prepared[1:]]
     secret = _secret(master)
     return [
         spark.NodeConfig(
             address=one.member.node.private_ip,
             master_address=master.node.private_ip,
-            machine=one.machine,
+            resources=one.resources,
             local_dirs=one.folders,
             secret=secret,
             executor_memory_mib=min(worker.spark_memory_mib for worker in workers),

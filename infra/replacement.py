@@ -19,14 +19,14 @@ CONSOLE_LINES = 10
 
 
 def candidates(error: SetupError, cluster: Cluster, *, kept: Collection[str], most: int) -> tuple[Node, ...]:
-    """The nodes that ``error`` is about, if others may do better in their place; otherwise none.
+    """The nodes that ``error`` is about, if new ones may do better; otherwise none.
 
-    ``kept``: ids of nodes that must stay. ``most``: so many may be replaced.
+    ``kept``: ids of nodes that must stay, since somebody may be at work on them. ``most``: so many may be
+    replaced.
     """
     failed = tuple(node for node in cluster.nodes if node.name in error.nodes)
-    is_common = len(failed) == len(
-        cluster.nodes
-    )  # a key, a security group, an image: new nodes are no better
+    # a key, a security group, an image: new nodes would fail in the same way
+    is_common = len(failed) == len(cluster.nodes)
     if is_common or len(failed) > most or any(node.id in kept for node in failed):
         return ()
     return failed
@@ -50,7 +50,7 @@ def _cause(error: SetupError, node: Node) -> Exception:
 
 
 def _console(cloud: Cloud, node: Node) -> str:
-    """What the machine itself said last; empty where it cannot be learnt."""
+    """The end of the machine's own console; empty where EC2 does not give it."""
     try:
         return nodes.console(cloud.region, node.id, lines=CONSOLE_LINES)
     except InfraError:

@@ -1,7 +1,7 @@
 """ClusterSpec: everything the user can say about a cluster, checked once, frozen.
 
 The command line builds one from flags, then the environment, then the YAML file, then the defaults below;
-nothing else travels. A value that cannot be raises UsageError with one sentence.
+nothing else travels. An impossible value raises UsageError with one sentence.
 """
 
 from __future__ import annotations

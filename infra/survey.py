@@ -36,8 +36,8 @@ def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Su
     or CapacityError if what the region has is not enough to begin with.
     """
     _require_what_is_named(region, spec)
-    wanted, notes = catalog.today(spec.instance_types)
-    (master,), more = catalog.today([spec.master_instance_type])
+    wanted, notes = catalog.without_retired(spec.instance_types)
+    (master,), more = catalog.without_retired([spec.master_instance_type])
     content_hash = bootstrap.content_hash(spec) if spec.use_own_image else ""
     image = images.find(region, spec.image, content_hash=content_hash)
     subnets = network.subnets(region, spec)

@@ -1,4 +1,4 @@
-"""The verbs about machines: launch, plan, status, destroy, gc, cost."""
+"""The verbs about whole clusters: launch, plan, status, destroy, gc, cost."""
 
 from __future__ import annotations
 

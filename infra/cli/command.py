@@ -122,7 +122,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _say(_of_system(error), SetupError.exit_status)
-    except Exception:  # noqa: BLE001 - a defect of ours: kept for a report, told in one sentence
+    except Exception:  # noqa: BLE001 - a defect of this program: kept for a report
         return _say(_defect(), SetupError.exit_status)
     return status if isinstance(status, int) else 0
 

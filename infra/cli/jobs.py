@@ -1,4 +1,4 @@
-"""The verbs about work: submit, jobs, logs, cancel."""
+"""The verbs about jobs: submit, jobs, logs, cancel."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def submit(
 @options.JSON
 def jobs(where: Target, as_json: bool) -> None:
     """List the jobs of a cluster."""
-    from infra import jobs as work
+    from infra import jobs as spark_jobs
 
-    known = work.jobs(where.require(), where.name)
+    known = spark_jobs.jobs(where.require(), where.name)
     if as_json:
         format.print_json(known)
         return
@@ -86,15 +86,15 @@ def jobs(where: Target, as_json: bool) -> None:
 @click.argument("job", required=False)
 def logs(where: Target, job: str | None, follow: bool, lines: int, output: Path | None, as_json: bool) -> int:
     """Show what JOB says (by default the newest one); with --output, fetch what it left."""
-    from infra import jobs as work
+    from infra import jobs as spark_jobs
 
     if as_json and (follow or output):
         raise UsageError("--json shows what the job has said so far: leave out --follow and --output.")
     cloud = where.require()
-    chosen = job or work.latest(cloud, where.name)
+    chosen = job or spark_jobs.latest(cloud, where.name)
     if follow:
         return _attend(where, chosen, output)
-    said = work.log(cloud, where.name, chosen, lines=lines)
+    said = spark_jobs.log(cloud, where.name, chosen, lines=lines)
     if as_json:
         format.print_json({"job": chosen, "lines": said.splitlines()})
         return 0
@@ -109,11 +109,11 @@ def logs(where: Target, job: str | None, follow: bool, lines: int, output: Path 
 @click.argument("job", required=False)
 def cancel(where: Target, job: str | None) -> None:
     """End JOB (by default the newest one)."""
-    from infra import jobs as work
+    from infra import jobs as spark_jobs
 
     cloud = where.require()
-    chosen = job or work.latest(cloud, where.name)
-    was_running = work.cancel(cloud, where.name, chosen)
+    chosen = job or spark_jobs.latest(cloud, where.name)
+    was_running = spark_jobs.cancel(cloud, where.name, chosen)
     click.echo(f"{chosen} {'is cancelled' if was_running else 'had ended before'}.")
 
 
@@ -146,7 +146,7 @@ def _explain(where: Target, job: str) -> None:
     """What the nodes have to do with it."""
     from infra import diagnosis
 
-    with suppress(InfraError):  # the job's own failure is what is told
+    with suppress(InfraError):  # the job's own failure has been shown already
         for problem in diagnosis.of_job(where.require(), where.name, job):
             click.echo(f"    {problem}", err=True)
 

@@ -43,7 +43,7 @@ def run_command(where: Target, on: str, seconds: float, command: tuple[str, ...]
     results = on_all(members, lambda one: one.host.run(text, timeout_seconds=seconds, check=False))
     failed = []
     for member, result in zip(members, results, strict=True):
-        _tell(member, result)
+        _print_result(member, result)
         if result.exit_status:
             failed.append(f"{member.name} with status {result.exit_status}")
     if failed:
@@ -133,7 +133,7 @@ def _members(where: Target, on: str) -> list[Member]:
     return [member for member in members if member.node.role in roles]
 
 
-def _tell(member: Member, result: Result) -> None:
+def _print_result(member: Member, result: Result) -> None:
     click.echo(f"== {member.name}" + (f" (status {result.exit_status})" if result.exit_status else ""))
     for text, is_error in ((result.stdout, False), (result.stderr, True)):
         click.echo(text, nl=bool(text) and not text.endswith("\n"), err=is_error)

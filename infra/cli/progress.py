@@ -175,9 +175,9 @@ def node_rows(steps: Mapping[str, tuple[str, float]], now: float, room: int) -> 
         return [_row(name, *steps[name], now) for name in names]
     slowest = sorted(names, key=lambda name: (steps[name][0] == READY, steps[name][1]))[: room - 1]
     others = Counter(steps[name][0] for name in names if name not in slowest)
-    told = ", ".join(f"{count} {step}" for step, count in sorted(others.items()))
+    counts = ", ".join(f"{count} {step}" for step, count in sorted(others.items()))
     rows = [_row(name, *steps[name], now) for name in sorted(slowest, key=_by_number)]
-    return [*rows, f"    and {sum(others.values())} more: {told}"]
+    return [*rows, f"    and {sum(others.values())} more: {counts}"]
 
 
 def timings(took: Mapping[str, Mapping[str, float]]) -> Iterable[str]:

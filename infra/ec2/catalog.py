@@ -1,4 +1,4 @@
-"""Catalog: what instance types there are, where they are offered, and today's name for the retired ones."""
+"""Catalog: what instance types there are, where they are offered, and what replaces the retired ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from infra.ec2.region import Region
 from infra.errors import UsageError
 
-#: Types that EC2 no longer offers, and what does their work now (as many GPUs).
+#: Types that EC2 no longer offers, and a current type with at least as many GPUs.
 RETIRED = {
     "g2.2xlarge": "g4dn.xlarge",
     "g2.8xlarge": "g4dn.12xlarge",
@@ -37,8 +37,8 @@ class InstanceType:
     store_gb: int  # instance store, all disks together
 
 
-def today(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """``names`` without the retired ones, each replaced by its successor; and a note for each replacement."""
+def without_retired(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """``names`` with each retired type replaced by its successor, and a note for each replacement."""
     translated, notes = [], []
     for name in names:
         successor = RETIRED.get(name)
@@ -97,6 +97,5 @@ def require_offered(region: Region, names: Iterable[str], offered: dict[str, fro
     if not any(offered.get(name) for name in wanted):
         raise UsageError(
             f"{region.name} offers none of {', '.join(wanted)}; sparknet-ec2 plan --region REGION shows what "
-            f"another "
-            "region offers."
+            "another region offers."
         )

@@ -1,4 +1,4 @@
-"""Sweep: lists whatever still carries a cluster's tag, and removes it, in the order EC2 allows.
+"""Cleanup: lists whatever still carries a cluster's tag, and removes it, in the order EC2 allows.
 
 The list is the proof: a cluster is gone when two listings in a row find nothing.
 """
@@ -40,7 +40,7 @@ _ABSENT = (
     "InvalidSpotInstanceRequestID.*",
     "InvalidPlacementGroup.Unknown",
 )
-_IN_USE = (  # passes; the next listing tells
+_IN_USE = (  # for a while: the removal is tried again after the next listing
     "DependencyViolation",
     "VolumeInUse",
     "IncorrectState",

@@ -1,4 +1,4 @@
-"""What EC2's error codes mean for a caller: made again, tried with another pool, or told to the user.
+"""What EC2's error codes mean for a caller: call again, try another pool, or tell the user.
 
 ``explain`` turns a code into the exception of ``infra.errors`` whose exit status fits, with the words of
 ``error_table.py``.
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from infra.ec2.error_table import MEANINGS
+from infra.ec2.error_table import ERROR_TABLE
 from infra.errors import CapacityError, CloudError, InfraError
 
 #: Passes by itself: made again, with the same ClientToken.
@@ -29,7 +29,7 @@ RETRYABLE = frozenset(
 )
 
 #: Another pool may have the machines.
-POOL_CODES = frozenset(code for code, row in MEANINGS.items() if issubclass(row.error, CapacityError))
+POOL_CODES = frozenset(code for code, row in ERROR_TABLE.items() if issubclass(row.error, CapacityError))
 
 
 def is_retryable(code: str) -> bool:
@@ -39,7 +39,7 @@ def is_retryable(code: str) -> bool:
 
 def explain(code: str, message: str, operation: str) -> InfraError:
     """The error to raise for ``code``: what, AWS's own words, why, and the command that helps."""
-    meaning = MEANINGS.get(code)
+    meaning = ERROR_TABLE.get(code)
     if meaning is None:
         return CloudError(f"EC2 answered {code} to {operation}: {message}", code=code, operation=operation)
     text = f"{meaning.what} ({code} from {operation}: {message})\n  why: {meaning.why}\n  try: {meaning.fix}"

@@ -62,8 +62,7 @@ def buy_workers(region: Region, request: PurchaseRequest, emit: Emit, *, deadlin
     """Buy ``request.count`` workers; the zones they are in.
 
     Emits PoolAnswered for every pool that answered. Raises CapacityError with the table of answers if no tier
-    had them, QuotaError, CredentialsError or UsageError if EC2 named a reason that another pool would not
-    cure.
+    had them, QuotaError, CredentialsError or UsageError if EC2 named a reason that holds for all pools.
     """
     end = time.monotonic() + deadline_seconds
     bought: list[str] = []

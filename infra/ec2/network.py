@@ -159,7 +159,6 @@ def _default_vpc(region: Region) -> str:
     if not found:
         raise UsageError(
             f"The region {region.name} has no default VPC: make one (aws ec2 create-default-vpc), or name "
-            f"one with "
-            "--vpc-id or --subnet-id."
+            "one with --vpc-id or --subnet-id."
         )
     return str(found[0]["VpcId"])

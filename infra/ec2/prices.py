@@ -30,9 +30,8 @@ def on_demand(region: Region, names: Iterable[str]) -> dict[str, Price]:
     """The on-demand price of each of ``names``; one that nobody knows is missing."""
     found: dict[str, Price] = {}
     wanted = sorted(set(names))
-    with suppress(
-        ApiError, InfraError
-    ):  # no permission, or nobody there: what is missing comes from the table
+    # no permission, or no such service (the embedded cloud): what is missing comes from the table
+    with suppress(ApiError, InfraError):
         found = {name: price for name in wanted if (price := _from_api(region, name))}
     table = {name: price for name in wanted if (price := _from_table(name))}
     return table | found

@@ -89,7 +89,7 @@ class Region:
         return other
 
     def read(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
-        """A call that changes nothing. Raises what ``codes.explain`` says."""
+        """A call that changes nothing. Raises what ``error_codes.explain`` makes of an error."""
         answer: Answer = self._repeatedly(operation, service, arguments, tolerate=())
         return answer
 
@@ -169,7 +169,7 @@ class Region:
 
         try:
             client = self._client(service)
-            with interrupts_held():  # the answer may be all that tells what was made
+            with interrupts_held():  # the answer alone says what was made
                 answer: Answer = getattr(client, operation)(**arguments)
             return answer
         except boto.ClientError as error:

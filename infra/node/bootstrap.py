@@ -27,13 +27,13 @@ PLACEHOLDER = re.compile(r"@([A-Z][A-Z_]*)@")
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One script of ``ami/``, with what it is told and how long it may take."""
+    """One script of ``ami/``, with its environment and how long it may take."""
 
     name: str
     script: str
     env: Mapping[str, str]
     timeout_seconds: float
-    is_kept: bool = False  # what it makes is part of an image, and stays through reboots
+    is_kept: bool = False  # what it makes is part of an image and survives reboots: not run twice
 
 
 def render(template: str, values: Mapping[str, object]) -> str:

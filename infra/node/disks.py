@@ -1,8 +1,9 @@
 """Disks: which device becomes which mount point (a pure plan from recorded facts), and doing it.
 
 EBS volumes are found by their id, never by ``/dev/sdX``: on Nitro the kernel names them in any order, and the
-link ``/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol...`` is the only thing that tells. A type's own
-disks are used first, being faster and already paid for. Nothing with a file system is ever formatted.
+link ``/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol...`` is the only thing that identifies one. The
+disks of the instance type itself are used first, being faster and already paid for. Nothing with a file
+system is ever formatted.
 https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html
 """
 

@@ -33,12 +33,12 @@ class Result:
 
 
 class Lines:
-    """Bytes as they come, kept whole, and passed on in lines."""
+    """What a command writes: kept whole, and passed on to ``on_line`` in lines as they come."""
 
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
         self._on_line = on_line
         self._kept = bytearray()
-        self._told = 0  # bytes passed on
+        self._passed_on = 0  # bytes
 
     @property
     def text(self) -> str:
@@ -47,16 +47,16 @@ class Lines:
     def add(self, data: bytes) -> None:
         self._kept += data
         cut = self._kept.rfind(b"\n") + 1
-        if self._on_line and cut > self._told:
-            for line in self._kept[self._told : cut].splitlines():
+        if self._on_line and cut > self._passed_on:
+            for line in self._kept[self._passed_on : cut].splitlines():
                 self._on_line(line.decode(errors="replace"))
-        self._told = max(cut, self._told)
+        self._passed_on = max(cut, self._passed_on)
 
     def end(self) -> None:
         """Pass on a last line that came without its newline."""
-        if self._on_line and len(self._kept) > self._told:
-            self._on_line(self._kept[self._told :].decode(errors="replace"))
-        self._told = len(self._kept)
+        if self._on_line and len(self._kept) > self._passed_on:
+            self._on_line(self._kept[self._passed_on :].decode(errors="replace"))
+        self._passed_on = len(self._kept)
 
 
 class Host(Protocol):

@@ -1,4 +1,4 @@
-"""Service: Spark standalone on the nodes, out of pyspark's own jars: configuration, start, stop, readiness.
+"""Spark: Spark standalone on the nodes, out of pyspark's own jars: configuration, start, stop, readiness.
 
     master   sparknet-master.service   spark://<private address>:7077, its page at :8080
     worker   sparknet-worker.service   as many cores and as much memory as the node has, its page at :8081
@@ -33,7 +33,7 @@ POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class NodeResources:
     """What Spark may use of a node."""
 
     user: str
@@ -53,7 +53,7 @@ class NodeConfig:
 
     address: str
     master_address: str
-    machine: Machine
+    resources: NodeResources
     local_dirs: tuple[PurePosixPath, ...]
     secret: str
     executor_memory_mib: int  # of the smallest worker: an executor is as large everywhere
@@ -78,13 +78,13 @@ class Health:
         return len(self.addresses)
 
 
-def machine(host: Host) -> Machine:
+def resources(host: Host) -> NodeResources:
     """What the node has. Raises SetupError if its account cannot be read."""
     script = host.root / bootstrap.ON_NODE / "machine-facts.sh"
     text = host.run(f"bash {quote(str(script))}", timeout_seconds=60).stdout
     facts = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     try:
-        return Machine(
+        return NodeResources(
             user=facts["user"],
             cores=int(facts["cores"]),
             memory_mib=int(facts["memory_mib"]),
@@ -198,20 +198,20 @@ def log(host: Host, unit: str, lines: int = 20) -> str:
 
 
 def _values(host: Host, config: NodeConfig) -> dict[str, object]:
-    machine = config.machine
+    resources = config.resources
     return {
         "ROOT": str(host.root).rstrip("/"),
-        "USER": machine.user,
+        "USER": resources.user,
         "ADDRESS": config.address,
         "MASTER_ADDRESS": config.master_address,
         "SECRET": config.secret,
-        "CORES": machine.cores,
+        "CORES": resources.cores,
         "LOCAL_DIRS": ",".join(map(str, config.local_dirs)),
         "WORK_DIR": config.local_dirs[0].parent / "work",
-        "WORKER_MEMORY_MIB": machine.spark_memory_mib,
+        "WORKER_MEMORY_MIB": resources.spark_memory_mib,
         "DAEMON_MEMORY_MIB": DAEMON_MEMORY_MIB,
         "EXECUTOR_MEMORY_MIB": config.executor_memory_mib,
-        "DRIVER_MEMORY_MIB": max(LEAST_MEMORY_MIB * 2, machine.spark_memory_mib),
+        "DRIVER_MEMORY_MIB": max(LEAST_MEMORY_MIB * 2, resources.spark_memory_mib),
         "GPU_LINES": _gpu_lines(host, config),
     }
 
@@ -219,10 +219,10 @@ def _values(host: Host, config: NodeConfig) -> dict[str, object]:
 def _gpu_lines(host: Host, config: NodeConfig) -> str:
     """What a worker offers, and what the driver asks for, though the master's node has none."""
     lines = []
-    if config.machine.gpus:
+    if config.resources.gpus:
         script = host.root / bootstrap.ON_NODE / "spark/gpus.sh"
         lines += [
-            f"spark.worker.resource.gpu.amount           {config.machine.gpus}",
+            f"spark.worker.resource.gpu.amount           {config.resources.gpus}",
             f"spark.worker.resource.gpu.discoveryScript  {script}",
         ]
     if config.executor_gpus:

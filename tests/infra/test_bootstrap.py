@@ -14,7 +14,7 @@ import yaml
 
 from infra.errors import UsageError
 from infra.node import bootstrap, spark
-from infra.node.spark import Machine, NodeConfig
+from infra.node.spark import NodeConfig, NodeResources
 from infra.spec import ClusterSpec
 from tests.infra.hosts import ScriptedHost
 
@@ -22,7 +22,7 @@ SPEC = ClusterSpec()
 CONFIG = NodeConfig(
     address="10.0.0.5",
     master_address="10.0.0.4",
-    machine=Machine(user="ubuntu", cores=4, memory_mib=15900, gpus=1),
+    resources=NodeResources(user="ubuntu", cores=4, memory_mib=15900, gpus=1),
     local_dirs=(PurePosixPath("/mnt/sparknet/store0/spark"), PurePosixPath("/mnt/sparknet/spill0/spark")),
     secret="s" * 64,
     executor_memory_mib=7000,
@@ -122,7 +122,7 @@ def test_the_secret_is_on_no_command_line_and_in_files_of_mode_600() -> None:
 
 def test_a_node_without_a_gpu_still_asks_its_executors_for_the_workers() -> None:
     host = ScriptedHost()
-    master = replace(CONFIG, machine=replace(CONFIG.machine, gpus=0))
+    master = replace(CONFIG, resources=replace(CONFIG.resources, gpus=0))
     spark.configure(host, master)
     text = written(host, "spark-defaults.conf")
     assert "spark.executor.resource.gpu.amount" in text
@@ -168,5 +168,5 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
 
 
 def test_half_of_the_memory_is_for_spark_and_never_too_little() -> None:
-    assert Machine(user="u", cores=4, memory_mib=16512, gpus=0).spark_memory_mib == 8000
-    assert Machine(user="u", cores=1, memory_mib=900, gpus=0).spark_memory_mib == 512
+    assert NodeResources(user="u", cores=4, memory_mib=16512, gpus=0).spark_memory_mib == 8000
+    assert NodeResources(user="u", cores=1, memory_mib=900, gpus=0).spark_memory_mib == 512

@@ -121,6 +121,6 @@ def test_a_small_quota_is_refused_and_an_unknown_one_is_not(answer: Any, used: i
 
 
 def test_retired_types_become_todays_and_nothing_is_asked_twice() -> None:
-    names, notes = catalog.today(["g2.2xlarge", "g3s.xlarge", "g6.xlarge"])
+    names, notes = catalog.without_retired(["g2.2xlarge", "g3s.xlarge", "g6.xlarge"])
     assert names == ("g4dn.xlarge", "g6.xlarge")
     assert len(notes) == 2

@@ -14,7 +14,7 @@ import pytest
 from infra.cluster import Cloud
 from infra.ec2 import cleanup, nodes
 from infra.local import LocalCloud
-from tests.infra.nursery import DESTROY, LAUNCH, Nursery
+from tests.infra.fork_server import DESTROY, LAUNCH, ForkServer
 
 EVERY_CALL = bool(os.environ.get("SPARKNET_EVERY_CALL"))
 SAMPLE = 3
@@ -22,23 +22,23 @@ MOMENTS = pytest.mark.parametrize("before", [False, True], ids=["after the work"
 
 
 @pytest.fixture(scope="module")
-def nursery(simulation: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    made = Nursery(simulation, tmp_path_factory.mktemp("nursery"))
+def server(simulation: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    made = ForkServer(simulation, tmp_path_factory.mktemp("fork-server"))
     yield made
     made.end()
 
 
 @pytest.fixture(scope="module")
-def launch_calls(nursery: Nursery) -> int:
+def launch_calls(server: ForkServer) -> int:
     """How many calls an undisturbed launch makes."""
-    nursery.run_with([], *LAUNCH, "counted")
-    count = len(nursery.cloud.control("GET", "calls"))
-    assert nursery.run(*DESTROY, "counted").status == 0
+    server.run_with([], *LAUNCH, "counted")
+    count = len(server.cloud.control("GET", "calls"))
+    assert server.run(*DESTROY, "counted").status == 0
     assert count > 15
     return count
 
 
-def some(nursery: Nursery, calls: int) -> Iterator[int]:
+def some(server: ForkServer, calls: int) -> Iterator[int]:
     """Indices of calls: all of them if asked for, otherwise a few, always the same.
 
     At each the account shows nothing of what was terminated before: that is quicker.
@@ -46,7 +46,7 @@ def some(nursery: Nursery, calls: int) -> Iterator[int]:
     everything = range(1, calls + 1)
     few = sorted(random.Random(calls).sample(everything, min(SAMPLE, calls)))
     for index in everything if EVERY_CALL else few:
-        nursery.cloud.control("POST", "clock", {"advance_seconds": 7200})
+        server.cloud.control("POST", "clock", {"advance_seconds": 7200})
         yield index
 
 
@@ -65,15 +65,15 @@ def roles(cloud: Cloud, name: str) -> list[str]:
 @pytest.mark.slow
 @MOMENTS
 def test_a_launch_killed_at_any_call_is_finished_by_the_next_and_removed_by_destroy(
-    nursery: Nursery, simulated: Cloud, launch_calls: int, before: bool
+    server: ForkServer, simulated: Cloud, launch_calls: int, before: bool
 ) -> None:
-    for index in some(nursery, launch_calls):
-        killed = nursery.run_with(signalled("SIGKILL", index, before=before), *LAUNCH, "killed")
+    for index in some(server, launch_calls):
+        killed = server.run_with(signalled("SIGKILL", index, before=before), *LAUNCH, "killed")
         assert killed.status == -9, f"at call {index}: {killed.err}"
-        again = nursery.run(*LAUNCH, "killed")
+        again = server.run(*LAUNCH, "killed")
         assert again.status == 0, f"after a kill at call {index}: {again.err}"
         assert roles(simulated, "killed") == ["master", "worker", "worker"], f"after a kill at call {index}"
-        gone = nursery.run(*DESTROY, "killed")
+        gone = server.run(*DESTROY, "killed")
         assert (gone.status, left(simulated, "killed")) == (0, []), f"at call {index}: {gone.err}"
         assert "0 resources left" in gone.out
 
@@ -81,37 +81,37 @@ def test_a_launch_killed_at_any_call_is_finished_by_the_next_and_removed_by_dest
 @pytest.mark.slow
 @MOMENTS
 def test_a_launch_killed_at_any_call_can_be_destroyed_from_another_machine(
-    nursery: Nursery, simulated: Cloud, launch_calls: int, before: bool
+    server: ForkServer, simulated: Cloud, launch_calls: int, before: bool
 ) -> None:
-    for index in some(nursery, launch_calls):
-        killed = nursery.run_with(signalled("SIGKILL", index, before=before), *LAUNCH, "killed")
+    for index in some(server, launch_calls):
+        killed = server.run_with(signalled("SIGKILL", index, before=before), *LAUNCH, "killed")
         assert killed.status == -9, f"at call {index}: {killed.err}"
-        gone = nursery.run(*DESTROY, "killed", home="elsewhere")
+        gone = server.run(*DESTROY, "killed", home="elsewhere")
         assert (gone.status, left(simulated, "killed")) == (0, []), f"at call {index}: {gone.err}"
 
 
 @pytest.mark.slow
 @MOMENTS
 def test_a_destroy_killed_at_any_call_is_finished_by_the_next(
-    nursery: Nursery, simulated: Cloud, before: bool
+    server: ForkServer, simulated: Cloud, before: bool
 ) -> None:
-    nursery.run(*LAUNCH, "killed")
-    nursery.run_with([], *DESTROY, "killed")
-    for index in some(nursery, len(nursery.cloud.control("GET", "calls"))):
-        nursery.run(*LAUNCH, "killed")
-        killed = nursery.run_with(signalled("SIGKILL", index, before=before), *DESTROY, "killed")
+    server.run(*LAUNCH, "killed")
+    server.run_with([], *DESTROY, "killed")
+    for index in some(server, len(server.cloud.control("GET", "calls"))):
+        server.run(*LAUNCH, "killed")
+        killed = server.run_with(signalled("SIGKILL", index, before=before), *DESTROY, "killed")
         assert killed.status in (-9, 0), killed.err  # a wait may take fewer calls the next time
-        assert nursery.run(*DESTROY, "killed").status == 0
+        assert server.run(*DESTROY, "killed").status == 0
         assert left(simulated, "killed") == [], f"killed at call {index}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_launch_interrupted_at_any_call_leaves_nothing_and_says_so(
-    nursery: Nursery, simulated: Cloud, launch_calls: int, name: str
+    server: ForkServer, simulated: Cloud, launch_calls: int, name: str
 ) -> None:
-    for index in some(nursery, launch_calls - 1):  # at the last one it is ready
-        ended = nursery.run_with(signalled(name, index), *LAUNCH, "stopped")
+    for index in some(server, launch_calls - 1):  # at the last one it is ready
+        ended = server.run_with(signalled(name, index), *LAUNCH, "stopped")
         assert ended.status == 130, f"at call {index}: {ended.err}"
         assert f"stopped by {name}" in ended.err
         assert left(simulated, "stopped") == [], f"{name} at call {index}: {ended.err}"
@@ -121,25 +121,25 @@ def test_a_launch_interrupted_at_any_call_leaves_nothing_and_says_so(
 
 
 @pytest.mark.slow
-def test_a_destroy_interrupted_at_any_call_says_how_to_go_on(nursery: Nursery, simulated: Cloud) -> None:
-    nursery.run(*LAUNCH, "stopped")
-    nursery.run_with([], *DESTROY, "stopped")
-    for index in some(nursery, len(nursery.cloud.control("GET", "calls"))):
-        nursery.run(*LAUNCH, "stopped")
-        ended = nursery.run_with(signalled("SIGTERM", index), *DESTROY, "stopped")
+def test_a_destroy_interrupted_at_any_call_says_how_to_go_on(server: ForkServer, simulated: Cloud) -> None:
+    server.run(*LAUNCH, "stopped")
+    server.run_with([], *DESTROY, "stopped")
+    for index in some(server, len(server.cloud.control("GET", "calls"))):
+        server.run(*LAUNCH, "stopped")
+        ended = server.run_with(signalled("SIGTERM", index), *DESTROY, "stopped")
         assert ended.status in (130, 0), ended.err
         if ended.status and left(simulated, "stopped") and "remove" in ended.err:
             assert "sparknet-ec2 destroy --name stopped --cloud aws --region us-east-1" in ended.err
-        assert nursery.run(*DESTROY, "stopped").status == 0
+        assert server.run(*DESTROY, "stopped").status == 0
         assert left(simulated, "stopped") == []
 
 
 INTERRUPTED = {"kind": "signal", "signal": "SIGINT"}
 
 
-def test_a_second_ctrl_c_is_told_that_the_undo_goes_on(nursery: Nursery, simulated: Cloud) -> None:
+def test_a_second_ctrl_c_is_told_that_the_undo_goes_on(server: ForkServer, simulated: Cloud) -> None:
     faults = [{**INTERRUPTED, "action": action} for action in ("CreateFleet", "TerminateInstances")]
-    ended = nursery.run_with(faults, *LAUNCH, "twice")
+    ended = server.run_with(faults, *LAUNCH, "twice")
     assert ended.status == 130
     assert "SIGINT: still removing what was made of twice" in ended.err
     assert "0 resources left" in ended.err
@@ -148,58 +148,58 @@ def test_a_second_ctrl_c_is_told_that_the_undo_goes_on(nursery: Nursery, simulat
 
 @pytest.mark.slow
 def test_a_third_ctrl_c_leaves_at_once_with_the_command_that_removes_the_rest(
-    nursery: Nursery, simulated: Cloud
+    server: ForkServer, simulated: Cloud
 ) -> None:
     faults = [
         *({**INTERRUPTED, "action": action} for action in ("CreateFleet", "DescribeSpotInstanceRequests")),
         {"kind": "delay", "action": "DescribeVolumes", "seconds": 2.5},  # time to read the answer
         {**INTERRUPTED, "action": "DeleteSecurityGroup"},
     ]
-    ended = nursery.run_with(faults, *LAUNCH, "thrice")
+    ended = server.run_with(faults, *LAUNCH, "thrice")
     assert ended.status == 130
     assert "before all of thrice was removed" in ended.err
     _, _, told = ended.err.partition("; sparknet-ec2 ")
     words = told.partition(" removes the rest")[0].split()
     assert left(simulated, "thrice") != []
-    assert nursery.run(*words, "--yes").status == 0
+    assert server.run(*words, "--yes").status == 0
     assert left(simulated, "thrice") == []
 
 
 def test_of_two_launches_of_one_name_at_once_the_second_steps_back(
-    nursery: Nursery, simulated: Cloud
+    server: ForkServer, simulated: Cloud
 ) -> None:
-    first = nursery.command(*LAUNCH, "twin", home="one")
-    second = nursery.command(*LAUNCH, "twin", home="two")
-    nursery.cloud.control("POST", "faults", [{"kind": "delay", "action": "CreateFleet", "seconds": 2}])
+    first = server.command(*LAUNCH, "twin", home="one")
+    second = server.command(*LAUNCH, "twin", home="two")
+    server.cloud.control("POST", "faults", [{"kind": "delay", "action": "CreateFleet", "seconds": 2}])
     first.go()
     second.go()
     ended = sorted((first.wait(), second.wait()), key=lambda one: one.status)
-    nursery.cloud.control("DELETE", "faults")
+    server.cloud.control("DELETE", "faults")
     assert [one.status for one in ended] == [0, 2], [one.err for one in ended]
     assert "A launch of twin is under way, by " in ended[1].err
     assert "remov" not in ended[1].err
     assert roles(simulated, "twin") == ["master", "worker", "worker"]
-    assert nursery.run(*DESTROY, "twin", home="one").status == 0
+    assert server.run(*DESTROY, "twin", home="one").status == 0
     assert left(simulated, "twin") == []
 
 
 def test_a_launch_killed_elsewhere_is_respected_until_it_is_destroyed(
-    nursery: Nursery, simulated: Cloud
+    server: ForkServer, simulated: Cloud
 ) -> None:
     kill = {"kind": "signal", "action": "CreateFleet"}
-    assert nursery.run_with([kill], *LAUNCH, "abandoned", home="one").status == -9
-    refused = nursery.run(*LAUNCH, "abandoned", home="two")
+    assert server.run_with([kill], *LAUNCH, "abandoned", home="one").status == -9
+    refused = server.run(*LAUNCH, "abandoned", home="two")
     assert (refused.status, "is under way, by " in refused.err) == (2, True)
     assert "worker" in roles(simulated, "abandoned")
-    assert nursery.run(*DESTROY, "abandoned", home="two").status == 0
+    assert server.run(*DESTROY, "abandoned", home="two").status == 0
     assert left(simulated, "abandoned") == []
 
 
-def test_a_terminal_that_closes_does_not_cut_the_undo_short(nursery: Nursery, simulated: Cloud) -> None:
+def test_a_terminal_that_closes_does_not_cut_the_undo_short(server: ForkServer, simulated: Cloud) -> None:
     """The kernel sends SIGHUP, and whatever is written from then on fails."""
     master, slave = os.openpty()
-    nursery.cloud.control("POST", "faults", [{"kind": "delay", "action": "RunInstances", "seconds": 1}])
-    launch = nursery.command(*LAUNCH, "closed", terminal=os.ttyname(slave))
+    server.cloud.control("POST", "faults", [{"kind": "delay", "action": "RunInstances", "seconds": 1}])
+    launch = server.command(*LAUNCH, "closed", terminal=os.ttyname(slave))
     os.close(slave)
     launch.go()
     said = b""

@@ -1,8 +1,8 @@
 """The command as a process of its own, so that real signals can be sent to it.
 
-A nursery is a process that has imported everything and forks a child for each command: a child takes a tenth
-of the time that a Python of its own would. The child stops before its first call, so that whoever waits for
-it knows its number; the simulated EC2 can then send it a signal at any call.
+The fork server is a process that has imported everything and forks for each command: that takes a tenth of
+the time that a new Python would. The forked process stops before its first call, so that the test knows its
+pid; the simulated EC2 can then send it a signal at any call.
 
 It is the command of ``--cloud aws`` with the simulation as its endpoint; only the nodes' hosts are scripted.
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 from infra.local import LocalCloud
 
-PATIENCE_SECONDS = 120.0
+COMMAND_SECONDS = 120.0
 ROOT = Path(__file__).parents[2]
 LAUNCH = ("launch", "--cloud", "aws", "-s", "2", "--authorized-address", "198.51.100.7/32", "--name")
 DESTROY = ("destroy", "--cloud", "aws", "--yes", "--name")
@@ -39,18 +39,18 @@ class Ended:
     err: str
 
 
-class Child:
+class Command:
     """A command that waits for its start."""
 
-    def __init__(self, nursery: Nursery, pid: int, folder: Path) -> None:
-        self._nursery, self.pid, self._folder = nursery, pid, folder
+    def __init__(self, server: ForkServer, pid: int, folder: Path) -> None:
+        self._server, self.pid, self._folder = server, pid, folder
 
     def go(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     def wait(self) -> Ended:
         """Wait for its end; killed at the deadline."""
-        status = self._nursery.ask({"wait": self.pid, "seconds": PATIENCE_SECONDS})
+        status = self._server.ask({"wait": self.pid, "seconds": COMMAND_SECONDS})
         said = [
             (self._folder / name).read_text() for name in ("out", "err") if (self._folder / name).exists()
         ]
@@ -58,14 +58,14 @@ class Child:
         return Ended(status=status, out=out, err=err)
 
 
-class Nursery:
-    """A running nursery for one simulated cloud."""
+class ForkServer:
+    """A running fork server for one simulated cloud."""
 
     def __init__(self, cloud: LocalCloud, folder: Path) -> None:
         self.cloud, self._folder, self._count = cloud, folder, 0
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SPARKNET_EC2"))}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.infra.nursery"],
+            [sys.executable, "-m", "tests.infra.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -73,7 +73,7 @@ class Nursery:
             text=True,
         )
 
-    def command(self, *words: str, home: str = "home", terminal: str = "") -> Child:
+    def command(self, *words: str, home: str = "home", terminal: str = "") -> Command:
         """A command, not started yet. Commands of another ``home`` are of another machine.
 
         It writes to files, or to the ``terminal`` of that name, which is the one that it is controlled by.
@@ -82,23 +82,23 @@ class Nursery:
         folder = self._folder / str(self._count)
         folder.mkdir(parents=True)
         question = {"words": words, "home": str(self._folder / home), "folder": str(folder)}
-        return Child(self, self.ask({**question, "terminal": terminal}), folder)
+        return Command(self, self.ask({**question, "terminal": terminal}), folder)
 
     def run(self, *words: str, home: str = "home") -> Ended:
-        child = self.command(*words, home=home)
-        child.go()
-        return child.wait()
+        command = self.command(*words, home=home)
+        command.go()
+        return command.wait()
 
     def run_with(self, faults: Sequence[dict[str, Any]], *words: str, home: str = "home") -> Ended:
         """The command with what is to happen to its calls, of which the first has the index 1; faults of
         kind signal get its pid.
         """
-        child = self.command(*words, home=home)
-        own = [{**one, "pid": child.pid} if one.get("kind") == "signal" else dict(one) for one in faults]
+        command = self.command(*words, home=home)
+        own = [{**one, "pid": command.pid} if one.get("kind") == "signal" else dict(one) for one in faults]
         self.cloud.control("DELETE", "calls")
         self.cloud.control("POST", "faults", own)
-        child.go()
-        ended = child.wait()
+        command.go()
+        ended = command.wait()
         self.cloud.control("DELETE", "faults")
         return ended
 
@@ -108,7 +108,7 @@ class Nursery:
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
-        assert answer, "the nursery has ended"
+        assert answer, "the fork server has ended"
         return int(answer)
 
     def end(self) -> None:
@@ -120,7 +120,7 @@ class Nursery:
 
 
 def serve() -> None:
-    """Fork a child for each line that names a command, and wait for those that are to be waited for."""
+    """Fork for each line that names a command, and wait for the pid of each line that names one."""
     prepare()
     for line in sys.stdin:
         question = json.loads(line)
