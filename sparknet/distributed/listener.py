@@ -38,8 +38,7 @@ log = logging.getLogger(__name__)
 
 # Connections that may be unauthenticated at a time; further ones are closed at once.
 _UNAUTHENTICATED = 64
-# Seconds that a connection waits past a request's deadline, so that it is the coordinator who drops the
-# worker.
+# Seconds that a connection waits past a request's deadline, so that the coordinator drops the worker.
 _GRACE_SECONDS = 5.0
 
 

@@ -40,9 +40,7 @@ class Fetched:
 
 @dataclass(frozen=True, kw_only=True)
 class Yielded:
-    """A worker has yielded its slot: its last state, and the shards with the ``records`` that it left at a
-    place.
-    """
+    """A worker has yielded its slot: its last state, and the ``records`` of the shards it left at a place."""
 
     records: Mapping[int, int]
     place: str

@@ -36,9 +36,7 @@ Records = DataFrame | RDD[Examples] | RDD[Row]
 
 
 class Jobs:
-    """For the partitions of ``data``; ``ended`` is called with the reason when a job fails, or when all are
-    over.
-    """
+    """For the partitions of ``data``; ``ended`` gets the reason when a job fails or all are over."""
 
     def __init__(
         self,

@@ -80,8 +80,7 @@ class BufferPool:
 
 
 class PlainBuckets:
-    """Buckets that travel as they are. The mean of ``vector`` and the others' goes to ``out``, all float32
-    (P,).
+    """Buckets that travel as they are. The mean of all members' vectors goes to ``out``; float32 (P,).
 
     ``moved`` is the sum of the squares of ``vector - start`` over the parts so far.
     """
@@ -126,8 +125,7 @@ class PlainBuckets:
 
 
 class CompressedBuckets:
-    """Buckets that travel as deltas from ``start``, in fewer bits; vectors are float32 (P,) as in
-    ``PlainBuckets``.
+    """Buckets that travel as deltas from ``start``, in fewer bits; vectors are float32 (P,).
 
     ``encoders`` keep what rounding took away in earlier rounds, by part; ``moved`` is as in ``PlainBuckets``.
     """

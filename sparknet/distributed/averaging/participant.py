@@ -83,9 +83,7 @@ class Participant:
             self._worker.load(self._worker.vector)
 
     def follow(self, *, outer: dict[str, dict[str, float]], memory: bool) -> memoryview:
-        """Take the steps of this outer optimiser from now on; returns the buffer for its memory, if it has
-        any.
-        """
+        """Take this outer optimiser's steps from now on; returns the buffer for its memory, if it has any."""
         self._outer = from_settings(outer)
         if not memory:
             return NOTHING

@@ -24,9 +24,7 @@ _BEGUN = -1
 
 
 class RemoteMemory:
-    """The memory that the workers have after making the weights of ``number``; ``fetch`` brings it to the
-    driver.
-    """
+    """The memory that the workers have after the weights of ``number``; ``fetch`` brings it to the driver."""
 
     def __init__(self, outer: RemoteOuter, number: int) -> None:
         self.number, self._outer = number, outer

@@ -32,8 +32,7 @@ _PREFIX = struct.Struct("!4sB3xIQ")
 _TIMEVAL = struct.Struct("@ll")
 _MAGIC = b"SPKN"
 _HEADER_LIMIT = 1 << 16
-# Bytes of a payload that are authenticated and sent, or received and checked, while they are in a core's
-# cache.
+# Bytes of a payload that are authenticated and sent, or received and checked, while in a core's cache.
 _CHUNK = 1 << 20
 
 # Seconds that a kernel can count.

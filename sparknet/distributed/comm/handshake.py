@@ -28,9 +28,7 @@ class Refused(TrainingError):  # noqa: N818 - what the driver did
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Which attempt of which partition a worker is, and where it runs; Spark never reuses an attempt's
-    number.
-    """
+    """Which attempt of which partition a worker is, and where; Spark uses an attempt's number only once."""
 
     partition: int
     attempt: int

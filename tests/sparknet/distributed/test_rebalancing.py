@@ -1,6 +1,4 @@
-"""ShardAssignment over real sockets, with slots that threads take: a Spark in miniature starts the waiting
-tasks.
-"""
+"""ShardAssignment over real sockets, with slots that threads take: a small model of Spark starts tasks."""
 
 from __future__ import annotations
 
