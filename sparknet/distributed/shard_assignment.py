@@ -176,7 +176,7 @@ class ShardAssignment:
         )
 
     def _distribute(self, now: float, *, alone: bool) -> None:
-        """Assign shards that were handed over to workers of the same place, evenly while others are to come."""
+        """Assign shards that were handed over to workers of the same place, evenly if others are to come."""
         seats = len(self._confirmed) + len(self._arriving) + len(self._successors)
         most = -(-self.shards // max(1, seats))
         for shard in [shard for shard in self.unassigned if shard in self._handed_over]:

@@ -276,7 +276,7 @@ class Service:
         channel.send(Kind.STATE, header, history, seconds=self.assignment.timeouts.send)
 
     def _report_failure(self, channel: Channel, error: Exception) -> None:
-        """Send the driver why this worker ends; what is wrong with its input is wrong everywhere, so final."""
+        """Send the driver why this worker ends; what is wrong with its input is wrong everywhere: final."""
         final = isinstance(error, UsageError | ModelError | DataError)
         header = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
         with suppress(OSError):

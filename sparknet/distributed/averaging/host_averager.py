@@ -23,7 +23,7 @@ class Averaged:
 
 
 class HostAverager:
-    """Between rounds ``start``, float32 (P,), is the net's weights: the last mean, or what the driver sent."""
+    """Between rounds ``start`` float32 (P,) is the net's weights: the last mean, or what the driver sent."""
 
     def __init__(self, worker: Worker, allreduce: HostAllReduce) -> None:
         self._worker, self._allreduce = worker, allreduce

@@ -1,4 +1,4 @@
-"""ShardAssignment over real sockets, with slots that threads take: a small model of Spark starts tasks."""
+"""Rebalancing over real sockets, with slots that threads take: a small model of Spark starts the tasks."""
 
 from __future__ import annotations
 
