@@ -106,7 +106,7 @@ def test_followers_stay_within_one_rounding_of_the_weights(name: str) -> None:
     assert np.abs(tracker.known - weights).max() < 4e-4
 
 
-def test_a_change_that_is_not_a_number_does_not_haunt_the_next() -> None:
+def test_a_delta_that_is_not_a_number_does_not_spoil_the_next() -> None:
     encoder = DeltaEncoder(get_codec("bfloat16"), 10)
     assert np.isnan(read(get_codec("bfloat16"), encoded(encoder, np.full(10, np.nan, np.float32)), 10)).all()
     assert (read(get_codec("bfloat16"), encoded(encoder, np.ones(10, np.float32)), 10) == 1).all()

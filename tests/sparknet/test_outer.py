@@ -135,14 +135,14 @@ def test_the_quadratic_rule_grows_rounds_as_the_rate_falls() -> None:
 
 
 @pytest.mark.parametrize("outer", [SlowMo(0.8, 0.3), DiLoCo(0.35, 0.7)], ids=["SlowMo", "DiLoCo"])
-def test_one_that_was_told_of_steps_alike(outer: Repeatable) -> None:
+def test_one_made_from_the_settings_of_another_steps_alike(outer: Repeatable) -> None:
     other = from_settings(json.loads(json.dumps(settings_of(outer))))
     weights = draws(1)[0]
     for mean, lr in zip(draws(4), [0.1, 0.1, 0.03, 1 / 3], strict=True):
         assert np.array_equal(other.step(weights, mean, lr), outer.step(weights, mean, lr))
 
 
-def test_what_is_not_ours_cannot_be_told_or_made() -> None:
+def test_an_optimiser_of_the_users_own_has_no_settings_and_cannot_be_made() -> None:
     class Mine(SlowMo):
         pass
 

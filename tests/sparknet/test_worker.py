@@ -73,7 +73,7 @@ def test_a_shard_that_is_taken_up_goes_on_where_it_was_and_is_next_in_turn() -> 
     assert replica.read[before:] == order.tolist()
 
 
-def test_a_lease_that_is_given_back_is_read_no_more() -> None:
+def test_a_shard_that_is_dropped_is_read_no_more() -> None:
     worker, replica = noting(numbered(0, 60))
     worker.add_shard(1, numbered(100, 60))
     worker.train(worker.vector, RoundPlan(tau=1))
@@ -86,7 +86,7 @@ def test_a_lease_that_is_given_back_is_read_no_more() -> None:
     assert worker.records == 60
 
 
-def test_a_shard_without_records_is_not_held() -> None:
+def test_a_shard_without_records_is_left_out() -> None:
     worker, _ = noting(numbered(0, 0))
     assert not worker.readers
     worker.add_shard(3, numbered(0, 10))

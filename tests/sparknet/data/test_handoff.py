@@ -20,7 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 30], ids=["from disk", "from memory"])
-def test_what_was_parked_is_adopted_once(folder: Path, memory_bytes: int) -> None:
+def test_what_was_put_is_taken_once(folder: Path, memory_bytes: int) -> None:
     drawn = pictures(500)
     shard = collect(
         [(drawn.images, drawn.labels)], drawn.shape, MemoryLimit(memory_bytes=memory_bytes, folder=folder)
@@ -39,7 +39,7 @@ def test_another_jobs_shards_are_not_there() -> None:
     assert Handoff("other").take(3) is None
 
 
-def test_parking_again_replaces_what_was_there() -> None:
+def test_putting_again_replaces_what_was_there() -> None:
     handoff = Handoff("job")
     handoff.put(3, pictures(5))
     handoff.put(3, pictures(7))

@@ -43,7 +43,7 @@ def test_every_batch_is_whole_and_inside_the_shard(name: str, records: int, batc
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_worker_that_is_told_the_position_reads_on_as_the_lost_one_would(name: str) -> None:
+def test_a_worker_that_is_given_the_position_reads_on_as_the_lost_one_would(name: str) -> None:
     lost = sampler(name, records=97, batch_size=10, seed=3, shard=2)
     for _ in range(4):
         list(lost.batches(5))

@@ -84,7 +84,7 @@ def test_fewer_bits_train_about_as_well_and_travel_lighter(wire: str, part: floa
     assert done[0].bytes_sent > whole  # the first weights are sent in full
 
 
-def test_newcomers_get_whole_weights_where_the_others_get_changes() -> None:
+def test_newcomers_get_whole_weights_where_the_others_get_deltas() -> None:
     with in_process(small_recipe(test_batch_size=8), shards_of(2), TEST, wire="int8") as workers:
         for done in train(workers, Settings(rounds=20, tau=5, test_every=2)):
             if done.number == 5:

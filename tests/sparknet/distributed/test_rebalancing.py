@@ -242,7 +242,7 @@ def test_elastic_averaging_takes_up_shards_too() -> None:
         steps.close()
 
 
-def test_an_empty_shards_worker_makes_room_first_and_is_not_missed() -> None:
+def test_an_empty_shards_worker_yields_first_and_is_not_missed() -> None:
     shards = [*shards_of(2), pictures(0)]
     with spark([shards[0], shards[2], shards[1]], 2) as workers:
         done = list(train(workers, Settings(rounds=2, tau=5)))
@@ -251,7 +251,7 @@ def test_an_empty_shards_worker_makes_room_first_and_is_not_missed() -> None:
         assert workers.waiting == []
 
 
-def test_states_of_a_checkpoint_reach_leased_shards() -> None:
+def test_states_of_a_checkpoint_reach_shards_of_other_workers() -> None:
     with spark(2, 1) as workers:
         rounds = train(workers, Settings(rounds=10**6, tau=2))
         for _ in range(4):

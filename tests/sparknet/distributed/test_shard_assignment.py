@@ -92,7 +92,7 @@ def test_fewer_slots_than_shards_hold_all_of_them(shards: int, slots: dict[str, 
     assert max(sizes) - min(sizes) <= 1 + (len(slots) > 1)
 
 
-def test_nobody_makes_room_before_patience_has_run_out() -> None:
+def test_nobody_yields_before_the_wait_is_over() -> None:
     cluster = Cluster(3, {"a": 1, "b": 1, "c": 1})
     cluster.settle()
     cluster.kill("c")
@@ -117,7 +117,7 @@ def test_a_machine_that_never_comes_back_leaves_its_shard_to_the_others_and_may_
     assert {worker: sorted(held) for worker, held in cluster.holding.items()} == {0: [0], 1: [1], 2: [2]}
 
 
-def test_a_machine_with_parked_shards_that_dies_loses_nothing() -> None:
+def test_a_machine_that_dies_with_shards_handed_over_loses_nothing() -> None:
     cluster = Cluster(4, {"a": 1, "b": 1})
     cluster.start()
     cluster.act(full=True)  # both yield ...
@@ -147,7 +147,7 @@ def test_a_worker_that_lost_its_connection_keeps_all_its_shards() -> None:
     assert cluster.assignment.of(worker) == sorted(held)
 
 
-def test_one_who_says_it_holds_what_another_has_taken_is_told_to_let_go() -> None:
+def test_one_that_reports_a_shard_of_another_is_assigned_its_own_only() -> None:
     assignment = ShardAssignment(2, WAIT_SECONDS)
     assignment.joined(0, "a", {0: 5}, 0.0)
     assignment.joined(1, "a", {1: 5}, 0.0)
@@ -157,7 +157,7 @@ def test_one_who_says_it_holds_what_another_has_taken_is_told_to_let_go() -> Non
 
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_every_shard_is_held_once_in_the_end(seed: int) -> None:
-    """Machines come and go at random, at least one stays; when that ends, the books settle."""
+    """Machines come and go at random, at least one stays; when that ends, the assignment settles."""
     rng = np.random.default_rng(seed)
     cluster = Cluster(int(rng.integers(1, 9)), {"0": 1, "1": int(rng.integers(1, 3))})
     for turn in range(60):

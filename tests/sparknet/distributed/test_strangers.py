@@ -100,7 +100,7 @@ def listening() -> set[int]:
     return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
 
 
-def test_a_crowd_at_the_door_keeps_a_worker_out_for_no_longer_than_a_handshake_may_take(
+def test_a_crowd_of_connections_delays_a_worker_for_no_longer_than_a_handshake_may_take(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(handshake, "HANDSHAKE_SECONDS", 1.0)

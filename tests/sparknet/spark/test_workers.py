@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 EXAMPLES, TEST = pictures(), pictures(70, seed=1)
-# The lease is longer than a new executor takes on a busy machine: shards stay with their own workers.
+# ``lease`` is longer than a new executor takes on a busy machine: shards stay with their own workers.
 DEADLINES = Deadlines(join=60, round=30, ping=1, send=10, stop=10, lease=300)
 
 

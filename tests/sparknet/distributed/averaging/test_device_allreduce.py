@@ -1,4 +1,4 @@
-"""Participant where the weights lie: the host's numbers bit for bit, and an error when a member is gone.
+"""Averaging where the weights lie: the host's numbers bit for bit, and an error when a member is gone.
 
 Any device and any group will do, so CPU tensors and gloo stand for GPUs and NCCL here; the tests marked
 ``gpu`` use those.
@@ -258,7 +258,7 @@ def test_a_member_that_waits_for_one_that_is_gone_sees_the_abort_flag(store: Any
     assert group.left
 
 
-def test_a_member_that_gives_up_tells_the_others(store: Any) -> None:
+def test_a_member_that_gives_up_sets_the_flag_for_the_others(store: Any) -> None:
     abort_flag = Rendezvous((HERE, store.port), HERE, 5).abort_flag
     allreduce = DeviceAllReduce(Silent, CPU, 0.05, abort_flag=abort_flag)
     allreduce.join("alone", 0, 2)
@@ -318,7 +318,7 @@ def like_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("like_nccl")
-def test_a_group_of_gpus_tells_whoever_waits_of_errors_and_delays(store: Any) -> None:
+def test_a_group_of_gpus_raises_errors_and_delays_where_they_are_waited_for(store: Any) -> None:
     """With torch's own settings a thread of NCCL's group would end the process."""
     group = Rendezvous((HERE, store.port), HERE, 6.5).nccl(torch.device("cuda", 0))("key", 1, 2)
     assert group.place == (1, 2)

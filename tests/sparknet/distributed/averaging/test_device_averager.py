@@ -132,7 +132,7 @@ def test_a_cpu_is_no_gpu_to_average_on() -> None:
 
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=needs_gpu)])
-def test_a_gpu_is_told_by_its_name_if_weights_travel_as_they_are(_: int) -> None:
+def test_a_gpu_is_named_if_weights_travel_as_they_are(_: int) -> None:
     device = torch.device("cuda", 0)
     assert bool(averaging_gpu(device, get_codec("float32"))) == torch.distributed.is_nccl_available()
     assert averaging_gpu(device, get_codec("bfloat16")) == ""

@@ -69,7 +69,7 @@ def trained(wire: str, *, ring: bool) -> tuple[Vector, int]:
 
 
 @pytest.mark.parametrize("ring", [False, True], ids=["star", "ring"])
-def test_a_new_format_of_fewer_bits_carries_changes(ring: bool) -> None:
+def test_a_new_format_of_fewer_bits_carries_deltas(ring: bool) -> None:
     weights, traffic = trained("float16", ring=ring)
     _, whole = trained("float32", ring=ring)
     expected = reference(3, SETTINGS)[-1].weights

@@ -119,7 +119,7 @@ def with_one_that_explodes(ring: bool) -> tuple[list[tuple[int, ...]], str]:
     return [one.members for one in done], digest(done[-1].weights)
 
 
-def test_one_that_missed_a_step_is_told_what_it_missed() -> None:
+def test_one_that_missed_a_step_is_sent_what_it_missed() -> None:
     members, weights = with_one_that_explodes(ring=True)
     assert members == [(0, 1, 2), (0, 1), (0, 1, 2), (0, 1, 2), (0, 1, 2)]
     assert (members, weights) == with_one_that_explodes(ring=False)
