@@ -40,8 +40,8 @@ __all__ = [
     "status",
 ]
 
-CAPACITY_SECONDS = 300.0
-RUNNING_SECONDS = 300.0
+CAPACITY_SECONDS = 300.0  # until pool after pool has answered
+RUNNING_SECONDS = 300.0  # until EC2 calls what it gave running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,8 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
     or shrinks. If it fails, everything is removed, or, of a cluster that was ready before, what this run
     added. Raises ClusterBusy if somebody else is at it.
     """
-    # before the first thing is made, unless an unfinished launch has made some already
+    # What cannot be bought is refused before the first thing is made. Where an unfinished launch has made
+    # some already, the survey comes later, under the teardown: if it fails, that is removed too.
     found = None if _is_unfinished(cloud, spec.name) else _survey(cloud, spec, emit)
     cluster: Cluster | None = None
     try:
@@ -90,6 +91,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | No
     region = cloud.region
     before, old_group = look(cloud, spec.name), network.find_group(region, spec.name)
     was_ready = old_group is not None and old_group.is_ready
+    # jobs may run on a cluster that was ready: a change of it that fails takes back only what it added
     kept = {node.id for node in before.nodes} if was_ready else set()
     with torn_down_on_failure(cloud, spec.name, emit, kept=kept, whole=not was_ready, lock=lock):
         known = found or _survey(cloud, spec, emit)
@@ -99,6 +101,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | No
             )
         setup = provision.Setup(
             spec=spec,
+            # with a log of every command: of a launch that failed, the nodes are gone when one asks why
             connect=command_log.logged(cloud.connect, _log_folder(cloud, spec.name)),
             gpus={name: one.gpus for name, one in known.types.items()},
             emit=emit,
@@ -109,6 +112,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | No
             _make_nodes(cloud, spec, known, cluster_tags, group, there, emit)
 
         cluster = _bring_up(cloud, setup, buy, set() if spec.repair else kept)
+        # the next change is a purchase of its own: with the old tokens EC2 would answer with the old nodes
         network.mark_ready(region, group, secrets.token_hex(8), workers=spec.workers)
     return cluster
 
@@ -123,6 +127,7 @@ def _bring_up(
         with phase(emit, "buy"):
             buy(before)
         with phase(emit, "boot"):
+            # before stopped nodes are started: those that are to go would be started and billed for nothing
             _remove_surplus(cloud, spec, before)
             power.start(cloud, before, emit)
             cluster = _wait_for_nodes(cloud, spec)

@@ -83,6 +83,7 @@ def of_cluster(
     for node in nodes:
         known = dearest.get(node.instance_type)
         price = spot.get((node.instance_type, node.zone)) if node.purchase == SPOT else None
+        # a spot price that EC2 does not give is replaced by the higher one: rather too much than too little
         if price is None and known is None:
             unknown.add(node.instance_type)
         hourly = price if price is not None else known.dollars if known else 0.0

@@ -37,6 +37,7 @@ def of_job(cloud: Cloud, cluster: str, job: str) -> tuple[Problem, ...]:
     """What the nodes say now, and which of them the job's log says were full while it ran."""
     members = connect(cloud, cluster)
     now = of_nodes(members)
+    # of a node with a problem now, what its disk said before is no news
     known = {problem.node for problem in now}
     log = jobs.log(cloud, cluster, job, lines=LOG_LINES)
     names = {member.node.private_ip: member.name for member in members}

@@ -36,8 +36,8 @@ from infra.node import bootstrap, bundle
 from infra.node.host import Host, read_text, write_text
 
 JOBS = PurePosixPath("var/lib/sparknet/jobs")
-FOLLOW_SECONDS = 30 * 24 * 3600.0
-RECONNECT_SECONDS = 300.0
+FOLLOW_SECONDS = 30 * 24 * 3600.0  # longer than any --max-hours
+RECONNECT_SECONDS = 300.0  # a laptop that was asleep, a network that changed
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -95,6 +95,7 @@ def submit(
         if not VARIABLE.fullmatch(variable):
             raise UsageError(f"{variable!r} cannot be the name of an environment variable.")
     host, address = _master(cloud, cluster)
+    # mkdir below fails on a second job of the same second: no job ever shares a folder
     identity = f"{what.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     folder = host.root / JOBS / identity
     host.run(f"mkdir {quote(str(folder))} {quote(str(folder / 'output'))}", timeout_seconds=60)
@@ -133,6 +134,7 @@ def follow(cloud: Cloud, cluster: str, job: str, on_line: Callable[[str], None])
             host.run(command, timeout_seconds=FOLLOW_SECONDS, on_line=pass_on)
             return _exit_status(host, folder)
         except (HostRefused, HostUnreachable):
+            # a master that EC2 no longer runs will not answer in five minutes either
             if time.monotonic() - last_contact > RECONNECT_SECONDS or _master_is_gone(cloud, cluster):
                 raise
             time.sleep(cloud.poll_seconds)

@@ -37,6 +37,7 @@ def start(cloud: Cloud, cluster: Cluster, emit: Emit) -> None:
     if not stopped:
         return
     emit(Note(text=f"starting {', '.join(node.name for node in stopped)}, which are stopped"))
+    # EC2 refuses to start what is still stopping
     stopping = [node.id for node in stopped if node.state == "stopping"]
     nodes.stop_all(
         cloud.region,
@@ -61,4 +62,5 @@ def _require_on_demand(cloud: Cloud, cluster: Cluster) -> None:
 
 
 def _forget_addresses(cloud: Cloud, name: str, stopped: list[Node] | tuple[Node, ...]) -> None:
+    # EC2 gives a public address to whoever starts next: its old host key would be taken for an impostor's
     keys.forget_hosts(cloud.home, cloud.region.name, name, [node.public_ip for node in stopped])

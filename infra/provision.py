@@ -159,7 +159,8 @@ def set_up(setup: Setup, nodes: Sequence[Node]) -> spark.Health:
     """
     with phase(setup.emit, "prepare"):
         prepared = on_all(nodes, setup.prepare)
-    facts = _begin(lambda: _inspect(setup, prepared))  # while Spark starts
+    # while Spark starts: torch takes seconds to import, as Java takes to start
+    facts = _begin(lambda: _inspect(setup, prepared))
     with phase(setup.emit, "spark"):
         try:
             health = _bring_up_spark(setup, prepared)
@@ -287,6 +288,7 @@ def _configs(prepared: Sequence[Prepared]) -> list[spark.NodeConfig]:
             resources=one.resources,
             local_dirs=one.folders,
             secret=secret,
+            # the smallest worker's: Spark gives executors of one size, and none to a worker that has less
             executor_memory_mib=min(worker.spark_memory_mib for worker in workers),
             executor_gpus=min(worker.gpus for worker in workers),
         )

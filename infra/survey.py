@@ -38,6 +38,7 @@ def survey(region: Region, spec: ClusterSpec, *, also: Iterable[str] = ()) -> Su
     _require_what_is_named(region, spec)
     wanted, notes = catalog.without_retired(spec.instance_types)
     (master,), more = catalog.without_retired([spec.master_instance_type])
+    # one of our own fits only if it was made by these very scripts
     content_hash = bootstrap.content_hash(spec) if spec.use_own_image else ""
     image = images.find(region, spec.image, content_hash=content_hash)
     subnets = network.subnets(region, spec)
@@ -114,6 +115,7 @@ def _affordable(
         if name not in known or master not in known:
             notes.append(f"{name} is left out: nobody knows its price, and --max-price-per-hour is given.")
             continue
+        # the worst case: without --spot-price EC2 charges up to the on-demand price for a spot instance
         worker = known[name].dollars
         if spec.purchase.spot_price is not None and not spec.purchase.fallback_on_demand:
             worker = min(worker, spec.purchase.spot_price)

@@ -12,7 +12,7 @@ from infra.errors import InfraError, Interrupted, Leftovers
 from infra.events import Emit, Note, Removed, phase
 from infra.interrupts import interrupts_answered
 
-GONE_SECONDS = 300.0
+GONE_SECONDS = 300.0  # a GPU instance takes a minute or two to shut down
 
 
 def destroy(cloud: Cloud, name: str, emit: Emit, *, keep: str = "") -> list[Resource]:
@@ -22,6 +22,7 @@ def destroy(cloud: Cloud, name: str, emit: Emit, *, keep: str = "") -> list[Reso
     """
     with _interrupt_names_the_rest(cloud, name), phase(emit, "remove"):
         removed = cleanup.remove_all(cloud.region, name, emit, settle_seconds=cloud.poll_seconds, keep=keep)
+    # last: until nothing is left, the key may still be needed to look at a node
     keys.forget(cloud.home, cloud.region.name, name)
     return removed
 
@@ -61,6 +62,7 @@ def torn_down_on_failure(
         yield
     except BaseException as error:
         try:
+            # half a cluster costs as much an hour as a whole one, and nobody would know of it
             with interrupts_answered(report):
                 if whole:
                     _remove_whole(cloud, name, emit, lock)

@@ -50,7 +50,7 @@ class JobOutput:
         done, total = int(found[1]), max(1, int(found[2]))
         filled = BAR_WIDTH * min(done, total) // total
         bar = "█" * filled + "░" * (BAR_WIDTH - filled)
-        click.echo(f"\r\033[K{bar}  {text}", nl=False)
+        click.echo(f"\r\033[K{bar}  {text}", nl=False)  # from the line's start, erased to its end
         self._has_bar = True
 
     def end(self) -> None:

@@ -85,6 +85,7 @@ def login(where: Target, node: str) -> None:
             f"{host.root}."
         )
     words = host.login_command
+    # in place of this process: ssh gets the terminal and its signals, and its status is ours
     os.execvp(words[0], words)
 
 

@@ -56,7 +56,7 @@ def types(region: Region, names: Iterable[str]) -> dict[str, InstanceType]:
     filters = [{"Name": "instance-type", "Values": sorted(set(names))}]
     found = {}
     for one in region.pages("describe_instance_types", "InstanceTypes", Filters=filters):
-        gpus = one.get("GpuInfo", {}).get("Gpus", [])
+        gpus = one.get("GpuInfo", {}).get("Gpus", [])  # one entry a kind of GPU, with its count
         if gpus and not sum(gpu["Count"] for gpu in gpus):
             continue
         found[one["InstanceType"]] = InstanceType(

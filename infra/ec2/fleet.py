@@ -65,6 +65,7 @@ def buy_workers(region: Region, request: PurchaseRequest, emit: Emit, *, deadlin
     had them, QuotaError, CredentialsError or UsageError if EC2 named a reason that holds for all pools.
     """
     end = time.monotonic() + deadline_seconds
+    # not a poll: nothing is waited for, each pass asks fewer pools
     bought: list[str] = []
     answers: list[PoolAnswered] = []
     refusal: InfraError | None = None
@@ -154,8 +155,8 @@ def _fleet_arguments(request: PurchaseRequest, tier: str, pools: list[Pool], cou
     if tier == SPOT:
         kind: dict[str, Any] = {
             "SpotOptions": {
-                "AllocationStrategy": "price-capacity-optimized",
-                "InstanceInterruptionBehavior": "terminate",
+                "AllocationStrategy": "price-capacity-optimized",  # cheap, and not about to be taken back
+                "InstanceInterruptionBehavior": "terminate",  # all that an instant fleet allows
                 **options,
             }
         }

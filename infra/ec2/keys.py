@@ -38,6 +38,7 @@ def make_pair(region: Region, cluster_tags: ClusterTags, home: Path, *, may_repl
     if known:
         region.change("delete_key_pair", KeyName=key_name(cluster_tags.cluster))
     private, public = _new_pair(cluster_tags.cluster)
+    # before EC2 learns of it: if we are killed in between, the next launch makes another pair
     _write_private(file, private)
     region.change(
         "import_key_pair",
@@ -100,7 +101,7 @@ def _new_pair(comment: str) -> tuple[bytes, bytes]:
 
 def _write_private(file: Path, private: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file.unlink(missing_ok=True)
+    file.unlink(missing_ok=True)  # an old file would keep its mode, perhaps readable by others
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(private)

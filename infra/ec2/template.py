@@ -40,8 +40,9 @@ def data(launch: LaunchData, cluster_tags: ClusterTags) -> dict[str, Any]:
         "UserData": base64.b64encode(launch.user_data.encode()).decode(),
         "InstanceInitiatedShutdownBehavior": "terminate",  # the node's own timer can end what it costs
         "MetadataOptions": {
+            # a job that fetches URLs it is given cannot be led to the keys of the instance's role
             "HttpTokens": "required",
-            "HttpPutResponseHopLimit": 1,
+            "HttpPutResponseHopLimit": 1,  # nor can a container on the node
             "HttpEndpoint": "enabled",
             "InstanceMetadataTags": "disabled",  # EC2 refuses it for tag keys with a colon
         },

@@ -46,7 +46,7 @@ class LoggingHost:
 
     def __init__(self, host: Host, file: Path) -> None:
         self._host, self._file = host, file
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # commands may name what is private
 
     @property
     def name(self) -> str:
@@ -66,6 +66,7 @@ class LoggingHost:
         on_line: Callable[[str], None] | None = None,
         check: bool = True,
     ) -> Result:
+        # by lines, so that a launch that hangs can be watched with tail -f
         with self._file.open("a", encoding="utf-8", buffering=1) as log:
             log.write(f"{_now()} $ {shorten(command, COMMAND_CHARACTERS)}\n")
 

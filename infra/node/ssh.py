@@ -75,6 +75,7 @@ class SSHHost:
     ) -> Result:
         """See ``Host.run``. The node itself ends the command at the deadline: it cannot outlive us."""
         exports = "".join(f"export {name}={quote(value)}; " for name, value in (env or {}).items())
+        # timeout(1) signals the whole process group, and -k ends what ignores that
         guarded = f"timeout -k 5 {timeout_seconds:.0f} sh -c {quote(exports + command)}"
         out, error = Lines(on_line), Lines(on_line)
         try:
@@ -115,7 +116,7 @@ class SSHHost:
                 self._download(packed, scratch)
                 scratch.seek(0)
                 with tarfile.open(fileobj=scratch, mode="r:gz") as archive:
-                    archive.extractall(folder, filter="data")
+                    archive.extractall(folder, filter="data")  # a node may not write outside the folder
             found = Path(folder) / source.name
             if found.is_dir():
                 shutil.copytree(found, target, dirs_exist_ok=True)
@@ -154,7 +155,7 @@ class SSHHost:
         except (OSError, EOFError, SSHException) as failure:
             if isinstance(failure, TimeoutError) and time.monotonic() > end:
                 raise
-            self.close()
+            self.close()  # the next command opens a new connection
             raise HostUnreachable(self.name, f"the connection was lost ({failure})") from None
         if status < 0:  # the channel was closed without one
             self.close()
