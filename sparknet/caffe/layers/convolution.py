@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sparknet.caffe.layer import ANY, ONE_ENGINE, Gradients, Layer, Shapes, TapeLayer, Tensors
@@ -62,7 +63,8 @@ class Convolution(Layer):
         return [self._top_shape(shape) for shape in bottoms]
 
     def forward(self, bottoms: Tensors) -> list[Tensor]:
-        self.saved = [self._batched(bottom) for bottom in bottoms]
+        self.saved = [self._widened(self._batched(bottom)) for bottom in bottoms]
+        self.spatial = [tuple(bottom.shape[self.channel_axis + 1 :]) for bottom in bottoms]
         weight, *rest = (blob.data.to(self.saved[0].dtype) for blob in self.blobs)
         bias = rest[0] if rest else None
         tops = [self._top(x, weight, bias) for x in self.saved]
@@ -72,11 +74,13 @@ class Convolution(Layer):
 
     def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
         return [
-            self._backward_one(x, diff, want)
-            for x, diff, want in zip(self.saved, top_diffs, propagate_down, strict=True)
+            self._backward_one(x, diff, want, spatial)
+            for x, diff, want, spatial in zip(
+                self.saved, top_diffs, propagate_down, self.spatial, strict=True
+            )
         ]
 
-    def _backward_one(self, x: Tensor, diff: Tensor, want: bool) -> Tensor | None:
+    def _backward_one(self, x: Tensor, diff: Tensor, want: bool, spatial: Shape) -> Tensor | None:
         has_bias = len(self.blobs) > 1
         wants = [want, self.wants_gradient[0], has_bias and self.wants_gradient[1]]
         if not any(wants):
@@ -88,9 +92,11 @@ class Convolution(Layer):
         for i, grad in enumerate((grad_weight, grad_bias)):
             if wants[i + 1]:
                 self.gradient(i, grad)
-        if not want or self.channel_axis == 1:
+        if not want:
             return grad_x
-        return grad_x.reshape(*leading, *x.shape[1:])
+        for axis, length in enumerate(spatial, 2):
+            grad_x = grad_x.narrow(axis, 0, length)
+        return grad_x if self.channel_axis == 1 else grad_x.reshape(*leading, *grad_x.shape[1:])
 
     def _top(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         k = self.kernel
@@ -130,6 +136,12 @@ class Convolution(Layer):
         if self.channel_axis != 1:
             bottom = bottom.reshape(-1, *bottom.shape[self.channel_axis :])
         return _fast_layout(bottom)
+
+    def _widened(self, x: Tensor) -> Tensor:
+        """With zeros at the ends of the axes that a window is larger than."""
+        if self.transposed or not any(overhang := self.kernel.overhang(x.shape[2:])):
+            return x
+        return F.pad(x, [margin for size in reversed(overhang) for margin in (0, size)])
 
     def _stride(self, x: Tensor) -> tuple[int, ...]:
         """The stride, but no longer than it plays a part: huge ones break torch."""
@@ -191,7 +203,9 @@ class Im2col(TapeLayer):
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
         a, axes = self.channel_axis, self.spatial_axes
-        windows = many_axes.windows(bottoms[0], self.kernel, a + 1)  # (.., C, *outputs, *kernel)
+        overhang = self.kernel.overhang(bottoms[0].shape[a + 1 :])
+        widened = F.pad(bottoms[0], [margin for size in reversed(overhang) for margin in (0, size)])
+        windows = many_axes.windows(widened, self.kernel, a + 1)  # (.., C, *outputs, *kernel)
         first = windows.dim() - axes
         order = [*range(a + 1), *range(first, windows.dim()), *range(a + 1, first)]
         return [windows.permute(order).reshape(self.top_shapes([tuple(bottoms[0].shape)])[0])]

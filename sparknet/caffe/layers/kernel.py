@@ -24,9 +24,16 @@ class Kernel:
         return tuple(d * (k - 1) + 1 for k, d in zip(self.size, self.dilation, strict=True))
 
     def outputs(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        """Window positions on each axis of an input of size ``spatial``, as convolution counts them."""
+        """Window positions on each axis of an input of size ``spatial``, as convolution counts them.
+
+        C++ divides towards zero: a window too large by less than a stride still has one position.
+        """
         geometry = zip(spatial, self.extent, self.stride, self.pad, strict=True)
-        return tuple((n + 2 * p - e) // s + 1 for n, e, s, p in geometry)
+        return tuple(_towards_zero(n + 2 * p - e, s) + 1 for n, e, s, p in geometry)
+
+    def overhang(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """By how much a window is larger than the padded input on each axis; zeros stand there."""
+        return tuple(max(0, e - n - 2 * p) for n, e, p in zip(spatial, self.extent, self.pad, strict=True))
 
     def inputs(self, spatial: Sequence[int]) -> tuple[int, ...]:
         """What deconvolution makes of ``spatial`` window positions: the inverse of ``outputs``."""
@@ -49,6 +56,10 @@ def convolution_kernel(layer: Layer, param: ConvolutionParameter, axes: int) -> 
     ):
         raise layer.error(f"kernel_size, stride and dilation must be positive: {kernel}")
     return kernel
+
+
+def _towards_zero(number: int, divisor: int) -> int:
+    return number // divisor if number >= 0 else -(-number // divisor)
 
 
 def _per_axis(

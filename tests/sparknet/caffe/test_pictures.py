@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sparknet.caffe.layers import pictures
 from sparknet.errors import DataError
@@ -31,9 +31,10 @@ GREY = {  # the readers of the formats round each in its own way
 }  # fmt: skip
 
 
-def encoded(picture: np.ndarray, kind: str = "PNG") -> bytes:
+def encoded(picture: np.ndarray | Image.Image, kind: str = "PNG", **settings: object) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, kind)
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.save(buffer, kind, **settings)
     return buffer.getvalue()
 
 
@@ -72,3 +73,61 @@ def test_of_16_bits_the_upper_8_count() -> None:
 def test_bytes_that_are_no_picture_are_an_error() -> None:
     with pytest.raises(DataError, match="not a picture"):
         pictures.decode(b"no picture", "a.png")
+
+
+ALPHA = (np.arange(20, dtype=np.uint8) * 12).reshape(4, 5, 1)
+CLEAR = np.concatenate([PICTURE, ALPHA], axis=2)
+PALETTE = Image.fromarray(PICTURE).quantize(4)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_record_with_transparency_has_four_channels(kind: str) -> None:
+    """As of OpenCV's IMREAD_UNCHANGED, which Caffe decodes records with."""
+    data = encoded(CLEAR, kind, lossless=True, exact=True)
+    assert pictures.decode(data, "a").permute(1, 2, 0).tolist() == CLEAR[:, :, [2, 1, 0, 3]].tolist()
+    assert pictures.decode(data, "a", color=True).permute(1, 2, 0).tolist() == PICTURE[:, :, ::-1].tolist()
+    assert pictures.decode(data, "a", color=False).shape == (1, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("picture", "settings", "channels"),
+    [
+        (Image.fromarray(CLEAR[:, :, 2:], "LA"), {}, 4),  # grey with alpha is B, G, R, A in OpenCV
+        (PALETTE, {}, 3),
+        (PALETTE, {"transparency": bytes([0, 128, 255])}, 4),
+        (PALETTE, {"transparency": 2}, 4),
+        (Image.fromarray(PICTURE), {"transparency": tuple(map(int, PICTURE[0, 0]))}, 4),
+        (Image.fromarray(PICTURE[:, :, 0]), {"transparency": int(PICTURE[0, 0, 0])}, 1),
+        (Image.fromarray(PICTURE[:, :, 0]), {}, 1),
+        (Image.fromarray(PICTURE[:, :, 0] > 99), {}, 1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
+def test_a_record_has_the_channels_that_opencv_gives_it(
+    picture: Image.Image, settings: dict[str, object], channels: int
+) -> None:
+    data = encoded(picture, **settings)
+    assert pictures.decode(data, "a").shape == (channels, 4, 5)
+    assert pictures.decode(data, "a", color=True).shape == (3, 4, 5)
+    assert pictures.decode(data, "a", color=False).shape == (1, 4, 5)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_a_picture_is_turned_as_its_exif_data_say(kind: str, orientation: int) -> None:
+    """Where colour or grey is asked for; a record decoded as it is is not turned. So OpenCV does it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(np.kron(PICTURE, np.ones((8, 8, 1), np.uint8)), kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as picture:
+        upright = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        as_it_is = np.array(picture.convert("RGB"))
+    colours = pictures.decode(data, "a", color=True).permute(1, 2, 0).numpy()
+    assert colours[:, :, ::-1].tolist() == upright.tolist()
+    assert pictures.decode(data, "a", color=False).shape == (1, *upright.shape[:2])
+    assert pictures.decode(data, "a").permute(1, 2, 0).numpy()[:, :, ::-1].tolist() == as_it_is.tolist()
+
+
+def test_damaged_exif_data_turn_nothing() -> None:
+    data = encoded(np.kron(PICTURE, np.ones((8, 8, 1), np.uint8)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff")
+    assert pictures.decode(data, "a", color=True).shape == (3, 32, 40)
