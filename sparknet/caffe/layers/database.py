@@ -6,14 +6,13 @@ Source: ``data_layer.cpp`` of BVLC Caffe.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparknet.caffe.layer import Arity, Layer, Shapes, Tensors
+from sparknet.caffe.layer import Arity, Shapes, Tensors
 from sparknet.caffe.layers import pictures
 from sparknet.caffe.layers.records import LevelDb, Lmdb, forever, open_records
 from sparknet.caffe.layers.source import SourceLayer
@@ -89,20 +88,3 @@ def _pixels(datum: Datum, where: str) -> Tensor:
     if pixels.size != np.prod(shape):
         raise DataError(f"{where}: {pixels.size} values for a picture of shape {shape}")
     return torch.from_numpy(pixels.reshape(shape).copy())
-
-
-def image_labels(layer: Layer, source: str) -> list[tuple[str, float]]:
-    """The lines "path label" of a list file. Raises DataError for a line that is not so."""
-    try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{layer}: cannot read {source}: {error.strerror}") from None
-    return [_path_and_label(line, f"{source}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
-
-
-def _path_and_label(line: str, where: str) -> tuple[str, float]:
-    path, _, label = line.rstrip().rpartition(" ")
-    try:
-        return path, float(int(label))
-    except ValueError:
-        raise DataError(f'{where}: not "path label": {line!r}') from None

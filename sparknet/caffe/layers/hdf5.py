@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparknet.caffe.files.hdf5 import DAMAGED, array
 from sparknet.caffe.layer import NONE, Arity, Gradients, Layer, Shapes, Tensors
+from sparknet.caffe.layers.lists import words
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.errors import DataError
 from sparknet.weights import Shape
@@ -36,10 +37,7 @@ class HDF5Data(SourceLayer):
         p = self.param.hdf5_data_param
         if p.batch_size < 1:
             raise self.error("batch_size must be given and positive")
-        try:
-            names = Path(p.source).read_text(encoding="utf-8").split()
-        except OSError as error:
-            raise DataError(f"{self}: cannot read {p.source}: {error.strerror}") from None
+        names = words(p.source, self)
         if not names:
             raise DataError(f"{self}: {p.source} names no files")
         self.files = names

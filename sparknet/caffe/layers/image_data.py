@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparknet.caffe.layer import Arity, Shapes, Tensors
 from sparknet.caffe.layers import pictures
-from sparknet.caffe.layers.database import image_labels
+from sparknet.caffe.layers.lists import labelled_names
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.caffe.layers.transform import Transformer, transformed
 from sparknet.errors import DataError
@@ -38,7 +38,7 @@ class ImageData(SourceLayer):
             raise self.error("new_height and new_width are given together or not at all")
         if p.batch_size < 1:
             raise self.error("batch_size must be positive")
-        self.lines = image_labels(self, p.source)
+        self.lines = labelled_names(p.source, self)
         if not self.lines:
             raise DataError(f"{self}: the list {p.source} is empty")
         self.transformer = Transformer(self, self.param.transform_param)

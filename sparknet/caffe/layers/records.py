@@ -1,18 +1,19 @@
 """Records: the keys and values of a database, in byte order, over and over.
 
-LMDB and LevelDB, as Caffe writes them. Source: ``db_lmdb.cpp`` and ``db_leveldb.cpp`` of BVLC Caffe.
+LMDB and LevelDB, as Caffe writes them. Whoever opens one reads it as it is then. Source: ``db_lmdb.cpp`` and
+``db_leveldb.cpp`` of BVLC Caffe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from sparknet.caffe.files.lmdb_file import LmdbFile, Record
 from sparknet.errors import DataError
-
-Record = tuple[bytes, bytes]
 
 
 class Records(Protocol):
@@ -23,31 +24,19 @@ class Records(Protocol):
 
 
 class Lmdb:
-    """An open LMDB environment, closed when forgotten."""
+    """An open LMDB, closed when forgotten."""
 
     def __init__(self, path: str) -> None:
-        import lmdb
-
-        try:
-            self.environment: Any = lmdb.open(
-                path, readonly=True, lock=False, subdir=Path(path).is_dir(), readahead=False
-            )
-        except lmdb.Error as error:
-            raise DataError(f"cannot open {path} as LMDB: {error}") from None
-        self.path, self.error = path, lmdb.Error
+        self.file = LmdbFile(path)
 
     def once(self) -> Iterator[Record]:
-        try:
-            with self.environment.begin(buffers=False) as transaction:
-                yield from transaction.cursor()
-        except self.error as error:
-            raise DataError(f"cannot read {self.path}: {error}") from None
+        return self.file.records()
 
 
 class LevelDb:
     """An open LevelDB, closed when forgotten; no other process can open it meanwhile."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, name: str = "") -> None:
         try:
             import plyvel
         except ImportError:
@@ -55,14 +44,14 @@ class LevelDb:
                 f"{path}: reading a LevelDB needs the package plyvel-ci (pip install plyvel-ci, for Python "
                 "3.11 and 3.12); or convert it to LMDB and say backend: LMDB"
             ) from None
-        if not Path(path, "CURRENT").is_file():  # LevelDB would leave a lock and a log where there is none
+        if not _has_current(path):  # LevelDB would leave a lock and a log where there is none
             raise DataError(f"cannot open {path} as LevelDB: it has no file CURRENT{_lmdb_hint(path)}")
         try:
-            self.database: Any = plyvel.DB(path, create_if_missing=False)
+            self.database: Any = plyvel.DB(name or path, create_if_missing=False, paranoid_checks=True)
         except (plyvel.Error, OSError) as error:
             raise DataError(f"cannot open {path} as LevelDB: {_words(error)}") from None
         self.error: type[Exception] = plyvel.Error
-        self.path = path
+        self.path, self.name = path, name
 
     def once(self) -> Iterator[Record]:
         try:
@@ -72,35 +61,60 @@ class LevelDb:
             raise DataError(f"cannot read {self.path}: {_words(error)}") from None
 
 
-_OPEN: WeakValueDictionary[tuple[type, str], Lmdb | LevelDb] = WeakValueDictionary()
+_OPEN: WeakValueDictionary[tuple[str, int, int], LevelDb] = WeakValueDictionary()
+"""LevelDBs by path, device and inode: a process can open one only once."""
 
 
 def open_records(source: str, kind: type[Lmdb] | type[LevelDb]) -> Records:
-    """The database at ``source``, opened once per process.
+    """The database at ``source``, as it is now.
 
     Raises DataError if there is none, or nothing in it.
     """
-    path = str(Path(source).resolve())
-    records = _OPEN.get((kind, path))
-    if records is None:
-        records = _OPEN[kind, path] = kind(path)
-    if next(records.once(), None) is None:
+    records = Lmdb(source) if kind is Lmdb else _leveldb(source)
+    if next(iter(records.once()), None) is None:
         raise DataError(f"the database {source} is empty")
+    return records
+
+
+def _leveldb(source: str) -> LevelDb:
+    try:
+        path = str(Path(source).resolve())
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return LevelDb(source)  # which says what is wrong
+    key = path, found.st_dev, found.st_ino
+    records = _OPEN.get(key)
+    if records is None:
+        # LevelDB knows open ones by name: one that was at this path before, and is still open, has that name
+        taken = {other.name for other in _OPEN.values()}
+        name = next(name for name in (path + "/." * n for n in count()) if name not in taken)
+        records = _OPEN[key] = LevelDb(path, name)
     return records
 
 
 def forever(records: Records) -> Iterator[Record]:
     """The records from the first on, again and again."""
     while True:
-        yield from records.once()
+        record = None
+        for record in records.once():
+            yield record
+        if record is None:
+            raise DataError("the database has become empty while it was read")
+
+
+def _has_current(path: str) -> bool:
+    try:
+        return Path(path, "CURRENT").is_file()
+    except ValueError:  # a zero in it: no path
+        return False
 
 
 def _lmdb_hint(path: str) -> str:
-    return (
-        "; it is an LMDB: say backend: LMDB (none given means LEVELDB)"
-        if Path(path, "data.mdb").exists()
-        else ""
-    )
+    try:
+        is_lmdb = Path(path, "data.mdb").exists()
+    except ValueError:
+        return ""
+    return "; it is an LMDB: say backend: LMDB (none given means LEVELDB)" if is_lmdb else ""
 
 
 def _words(error: Exception) -> str:

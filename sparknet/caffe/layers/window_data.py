@@ -26,6 +26,7 @@ from torch import Tensor
 from sparknet.caffe.files.blobs import read_blob
 from sparknet.caffe.layer import Arity, Shapes, Tensors
 from sparknet.caffe.layers import pictures
+from sparknet.caffe.layers.lists import words
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.errors import DataError
 from sparknet.weights import Shape
@@ -172,21 +173,18 @@ class WindowData(SourceLayer):
 
 def read_windows(source: str) -> tuple[int, list[Window]]:
     """Channels and windows of a window file. Raises DataError if it does not have the form of one."""
-    try:
-        words = iter(Path(source).read_text(encoding="utf-8").split())
-    except OSError as error:
-        raise DataError(f"cannot read the window file {source}: {error.strerror}") from None
+    read = iter(words(source, "WindowData"))
     windows: list[Window] = []
     channels = 0
     try:
-        for mark in words:
+        for mark in read:
             if mark != "#":
                 raise ValueError(f'"#" expected, not {mark!r}')
-            next(words)
-            path = next(words)
-            channels, _, _, count = (int(next(words)) for _ in range(4))
-            windows += [_window(path, [next(words) for _ in range(6)]) for _ in range(count)]
-    except (ValueError, StopIteration, RuntimeError) as error:
+            next(read)
+            path = next(read)
+            channels, _, _, count = (int(next(read)) for _ in range(4))
+            windows += [_window(path, [next(read) for _ in range(6)]) for _ in range(count)]
+    except (ValueError, StopIteration, RuntimeError, OverflowError) as error:
         raise DataError(f"{source} is not a window file: {error or 'it ends too early'}") from None
     return channels, windows
 

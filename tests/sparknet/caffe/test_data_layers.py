@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import h5py
@@ -121,6 +122,28 @@ def test_listed_pictures_come_in_order_resized_and_less_their_mean(tmp_path: Pat
     assert label.tolist() == [4, 5]
     assert data[1, :, 0, 0].tolist() == [2.0, 0.0, 18.0]  # blue, green, red
     assert net.forward()["label"].tolist() == [6, 4]
+
+
+def test_names_in_a_list_are_bytes_and_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    names = [b"Z\xfcrich.png", "Zürich.png".encode(), "two words\u2028.png".encode(), b"\x85\x0c.png"]
+    for i, name in enumerate(names):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(
+            _png(np.full((1, 1, 3), i, np.uint8))
+        )
+    lines = [name + b" %d" % i for i, name in enumerate(names)]
+    (tmp_path / "list.txt").write_bytes(b"\r\n".join(lines) + b"\n\n")
+    setting = f'image_data_param {{ source: "{tmp_path}/list.txt" root_folder: "{tmp_path}/" batch_size: 4 }}'
+    net = Net(schema.parse_net(_layer("ImageData", setting)), schema.TEST)
+    net.forward()
+    assert net.blobs["data"].data[:, 0].flatten().tolist() == [0, 1, 2, 3]
+    assert net.blobs["label"].data.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("label", ["", "x", "1_0", "１", "99999999999", "1.5"])
+def test_a_label_that_is_none_is_named_with_its_line(label: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"\na.png {label}\n")
+    with pytest.raises(DataError, match=r'list\.txt:2: not "path label"'):
+        Net(schema.parse_net(_layer("ImageData", f'image_data_param {{ source: "{tmp_path}/list.txt" }}')), 0)
 
 
 def test_shuffled_pictures_all_come_once_per_epoch(tmp_path: Path) -> None:

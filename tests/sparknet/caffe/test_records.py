@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -69,6 +70,33 @@ def test_two_layers_of_one_process_read_one_leveldb(tmp_path: Path) -> None:
     first, second = (forever(open_records(source, LevelDb)) for _ in range(2))
     assert [key for key, _ in islice(first, 4)] == [b"00000000", b"00000001", b"00000002", b"00000000"]
     assert next(second)[0] == b"00000000"
+
+
+def test_a_leveldb_that_was_replaced_is_read_while_the_older_one_is_open(tmp_path: Path) -> None:
+    source = _write_leveldb(tmp_path / "db", {b"a": b"1"})
+    older = open_records(source, LevelDb)
+    (tmp_path / "db").rename(tmp_path / "old")
+    _write_leveldb(tmp_path / "new", {b"b": b"2"})
+    (tmp_path / "new").rename(tmp_path / "db")
+    younger = open_records(source, LevelDb)
+    assert [list(younger.once()), list(older.once())] == [[(b"b", b"2")], [(b"a", b"1")]]
+    assert open_records(source, LevelDb) is younger
+
+
+def test_a_database_that_becomes_empty_is_a_data_error_not_a_wait() -> None:
+    class Emptied:
+        def __init__(self) -> None:
+            self.records = [(b"a", b"1")]
+
+        def once(self) -> Iterator[tuple[bytes, bytes]]:
+            return iter(self.records)
+
+    database = Emptied()
+    read = forever(database)
+    assert next(read) == (b"a", b"1")
+    database.records.clear()
+    with pytest.raises(DataError, match="has become empty"):
+        next(read)
 
 
 def test_a_leveldb_that_is_not_there_or_is_an_lmdb_is_a_data_error_and_nothing_is_written(
