@@ -23,7 +23,7 @@ from infra.errors import InfraError, Interrupted, SetupError
 from infra.events import Emit, Note, phase
 from infra.node import command_log, spark
 from infra.spec import ClusterSpec
-from infra.survey import launch_data
+from infra.survey import Survey, launch_data, survey
 from infra.teardown import destroy, end, torn_down_on_failure
 
 __all__ = [
@@ -86,7 +86,7 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
     return cluster
 
 
-def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: plan.Survey | None, lock: str) -> Cluster:
+def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, lock: str) -> Cluster:
     """``launch`` while the launch lock of that id is held."""
     region = cloud.region
     before, old_group = look(cloud, spec.name), network.find_group(region, spec.name)
@@ -153,11 +153,11 @@ def _is_unfinished(cloud: Cloud, name: str) -> bool:
     return not group.is_ready if group else bool(look(cloud, name).nodes)
 
 
-def _survey(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> plan.Survey:
+def _survey(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Survey:
     """What the region has; the types of the nodes that are there already are known as well."""
     with phase(emit, "choose"):
         before = look(cloud, spec.name)
-        found = plan.survey(cloud.region, spec, also={node.instance_type for node in before.nodes})
+        found = survey(cloud.region, spec, also={node.instance_type for node in before.nodes})
         for note in found.notes:
             emit(Note(text=note))
         missing = max(0, spec.workers - len(before.workers))
@@ -169,7 +169,7 @@ def _survey(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> plan.Survey:
 def _make_group_and_key(
     cloud: Cloud,
     spec: ClusterSpec,
-    found: plan.Survey,
+    found: Survey,
     old_group: SecurityGroup | None,
     *,
     has_nodes: bool,
@@ -201,7 +201,7 @@ def _make_group_and_key(
 def _make_nodes(
     cloud: Cloud,
     spec: ClusterSpec,
-    found: plan.Survey,
+    found: Survey,
     cluster_tags: ClusterTags,
     group: SecurityGroup,
     before: Cluster,

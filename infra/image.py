@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from shlex import quote
 
-from infra import cluster, plan, provision
+from infra import cluster, provision
 from infra.cluster import Cloud
 from infra.ec2 import fleet, images, keys, network, nodes, tags, template
 from infra.ec2.images import OwnImage
@@ -28,7 +28,7 @@ from infra.events import CheckFailed, Emit, Note, Removed, phase
 from infra.interrupts import interrupts_held
 from infra.node import bootstrap, checks
 from infra.spec import ClusterSpec
-from infra.survey import launch_data
+from infra.survey import Survey, launch_data, survey
 
 BUILDER = "image-"  # begins the name of the builder's cluster
 BUILDER_HOURS = 3.0  # it ends by itself then, should the machine that builds be gone
@@ -79,7 +79,7 @@ def build(cloud: Cloud, request: BuildRequest, emit: Emit) -> OwnImage:
     cluster_tags = ClusterTags.new(spec.name, secrets.token_hex(8), max_hours=spec.max_hours, extra=spec.tags)
     with _builder_removed(cloud, spec.name, emit):
         with phase(emit, "choose"):
-            found = plan.survey(region, spec)
+            found = survey(region, spec)
         with phase(emit, "buy"):
             _buy(cloud, spec, found, cluster_tags, emit)
             (node,) = nodes.wait_running(
@@ -136,7 +136,7 @@ def delete(cloud: Cloud, image: OwnImage, emit: Emit) -> list[str]:
     return gone
 
 
-def _buy(cloud: Cloud, spec: ClusterSpec, found: plan.Survey, cluster_tags: ClusterTags, emit: Emit) -> None:
+def _buy(cloud: Cloud, spec: ClusterSpec, found: Survey, cluster_tags: ClusterTags, emit: Emit) -> None:
     region = cloud.region
     group = network.make_group(region, cluster_tags, found.subnets[0].vpc_id)
     network.open_group(region, group, spec.network.authorized_address or cloud.caller_address())
@@ -145,7 +145,7 @@ def _buy(cloud: Cloud, spec: ClusterSpec, found: plan.Survey, cluster_tags: Clus
     fleet.buy_master(region, found.master_places, ours, cluster_tags, emit)
 
 
-def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: plan.Survey, emit: Emit) -> checks.Facts:
+def _install(cloud: Cloud, spec: ClusterSpec, node: Node, found: Survey, emit: Emit) -> checks.Facts:
     """Run ``ami/``, check the builder, and remove what no other node may have."""
     gpus = {name: one.gpus for name, one in found.types.items()}
     setup = provision.Setup(spec=spec, connect=cloud.connect, gpus=gpus, emit=emit, pace=cloud.pace)

@@ -1,6 +1,6 @@
 """Plan: what a launch would make, where, at what price, against which quota. Changes nothing.
 
-``survey`` is what every launch reads first; ``plan`` adds what a person wants to know before paying.
+A survey is what every launch reads first; a plan adds what a person wants to know before paying.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from infra.ec2.region import ApiError, Region
 from infra.errors import InfraError, QuotaError, UsageError
 from infra.spec import ON_DEMAND, SPOT, ClusterSpec
 from infra.survey import Survey, survey
-
-__all__ = ["Plan", "PoolPrice", "Survey", "plan", "require_quota", "survey"]
 
 #: Calls whose permission can be asked for without making them, and the least they need.
 PERMISSIONS: dict[str, dict[str, Any]] = {

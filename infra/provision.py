@@ -47,7 +47,7 @@ class Prepared:
     """A node with everything installed that does not depend on the others."""
 
     member: Member
-    resources: spark.Machine
+    resources: spark.NodeResources
     folders: tuple[PurePosixPath, ...] = ()  # for what spills
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra import cluster, image, plan
+from infra import cluster, image
 from infra.cluster import Cloud
 from infra.ec2 import cleanup, images, nodes, tags
 from infra.errors import ChecksFailed, CommandFailed, DeadlineExceeded, InfraError, Interrupted, UsageError
@@ -23,6 +23,7 @@ from infra.local import LocalCloud
 from infra.node import bootstrap, bundle
 from infra.node.host import Result
 from infra.spec import ClusterSpec
+from infra.survey import survey
 from tests.infra.hosts import ScriptedCluster, ScriptedHost, account_of
 from tests.infra.test_never_an_orphan import at_call
 
@@ -127,7 +128,7 @@ def test_a_launch_takes_the_newest_image_that_fits_and_says_so(cloud: Cloud, wan
     first = image.build(cloud, wanted, ignore)
     second = image.build(cloud, replace(wanted, spec=image.builder(wanted.spec)), ignore)
     newest = max((first, second), key=lambda one: (one.created, one.name))
-    found = plan.survey(cloud.region, ClusterSpec())
+    found = survey(cloud.region, ClusterSpec())
     assert found.image.id == newest.id
     assert any(newest.id in note and "--fresh" in note for note in found.notes)
 
@@ -166,7 +167,7 @@ def test_another_image_is_taken_where_it_is_named_or_ours_does_not_fit(
         ClusterSpec(use_own_image=False),
         ClusterSpec(spark_version="4.0.0"),  # the image has another
     ):
-        found = plan.survey(cloud.region, spec)
+        found = survey(cloud.region, spec)
         assert found.image.id == (spec.image or "ami-0d1a51a51a51a2204") != made.id
         assert found.image.note == ""
 
@@ -177,7 +178,7 @@ def test_an_image_of_other_scripts_does_not_fit(
     image.build(cloud, wanted, ignore)
     (tmp_path / "30-python.sh").write_text("true\n")
     monkeypatch.setattr(bootstrap, "AMI", tmp_path)
-    assert plan.survey(cloud.region, ClusterSpec()).image.note == ""
+    assert survey(cloud.region, ClusterSpec()).image.note == ""
 
 
 def test_a_copy_in_another_region_has_the_same_tags(cloud: Cloud, wanted: BuildRequest) -> None:
@@ -186,7 +187,7 @@ def test_a_copy_in_another_region_has_the_same_tags(cloud: Cloud, wanted: BuildR
     assert copied.id != made.id
     assert (copied.name, copied.recipe, copied.versions) == (made.name, made.recipe, made.versions)
     assert (copied.state, list(copied.snapshots)) == ("available", snapshots(cloud, ELSEWHERE))
-    assert plan.survey(cloud.region.at(ELSEWHERE), ClusterSpec(region=ELSEWHERE)).image.id == copied.id
+    assert survey(cloud.region.at(ELSEWHERE), ClusterSpec(region=ELSEWHERE)).image.id == copied.id
 
 
 def test_a_copy_to_where_it_is_built_is_refused() -> None:
