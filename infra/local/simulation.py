@@ -28,7 +28,7 @@ from infra.local.hosts.machine import Machine, MachineFacts, NoMachine, ProcessM
 from infra.local.hosts.processes import Inits
 from infra.local.models.addresses import LoopbackBlocks, PublicAddresses
 from infra.local.models.call_log import Calls
-from infra.local.models.capacity import Pools
+from infra.local.models.capacity import Capacity
 from infra.local.models.clock import Clock
 from infra.local.models.consistency import Consistency
 from infra.local.models.faults import Faults
@@ -62,7 +62,7 @@ class Simulation:
         self.call_log = Calls()
         self.consistency = Consistency(self.clock.now)
         self.faults = Faults(scenario.faults)
-        self.pools = Pools(scenario.capacity, scenario.spot_prices, Quotas(scenario.quotas))
+        self.capacity = Capacity(scenario.capacity, scenario.spot_prices, Quotas(scenario.quotas))
         self.tokens = Tokens()
         self.instances = Instances()
         self.metadata = Metadata(self.instances, self.clock, access_key_id)
@@ -77,7 +77,7 @@ class Simulation:
         self.lifecycle = Lifecycle(
             instances=self.instances,
             clock=self.clock,
-            pools=self.pools,
+            capacity=self.capacity,
             metadata=self.metadata,
             lock=self.lock,
             scenario=lambda: self.scenario,

@@ -111,8 +111,8 @@ def _fill(
         share = -(-wanted // candidate.weight) if shares <= 1 else -(-wanted // (candidate.weight * shares))
         shares -= 1
         try:
-            cloud.pools.check_price(candidate.spec.pool, candidate.spec.max_price)
-            count = cloud.pools.available(candidate.spec.pool, int(share), at_least=1)
+            cloud.capacity.check_price(candidate.spec.pool, candidate.spec.max_price)
+            count = cloud.capacity.available(candidate.spec.pool, int(share), at_least=1)
             check_addresses(candidate.spec, count)
         except EC2ClientError as error:
             errors.append(

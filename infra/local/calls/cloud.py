@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from infra.local.hosts.machine import Machine, MachineFacts
-from infra.local.models.capacity import Pools
+from infra.local.models.capacity import Capacity
 from infra.local.models.clock import Clock
 from infra.local.models.instances import Instances
 from infra.local.models.lifecycle import Lifecycle
@@ -39,7 +39,7 @@ class Cloud(Protocol):
 
     clock: Clock
     tokens: Tokens
-    pools: Pools
+    capacity: Capacity
     instances: Instances
     lifecycle: Lifecycle
     volumes: VolumeFolders

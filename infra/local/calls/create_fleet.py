@@ -172,7 +172,7 @@ def _candidates(
                 candidates.append(
                     Candidate(
                         spec=spec,
-                        price=cloud.pools.price(spec.pool),
+                        price=cloud.capacity.price(spec.pool),
                         reference=answered,
                         override=dict(override),
                         position=len(candidates),

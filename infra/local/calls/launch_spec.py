@@ -16,7 +16,7 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.utils import filter_iam_instance_profiles
 
 from infra.local.calls.cloud import Cloud
-from infra.local.models.capacity import Pool, check_type, zones_with
+from infra.local.models.capacity import CapacityPool, check_type, zones_with
 from infra.local.models.published_images import PARAMETERS
 from infra.local.models.volumes import VOLUME_TYPES
 from infra.spec import ON_DEMAND, SPOT
@@ -42,8 +42,10 @@ class LaunchSpec:
     parameters: Mapping[str, Any]  # the merged request, for all that needs no look-up
 
     @property
-    def pool(self) -> Pool:
-        return Pool(self.instance_type, self.subnet.availability_zone, SPOT if self.is_spot else ON_DEMAND)
+    def pool(self) -> CapacityPool:
+        return CapacityPool(
+            self.instance_type, self.subnet.availability_zone, SPOT if self.is_spot else ON_DEMAND
+        )
 
 
 def template_data(backend: Any, reference: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def resolve(cloud: Cloud, backend: Any, parameters: Mapping[str, Any]) -> Launch
         tags=tags_by_kind(parameters.get("TagSpecifications") or []),
         parameters=parameters,
     )
-    cloud.pools.check_offered(spec.pool)
+    cloud.capacity.check_offered(spec.pool)
     _check_group(cloud, spec)
     _check_disks(backend, spec)
     return spec
@@ -237,7 +239,9 @@ def _subnet(cloud: Cloud, backend: Any, parameters: Mapping[str, Any], instance_
             raise EC2ClientError("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
         return defaults[zone]
     offered = [name for name in zones_with(instance_type, backend.region_name) if name in defaults]
-    with_room = [name for name in offered if cloud.pools.free(Pool(instance_type, name, ON_DEMAND)) != 0]
+    with_room = [
+        name for name in offered if cloud.capacity.free(CapacityPool(instance_type, name, ON_DEMAND)) != 0
+    ]
     return defaults[(with_room or offered or sorted(defaults))[0]]
 
 

@@ -88,9 +88,8 @@ def run_instances(cloud: Cloud, _original: Original, response: Any) -> ActionRes
                 "InvalidParameterValue",
                 f"Value ({least}) for parameter minCount is invalid. It must be 1 to maxCount.",
             )
-        pools = cloud.pools
-        pools.check_price(spec.pool, spec.max_price)
-        count = pools.available(spec.pool, most, at_least=least)
+        cloud.capacity.check_price(spec.pool, spec.max_price)
+        count = cloud.capacity.available(spec.pool, most, at_least=least)
         check_addresses(spec, count)
         response.error_on_dryrun()
         return ActionResult(make(cloud, backend, spec, count))

@@ -60,7 +60,7 @@ def request_service_quota_increase(cloud: Cloud, _original: Original, response: 
         raise IllegalArgumentError(
             f"The quota value that you requested is not greater than the current one: {described['Value']:g}."
         )
-    cloud.pools.quotas.change({code: value})
+    cloud.capacity.quotas.change({code: value})
     kept = ("ServiceCode", "ServiceName", "QuotaCode", "QuotaName", "QuotaArn", "Unit", "GlobalQuota")
     request = {
         "Id": uuid.uuid4().hex,
@@ -80,7 +80,7 @@ def _described(cloud: Cloud, quota: aws.Quota, region: str) -> dict[str, Any]:
         "QuotaArn": f"arn:aws:servicequotas:{region}:123456789012:ec2/{quota.code}",
         "QuotaCode": quota.code,
         "QuotaName": quota.name,
-        "Value": cloud.pools.quotas.limit(quota.code),
+        "Value": cloud.capacity.quotas.limit(quota.code),
         "Unit": "None",
         "Adjustable": True,
         "GlobalQuota": False,

@@ -13,7 +13,7 @@ from moto.ec2.responses.spot_instances import SpotInstances
 
 from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
-from infra.local.models.capacity import Pool, zones_with
+from infra.local.models.capacity import CapacityPool, zones_with
 from infra.spec import SPOT
 
 HISTORY_STEP = timedelta(hours=6)
@@ -69,16 +69,18 @@ def aware(moment: datetime | str) -> datetime:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def _spot_pools(region: str, types: set[str], zones: set[str]) -> list[Pool]:
+def _spot_pools(region: str, types: set[str], zones: set[str]) -> list[CapacityPool]:
     rows = INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, [])
     return sorted(
-        Pool(row["InstanceType"], row["Location"], SPOT)
+        CapacityPool(row["InstanceType"], row["Location"], SPOT)
         for row in rows
         if (not types or row["InstanceType"] in types) and (not zones or row["Location"] in zones)
     )
 
 
-def _history(cloud: Cloud, pool: Pool, start: datetime | None, end: datetime | None) -> list[dict[str, Any]]:
+def _history(
+    cloud: Cloud, pool: CapacityPool, start: datetime | None, end: datetime | None
+) -> list[dict[str, Any]]:
     """The price at each change between two moments, newest first, with the one in force at ``start``."""
     now = datetime.now(UTC)  # not the simulation's: who asks names moments of the real time
     last = min(aware(end), now) if end else now
@@ -97,8 +99,8 @@ def _history(cloud: Cloud, pool: Pool, start: datetime | None, end: datetime | N
     ]
 
 
-def _row(cloud: Cloud, pool: Pool, moment: datetime, *, is_current: bool) -> dict[str, Any]:
-    price = cloud.pools.price(pool)
+def _row(cloud: Cloud, pool: CapacityPool, moment: datetime, *, is_current: bool) -> dict[str, Any]:
+    price = cloud.capacity.price(pool)
     # within 5 percent of the price now
     wave = 0.0 if is_current else (zlib.crc32(f"{pool} {moment}".encode()) % 21 - 10) / 200
     return {
@@ -113,5 +115,5 @@ def _row(cloud: Cloud, pool: Pool, moment: datetime, *, is_current: bool) -> dic
 def _score(cloud: Cloud, instance_type: str, zone: str, wanted: int) -> int:
     if zone not in zones_with(instance_type, zone[:-1]):
         return 1
-    free = cloud.pools.free(Pool(instance_type, zone, SPOT))
+    free = cloud.capacity.free(CapacityPool(instance_type, zone, SPOT))
     return 9 if free is None else max(1, min(9, round(9 * free / max(1, wanted))))

@@ -71,8 +71,7 @@ def _request(cloud: Cloud, response: Any) -> ActionResult:
     market = {"MarketType": "spot", "SpotOptions": {"MaxPrice": price}}
     parameters = launch_spec.merged(asked.get("LaunchSpecification") or {}, {"InstanceMarketOptions": market})
     spec = launch_spec.resolve(cloud, backend, parameters)  # a request that cannot be is refused at once
-    pools = cloud.pools
-    pools.check_quota(spec.pool, count)
+    cloud.capacity.check_quota(spec.pool, count)
     response.error_on_dryrun()
     tags = launch_spec.tags_by_kind(asked.get("TagSpecifications") or []).get("spot-instances-request", {})
     valid_until = aware(asked["ValidUntil"]) if asked.get("ValidUntil") else None
@@ -101,11 +100,11 @@ def _evaluate(cloud: Cloud, request: SpotRequest) -> None:
         request.state = "cancelled"
         request.set_status("schedule-expired", "The request was not fulfilled before it expired.")
         return
-    pools, backend = cloud.pools, request.ec2_backend
+    backend = request.ec2_backend
     try:
         spec = launch_spec.resolve(cloud, backend, request.parameters)
-        pools.check_price(spec.pool, spec.max_price)
-        pools.available(spec.pool, 1, at_least=1)
+        cloud.capacity.check_price(spec.pool, spec.max_price)
+        cloud.capacity.available(spec.pool, 1, at_least=1)
         launch_spec.check_addresses(spec, 1)
     except EC2ClientError as error:
         request.set_status(WAITING.get(error.code, "bad-parameters"), error.message)

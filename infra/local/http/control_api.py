@@ -98,17 +98,17 @@ class Routes:
         return {}
 
     def post_capacity(self, body: Any) -> dict[str, Any]:
-        self._cloud.pools.capacity = scenario.each(CapacityRule, body)
+        self._cloud.capacity.rules = scenario.each(CapacityRule, body)
         return {}
 
     def post_spot_prices(self, body: Any) -> dict[str, Any]:
-        self._cloud.pools.prices = scenario.each(PriceRule, body)
+        self._cloud.capacity.price_rules = scenario.each(PriceRule, body)
         return {}
 
     def post_quotas(self, body: Any) -> dict[str, Any]:
         if not isinstance(body, dict):
             raise UsageError("quotas are a mapping of codes to vCPUs")
-        self._cloud.pools.quotas.change(body)
+        self._cloud.capacity.quotas.change(body)
         return {}
 
     def post_interrupt(self, instance_id: str, body: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Pools: how many machines of a type a zone has left, and at what price.
+"""Capacity: how many machines of a type a zone has left, and at what price.
 
-A pool is an instance type in a zone, bought in one way (``spot`` or ``on-demand``). Every refusal here has
-the code and the words of EC2.
+A capacity pool is an instance type in a zone, bought in one way (``spot`` or ``on-demand``). Every
+refusal here has the code and the words of EC2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from infra.spec import ON_DEMAND, SPOT
 
 
 @dataclass(frozen=True, order=True)
-class Pool:
+class CapacityPool:
     """An instance type in a zone, bought in one way."""
 
     instance_type: str
@@ -33,31 +33,31 @@ class Pool:
         return self.zone[:-1]
 
 
-class Pools:
+class Capacity:
     """What every pool has, costs, and has given away."""
 
     def __init__(self, capacity: Iterable[CapacityRule], prices: Iterable[PriceRule], quotas: Quotas) -> None:
-        self.capacity, self.prices = tuple(capacity), tuple(prices)
+        self.rules, self.price_rules = tuple(capacity), tuple(prices)
         self.quotas = quotas
-        self._taken: Counter[Pool] = Counter()
+        self._taken: Counter[CapacityPool] = Counter()
 
-    def free(self, pool: Pool) -> int | None:
+    def free(self, pool: CapacityPool) -> int | None:
         """Machines left; None if there is no end of them."""
-        rules = [rule for rule in self.capacity if rule.fits(pool.instance_type, pool.zone, pool.purchase)]
+        rules = [rule for rule in self.rules if rule.fits(pool.instance_type, pool.zone, pool.purchase)]
         return max(0, rules[-1].machines - self._taken[pool]) if rules else None
 
-    def price(self, pool: Pool) -> float:
+    def price(self, pool: CapacityPool) -> float:
         """Dollars an hour of one machine now."""
         normal = on_demand_price(pool.instance_type)
         if pool.purchase == ON_DEMAND:
             return normal
-        rules = [rule for rule in self.prices if rule.fits(pool.instance_type, pool.zone, pool.purchase)]
+        rules = [rule for rule in self.price_rules if rule.fits(pool.instance_type, pool.zone, pool.purchase)]
         if rules:
             return rules[-1].price
         share = 0.40 + zlib.crc32(f"{pool.instance_type} {pool.zone}".encode()) % 1000 / 10_000
         return round(normal * share, 6)
 
-    def check_offered(self, pool: Pool) -> None:
+    def check_offered(self, pool: CapacityPool) -> None:
         """Raises Unsupported if the zone does not have the type at all."""
         zones = zones_with(pool.instance_type, pool.region)
         if pool.zone not in zones:
@@ -68,7 +68,7 @@ class Pools:
                 f"Availability Zone or choosing {', '.join(zones)}.",
             )
 
-    def check_price(self, pool: Pool, max_price: float | None) -> None:
+    def check_price(self, pool: CapacityPool, max_price: float | None) -> None:
         """Raises SpotMaxPriceTooLow; without a maximum of its own, a spot machine costs what it costs."""
         price = self.price(pool)
         if pool.purchase == SPOT and max_price is not None and max_price < price:
@@ -78,7 +78,7 @@ class Pools:
                 f"fulfillment price of {price:g}.",
             )
 
-    def available(self, pool: Pool, wanted: int, *, at_least: int) -> int:
+    def available(self, pool: CapacityPool, wanted: int, *, at_least: int) -> int:
         """How many of ``wanted`` the pool and the quota allow. Raises if that is less than ``at_least``."""
         self.check_quota(pool, at_least)
         free = self.free(pool)
@@ -87,14 +87,14 @@ class Pools:
             raise EC2ClientError("InsufficientInstanceCapacity", no_capacity(pool))
         return min(count, self.quotas.left(pool.instance_type, pool.purchase, self._running(pool.region)))
 
-    def check_quota(self, pool: Pool, count: int) -> None:
+    def check_quota(self, pool: CapacityPool, count: int) -> None:
         """Raises VcpuLimitExceeded or MaxSpotInstanceCountExceeded."""
         self.quotas.check(pool.instance_type, pool.purchase, count, self._running(pool.region))
 
-    def take(self, pool: Pool, count: int) -> None:
+    def take(self, pool: CapacityPool, count: int) -> None:
         self._taken[pool] += count
 
-    def give_back(self, pool: Pool, count: int = 1) -> None:
+    def give_back(self, pool: CapacityPool, count: int = 1) -> None:
         self._taken[pool] -= count
 
     def _running(self, region: str) -> list[tuple[str, str, int]]:
@@ -117,7 +117,7 @@ def check_type(instance_type: str) -> None:
         raise EC2ClientError("InvalidParameterValue", f"Invalid value '{instance_type}' for InstanceType.")
 
 
-def no_capacity(pool: Pool) -> str:
+def no_capacity(pool: CapacityPool) -> str:
     """What EC2 says when a pool is empty."""
     if pool.purchase == SPOT:
         return "There is no Spot capacity available that matches your request."

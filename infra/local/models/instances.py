@@ -13,7 +13,7 @@ from typing import Any
 from moto.ec2.exceptions import InvalidInstanceIdError
 
 from infra.local.hosts.machine import Machine
-from infra.local.models.capacity import Pool
+from infra.local.models.capacity import CapacityPool
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Entry:
 
     instance: Any
     machine: Machine
-    pool: Pool
+    pool: CapacityPool
     is_started: bool = False  # the machine's exit status is of this boot, not of the one before
     holds_capacity: bool = False
     changing: threading.Lock = field(default_factory=threading.Lock)  # held while the machine boots or ends

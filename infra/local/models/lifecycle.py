@@ -27,7 +27,7 @@ from moto.ec2.models.instances import StateReason
 
 from infra.local.hosts.machine import Machine
 from infra.local.models import volumes
-from infra.local.models.capacity import Pool, Pools
+from infra.local.models.capacity import Capacity, CapacityPool
 from infra.local.models.clock import Clock
 from infra.local.models.instances import Entry, Instances
 from infra.local.models.metadata import Metadata
@@ -62,19 +62,19 @@ class Lifecycle:
         *,
         instances: Instances,
         clock: Clock,
-        pools: Pools,
+        capacity: Capacity,
         metadata: Metadata,
         lock: AbstractContextManager[object],
         scenario: Callable[[], Scenario],  # the one in force
     ) -> None:
-        self._instances, self._clock, self._pools, self._metadata = instances, clock, pools, metadata
+        self._instances, self._clock, self._capacity, self._metadata = instances, clock, capacity, metadata
         self._lock, self._scenario = lock, scenario
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="machines")
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._watcher.start()
 
-    def begin(self, instance: Any, machine: Machine, pool: Pool) -> None:
+    def begin(self, instance: Any, machine: Machine, pool: CapacityPool) -> None:
         """Boot a new instance."""
         entry = Entry(instance, machine, pool)
         self._instances.add(entry)
@@ -114,7 +114,7 @@ class Lifecycle:
         _refuse_unless(instance, "pending", "running", "stopped")
         if instance.state == "stopped":
             entry = self._instances.entry(instance.id)
-            self._pools.available(entry.pool, 1, at_least=1)
+            self._capacity.available(entry.pool, 1, at_least=1)
             self._take(entry)
             for interface in instance.nics.values():
                 interface.start()  # a new public address
@@ -228,12 +228,12 @@ class Lifecycle:
                 _set_state(entry.instance, "stopped")
 
     def _take(self, entry: Entry) -> None:
-        self._pools.take(entry.pool, 1)
+        self._capacity.take(entry.pool, 1)
         entry.holds_capacity = True
 
     def _give_back(self, entry: Entry) -> None:
         if entry.holds_capacity:
-            self._pools.give_back(entry.pool)
+            self._capacity.give_back(entry.pool)
         entry.holds_capacity = False
 
     def _forget(self, instance: Any) -> None:
