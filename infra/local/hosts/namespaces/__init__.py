@@ -1,11 +1,11 @@
 """Hosts of Linux namespaces: instances of the embedded cloud that are real machines in all but iron.
 
-    this machine                   the fabric (a network namespace)       a host (net, mount, pid, uts, ipc)
+    this machine                   the hosts' network (a namespace)       a host (net, mount, pid, uts, ipc)
     sn<hash> 198.18.x.1  <-veth->  uplink 198.18.x.2
                                    br0    10.n.0.1, NAT of 203.0.113.x    eth0 10.n.a.b, sshd, sudo, nft
                                           169.254.169.254       <-veth->  /dev/nvme1n1, /dev/disk/by-id
 
-It needs root on Linux and some tools (``requirements.py``). Nothing of it outlives the server: the fabric
+It needs root on Linux and some tools (``requirements.py``). Nothing of it outlives the server: the network
 and every host end when the pipe to the server closes, and with them their links, routes, mounts and loop
 devices.
 

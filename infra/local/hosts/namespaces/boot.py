@@ -42,7 +42,7 @@ DEVICE_LINKS = {
     "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
     "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
 }  # fmt: skip
-ATTEMPTS, PAUSE_SECONDS = 100, 0.05  # the disk is busy until the kernel has unmounted it from the life before
+ATTEMPTS, PAUSE_SECONDS = 100, 0.05  # the disk is busy until the kernel has unmounted it from the boot before
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -80,7 +80,7 @@ def start_clock() -> None:
 
 
 def connect(network: dict[str, Any]) -> None:
-    """eth0, whose other end is a port of the fabric's bridge. IPv4 only, as in a default VPC."""
+    """eth0, whose other end is a port of the hosts' bridge. IPv4 only, as in a default VPC."""
     for scope in ("all", "default"):
         setting = Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6")
         if setting.exists():
@@ -88,12 +88,12 @@ def connect(network: dict[str, Any]) -> None:
     command(
         [network["ip"], "-batch", "-"],
         f"link add eth0 address {network['mac']} type veth "
-        f"peer name {network['port']} netns {network['fabric']}\n"
+        f"peer name {network['port']} netns {network['holder']}\n"
         f"link set lo up\naddr add {network['address']} broadcast + dev eth0\nlink set eth0 up\n"
         f"route add default via {network['router']}\n",
     )
     command(
-        [network["nsenter"], "--net", f"--target={network['fabric']}", "--", network["ip"], "-batch", "-"],
+        [network["nsenter"], "--net", f"--target={network['holder']}", "--", network["ip"], "-batch", "-"],
         f"link set {network['port']} master {network['bridge']} up\n",
     )
 

@@ -1,4 +1,4 @@
-"""Life: a host from one boot to its next end, as a process of the server and all that hangs on it."""
+"""BootSession: a host from one boot to its next end, as a process of the server."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SSH_PORT = "0016"
 DISK_GROUP = 6
 
 
-class Life:
-    """Begins with the boot loader. Raises CommandError, with the console's end, if it does not come up."""
+class BootSession:
+    """Starts the boot loader. Raises CommandError, with the console's end, if it does not come up."""
 
     def __init__(
         self, specification: Mapping[str, Any], folder: Path, environment: Mapping[str, str]
     ) -> None:
-        self.port = str(specification["network"]["port"])  # of the fabric's bridge
+        self.port = str(specification["network"]["port"])  # of the hosts' bridge
         self._console = folder / "console.log"
         file = folder / "boot.json"
         file.touch(mode=0o600)
@@ -104,8 +104,8 @@ class Life:
             (root / link).unlink(missing_ok=True)
         shutil.rmtree(root / "sys/block" / disk.name, ignore_errors=True)
 
-    def go(self) -> None:
-        """Its disks are there: let it start what it has to start."""
+    def start_services(self) -> None:
+        """Its disks are there: let it start what is enabled."""
         assert self._loader.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._loader.stdin.write(b"go\n")
@@ -144,9 +144,8 @@ class Life:
                 stream.close()  # type: ignore[union-attr]
 
     def _signal(self, number: int) -> None:
-        if (
-            self._init and self._loader.poll() is None
-        ):  # the loader waits for it, so its number is still its own
+        # while the loader runs it waits for init, whose number is still its own
+        if self._init and self._loader.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._init, number)
 

@@ -1,6 +1,6 @@
 """Clean: what to do if a server died and its hosts did not. All is found by the home they belong to.
 
-Usually there is nothing to do: hosts and fabric end with the pipe to their server, and the kernel takes back
+Usually there is nothing to do: hosts and network end with the pipe to their server, and the kernel takes back
 their links, mounts and loop devices. The processes' marks, the link's name and the files behind the loops
 find the rest.
 """

@@ -1,4 +1,4 @@
-"""Namespaces: what the simulation asks for networks, machines and metadata when hosts are of namespaces."""
+"""Namespaces: what the simulation asks for networks, machines and metadata when hosts are namespaces."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from infra.local.hosts.namespaces.cloud import Cloud
 from infra.local.hosts.namespaces.commands import find
 from infra.local.hosts.namespaces.machine import NamespaceMachine
 from infra.local.hosts.namespaces.metadata import MetadataService
-from infra.local.hosts.namespaces.network import BRIDGE, Fabric
-from infra.local.hosts.namespaces.network_sync import Wiring
+from infra.local.hosts.namespaces.network import BRIDGE, Network
+from infra.local.hosts.namespaces.network_sync import NetworkSync
 from infra.local.hosts.namespaces.requirements import missing
 from infra.local.hosts.namespaces.rootfs import EMPTIED, FORGOTTEN, KEPT, PROGRAMS, Environment, Identity
 from infra.local.hosts.processes import HOME_MARK, INSTANCE_MARK
@@ -25,7 +25,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Namespaces:
-    """The fabric and all that hangs on it. Raises SetupError where hosts of namespaces cannot be made."""
+    """The network, the firewalls and the metadata service of all hosts.
+
+    Raises SetupError where hosts of namespaces cannot be made.
+    """
 
     def __init__(self, cloud: Cloud) -> None:
         lacking = missing()
@@ -33,25 +36,25 @@ class Namespaces:
             raise SetupError(f"hosts of namespaces cannot be made here: {'; '.join(lacking)}")
         self._cloud = cloud
         self._environment = Environment.of_this_process()
-        self._fabric = Fabric(cloud.folder)
-        self._fabric.start()
-        self._wiring = Wiring(cloud, self._fabric)
+        self._network = Network(cloud.folder)
+        self._network.start()
+        self._network_sync = NetworkSync(cloud, self._network)
         self._metadata = MetadataService(cloud)
-        self._public_addresses: Iterator[str] = self._fabric.public_addresses()
+        self._public_addresses: Iterator[str] = self._network.public_addresses()
 
     @property
     def caller_address(self) -> str:
         """The range that security groups must let in for this machine to reach its hosts."""
-        return f"{self._fabric.caller}/32"
+        return f"{self._network.caller}/32"
 
     def serve(self) -> None:
         """Once the simulation can answer."""
-        self._wiring.start()
-        self._metadata.start(self._fabric)
+        self._network_sync.start()
+        self._metadata.start(self._network)
 
     def claim(self) -> str:
         """A network for a default VPC."""
-        return self._fabric.claim()
+        return self._network.claim()
 
     def next(self) -> str:
         """A public address. Raises SetupError when all were given."""
@@ -70,7 +73,7 @@ class Namespaces:
 
     def specification(self, facts: MachineFacts, *, is_new: bool) -> dict[str, Any]:
         """What ``boot.py`` is told. Raises CommandError."""
-        router, prefix = self._fabric.router_of(facts.private_address)
+        router, prefix = self._network.router_of(facts.private_address)
         hostname = "ip-" + facts.private_address.replace(".", "-")
         digits = "".join(f"{int(part):02x}" for part in facts.private_address.split("."))
         return {
@@ -81,8 +84,8 @@ class Namespaces:
                 "address": f"{facts.private_address}/{prefix}",
                 "router": router,
                 "mac": ":".join(("0a", "58", *(digits[place : place + 2] for place in range(0, 8, 2)))),
-                "port": f"h{digits}{os.urandom(2).hex()}",  # a port of the life before may not be gone yet
-                "fabric": self._fabric.holder,
+                "port": f"h{digits}{os.urandom(2).hex()}",  # the port of the boot before may not be gone yet
+                "holder": self._network.holder,
                 "bridge": BRIDGE,
             },
             "kept": KEPT,
@@ -97,22 +100,22 @@ class Namespaces:
 
     def connect(self, instance_id: str, pid: int) -> None:
         """Give a host that has come up, with its network at process ``pid``, its firewall. Raises OSError."""
-        self._wiring.plug(instance_id, pid)
+        self._network_sync.connect(instance_id, pid)
 
     def close_firewall(self, instance_id: str) -> None:
         """No longer follow the rules of a host that is about to end."""
-        self._wiring.unplug(instance_id)
+        self._network_sync.disconnect(instance_id)
 
     def disconnect(self, instance_id: str, port: str) -> None:
         """After the last process of a host: nothing of its network is left."""
-        self._wiring.unplug(instance_id)
-        self._fabric.disconnect(port)
+        self._network_sync.disconnect(instance_id)
+        self._network.disconnect(port)
 
     def end(self) -> None:
         """After the last machine: nothing of the network is left."""
-        self._wiring.end()
+        self._network_sync.end()
         self._metadata.end()
-        self._fabric.end()
+        self._network.end()
 
     def _identity(self, facts: MachineFacts, hostname: str) -> Identity:
         with self._cloud.lock:

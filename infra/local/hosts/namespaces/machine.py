@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from infra.local.hosts.machine import MachineFacts
 from infra.local.hosts.namespaces.blocks import Block
 from infra.local.hosts.namespaces.boot import REBOOT_STATUS
-from infra.local.hosts.namespaces.boot_session import Life
+from infra.local.hosts.namespaces.boot_session import BootSession
 from infra.local.hosts.namespaces.commands import CommandError, run
 from infra.local.hosts.namespaces.disks import EBS_MODEL, STORE_MODEL, Disk
 
@@ -57,15 +57,15 @@ class NamespaceMachine:
         self._root: Block | None = None
         self._volumes: dict[str, Disk] = {}
         self._stores: list[Disk] = []
-        self._lock = threading.Lock()  # of the disks and of the life they are shown to
-        self._life: Life | None = None
+        self._lock = threading.Lock()  # of the disks and of the session they are shown to
+        self._session: BootSession | None = None
         self._status: int | None = None
         self._is_wanted = False
 
     @property
     def answers(self) -> bool:
-        life = self._life
-        return life is not None and life.answers
+        session = self._session
+        return session is not None and session.answers
 
     @property
     def exit_status(self) -> int | None:
@@ -79,22 +79,22 @@ class NamespaceMachine:
         self._is_wanted, self._status = True, None
         self._folder.mkdir(parents=True, exist_ok=True)
         self._open_own_disks()
-        self._live()
+        self._boot()
 
     def stop(self, *, orderly: bool) -> None:
         self._is_wanted = False
         with self._lock:
-            life, self._life = self._life, None
+            session, self._session = self._session, None
         self._driver.close_firewall(self._facts.instance_id)
-        if life is not None:
-            life.end(orderly=orderly)
-            self._driver.disconnect(self._facts.instance_id, life.port)
+        if session is not None:
+            session.end(orderly=orderly)
+            self._driver.disconnect(self._facts.instance_id, session.port)
         self._close_own_disks()
 
     def reboot(self) -> None:
-        life = self._life
-        if life is not None:
-            life.reboot()
+        session = self._session
+        if session is not None:
+            session.reboot()
 
     def remove(self) -> None:
         for disk in self._volumes.values():
@@ -105,9 +105,9 @@ class NamespaceMachine:
     def save(self, target: Path) -> None:
         """The disk with all that was written to it so far. Raises OSError."""
         with self._lock:
-            life = self._life
-        if life is not None:
-            life.flush()
+            session = self._session
+        if session is not None:
+            session.flush()
         _copy(self._folder / ROOT_FILE, target / ROOT_FILE)
 
     def attach(self, volume_id: str, folder: Path) -> None:
@@ -118,15 +118,15 @@ class NamespaceMachine:
                 block=block, name=self._free_name(), model=EBS_MODEL, serial=volume_id.replace("-", "")
             )
             self._volumes[volume_id] = disk
-            if self._life is not None:
-                self._life.show(disk)
+            if self._session is not None:
+                self._session.show(disk)
 
     def detach(self, volume_id: str) -> None:
         with self._lock:
             disk = self._volumes.pop(volume_id, None)
             if disk is not None:
-                if self._life is not None:
-                    self._life.hide(disk)
+                if self._session is not None:
+                    self._session.hide(disk)
                 disk.block.close()
 
     def pull(self, volume_id: str) -> None:
@@ -135,38 +135,39 @@ class NamespaceMachine:
             if disk is not None:
                 disk.block.sever()
 
-    def _live(self) -> None:
+    def _boot(self) -> None:
         """One boot, and a thread that waits for its end."""
-        life = Life(self._specification(), self._folder, self._driver.environment_of(self._facts.instance_id))
+        environment = self._driver.environment_of(self._facts.instance_id)
+        session = BootSession(self._specification(), self._folder, environment)
         try:
-            self._driver.connect(self._facts.instance_id, life.pid)
+            self._driver.connect(self._facts.instance_id, session.pid)
             with self._lock:
                 if not self._is_wanted:
                     raise CommandError("the instance was stopped while it booted")
                 for disk in (*self._stores, *self._volumes.values()):
-                    life.show(disk)
-                self._life = life
+                    session.show(disk)
+                self._session = session
         except OSError:
-            life.end()
-            self._driver.disconnect(self._facts.instance_id, life.port)
+            session.end()
+            self._driver.disconnect(self._facts.instance_id, session.port)
             raise
-        life.go()
+        session.start_services()
         threading.Thread(
-            target=self._outlive, args=(life,), name=self._facts.instance_id, daemon=True
+            target=self._wait_for_end, args=(session,), name=self._facts.instance_id, daemon=True
         ).start()
 
-    def _outlive(self, life: Life) -> None:
+    def _wait_for_end(self, session: BootSession) -> None:
         """Boot again if that is what the host ended for; all its disks are as they were."""
-        status = life.wait()
+        status = session.wait()
         with self._lock:
-            if self._life is not life:
+            if self._session is not session:
                 return  # stopped from outside
-            self._life = None
-        life.end()
-        self._driver.disconnect(self._facts.instance_id, life.port)
+            self._session = None
+        session.end()
+        self._driver.disconnect(self._facts.instance_id, session.port)
         if status == REBOOT_STATUS and self._is_wanted:
             try:
-                self._live()
+                self._boot()
             except OSError:
                 log.exception("%s did not boot again", self._facts.instance_id)
                 status = 1

@@ -1,4 +1,4 @@
-"""Metadata: 169.254.169.254 of every host, on the fabric's router; the caller's address says which one asks.
+"""Metadata: 169.254.169.254 of every host, on their router; the caller's address says which one asks.
 
 What it answers is ``infra.local.models.metadata``'s. An answer to PUT travels no further than the
 instance's hop limit.
@@ -15,7 +15,7 @@ from typing import Any
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from infra.local.hosts.namespaces.cloud import Cloud
-from infra.local.hosts.namespaces.network import Fabric
+from infra.local.hosts.namespaces.network import Network
 
 PORT = 80
 FORWARDED = "HTTP_X_FORWARDED_FOR"
@@ -33,9 +33,9 @@ class MetadataService:
         self._cloud = cloud
         self._server: Any = None
 
-    def start(self, fabric: Fabric) -> None:
+    def start(self, network: Network) -> None:
         """Raises OSError."""
-        with fabric.listen(PORT) as listener:
+        with network.listen(PORT) as listener:
             address, port = listener.getsockname()
             self._server = make_server(
                 address, port, self._answer, threaded=True, request_handler=_Handler, fd=listener.fileno()

@@ -1,10 +1,10 @@
-"""Fabric: the network of one embedded cloud, a namespace with a bridge, a router and their addresses.
+"""Network: that of one embedded cloud, a namespace with a bridge, a router and their addresses.
 
 All that this machine sees of it is one link, ``sn<hash of the home>``, and the routes through that link.
 Hosts may answer what comes from this machine but begin nothing towards it; between them everything may pass,
 since refusing is the business of their own firewalls. The router translates public addresses to private ones,
-as EC2's gateway does: a host that talks to another's public address is seen under its own public one. Who is
-not there is silent.
+as EC2's gateway does: a host that talks to another's public address is seen under its own public one.
+Packets to unused addresses are dropped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SETTINGS = {
     "bridge/bridge-nf-call-iptables": 0,  # where there is br_netfilter: bridged packets pass
 }
 ROUTER = f"""
-table ip fabric {{
+table ip router {{
   map private_of {{ type ipv4_addr : ipv4_addr; }}
   map public_of {{ type ipv4_addr : ipv4_addr; }}
   chain inbound {{
@@ -49,7 +49,7 @@ table ip fabric {{
     type nat hook postrouting priority srcnat
     iifname "{BRIDGE}" oifname "{BRIDGE}" ct status dnat snat to ip saddr map @public_of
   }}
-  chain silence {{
+  chain unused_addresses {{
     type filter hook output priority filter
     icmp type destination-unreachable icmp code host-unreachable drop
   }}
@@ -63,8 +63,8 @@ table ip fabric {{
 """
 
 
-class Fabric:
-    """From ``start`` to ``end`` it is there; if this process dies, it is gone as well."""
+class Network:
+    """There from ``start`` to ``end``; it ends with this process, too."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -78,13 +78,13 @@ class Fabric:
 
     @property
     def holder(self) -> int:
-        """The process whose network is the fabric."""
+        """The process whose network namespace it is."""
         assert self._holder is not None, "start comes first"
         return self._holder.pid
 
     @property
     def network(self) -> str:
-        """The file of the fabric's namespace."""
+        """The file of the namespace."""
         return f"/proc/{self.holder}/ns/net"
 
     @property
@@ -152,11 +152,11 @@ class Fabric:
         """Lead each public address to its private one, and nothing else. Raises CommandError."""
         if self._translated == private_of:
             return
-        lines = ["flush map ip fabric private_of", "flush map ip fabric public_of"]
+        lines = ["flush map ip router private_of", "flush map ip router public_of"]
         for public, private in private_of.items():
-            lines.append(f"add element ip fabric private_of {{ {public} : {private} }}")
+            lines.append(f"add element ip router private_of {{ {public} : {private} }}")
         for private, public in {private: public for public, private in private_of.items()}.items():
-            lines.append(f"add element ip fabric public_of {{ {private} : {public} }}")
+            lines.append(f"add element ip router public_of {{ {private} : {public} }}")
         run("nft", "-f", "-", text="\n".join(lines) + "\n", network=self.network)
         self._translated = dict(private_of)
 

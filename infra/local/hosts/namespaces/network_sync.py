@@ -1,4 +1,4 @@
-"""Wiring: keeps the router's translations and every host's firewall at what EC2's models say at the moment.
+"""Keeps the router's translations and every host's firewall at what EC2's models say at the moment.
 
 Nothing in moto tells of a changed rule, so the models are read a few times a second; what did not change
 costs nothing. A host gets its rules before it starts its first program.
@@ -16,39 +16,39 @@ from infra.local.hosts.namespaces import firewall
 from infra.local.hosts.namespaces.cloud import Cloud
 from infra.local.hosts.namespaces.commands import CommandError
 from infra.local.hosts.namespaces.firewall import Rule
-from infra.local.hosts.namespaces.network import Fabric
+from infra.local.hosts.namespaces.network import Network
 
 INTERVAL_SECONDS = 0.2
-PLUGGED = ("pending", "running", "stopping", "shutting-down")
+CONNECTED_STATES = ("pending", "running", "stopping", "shutting-down")
 
 log = logging.getLogger(__name__)
 
 
-class Wiring:
+class NetworkSync:
     """A thread, from ``start`` to ``end``."""
 
-    def __init__(self, cloud: Cloud, fabric: Fabric) -> None:
-        self._cloud, self._fabric = cloud, fabric
+    def __init__(self, cloud: Cloud, network: Network) -> None:
+        self._cloud, self._network = cloud, network
         self._networks: dict[str, int] = {}  # instance -> its network namespace, held open
         self._applied: dict[str, str] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="wiring", daemon=True)
+        self._thread = threading.Thread(target=self._follow, name="network sync", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def plug(self, instance_id: str, pid: int) -> None:
+    def connect(self, instance_id: str, pid: int) -> None:
         """A host has come up, with its network at process ``pid``. Raises OSError."""
         network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)  # a number may be used again
-        self.unplug(instance_id)
+        self.disconnect(instance_id)
         with self._lock:
             self._networks[instance_id] = network
         self.refresh()
         if instance_id not in self._applied:
             raise CommandError(f"{instance_id} did not get its security groups")
 
-    def unplug(self, instance_id: str) -> None:
+    def disconnect(self, instance_id: str) -> None:
         with self._lock:
             self._applied.pop(instance_id, None)
             network = self._networks.pop(instance_id, None)
@@ -60,7 +60,7 @@ class Wiring:
         with self._cloud.lock:
             translations, tables = self._wanted()
         with self._lock:
-            self._fabric.translate(translations)
+            self._network.translate(translations)
             for instance_id, network in self._networks.items():
                 table = tables.get(instance_id)
                 if table is not None and self._applied.get(instance_id) != table:
@@ -82,7 +82,7 @@ class Wiring:
                 if self._networks:
                     self.refresh()
             except CommandError as error:
-                log.warning("the fabric: %s", error)
+                log.warning("the network of the hosts: %s", error)
 
     def _wanted(self) -> tuple[dict[str, str], dict[str, str]]:
         """Public address -> private one, and instance -> its rules."""
@@ -106,7 +106,7 @@ class Wiring:
 
     def _interfaces(self) -> Iterator[tuple[str, Any]]:
         for instance in self._cloud.instances:
-            if instance.state in PLUGGED:
+            if instance.state in CONNECTED_STATES:
                 for interface in instance.nics.values():
                     yield instance.id, interface
 

@@ -1,4 +1,4 @@
-"""The life of a namespace host: reboots, stops, starts and ends, and what of its disks survives which."""
+"""Boots of a namespace host: reboots, stops, starts and ends, and what of its disks survives which."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_the_end_of_the_server_is_the_end_of_all(folder: Path, how: str) -> None
 
 
 def test_clean_ends_what_a_killed_server_could_not(folder: Path) -> None:
-    """Hosts and fabric are frozen, so that they cannot notice; one more loop device is nobody's."""
+    """Hosts and network are frozen, so that they cannot notice; one more loop device is nobody's."""
     before = traces(folder / "local")
     with rig_in(folder) as rig:
         _, during = in_use(rig)
