@@ -78,10 +78,8 @@ def _prepare_moto(runtime: Path) -> None:
     os.environ["MOTO_AMIS_PATH"] = str(path)
     for name in ("ENABLE_AMI_VALIDATION", "EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "ENABLE_KEYPAIR_VALIDATION"):
         os.environ[f"MOTO_{name}"] = "1"
-    for name in (
-        "AWS_PROFILE",
-        "AWS_ENDPOINT_URL",
-    ):  # moto makes botocore sessions; they must not meet the user's
+    # moto makes botocore sessions; they must not meet the user's
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
         os.environ.pop(name, None)
 
 
@@ -91,7 +89,7 @@ def _make(
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
 
-    from infra.local.http.app import Front
+    from infra.local.http.app import App
     from infra.local.simulation import Simulation
 
     class Handler(MotoRequestHandler):
@@ -107,7 +105,7 @@ def _make(
     cloud = Simulation(folder, runtime, scenario, key, os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
     try:
         server = make_server(
-            "127.0.0.1", port, Front(cloud, stopped.set), threaded=True, request_handler=Handler
+            "127.0.0.1", port, App(cloud, stopped.set), threaded=True, request_handler=Handler
         )
     except (OSError, SystemExit):
         cloud.end()

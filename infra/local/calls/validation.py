@@ -40,7 +40,7 @@ PAGED = (
 )
 
 
-def of_ids(parameters: Mapping[str, Any]) -> tuple[str, str] | None:
+def malformed_id(parameters: Mapping[str, Any]) -> tuple[str, str] | None:
     """(code, message) if a call to EC2 names an id that cannot be."""
     for name, value in parameters.items():
         prefix, code = IDS.get(name.partition(".")[0], ("", ""))
@@ -50,7 +50,7 @@ def of_ids(parameters: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def of_filter(error: NotImplementedError) -> tuple[str, str] | None:
+def unknown_filter(error: NotImplementedError) -> tuple[str, str] | None:
     """(code, message) if moto did not know a filter; None if it lacks something else."""
     found = re.search(r"[Ff]ilter\b.*?'([^']+)'", str(error))
     return ("InvalidParameterValue", f"The filter '{found[1]}' is invalid") if found else None

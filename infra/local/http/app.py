@@ -1,4 +1,4 @@
-"""Front: what every HTTP request meets before moto does: credentials, the call log, faults, the lock.
+"""App: what every HTTP request meets before moto does: credentials, the call log, faults, the lock.
 
 /_sparknet/imds/INSTANCE/...   the metadata of an instance (models/metadata.py)
 /_sparknet/...                 the control path (control_api.py)
@@ -29,7 +29,7 @@ from infra.errors import UsageError
 from infra.local.calls import validation
 from infra.local.calls.pricing import get_products
 from infra.local.control import CONTROL_PATH
-from infra.local.http.control_api import Routes
+from infra.local.http.control_api import ControlApi
 from infra.local.models.call_log import Call
 from infra.local.models.faults import SERVER_CODES, Fault
 from infra.local.simulation import Simulation
@@ -53,12 +53,12 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Front:
+class App:
     """The WSGI application of the server."""
 
     def __init__(self, cloud: Simulation, stop: Callable[[], None]) -> None:
         self._cloud = cloud
-        self._routes = Routes(cloud, stop)
+        self._control_api = ControlApi(cloud, stop)
         self._aws = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -79,7 +79,7 @@ class Front:
         body = _read_body(environ)
         try:
             return _json(
-                200, self._routes.answer(environ["REQUEST_METHOD"], path, json.loads(body or b"null"))
+                200, self._control_api.answer(environ["REQUEST_METHOD"], path, json.loads(body or b"null"))
             )
         except LookupError as error:
             return _json(404, {"error": str(error.args[0])})
@@ -145,7 +145,7 @@ class Front:
 
     def _consistent_work(self, environ: dict[str, Any], body: bytes, call: Call) -> Answer:
         """As soon as what the call names can be found."""
-        malformed = validation.of_ids(call.parameters) if call.service == "ec2" else None
+        malformed = validation.malformed_id(call.parameters) if call.service == "ec2" else None
         refusal = malformed or self._cloud.consistency.refusal(call.parameters)
         if refusal is not None:
             return _error(400, *refusal, call)
@@ -167,7 +167,7 @@ class Front:
             with self._cloud.lock:
                 content = b"".join(self._aws(environ, start))
         except NotImplementedError as error:
-            if refusal := validation.of_filter(error):
+            if refusal := validation.unknown_filter(error):
                 return _error(400, *refusal, call)
             missing = f"The simulated cloud cannot do this {call.service}:{call.action}: {error}"
             return _error(400, "InvalidAction", missing, call)

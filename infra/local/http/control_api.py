@@ -1,4 +1,4 @@
-"""The control path: what a test or a person may ask of the simulation that AWS has no API for.
+"""ControlApi: what a test or a person may ask of the simulation that AWS has no API for.
 
 GET    health                      pid and folder
 POST   stop                        end everything
@@ -27,15 +27,11 @@ from infra.local.models.faults import Fault
 from infra.local.models.scenario import CapacityRule, PriceRule
 from infra.local.simulation import Simulation
 
-CHANGEABLE = (
-    "boot_seconds",
-    "lag_seconds",
-    "notice_seconds",
-    "pools_per_fleet",
-)  # the rest has a route of its own
+# of a scenario; the rest has a route of its own
+CHANGEABLE = ("boot_seconds", "lag_seconds", "notice_seconds", "pools_per_fleet")
 
 
-class Routes:
+class ControlApi:
     """One method for each route, named method_path."""
 
     def __init__(self, cloud: Simulation, stop: Callable[[], None]) -> None:
