@@ -24,10 +24,11 @@ from infra.local.calls import (  # noqa: F401 - each registers its patches
     volumes,
 )
 from infra.local.calls.patches import patch
-from infra.local.hosts.machine import Machine, MachineFacts, NoMachine, ProcessMachine
+from infra.local.hosts.machine import Machine, MachineFacts, NoMachine
+from infra.local.hosts.process_machine import ProcessMachine
 from infra.local.hosts.processes import Inits
 from infra.local.models.addresses import LoopbackBlocks, PublicAddresses
-from infra.local.models.call_log import Calls
+from infra.local.models.call_log import CallLog
 from infra.local.models.capacity import Capacity
 from infra.local.models.clock import Clock
 from infra.local.models.consistency import Consistency
@@ -59,7 +60,7 @@ class Simulation:
         self.url = ""  # known once the server listens
         self.lock = threading.RLock()
         self.clock = Clock(scenario.speed)
-        self.call_log = Calls()
+        self.call_log = CallLog()
         self.consistency = Consistency(self.clock.now)
         self.faults = Faults(scenario.faults)
         self.capacity = Capacity(scenario.capacity, scenario.spot_prices, Quotas(scenario.quotas))

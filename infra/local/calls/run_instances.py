@@ -152,6 +152,5 @@ def _facts(cloud: Cloud, instance: Any, spec: LaunchSpec) -> MachineFacts:
         user_data=base64.b64decode(str(user_data)) if user_data else None,
         metadata_url=cloud.metadata_url(instance.id),
         instance_store_gb=tuple(disk["SizeInGB"] for disk in store["Disks"] for _ in range(disk["Count"])),
-        image_name=spec.image.name or "",
         image=cloud.saved_images.of(spec.image.id),
     )

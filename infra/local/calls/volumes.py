@@ -84,7 +84,7 @@ def detach_volume(
 def detach_by_force(cloud: Cloud, original: Original, response: Any) -> Any:
     volume = response.ec2_backend.get_volume(response._get_param("VolumeId"))
     if response._get_param("Force") and volume.attachment is not None:
-        cloud.instances.machine(volume.attachment.instance.id).pull(volume.id)
+        cloud.instances.machine(volume.attachment.instance.id).force_detach(volume.id)
     return original(response)
 
 

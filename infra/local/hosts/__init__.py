@@ -1,1 +1,1 @@
-"""Hosts of instances: processes (``machine.py``, ``init.py``) or Linux namespaces (``namespaces/``)."""
+"""Hosts of instances: processes (``process_machine.py``, ``init.py``) or namespaces (``namespaces/``)."""

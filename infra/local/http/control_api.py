@@ -72,7 +72,7 @@ class ControlApi:
         return self._cloud.call_log.listed()
 
     def delete_calls(self, _body: None) -> dict[str, Any]:
-        self._cloud.call_log.forget()
+        self._cloud.call_log.clear()
         return {}
 
     def get_faults(self, _body: None) -> list[dict[str, Any]]:

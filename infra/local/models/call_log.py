@@ -34,7 +34,7 @@ class Call:
         return not self.action.startswith(READING) and not self.is_dry_run
 
 
-class Calls:
+class CallLog:
     """The log, and the counter that faults go by."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Calls:
             self._log.append(call)
         return call
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Empty the log; the next call is number 1."""
         with self._lock:
             self._log.clear()

@@ -43,7 +43,7 @@ class Block:
     def is_open(self) -> bool:
         return self._device >= 0
 
-    def sever(self) -> None:
+    def fail_io(self) -> None:
         """Let all I/O fail from now on, for whoever has it mounted; the file stays as it is.
 
         The device shrinks to one sector: the kernel refuses what lies beyond a device's end with EIO.

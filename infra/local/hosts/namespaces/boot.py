@@ -3,7 +3,7 @@
 ``boot.py SPECIFICATION`` (JSON, written by ``boot_session.py``) makes the namespaces and the network, forks,
 and stays behind to pass on how the host ended: 0 shut down, 64 wants to boot again, anything else it died.
 The child mounts the host's root (an overlay over this machine's ``/``, kept on the host's own disk),
-furnishes it if it is new, and becomes ``init.py``. What both say on standard output is the
+gives it its files if it is new, and becomes ``init.py``. What both say on standard output is the
 server's cue to show the host its disks.
 """
 
@@ -108,16 +108,16 @@ def mount_root(specification: dict[str, Any]) -> Path:
     for folder in (upper, work, root):
         folder.mkdir(exist_ok=True)
     if is_new:
-        conceal(upper, specification["kept"], specification["emptied"])
+        hide_folders(upper, specification["kept"], specification["emptied"])
     mount("overlay", str(root), "overlay", 0, f"lowerdir=/,upperdir={upper},workdir={work}")
     if specification["files"]:  # at the first boot; an image has files of the host it was made of
         for folder in specification["forgotten"]:
             shutil.rmtree(root / folder, ignore_errors=True)
-        furnish(root, specification["files"], specification["links"])
+        create_files(root, specification["files"], specification["links"])
     return root
 
 
-def conceal(upper: Path, kept: list[str], emptied: dict[str, int]) -> None:
+def hide_folders(upper: Path, kept: list[str], emptied: dict[str, int]) -> None:
     """Whiteouts for what a host must not see, opaque folders for what it must see empty."""
     for path in Path("/").iterdir():
         if path.name not in kept and path.name not in emptied and not path.is_symlink():
@@ -129,7 +129,7 @@ def conceal(upper: Path, kept: list[str], emptied: dict[str, int]) -> None:
         os.setxattr(folder, "trusted.overlay.opaque", b"y")
 
 
-def furnish(root: Path, files: list[dict[str, Any]], links: dict[str, str]) -> None:
+def create_files(root: Path, files: list[dict[str, Any]], links: dict[str, str]) -> None:
     """Files (text None makes a folder) and links of a new host; parents are made."""
     for file in files:
         path = root / file["path"]

@@ -129,11 +129,11 @@ class NamespaceMachine:
                     self._session.hide(disk)
                 disk.block.close()
 
-    def pull(self, volume_id: str) -> None:
+    def force_detach(self, volume_id: str) -> None:
         with self._lock:
             disk = self._volumes.get(volume_id)
             if disk is not None:
-                disk.block.sever()
+                disk.block.fail_io()
 
     def _boot(self) -> None:
         """One boot, and a thread that waits for its end."""
