@@ -67,6 +67,7 @@ LAYERS = {
         ("sparknet.algorithms", "sparknet.inference", "sparknet.objectives"),
         ("sparknet.training", "sparknet.rounds"),
         ("sparknet.outer", "sparknet.merge"),
+        ("sparknet.sources",),
         ("sparknet.caffe", "sparknet.data"),
         ("sparknet.deltas", "sparknet.codecs"),
         ("sparknet.weights", "sparknet.storage", "sparknet.traces"),
@@ -94,6 +95,7 @@ FORBIDDEN = (
     ("sparknet.training", "sparknet.data"),
     ("sparknet.data", "sparknet.caffe"),
     ("sparknet.outer", "sparknet.caffe"),
+    ("sparknet.sources", "pyspark"),
 )
 
 # Packages within which no chain of imports comes back to its beginning, imports for types included.

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -113,7 +113,7 @@ def fetch(
     """
     retry = retry or RetryPolicy()
     target = folder / source.name
-    with _in(folder), _locked(target, retry):
+    with _in(folder), _alone(target, retry):
         if not (target.is_file() and _md5(target) == source.md5):
             _complete(source, _part(target), progress or _silent, retry)
             _check(source, _part(target))
@@ -233,14 +233,24 @@ def _in(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder} cannot keep a download ({error.strerror}): set SPARKNET_DATA") from error
 
 
-@contextmanager
-def _locked(target: Path, retry: RetryPolicy) -> Iterator[None]:
+def _alone(target: Path, retry: RetryPolicy) -> AbstractContextManager[None]:
     """Keep other processes from writing the same file; waits for them until the deadline."""
-    with target.with_name(f".{target.name}.lock").open("w") as lock:
-        deadline = time.monotonic() + retry.deadline_seconds
+    lock = target.with_name(f".{target.name}.lock")
+    busy = f"another process has long been downloading {target}: end it first"
+    return locked(lock, deadline_seconds=retry.deadline_seconds, busy=busy)
+
+
+@contextmanager
+def locked(file: Path, *, deadline_seconds: float, busy: str) -> Iterator[None]:
+    """Keep other processes of this machine from the same: ``file`` is locked as long as this lasts.
+
+    Raises DataError saying ``busy`` if it cannot be had until the deadline.
+    """
+    with file.open("w") as lock:
+        deadline = time.monotonic() + deadline_seconds
         while not _try_lock(lock):
             if time.monotonic() > deadline:
-                raise DataError(f"another process has long been downloading {target}: end it first")
+                raise DataError(busy)
             time.sleep(0.2)
         yield
 

@@ -76,14 +76,19 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
 
 
-def _examples(folder: Path, images_name: str, labels_name: str) -> Examples:
-    images, labels = (read_idx(_required(folder, name)) for name in (images_name, labels_name))
+def read(images_file: Path, labels_file: Path) -> Examples:
+    """The pictures in one idx file with the labels in another. Raises DataError if these do not fit."""
+    images, labels = read_idx(images_file), read_idx(labels_file)
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise DataError(
-            f"{folder}: {images_name} is {images.shape} and {labels_name} is {labels.shape}: "
-            "they do not belong together"
+            f"{images_file.parent}: {images_file.name} is {images.shape} and {labels_file.name} is "
+            f"{labels.shape}: they do not belong together"
         )
     return Examples(images[:, None], labels.astype(np.int64))
+
+
+def _examples(folder: Path, images_name: str, labels_name: str) -> Examples:
+    return read(_required(folder, images_name), _required(folder, labels_name))
 
 
 def _required(folder: Path, name: str) -> Path:

@@ -18,11 +18,8 @@ DEFLATE = 1032
 """How many times smaller deflate, the strongest of HDF5's own filters, can make an array."""
 
 
-def values(dataset: Any) -> Any:
-    """What a dataset holds.
-
-    Raises ValueError if it is none, or declares more than the file can hold.
-    """
+def checked(dataset: Any) -> Any:
+    """The dataset. Raises ValueError if it is none, or declares more than the file can hold."""
     import h5py
 
     if not isinstance(dataset, h5py.Dataset):
@@ -34,7 +31,12 @@ def values(dataset: Any) -> Any:
             f"{dataset.name} declares {dataset.nbytes:,} bytes, and the whole file has {present:,}: "
             "the file is damaged"
         )
-    return dataset[()]
+    return dataset
+
+
+def values(dataset: Any) -> Any:
+    """What a dataset holds. Raises ValueError as ``checked`` does."""
+    return checked(dataset)[()]
 
 
 def array(dataset: Any) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -67,10 +67,11 @@ class LmdbFile:
         self.close = weakref.finalize(self, os.close, self._file)
         self._snapshot()
 
-    def records(self) -> Iterator[Record]:
+    def records(self, start: bytes = b"", *, values: bool = True) -> Iterator[Record]:
         """(key, value) in key order, as they are at the last transaction that was finished by now.
 
-        Raises DataError if the file is damaged.
+        They begin with the first key that is not before ``start``; without ``values`` these are empty, and
+        large ones are not read. Raises DataError if the file is damaged.
         """
         snapshot = self._snapshot()
         if snapshot.root == _NONE:
@@ -87,14 +88,15 @@ class LmdbFile:
             if flags == _BRANCH:
                 if len(below) > _DEEPEST * snapshot.page_size:
                     raise self._damaged("its tree is too deep")
-                below += reversed([child for child, _ in self._branch(page, number)])
+                below += reversed(_from(start, list(self._branch(page, number))))
             elif flags == _LEAF:
-                for record in self._leaf(page, number, snapshot):
+                for record in self._leaf(page, number, snapshot, values=values):
                     count += 1
-                    yield record
+                    if record[0] >= start:
+                        yield record
             else:
                 raise self._damaged(f"page {number} is neither a branch nor a leaf")
-        if count != snapshot.entries:
+        if not start and count != snapshot.entries:
             raise self._damaged(f"it has {count:,} records and says that it has {snapshot.entries:,}")
 
     # ---- pages
@@ -151,12 +153,14 @@ class LmdbFile:
         for start, low, flags, key_size in self._nodes(page, number):
             yield low | flags << 32, page[start : start + key_size]
 
-    def _leaf(self, page: bytes, number: int, snapshot: _Snapshot) -> Iterator[Record]:
+    def _leaf(self, page: bytes, number: int, snapshot: _Snapshot, *, values: bool) -> Iterator[Record]:
         for start, size, flags, key_size in self._nodes(page, number):
             key, value = page[start : start + key_size], start + key_size
             if flags & _DUPLICATES:
                 raise DataError(f"cannot read {self.path}: it has several values for the key {key!r}")
-            if flags & _BIG:
+            if not values:
+                yield key, b""
+            elif flags & _BIG:
                 yield key, self._big_value(page[value : value + 8], size, snapshot)
             elif value + size > len(page):
                 raise self._damaged(f"a value of page {number} reaches beyond it")
@@ -186,6 +190,13 @@ class LmdbFile:
 
     def _damaged(self, what: str) -> DataError:
         return DataError(f"cannot read {self.path} as LMDB, it is damaged: {what}")
+
+
+def _from(start: bytes, children: list[tuple[int, bytes]]) -> list[int]:
+    """The pages of a branch that can have keys from ``start`` on; one ends where the next begins."""
+    pages = [page for page, _ in children]
+    skipped = sum(first <= start for _, first in children[1:]) if start else 0
+    return pages[skipped:]
 
 
 def _leveldb_hint(path: Path) -> str:

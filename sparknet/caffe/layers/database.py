@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from sparknet.caffe.files.datum import parsed, raw_pixels
 from sparknet.caffe.layer import Arity, Shapes, Tensors
 from sparknet.caffe.layers import pictures
 from sparknet.caffe.layers.records import LevelDb, Lmdb, forever, open_records
 from sparknet.caffe.layers.source import SourceLayer
 from sparknet.caffe.layers.transform import Transformer, transformed
 from sparknet.caffe.schema.caffe_pb2 import DataParameter, Datum
-from sparknet.errors import DataError
 from sparknet.weights import Shape
 
 
@@ -40,7 +39,7 @@ class Data(SourceLayer):
         records = open_records(p.source, Lmdb if p.backend == DataParameter.LMDB else LevelDb)
         self.transformer = Transformer(self, self.param.transform_param)
         self.cursor = forever(records)
-        self.first = self._image(_datum(next(records.once())[1], p.source), p.source)
+        self.first = self._image(parsed(next(records.once())[1], p.source), p.source)
         for _ in range(int(torch.randint(0, p.rand_skip, ())) if p.rand_skip else 0):
             next(self.cursor)
 
@@ -54,7 +53,7 @@ class Data(SourceLayer):
         images, labels = [], []
         for _ in range(self.param.data_param.batch_size):
             key, value = next(self.cursor)
-            datum = _datum(value, f"{self.param.data_param.source} record {key!r}")
+            datum = parsed(value, f"{self.param.data_param.source} record {key!r}")
             images.append(self._image(datum, self.param.data_param.source))
             labels.append(datum.label)
         try:
@@ -66,25 +65,8 @@ class Data(SourceLayer):
     def _image(self, datum: Datum, where: str) -> Tensor:
         t = self.param.transform_param
         if not datum.encoded:
-            return _pixels(datum, where)
+            return torch.from_numpy(raw_pixels(datum, where).copy())
         if t.force_color and t.force_gray:
             raise self.error("force_color and force_gray are both set")
         color = True if t.force_color or self.param.data_param.force_encoded_color else None
         return pictures.decode(datum.data, where, color=False if t.force_gray else color)
-
-
-def _datum(value: bytes, where: str) -> Datum:
-    from google.protobuf.message import DecodeError
-
-    try:
-        return Datum.FromString(value)
-    except DecodeError:
-        raise DataError(f"{where}: not a Caffe Datum") from None
-
-
-def _pixels(datum: Datum, where: str) -> Tensor:
-    shape = (datum.channels, datum.height, datum.width)
-    pixels = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
-    if pixels.size != np.prod(shape):
-        raise DataError(f"{where}: {pixels.size} values for a picture of shape {shape}")
-    return torch.from_numpy(pixels.reshape(shape).copy())

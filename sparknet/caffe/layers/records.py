@@ -19,8 +19,11 @@ from sparknet.errors import DataError
 class Records(Protocol):
     """An open database."""
 
-    def once(self) -> Iterator[Record]:
-        """(key, value) in byte order of the keys."""
+    def once(self, start: bytes = b"") -> Iterator[Record]:
+        """(key, value) in byte order of the keys, from the first key on that is not before ``start``."""
+
+    def keys(self) -> Iterator[bytes]:
+        """The keys alone, in byte order."""
 
 
 class Lmdb:
@@ -29,8 +32,11 @@ class Lmdb:
     def __init__(self, path: str) -> None:
         self.file = LmdbFile(path)
 
-    def once(self) -> Iterator[Record]:
-        return self.file.records()
+    def once(self, start: bytes = b"") -> Iterator[Record]:
+        return self.file.records(start)
+
+    def keys(self) -> Iterator[bytes]:
+        return (key for key, _ in self.file.records(values=False))
 
 
 class LevelDb:
@@ -53,9 +59,16 @@ class LevelDb:
         self.error: type[Exception] = plyvel.Error
         self.path, self.name = path, name
 
-    def once(self) -> Iterator[Record]:
+    def once(self, start: bytes = b"") -> Iterator[Record]:
+        yield from self._iterate(start, values=True)
+
+    def keys(self) -> Iterator[bytes]:
+        yield from self._iterate(b"", values=False)
+
+    def _iterate(self, start: bytes, *, values: bool) -> Iterator[Any]:
+        wanted = {"start": start or None, "include_value": values, "verify_checksums": True}
         try:
-            with self.database.iterator(verify_checksums=True) as records:
+            with self.database.iterator(**wanted) as records:
                 yield from records
         except (self.error, OSError) as error:
             raise DataError(f"cannot read {self.path}: {_words(error)}") from None

@@ -163,3 +163,13 @@ def test_a_database_that_is_cut_short_is_refused(pages: int, tmp_path: Path) -> 
     file.write_bytes(file.read_bytes()[: pages * 4096 - 1])
     with pytest.raises(DataError, match=r"cut short|is damaged"):
         list(LmdbFile(file).records())
+
+
+@pytest.mark.parametrize("count", [3, 300, 3000])
+def test_the_records_from_a_key_on_are_those_that_are_not_before_it(count: int, tmp_path: Path) -> None:
+    records = some_records(count)
+    file = LmdbFile(written(tmp_path / "db", records))
+    keys = sorted(records)
+    for start in (*Random(3).sample(keys, 3), keys[0], keys[-1], keys[count // 2] + b"x", b"\xff", b"\0"):
+        assert list(file.records(start)) == [(key, records[key]) for key in keys if key >= start]
+    assert [key for key, _ in file.records(values=False)] == keys
