@@ -1,4 +1,4 @@
-"""The server process of an embedded cloud, seen from outside: found, started, stopped, swept away.
+"""The server process of an embedded cloud, seen from outside: found, started, stopped, cleaned up after.
 
 The starter gives the server a pipe and waits for one line on it: ``{"ready": true}`` or ``{"error": ...}``.
 The server forks away from the starter before that, so it survives the command that started it.
@@ -46,7 +46,7 @@ def find_or_start(home: Home, *, scenario: Path | None = None, port: int = 0) ->
     with home.locked(timeout_seconds=START_SECONDS + STOP_SECONDS):
         endpoint = find(home)
         if endpoint is None:
-            _sweep(home)  # whatever a dead server left: its instances died with it
+            _clean_up(home)  # whatever a dead server left: its instances died with it
             return _start(home, scenario, port)
         if scenario or port not in (0, endpoint.port):
             raise UsageError(
@@ -65,7 +65,7 @@ def stop(home: Home) -> bool:
         was_running = endpoint is not None and _is_alive(endpoint)
         if endpoint is not None and was_running:
             _ask_to_stop(endpoint)
-        _sweep(home)
+        _clean_up(home)
     return was_running
 
 
@@ -153,7 +153,7 @@ def _ask_to_stop(endpoint: Endpoint) -> None:
         time.sleep(0.02)
 
 
-def _sweep(home: Home) -> None:
+def _clean_up(home: Home) -> None:
     """Remove what a server that is gone left behind; its log stays."""
     endpoint = home.read_endpoint()
     end_processes_of_home(home.folder)

@@ -2,7 +2,7 @@
 [--scenario FILE]``.
 
 It forks away from whoever started it, listens on 127.0.0.1, writes the state file, says ``{"ready": true}``
-on standard output (or ``{"error": ...}``), and serves until told to stop. ``daemon.py`` is the other side.
+on standard output (or ``{"error": ...}``), and serves until it is stopped. ``daemon.py`` is the other side.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     options = _options()
     if os.fork() != 0:
-        os._exit(0)  # the starter's child ends here; the server is nobody's child
+        os._exit(0)  # the starter's child ends here; the server has no parent to end with
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     try:
         serve(Path(options.folder), options.port, Path(options.scenario) if options.scenario else None)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def serve(folder: Path, port: int, scenario_file: Path | None) -> None:
-    """Serve until told to stop. Raises UsageError for a bad scenario or a port that is taken."""
+    """Serve until it is stopped. Raises UsageError for a bad scenario or a port that is taken."""
     from infra.local.models.scenario import Scenario
 
     scenario = Scenario.read(scenario_file) if scenario_file else Scenario()

@@ -1,4 +1,4 @@
-"""Simulation: one simulated AWS, put together from its parts, and all that moto is to do otherwise."""
+"""Simulation: one simulated AWS, made of its models, its hosts, and the calls that replace moto's."""
 
 from __future__ import annotations
 

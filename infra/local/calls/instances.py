@@ -1,4 +1,4 @@
-"""Instances of moto whose life is the lifecycle's: what moto's own methods are replaced by."""
+"""Terminate, stop, start, reboot: the lifecycle changes the state, once the machine has followed."""
 
 from __future__ import annotations
 

@@ -72,13 +72,13 @@ class Registry:
     def _register(
         self, owner: type | ModuleType, name: str, why: str, *, is_new: bool
     ) -> Callable[[Original], Original]:
-        def remember(replacement: Original) -> Original:
+        def register(replacement: Original) -> Original:
             self.patches.append(
                 Patch(owner=owner, name=name, replacement=replacement, is_new=is_new, why=why)
             )
             return replacement
 
-        return remember
+        return register
 
 
 def _bound(one: Patch, cloud: Cloud, original: Original | None) -> Original:

@@ -56,7 +56,7 @@ class Sessions:
             self._started.notify()
         return process, ended
 
-    def collect_for_ever(self) -> None:
+    def collect_forever(self) -> None:
         while True:
             try:
                 pid, status = os.wait()
@@ -68,7 +68,7 @@ class Sessions:
             self.collect(pid, status)
 
     def collect(self, pid: int, status: int) -> None:
-        """Tell whoever waits for ``pid``, if it is a command and not some orphan."""
+        """Pass the status on to whoever waits for ``pid``, if it is a command and not some orphan."""
         with self._lock:
             self.leaders.discard(pid)
             ended = self._ended.pop(pid, None)
@@ -186,15 +186,13 @@ class Command:
         return received
 
     def _send(self, kind: bytes, payload: bytes) -> None:
-        with (
-            self._sending,
-            contextlib.suppress(OSError),
-        ):  # the caller may be gone; the command goes on being read
+        # the caller may be gone; the command's output is read all the same
+        with self._sending, contextlib.suppress(OSError):
             self._connection.sendall(HEADER.pack(kind, len(payload)) + payload)
 
 
 class Init:
-    """The machine: its boot, its end, and the door through which commands come in."""
+    """The machine: its boot, its end, and the socket on which it is given commands."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.spec, self.sessions = spec, Sessions()
@@ -210,7 +208,7 @@ class Init:
         signal.signal(signal.SIGHUP, lambda *_: self.reboot())
         for target, arguments in ((self.accept, (listener,)), (self.watch_server, ()), (self.boot, ())):
             threading.Thread(target=target, args=arguments, daemon=True).start()
-        self.sessions.collect_for_ever()
+        self.sessions.collect_forever()
 
     def accept(self, listener: socket.socket) -> None:
         while True:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class MachineFacts:
-    """What a machine is told about itself when it boots."""
+    """What a machine needs to know of its instance."""
 
     instance_id: str
     instance_type: str

@@ -52,7 +52,7 @@ class ProcessMachine:
         with (self._root / "var/log/console.log").open("ab") as console:
             self._init = self._inits.start(
                 [sys.executable, "-I", "-S", str(INIT), str(specification)],
-                stdin=subprocess.PIPE,  # never written to: its end tells init that the server is gone
+                stdin=subprocess.PIPE,  # never written to: its end is how init learns that the server is gone
                 stdout=console,
                 stderr=console,
                 cwd=self._root,

@@ -1,6 +1,6 @@
 """The share of this machine's processors and memory that each of its hosts may count on.
 
-Nothing enforces it: hosts are told, by ``SPARKNET_HOST_CPUS`` and ``SPARKNET_HOST_MEMORY_MIB``, and
+Nothing enforces it: hosts read it in ``SPARKNET_HOST_CPUS`` and ``SPARKNET_HOST_MEMORY_MIB``, and
 ``nproc`` says so.
 """
 
@@ -14,7 +14,7 @@ MEMORY_FOR_HOSTS = 0.75  # the rest is for the machine's own programs and its fi
 
 
 def environment(hosts: int) -> dict[str, str]:
-    """What a command on one of ``hosts`` hosts is told."""
+    """Variables for a command on one of ``hosts`` hosts."""
     cpus = max(1, processors() // max(1, hosts))
     memory_mib = int(psutil.virtual_memory().total * MEMORY_FOR_HOSTS / max(1, hosts)) >> 20
     return {"SPARKNET_HOST_CPUS": str(cpus), "SPARKNET_HOST_MEMORY_MIB": str(memory_mib)}

@@ -23,7 +23,7 @@ Answer = tuple[int, str]  # status of HTTP, text
 
 
 class Metadata:
-    """What instances are told about themselves, and about their end."""
+    """What instances can ask about themselves, and about their interruption."""
 
     def __init__(self, instances: Instances, clock: Clock, access_key_id: str) -> None:
         self._instances, self._clock, self._access_key_id = instances, clock, access_key_id

@@ -1,4 +1,4 @@
-"""Placement groups, which moto does not have: created, listed, deleted, and named at launch."""
+"""Placement groups, which moto does not have, by region and name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CreateImage, CopyImage, DeregisterImage: what is on the root disk, kept for hosts that start from it.
+"""SavedImages: what is on the root disk of a machine, kept for hosts that start from it.
 
 ``Machine.save`` writes what is on a machine's root disk to the folder of the image, and a machine whose facts
 name that folder begins with a copy of it.

@@ -1,4 +1,4 @@
-"""Spot: the request behind every spot instance, the price history, and the scores of placement."""
+"""Spot: the request behind every spot instance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes: EC2's rules of attaching and detaching, and the folder that is the content of each volume."""
+"""Volumes: the folder that is the content of each, and what is attached to an instance from its launch on."""
 
 from __future__ import annotations
 

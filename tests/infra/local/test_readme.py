@@ -36,6 +36,18 @@ def test_the_scenario_in_the_readme_is_one(tmp_path: Path) -> None:
     assert [fault.kind for fault in scenario.faults] == ["lost", "throttle", "error", "signal"]
 
 
+def test_the_call_in_the_readme_is_one_of_the_calls() -> None:
+    shown = blocks("python")[1].removesuffix(" ...\n")
+    assert any(shown in path.read_text() for path in (ROOT / "infra/local/calls").glob("*.py"))
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    named = set(re.findall(r"`([a-z][a-z_/]*(?:\.py|/))`", README))
+    assert {"models/faults.py", "calls/", "hosts/stand_ins/"} <= named
+    missing = [name for name in named if not any((at / name).exists() for at in (ROOT, ROOT / "infra/local"))]
+    assert missing == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("aws") is None, reason="the AWS CLI is not installed")
 def test_the_commands_in_the_readme_work(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Hosts of Linux namespaces: instances of the embedded cloud that are real machines in all but iron.
+"""Hosts of Linux namespaces: instances of the embedded cloud that behave like machines of their own.
 
     this machine                   the hosts' network (a namespace)       a host (net, mount, pid, uts, ipc)
     sn<hash> 198.18.x.1  <-veth->  uplink 198.18.x.2

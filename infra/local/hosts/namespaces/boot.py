@@ -56,7 +56,7 @@ def main(specification: dict[str, Any]) -> None:
     init = os.fork()
     if init:
         os.write(1, f"pid {init}\n".encode())
-        os.close(0)  # the host's lifeline is the child's alone
+        os.close(0)  # the pipe from the server is the child's alone
         os.close(1)
         sys.exit(wait(init))
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -20,7 +20,7 @@ INSTANCE = Path("/var/lib/cloud/instance")
 USER_DATA = INSTANCE / "user-data.txt"
 FINISHED = INSTANCE / "boot-finished"
 LOG = Path("/var/log/cloud-init-output.log")
-SILENT = {"package_update", "package_upgrade"}  # nothing is installed here, as with false
+IGNORED = {"package_update", "package_upgrade"}  # nothing is installed here, as with false
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def configure(config: dict[str, Any], log: Any, *, is_first: bool) -> None:
     files, commands = config.pop("write_files", None) or [], config.pop("runcmd", None) or []
     if not is_first:
         return
-    for name in sorted(set(config) - SILENT):
+    for name in sorted(set(config) - IGNORED):
         log.write(f"{name} of the cloud-config is not known here, and was passed over\n".encode())
     for file in files:
         write(file)

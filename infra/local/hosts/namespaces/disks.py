@@ -44,13 +44,13 @@ class Disk:
         """Files of /sys/block/NAME: what lsblk shows, and mkfs looks at."""
         real = Path("/sys/block") / Path(self.block.path).name
         copied = {name: _read(real / name) for name in COPIED}
-        told = {
+        named = {
             "dev": f"{os.major(self.number)}:{os.minor(self.number)}",
             "device/model": self.model,
             "device/serial": self.serial,
             "queue/rotational": "0",
         }
-        return {**{name: text for name, text in copied.items() if text is not None}, **told}
+        return {**{name: text for name, text in copied.items() if text is not None}, **named}
 
 
 def _read(path: Path) -> str | None:

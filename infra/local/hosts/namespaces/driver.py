@@ -72,7 +72,7 @@ class Namespaces:
         return {"PATH": PATH, "LANG": "C.UTF-8", **marks}
 
     def specification(self, facts: MachineFacts, *, is_new: bool) -> dict[str, Any]:
-        """What ``boot.py`` is told. Raises CommandError."""
+        """The specification for ``boot.py``. Raises CommandError."""
         router, prefix = self._network.router_of(facts.private_address)
         hostname = "ip-" + facts.private_address.replace(".", "-")
         digits = "".join(f"{int(part):02x}" for part in facts.private_address.split("."))

@@ -1,7 +1,7 @@
 """Init: PID 1 of a host: starts what a server has, collects orphans, shuts down. Standard library only.
 
-Standard input is the lifeline: a line on it says that the disks are there, its end that the cloud is gone,
-and the host with it. SIGTERM shuts down (status 0), SIGHUP asks for another boot (status 64).
+Standard input is a pipe from the server: a line on it says that the disks are there, its end that the server
+is gone, and the host ends with it. SIGTERM shuts down (status 0), SIGHUP asks for another boot (status 64).
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ PYTHON = "/opt/sparknet/venv/bin/python"
 
 
 def main() -> None:
-    lifeline = os.dup(0)
+    server_pipe = os.dup(0)
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     os.dup2(2, 1)
     Path("/run/init.pid").write_text("1\n")
     signal.signal(signal.SIGTERM, lambda *_: shut_down(0))
     signal.signal(signal.SIGHUP, lambda *_: shut_down(REBOOT_STATUS))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not os.read(lifeline, 3):
+    if not os.read(server_pipe, 3):
         os._exit(1)  # the server went away during the boot
     show_host_key()
     if os.fork() == 0:
-        os.close(lifeline)
+        os.close(server_pipe)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         boot()
         os._exit(0)
-    os.set_inheritable(lifeline, False)
-    threading.Thread(target=watch, args=(lifeline,), daemon=True).start()
+    os.set_inheritable(server_pipe, False)
+    threading.Thread(target=watch, args=(server_pipe,), daemon=True).start()
     supervise()
 
 
 def show_host_key() -> None:
-    """On the console, as cloud-init does: GetConsoleOutput tells it to whoever wants to be sure."""
+    """On the console, as cloud-init does: GetConsoleOutput gives it to whoever checks it."""
     key = Path("/etc/ssh/ssh_host_ed25519_key.pub").read_bytes()
     os.write(2, b"-----BEGIN SSH HOST KEY KEYS-----\n" + key + b"-----END SSH HOST KEY KEYS-----\n")
 
@@ -78,9 +78,9 @@ def boot() -> None:
                 subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
 
 
-def watch(lifeline: int) -> None:
-    """The lifeline's end is the server's. The end of PID 1 is that of all processes of the host."""
-    while os.read(lifeline, 4096):
+def watch(server_pipe: int) -> None:
+    """The pipe ends when the server does. The end of PID 1 ends all processes of the host."""
+    while os.read(server_pipe, 4096):
         pass
     os._exit(1)
 

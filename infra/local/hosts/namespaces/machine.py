@@ -29,7 +29,7 @@ class Driver(Protocol):
     """What a machine asks of the network and the image that all hosts share."""
 
     def specification(self, facts: MachineFacts, *, is_new: bool) -> dict[str, Any]:
-        """What ``boot.py`` is told. Raises CommandError."""
+        """The specification for ``boot.py``. Raises CommandError."""
         ...
 
     def environment_of(self, instance_id: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Keeps the router's translations and every host's firewall at what EC2's models say at the moment.
 
-Nothing in moto tells of a changed rule, so the models are read a few times a second; what did not change
+moto has no event for a changed rule, so the models are read a few times a second; what did not change
 costs nothing. A host gets its rules before it starts its first program.
 """
 

@@ -208,13 +208,13 @@ def identity(disk: Disk, options: dict[str, str]) -> str:
         "TYPE": disk.filesystem["type"],
     }
     tag = options.get("-s") or options.get("--match-tag")
-    told = {name: value for name, value in facts.items() if value and (not tag or name == tag)}
+    shown = {name: value for name, value in facts.items() if value and (not tag or name == tag)}
     form = options.get("-o") or options.get("--output")
     if form == "value":
-        return "".join(f"{value}\n" for value in told.values())
+        return "".join(f"{value}\n" for value in shown.values())
     if form == "export":
-        return f"DEVNAME={disk.device}\n" + "".join(f"{name}={value}\n" for name, value in told.items())
-    return f"{disk.device}: " + " ".join(f'{name}="{value}"' for name, value in told.items()) + "\n"
+        return f"DEVNAME={disk.device}\n" + "".join(f"{name}={value}\n" for name, value in shown.items())
+    return f"{disk.device}: " + " ".join(f'{name}="{value}"' for name, value in shown.items()) + "\n"
 
 
 def list_disks(options: dict[str, str], words: list[str]) -> None:

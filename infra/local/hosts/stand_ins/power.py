@@ -1,4 +1,4 @@
-"""shutdown, reboot, poweroff: tell the host's init, now or after some minutes; ``-c`` takes it back."""
+"""shutdown, reboot, poweroff: signal the host's init, now or after some minutes; ``-c`` cancels it."""
 
 from __future__ import annotations
 

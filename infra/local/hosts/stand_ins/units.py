@@ -107,7 +107,7 @@ def main(_name: str, arguments: list[str]) -> int:
 def act(verb: str, unit: Unit, *, now: bool) -> int:
     """One verb on one unit; the exit status systemctl would give."""
     if verb in ("is-active", "is-enabled", "is-failed", "status", "show"):
-        return tell(verb, unit)
+        return report(verb, unit)
     if verb in ("stop", "disable", "mask", "kill", "unmask", "reset-failed"):
         return end(verb, unit, now=now)
     if not unit.path.exists():
@@ -122,7 +122,7 @@ def act(verb: str, unit: Unit, *, now: bool) -> int:
     return 0
 
 
-def tell(verb: str, unit: Unit) -> int:
+def report(verb: str, unit: Unit) -> int:
     enabled = any(UNITS.glob(f"*.wants/{unit.name}"))
     if verb == "is-enabled":
         sys.stdout.write(("enabled" if enabled else "disabled") + "\n")
