@@ -53,7 +53,7 @@ def serve(folder: Path, port: int, scenario_file: Path | None) -> None:
     runtime = Path(tempfile.mkdtemp(prefix="sparknet-"))
     stopped = threading.Event()
     try:
-        _prepare_moto(runtime)
+        prepare_moto(runtime)
         cloud, server = _make(folder, runtime, scenario, port, stopped)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: stopped.set())
@@ -69,8 +69,8 @@ def serve(folder: Path, port: int, scenario_file: Path | None) -> None:
             (folder / "endpoint.json").unlink(missing_ok=True)
 
 
-def _prepare_moto(runtime: Path) -> None:
-    """moto reads these when it is imported."""
+def prepare_moto(runtime: Path) -> None:
+    """Set what moto reads when it is imported; its images go to a file in the folder ``runtime``."""
     from infra.local.models import published_images
 
     path = runtime / "images.json"

@@ -35,7 +35,7 @@ MOST_INSTANT = 1000  # instances of one instant fleet
 @patch(Fleets, "create_fleet", why="overrides, templates, capacity, MinTargetCapacity, Errors, tokens, hosts")
 def create_fleet(cloud: Cloud, _original: Original, response: Any) -> ActionResult:
     request = dict(response._get_params())
-    return cloud.tokens.once(response, "CreateFleet", lambda: _create(cloud, response, request))  # type: ignore[no-any-return]
+    return cloud.tokens.once(response, "CreateFleet", lambda: _create(cloud, response, request))
 
 
 @patch(Fleets, "delete_fleets", why="an instant fleet goes only with its instances")

@@ -56,7 +56,7 @@ def copy_image(cloud: Cloud, _original: Original, response: Any) -> ActionResult
         cloud.saved_images.copy(source, image.id)
         return ActionResult({"ImageId": image.id})
 
-    return cloud.tokens.once(response, "CopyImage", work)  # type: ignore[no-any-return]
+    return cloud.tokens.once(response, "CopyImage", work)
 
 
 @patch(AmiBackend, "deregister_image", why="the content goes with the image")

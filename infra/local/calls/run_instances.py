@@ -94,7 +94,7 @@ def run_instances(cloud: Cloud, _original: Original, response: Any) -> ActionRes
         response.error_on_dryrun()
         return ActionResult(make(cloud, backend, spec, count))
 
-    return cloud.tokens.once(response, "RunInstances", work)  # type: ignore[no-any-return]
+    return cloud.tokens.once(response, "RunInstances", work)
 
 
 def _reserve(backend: Any, spec: LaunchSpec, count: int) -> Any:

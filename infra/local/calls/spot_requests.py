@@ -33,7 +33,7 @@ WAITING = {
 
 @patch(SpotInstances, "request_spot_instances", why="moto's would make instances without a host")
 def request_spot_instances(cloud: Cloud, _original: Original, response: Any) -> ActionResult:
-    return cloud.tokens.once(response, "RequestSpotInstances", lambda: _request(cloud, response))  # type: ignore[no-any-return]
+    return cloud.tokens.once(response, "RequestSpotInstances", lambda: _request(cloud, response))
 
 
 @patch(SpotInstances, "describe_spot_instance_requests", why="unknown ids are errors; open requests wait")

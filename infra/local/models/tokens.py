@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from moto.ec2.exceptions import EC2ClientError
 
 CAPACITY_CODES = {"InsufficientInstanceCapacity", "SpotMaxPriceTooLow", "MaxSpotInstanceCountExceeded"}
 NOT_COMPARED = {"ClientToken", "DryRun"}
+
+T = TypeVar("T")
 
 
 class Tokens:
@@ -23,13 +25,14 @@ class Tokens:
     def __init__(self) -> None:
         self._used: dict[tuple[str, str, str], tuple[str, Any]] = {}
 
-    def once(self, response: Any, action: str, work: Callable[[], Any]) -> Any:
+    def once(self, response: Any, action: str, work: Callable[[], T]) -> T:
         """The answer of ``work``, which is done only if no call with this token did it before."""
         token = response._get_param("ClientToken")
         if not token:
             return work()
         key = (response.region, action, token)
         asked = fingerprint(response._get_params())
+        answer: T | None
         before, answer = self._used.get(key, (asked, None))
         if before != asked:
             raise EC2ClientError(

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[4]
 PROGRAM = """
 import json, pathlib, sys, tempfile
 from infra.local import server
-server._prepare_moto(pathlib.Path(tempfile.mkdtemp()))
+server.prepare_moto(pathlib.Path(tempfile.mkdtemp()))
 import infra.local.simulation
 from infra.local.calls.patches import patch
 print(json.dumps(sorted(str(one).partition(":")[0] for one in patch.patches)))
