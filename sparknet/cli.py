@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from sparknet.errors import UsageError
+from sparknet.errors import ModelError, UsageError
 from sparknet.exits import status_of
 
 PHASES = {"TRAIN": 0, "TEST": 1}
@@ -279,11 +279,16 @@ def _upgrade_weights(source: Path, target: Path | None) -> None:
         raise UsageError("an upgraded .caffemodel is written to a file: name it after the source")
     try:
         net = schema.NetParameter.FromString(source.read_bytes())
+        upgraded = schema.upgrade_net(net).SerializeToString()
     except FileNotFoundError:
         raise UsageError(f"there is no file {source}") from None
-    except DecodeError as error:
+    except OSError as error:
+        raise UsageError(f"cannot read {source}: {error.strerror}") from None
+    except (DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{source}: this is not a .caffemodel: {error}") from error
-    _written(target, schema.upgrade_net(net).SerializeToString())
+    except ModelError as error:
+        raise UsageError(f"{source}: {error}") from error
+    _written(target, upgraded)
 
 
 def _written(target: Path, content: bytes) -> None:

@@ -16,6 +16,7 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
+from sparknet.caffe.files.kinds import hint
 from sparknet.caffe.schema import caffe_pb2, weights_pb2
 from sparknet.errors import ModelError
 from sparknet.weights import Shape
@@ -39,7 +40,12 @@ class Stored:
 
 def read_blob(path: str | Path) -> Tensor:
     """The array of a ``.binaryproto`` file, float32."""
-    return decode_blob(parsed(weights_pb2.Blob(), Path(path)), str(path)).data
+    path = Path(path)
+    blob = parsed(weights_pb2.Blob(), path)
+    array = decode_blob(blob, str(path)).data if blob.ListFields() else torch.zeros(0)
+    if not array.numel():
+        raise ModelError(f"{path} holds no array: it is not a .binaryproto{hint(path)}")
+    return array
 
 
 def write_blob(array: Tensor, path: str | Path) -> None:
@@ -49,7 +55,7 @@ def write_blob(array: Tensor, path: str | Path) -> None:
 
 def decode_blob(blob: weights_pb2.Blob, where: str, index: int = 0) -> Stored:
     """The array of a message. Raises ModelError, beginning with ``where``, if data and shape do not agree."""
-    values = _values(blob)
+    values = _values(blob, where)
     is_legacy = not blob.HasField("shape") and any(
         blob.HasField(name) for name in ("num", "channels", "height", "width")
     )
@@ -83,19 +89,22 @@ def parsed(message: Any, path: Path) -> Any:
         message.ParseFromString(data)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise ModelError(f"cannot read {str(path)!r}: this is no path") from None
     except DecodeError:
         raise ModelError(
-            f"{path} ({len(data):,} bytes) is not in Caffe's binary format, or is cut short: fetch it again"
+            f"{path} ({len(data):,} bytes) is not in Caffe's binary format, or is cut short"
+            f"{hint(path) or ': fetch it again'}"
         ) from None
     return message
 
 
-def _values(blob: weights_pb2.Blob) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _values(blob: weights_pb2.Blob, where: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     if blob.HasField("double_data"):
         return np.frombuffer(blob.double_data, "<f8").astype(np.float32)
     if blob.HasField("data"):
         if len(blob.data) % 4:
-            raise ModelError("a blob ends within a number: the file is damaged")
+            raise ModelError(f"{where}: a blob ends within a number: the file is damaged")
         return np.frombuffer(bytearray(blob.data), "<f4")
     # numbers one by one, not packed: what protobuf 1 wrote
     unpacked = caffe_pb2.BlobProto.FromString(blob.SerializeToString())

@@ -7,6 +7,7 @@ AdaDelta the second moments of all blobs after the first ones of all.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from sparknet.caffe.files.blobs import decode_blob, encode_blob
 from sparknet.caffe.files.hdf5 import DAMAGED, array, values
+from sparknet.caffe.files.kinds import BLOB, WEIGHTS, hint, is_hdf5
 from sparknet.caffe.schema import caffe_pb2, weights_pb2
 from sparknet.errors import ModelError
 
@@ -38,14 +40,14 @@ class SolverState:
 
 
 def read(path: str | Path) -> SolverState:
-    """The state in ``path``, HDF5 if its name ends in ``.h5``.
+    """The state in ``path``, HDF5 or binary: its beginning says which.
 
     Raises ModelError if it is missing or broken.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such solver state")
-    return _read_hdf5(path) if path.suffix == ".h5" else _read_binary(path)
+    return _read_hdf5(path) if is_hdf5(path) else _read_binary(path)
 
 
 def write(path: str | Path, state: SolverState) -> None:
@@ -105,14 +107,37 @@ def _read_binary(path: Path) -> SolverState:
         history = tuple(decode_blob(blob, str(path)).data for blob in weights.history)
         weights.ClearField("history")
         message.ParseFromString(weights.SerializeToString())  # what it does not know it has kept
+        learned_net = os.fsdecode(message.learned_net)  # bytes, if they are not UTF-8
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from None
     except (DecodeError, ModelError) as error:
-        raise ModelError(f"{path}: this is not a solver state, or it is cut short: {error}") from error
-    return SolverState(
-        iter=message.iter,
-        current_step=message.current_step,
-        learned_net=message.learned_net,
-        history=history,
+        raise _refused(path, error) from error
+    if not message.HasField("iter") or (not history and hint(path) == f": {BLOB}"):
+        raise _refused(path, None)
+    return _checked(
+        path,
+        SolverState(
+            iter=message.iter, current_step=message.current_step, learned_net=learned_net, history=history
+        ),
     )
+
+
+def _refused(path: Path, error: Exception | None) -> ModelError:
+    """An error that says what the file is instead, if that is known, or else why it cannot be read."""
+    why = hint(path) or (f", or it is cut short: {error}" if error else "")
+    if WEIGHTS in why:
+        why += "; the state that belongs to it ends in .solverstate (weights alone are given as --weights)"
+    return ModelError(f"{path}: this is not a solver state{why}")
+
+
+def _checked(path: Path, state: SolverState) -> SolverState:
+    """``state``, if its counts can be."""
+    for name, value in (("iteration", state.iter), ("step", state.current_step)):
+        if value < 0:
+            raise ModelError(f"{path}: the {name} of this solver state is {value}: the file is damaged")
+    if "\0" in state.learned_net:
+        raise ModelError(f"{path}: it names {state.learned_net!r} as its weights: the file is damaged")
+    return state
 
 
 def _binary(state: SolverState) -> bytes:
@@ -130,14 +155,15 @@ def _read_hdf5(path: Path) -> SolverState:
             blobs = file["history"]
             history = [torch.from_numpy(array(blobs[str(i)])) for i in range(len(blobs))]
             name = values(file["learned_net"]) if "learned_net" in file else b""
-            return SolverState(
+            state = SolverState(
                 iter=int(values(file["iter"])[0]),
                 current_step=int(values(file["current_step"])[0]) if "current_step" in file else 0,
                 learned_net=name.decode() if isinstance(name, bytes) else str(name),
                 history=tuple(history),
             )
     except DAMAGED as error:
-        raise ModelError(f"{path}: this is not a solver state, or it is cut short: {error}") from error
+        raise _refused(path, error) from error
+    return _checked(path, state)
 
 
 def _write_hdf5(path: Path, state: SolverState) -> None:

@@ -9,6 +9,7 @@ Source: ``Net::CopyTrainedLayersFrom``, ``Net::ToProto`` and ``Net::ToHDF5`` of 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ import torch
 from sparknet.caffe.blob import Blob
 from sparknet.caffe.files.blobs import Stored, decode_blob, parsed
 from sparknet.caffe.files.hdf5 import DAMAGED, array
+from sparknet.caffe.files.kinds import hint, is_hdf5
 from sparknet.caffe.files.protobuf_stream import Piece, field, floats
 from sparknet.caffe.layer import Layer
 from sparknet.caffe.schema import caffe_pb2, weights_pb2
@@ -71,9 +73,9 @@ def read(path: str | Path) -> Weights:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"there is no weight file {path}")
-    weights = _read_hdf5(path) if _is_hdf5(path) else _read_binary(path)
-    if not weights:
-        raise ModelError(f"{path} holds no layers: it is not a Caffe weight file")
+    weights = _read_hdf5(path) if path.suffix == ".h5" or is_hdf5(path) else _read_binary(path)
+    if not any(weights):  # nor are there any in a message of another kind, whose layers would be nameless
+        raise ModelError(f"{path} holds no layers: it is not a Caffe weight file{hint(path)}")
     return weights
 
 
@@ -113,9 +115,10 @@ def _read_binary(path: Path) -> Weights:
 
 def _layers(net: weights_pb2.Net) -> Iterator[tuple[str, Sequence[weights_pb2.Blob]]]:
     for layer in net.layer:
-        yield layer.name, layer.blobs
+        yield os.fsdecode(layer.name), layer.blobs  # bytes, if they are not UTF-8
     for old in net.layers:
-        yield (old.layer.name, old.layer.blobs) if old.HasField("layer") else (old.name, old.blobs)
+        named = old.layer if old.HasField("layer") else old
+        yield os.fsdecode(named.name), named.blobs
 
 
 def _pieces(net: NetOfLayers, with_diffs: bool) -> Iterator[Piece]:
@@ -149,24 +152,13 @@ def _without_blobs(param: caffe_pb2.LayerParameter) -> bytes:
 # ---- HDF5
 
 
-def _is_hdf5(path: Path) -> bool:
-    if path.suffix == ".h5":
-        return True
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(8)
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    return beginning == b"\x89HDF\r\n\x1a\n"
-
-
 def _read_hdf5(path: Path) -> Weights:
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             if "data" not in file:
-                raise ModelError(f"{path} has no group /data: it is not a Caffe weight file")
+                raise ModelError(f"{path} has no group /data: it is not a Caffe weight file{hint(path)}")
             return dict(_hdf5_layers(file["data"], ""))
     except DAMAGED as error:
         raise ModelError(f"cannot read {path} as HDF5: {error}") from None

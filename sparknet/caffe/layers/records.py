@@ -70,7 +70,8 @@ class LevelDb:
         try:
             with self.database.iterator(**wanted) as records:
                 yield from records
-        except (self.error, OSError) as error:
+        except (self.error, OSError, RuntimeError) as error:  # the latter of one that has been closed
+            self.database.close()  # that it can be opened again, by others too
             raise DataError(f"cannot read {self.path}: {_words(error)}") from None
 
 

@@ -9,6 +9,8 @@ without a step per picture.
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,8 @@ class Transformer:
     """The preprocessing of one data layer."""
 
     def __init__(self, layer: Layer, param: TransformationParameter) -> None:
-        self.layer, self.param = layer, param
+        self.layer: Layer = weakref.proxy(layer)  # which has this one: a net is gone when it is forgotten
+        self.param = param
         if param.HasField("mean_file") and param.mean_value:
             raise layer.error("mean_file and mean_value are both given: keep one")
         self.mean: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,6 +82,22 @@ def test_a_leveldb_that_was_replaced_is_read_while_the_older_one_is_open(tmp_pat
     younger = open_records(source, LevelDb)
     assert [list(younger.once()), list(older.once())] == [[(b"b", b"2")], [(b"a", b"1")]]
     assert open_records(source, LevelDb) is younger
+
+
+def test_a_leveldb_is_free_again_when_its_net_is_forgotten_or_could_not_read_it(tmp_path: Path) -> None:
+    source = _write_leveldb(tmp_path / "db", _records(100), compact=True)
+    gc.disable()
+    try:
+        net = _net(source, "")
+        del net
+        plyvel.DB(source).close()
+        table = next(path for path in Path(source).iterdir() if path.suffix == ".ldb")
+        table.write_bytes(table.read_bytes()[:-300] + bytes(300))
+        with pytest.raises(DataError):
+            _net(source, "")
+        plyvel.repair_db(source)
+    finally:
+        gc.enable()
 
 
 def test_a_database_that_becomes_empty_is_a_data_error_not_a_wait() -> None:
