@@ -70,20 +70,16 @@ def expanded(url: str) -> list[str]:
 
 def kind_of(url: str) -> str:
     """ "file" or "folder". Raises DataError if there is neither."""
-    with reading(url):
-        files, path = _files(url)
-        if is_http(url):
-            if files.exists(path):
-                return "file"
-            raise FileNotFoundError
-        files.invalidate_cache()
-        if files.isfile(path):
-            return "file"
-        if files.isdir(path) and (not _is_s3(url) or files.ls(path)):
-            return "folder"
-        if _is_s3(url):  # a bucket that is not there says so only when it is listed
+    if is_http(url) and url.endswith("/"):
+        return "folder"
+    found = _type(url)
+    if found is None and _is_s3(url):
+        with reading(url):  # a bucket that is not there says so only when it is listed
+            files, path = _files(url)
             files.ls(path.partition("/")[0])
-    raise DataError(f"{url} does not exist")
+    if found is None:
+        raise DataError(f"{url} does not exist")
+    return "folder" if found == "directory" else "file"
 
 
 def listing(url: str) -> list[File]:
@@ -115,28 +111,28 @@ def size_of(url: str) -> int:
 
 
 def exists(url: str) -> bool:
-    with reading(url):
-        files, path = _files(url)
-        files.invalidate_cache()
-        return bool(files.exists(path))
+    """Raises DataError where nobody can tell."""
+    return _type(url) is not None
 
 
 @contextmanager
-def opened(url: str, *, start: int = 0, ahead: int = AHEAD_BYTES) -> Iterator[BinaryIO]:
-    """The bytes of a file from ``start`` on, read ``ahead`` bytes at a time where it lies elsewhere.
+def opened(url: str, *, start: int = 0, is_stream: bool = False) -> Iterator[BinaryIO]:
+    """The bytes of a file from ``start`` on; a stream is read from front to back and need not be seekable.
 
-    Whatever goes wrong with it until the end of the ``with`` is a DataError.
+    What is behind http is copied here unless it is a stream: few servers send parts of files. Whatever goes
+    wrong with the file until the end of the ``with`` is a DataError.
     """
     with reading(url):
-        if not is_remote(url):
-            with Path(_local(url)).open("rb") as file:
+        if not is_remote(url) or (is_http(url) and not is_stream):
+            with local_copy(url).open("rb") as file:
                 file.seek(start)
                 yield file
             return
         files, path = _files(url)
-        with files.open(path, "rb", **({"block_size": ahead} if is_http(url) else {})) as raw:
-            raw.seek(start)
-            yield cast("BinaryIO", io.BufferedReader(_Raw(raw), ahead))
+        with files.open(path, "rb", **({"block_size": 0} if is_http(url) else {})) as raw:
+            if start:
+                raw.seek(start)
+            yield cast("BinaryIO", io.BufferedReader(_Raw(raw), AHEAD_BYTES))
 
 
 def read(url: str) -> bytes:
@@ -258,6 +254,18 @@ def _sentence(url: str, what: str, error: Exception) -> str:
     return f"{url} cannot be {what}: {words.splitlines()[0]}"
 
 
+def _type(url: str) -> str | None:
+    """ "file", "directory", or None where there is nothing. (fsspec's own questions take any failure for
+    no.)"""
+    with reading(url):
+        files, path = _files(url)
+        files.invalidate_cache()
+        try:
+            return str(files.info(path)["type"])
+        except FileNotFoundError:
+            return None
+
+
 def _files(url: str) -> tuple[Any, str]:
     """fsspec's file system and the path there."""
     if not is_remote(url):
@@ -301,7 +309,7 @@ class _Raw(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        return True
+        return bool(self._file.seekable())
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._file.seek(offset, whence)
@@ -319,7 +327,7 @@ class _Raw(io.RawIOBase):
 def _copy(file: File, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    with opened(file.url) as source, partial.open("wb") as copy:
+    with opened(file.url, is_stream=True) as source, partial.open("wb") as copy:
         while data := source.read(AHEAD_BYTES):
             copy.write(data)
     if partial.stat().st_size != file.size:

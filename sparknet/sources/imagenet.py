@@ -83,7 +83,7 @@ class Index:
 def is_imagenet(url: str) -> bool:
     """Whether a tar file is one of ImageNet's: it begins with an archive of a class, or a picture of the
     kind."""
-    first = next(_members(url, 0), None)
+    first = next(_members(url, 0, is_stream=True), None)
     if first is None:
         return False
     name = PurePosixPath(first.name).name
@@ -138,11 +138,11 @@ def _all(url: str) -> list[tuple[tarfile.TarInfo, str]]:
         return loose + [pair for pairs in pool.map(within, inner) for pair in pairs]
 
 
-def _members(url: str, start: int) -> Iterator[tarfile.TarInfo]:
+def _members(url: str, start: int, *, is_stream: bool = False) -> Iterator[tarfile.TarInfo]:
     """The files in the archive that begins at byte ``start``; what is in them is not read."""
-    with files.opened(url, start=start) as content:
+    with files.opened(url, start=start, is_stream=is_stream) as content:
         try:
-            with tarfile.open(fileobj=content, mode="r:") as archive:
+            with tarfile.open(fileobj=content, mode="r|" if is_stream else "r:") as archive:
                 for member in archive:
                     archive.members.clear()  # type: ignore[attr-defined]  # or it would keep them all
                     if member.isfile():

@@ -100,9 +100,10 @@ def members(shard: Shard, *, contents: bool = True) -> Iterator[tuple[str, dict[
 
     Raises DataError if the shard is cut short, or no tar.
     """
-    with files.opened(shard.url) as content:
-        # a stream, read from front to back: seeking costs a request where the file lies elsewhere
-        mode: Literal["r|", "r:"] = "r|" if is_remote(shard.url) else "r:"
+    # seeking costs a request where the file lies elsewhere
+    is_stream = is_remote(shard.url)
+    mode: Literal["r|", "r:"] = "r|" if is_stream else "r:"
+    with files.opened(shard.url, is_stream=is_stream) as content:
         try:
             with tarfile.open(fileobj=content, mode=mode) as archive:
                 yield from _grouped(archive, contents=contents)
