@@ -33,10 +33,21 @@ class CaffeModel:
         return CaffeReplica(self.net, self.solver, device, precision=self.precision)
 
 
+@dataclass(frozen=True)
+class TestNet:
+    """Builds the net of ``model`` in its test phase; pickles."""
+
+    model: CaffeModel
+
+    def __call__(self) -> Net:
+        return self.model().test_net
+
+
 class CaffeReplica:
     """A Caffe net in its two phases and the solver that trains it.
 
-    The first input of the net takes the images, the second, if there is one, the labels. The solver neither
+    Inputs of the net are fed by their names, or, where a batch has others, the first takes ``data`` and the
+    second, if there is one, ``label``. The solver neither
     tests nor takes snapshots: that is done for all workers together. Raises ModelError for a net or solver
     that cannot be.
     """
@@ -80,7 +91,7 @@ class CaffeReplica:
         Exact where a layer divides by the records, as all do by default unless labels are ignored.
         """
         outputs = self.test_net.forward(_fed(self.test_net, batch))
-        count = len(batch["data"])
+        count = len(next(iter(batch.values())))
         return {name: float(value) * count for name, value in outputs.items() if value.numel() == 1}
 
     def history(self) -> torch.Tensor:
@@ -108,4 +119,8 @@ def _batch_norms(net: Net) -> tuple[Statistics, ...]:
 
 
 def _fed(net: Net, batch: Batch) -> dict[str, torch.Tensor]:
-    return dict(zip(net.input_names, (batch["data"], batch["label"]), strict=False))
+    if all(name in batch for name in net.input_names):
+        return {name: batch[name] for name in net.input_names}
+    ordered = [tensor for name, tensor in batch.items() if name != "label"][:1]
+    ordered += [batch["label"]] if "label" in batch else []
+    return dict(zip(net.input_names, ordered, strict=False))

@@ -10,9 +10,7 @@ a blob of the one and a submodule of the other ("" is what the net gives in the 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,13 +20,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sparknet.caffe.net import Net
-from sparknet.data import Transform
+from sparknet.data.feed import Transforms, as_tensor, by_column, for_net
 from sparknet.errors import ModelError
+from sparknet.modules import call, fill, first_of, outputs_of
 from sparknet.weights import Vector
 
 Columns = Mapping[str, NDArray[Any]]
 Tensors = dict[str, torch.Tensor]
-Transforms = Mapping[str, Transform]
 
 # Records computed at a time: more leave the cache of a core. cifar10_quick on one core, images/s by batch:
 # 50: 3,400, 100: 3,650, 250: 3,900, 1000: 2,800.
@@ -56,7 +54,7 @@ class Inference:
 
     build: Callable[[], Net | nn.Module]
     outputs: tuple[str, ...] = ("",)
-    transforms: Transforms
+    transforms: Transforms | None = None
     batch_size: int = BATCH_SIZE
 
     def open(self, weights: Vector | None = None) -> Opened:
@@ -67,8 +65,9 @@ class Inference:
 
     def inputs_of(self, columns: Columns, device: torch.device) -> Tensors:
         """The records as tensors on ``device``; pictures and what has a transform are float32."""
+        transforms = by_column(self.transforms)
         return {
-            name: transformed(self.transforms.get(name), tensor(array).to(device))
+            name: for_net(transforms.get(name), as_tensor(array).to(device), train=False)
             for name, array in columns.items()
         }
 
@@ -154,37 +153,6 @@ class _Module(_Batched):
             return [found[name].cpu().numpy() for name in self.inference.outputs]
 
 
-@contextmanager
-def outputs_of(module: nn.Module, names: tuple[str, ...]) -> Iterator[Tensors]:
-    """What the submodules of these names give, from now on, by name."""
-    found: Tensors = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            found[name] = first_of(output)
-
-        return hook
-
-    handles = [module.get_submodule(name).register_forward_hook(keep(name)) for name in names if name]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def call(module: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Any:
-    """A single input is the only argument, whatever its name; several go by their names."""
-    return module(*inputs.values()) if len(inputs) == 1 else module(**inputs)
-
-
-def first_of(output: Any) -> torch.Tensor:
-    """A net that gives several tensors (an RNN: outputs and state) is meant by the first."""
-    while isinstance(output, tuple | list):
-        output = output[0]
-    return output  # type: ignore[no-any-return]
-
-
 def scores_of(net: Net) -> str:
     """The blob that the last loss of a Caffe net judges; its last blob if there is no loss."""
     judged = [node.bottoms[0].name for node in net.nodes if node.weighted_tops and node.bottoms]
@@ -193,40 +161,6 @@ def scores_of(net: Net) -> str:
     # a Split stands before a blob that is read twice
     whole = {t.name: n.bottoms[0].name for n in net.nodes if n.layer.type == "Split" for t in n.tops}
     return whole.get(judged[-1], judged[-1])
-
-
-def transformed(transform: Transform | None, batch: torch.Tensor) -> torch.Tensor:
-    """What the net is given in its test phase: bytes are pixels, float32 then."""
-    if transform is not None:
-        return transform(batch, train=False, rng=np.random.default_rng(0))
-    return batch.float() if batch.dtype == torch.uint8 else batch
-
-
-def tensor(array: NDArray[Any]) -> torch.Tensor:
-    """The same memory as a tensor, which is read only, though torch cannot say so."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(array)
-
-
-def fill(module: nn.Module, weights: Vector) -> None:
-    """Give a module the weights of a flat vector: parameters, then floating-point buffers.
-
-    Raises ModelError if it is another module's.
-    """
-    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-    tensors = [*module.parameters(), *buffers]
-    due = sum(each.numel() for each in tensors)
-    if due != weights.size:
-        raise ModelError(
-            f"a weight vector of {weights.size:,} numbers does not fit a net of {due:,}: "
-            "the weights belong to another net"
-        )
-    start = 0
-    with torch.no_grad():
-        for each in tensors:
-            each.copy_(torch.from_numpy(np.array(weights[start : start + each.numel()])).view(each.shape))
-            start += each.numel()
 
 
 def _channels_last(batch: torch.Tensor) -> torch.Tensor:

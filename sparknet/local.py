@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
-from sparknet.data import Examples
+from sparknet.data.dataset import Shard
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, WorkersLost
 from sparknet.merge import merge
@@ -18,7 +18,7 @@ from sparknet.worker import Recipe, Worker
 class LocalWorkers:
     """One worker for each shard; ``test`` is the test set, needed only for testing."""
 
-    def __init__(self, recipe: Recipe, shards: Sequence[Examples], test: Examples | None = None) -> None:
+    def __init__(self, recipe: Recipe, shards: Sequence[Shard], test: Shard | None = None) -> None:
         self.recipe, self.examples = recipe, test
         self.workers = [recipe.worker(number, shard) for number, shard in enumerate(shards)]
         self._history: Vector | None = None

@@ -6,6 +6,7 @@ CaffeReplica    a Caffe net and its solver (``caffe_replica.py``)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
@@ -13,11 +14,15 @@ from typing import Protocol
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from sparknet.data.dataset import Batch
-from sparknet.errors import ModelError
+from sparknet.data.feed import TARGETS
+from sparknet.errors import ModelError, UsageError
 from sparknet.merge import Statistics, torch_statistics
+from sparknet.modules import call, first_of
 from sparknet.moved import moved_name
+from sparknet.objectives import Objective
 from sparknet.weights import Layout
 
 __getattr__ = partial(
@@ -68,12 +73,16 @@ class Replica(Protocol):
 
 
 class TorchReplica:
-    """Any module that maps ``data`` to scores (n, classes), with an optimiser of torch's.
+    """Any module and an optimiser of torch's.
 
-    ``make_optimizer`` is given the parameters after they have moved into one vector; ``loss`` maps (output,
-    label) to the mean over the batch; ``schedule`` maps the number of steps made to a factor of the
-    learning rate. Floating-point buffers (running statistics) lie in the vector behind the parameters and
-    are averaged with them. Raises ModelError for parameters that are not float32.
+    Columns but ``label`` and ``weight`` go to the module: a single one as its argument, several by name. It
+    is judged by ``loss``, an ``Objective``, or a function of (output, label). ``make_optimizer`` is given the
+    parameters that are trained, after they have moved into one vector. ``schedule`` maps the number of steps
+    made to a factor of the learning rate; ``scheduler`` makes one of torch's schedulers, which takes a step
+    with each of ours. Gradients are clipped to the L2 norm ``clip_norm``, and each number to ``clip_value``.
+    Parts whose parameters are all frozen (``requires_grad`` false) stay in ``eval``. Floating-point buffers
+    (running statistics) lie in the vector behind the parameters and are averaged with them. Raises ModelError
+    for parameters that are not float32, UsageError for a scheduler that needs more than steps.
     """
 
     batches_per_step = 1
@@ -83,42 +92,71 @@ class TorchReplica:
         module: nn.Module,
         make_optimizer: MakeOptimizer,
         *,
-        loss: Loss = F.cross_entropy,
+        loss: Loss | Objective = F.cross_entropy,
         schedule: Callable[[int], float] | None = None,
+        scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.module, self.loss = module.to(device), loss
+        self.module = module.to(device)
+        self.objective = loss if isinstance(loss, Objective) else Objective(loss=loss, metrics=["accuracy"])
+        self.clip_norm, self.clip_value = clip_norm, clip_value
         self.layout, self.weights = flatten(self.module)
         self.statistics: Sequence[Statistics] = torch_statistics(self.layout)
-        self.optimizer = make_optimizer(self.module.parameters())
+        self._trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self._frozen = [part for part in self.module.modules() if _is_frozen(part)]
+        self.optimizer = make_optimizer(self._trained)
         self._make_moments()
-        self.schedule = schedule
+        self.schedule, self._make_scheduler = schedule, scheduler
+        self._base = [dict(group, params=()) for group in self.optimizer.param_groups]
         self.iteration = 0
-        self._base = [group["lr"] for group in self.optimizer.param_groups]
 
     @property
     def lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+        return self._lr
+
+    @property
+    def iteration(self) -> int:
+        return self._iteration
+
+    @iteration.setter
+    def iteration(self, steps: int) -> None:
+        self._iteration = steps
+        for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
+            group.update({**base, "params": group["params"]})
+        self._scheduler = _scheduler_after(steps, self._make_scheduler, self.optimizer)
+        self._follow_schedule()
 
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
         batch = next(batches)
         self.module.train()
+        for part in self._frozen:
+            part.eval()
         self._follow_schedule()
         self.optimizer.zero_grad()
-        loss = self.loss(self.module(batch["data"]), batch["label"])
+        loss = self.objective(self._output(batch), batch)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._clip()
         self.optimizer.step()
-        self.iteration += 1
+        if self._scheduler:
+            self._scheduler.step()
+        self._iteration += 1
         return loss.detach()
 
     def score(self, batch: Batch) -> dict[str, float]:
-        """``loss`` and ``accuracy``."""
+        """``loss`` and the metrics of the objective."""
         self.module.eval()
-        output, label = self.module(batch["data"]), batch["label"]
-        return {
-            "loss": float(self.loss(output, label)) * len(label),
-            "accuracy": float((output.argmax(1) == label).sum()),
-        }
+        return self.objective.scores(self._output(batch), batch)
+
+    def _output(self, batch: Batch) -> torch.Tensor:
+        return first_of(call(self.module, {k: v for k, v in batch.items() if k not in TARGETS}))
+
+    def _clip(self) -> None:
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._trained, self.clip_norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(self._trained, self.clip_value)
 
     def history(self) -> torch.Tensor:
         # some optimisers count steps on the CPU
@@ -136,7 +174,8 @@ class TorchReplica:
     def _follow_schedule(self) -> None:
         if self.schedule:
             for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
-                group["lr"] = base * self.schedule(self.iteration)
+                group["lr"] = base["lr"] * self.schedule(self.iteration)
+        self._lr = float(self.optimizer.param_groups[0]["lr"])
 
     def _moments(self) -> list[torch.Tensor]:
         """The optimiser's tensors, parameter by parameter, by name."""
@@ -146,11 +185,38 @@ class TorchReplica:
     def _make_moments(self) -> None:
         """torch allocates an optimiser's tensors in the first step: take one that goes nowhere."""
         before = self.weights.clone()
-        for parameter in self.module.parameters():
+        for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
         self.weights.copy_(before)
         self.restore_history(torch.empty(0))
+
+
+def _is_frozen(part: nn.Module) -> bool:
+    parameters = list(part.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+def _scheduler_after(
+    steps: int,
+    make: Callable[[torch.optim.Optimizer], LRScheduler] | None,
+    optimizer: torch.optim.Optimizer,
+) -> LRScheduler | None:
+    """A scheduler where so many steps have been taken, the optimiser's rates being those before the first."""
+    if make is None:
+        return None
+    for group in optimizer.param_groups:
+        group.pop("initial_lr", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimiser has taken no step
+        scheduler = make(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise UsageError(
+                "ReduceLROnPlateau waits for a metric, which no step has: take another scheduler"
+            )
+        for _ in range(steps):
+            scheduler.step()
+    return scheduler
 
 
 def flatten(module: nn.Module) -> tuple[Layout, torch.Tensor]:

@@ -3,7 +3,7 @@
     model = TorchModel(module=make_net, optimizer="adam", lr=1e-3, objective=Objective(loss="mse"))
     replica = model()
 
-Everything that a user may give as a callable may be a lambda where models travel by Spark, which pickles them.
+Everything that may be a callable may be a lambda: Spark, by which models travel, pickles these.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ MakeScheduler = Callable[[torch.optim.Optimizer], LRScheduler]
 class TorchModel:
     """``module`` is a module, or a function that makes one; ``device`` a GPU if there is one, unless given.
 
-    ``optimizer`` is the name of a class of ``torch.optim``, the class, or a function of the parameters; ``lr``
-    goes to it if it is given. ``freeze`` are patterns of parameters' names (``features.*``) that stay what they
-    are. ``weights`` are taken before training: see ``load_weights``. ``threads`` (0: as they are) are those the
-    process computes with. Raises UsageError and ModelError for what cannot be.
+    ``optimizer`` is the name of a class of ``torch.optim``, the class, or a function of the parameters;
+    ``lr`` goes to it if it is given. ``freeze`` are patterns of parameters' names (``features.*``) that stay
+    what they are. ``weights`` are taken before training: see ``load_weights``. ``threads`` (0: as they are)
+    are those the process computes with. Raises UsageError and ModelError for what cannot be.
     """
 
     module: nn.Module | Callable[[], nn.Module]
@@ -119,10 +119,10 @@ def _optimizer_named(name: str) -> Callable[..., torch.optim.Optimizer]:
 
 
 def load_weights(module: nn.Module, weights: str | Path | Mapping[str, torch.Tensor]) -> list[str]:
-    """Take the tensors of a state_dict, or of a file of one, whose names and shapes the module has; the names.
+    """Take the tensors of a state_dict, or of a file of one, whose names and shapes the module has.
 
-    Others are left as they are: so a net with a head of its own starts from published weights. Raises
-    ModelError if there is none, or for a file that is no state_dict.
+    Returns their names. Others are left as they are: so a net with a head of its own starts from published
+    weights. Raises ModelError if there is none, or for a file that is no state_dict.
     """
     state = _state(weights) if isinstance(weights, str | Path) else weights
     own = {**dict(module.named_parameters()), **dict(module.named_buffers())}

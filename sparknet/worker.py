@@ -20,9 +20,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from sparknet.data import Examples, Transform
-from sparknet.data.dataset import Batch
-from sparknet.data.feed import Ahead, Ready
+from sparknet.data.dataset import Batch, Shard
+from sparknet.data.feed import TARGETS, Ahead, Ready, Transforms, as_tensor, by_column, for_net
 from sparknet.data.shard_reader import ShardReader, least_read
 from sparknet.errors import DataError, ModelError, UsageError
 from sparknet.replica import Replica
@@ -48,9 +47,9 @@ class Recipe:
 
     replica: Callable[[], Replica]
     batch_size: int
-    transform: Transform
+    transform: Transforms
     test_batch_size: int = 0
-    test_transform: Transform | None = None
+    test_transform: Transforms | None = None
     sampling: str = "window"
     seed: int = 0
     deterministic: bool = False
@@ -68,7 +67,7 @@ class Recipe:
             torch.manual_seed(self.seed)
             return self.replica()
 
-    def worker(self, number: int, shard: Examples, replica: Replica | None = None) -> Worker:
+    def worker(self, number: int, shard: Shard, replica: Replica | None = None) -> Worker:
         """The worker of shard ``number``, of a ``replica`` that has been built already or of a new one; one
         without records can only test."""
         return Worker(replica or self.build(), shard, self, number)
@@ -88,7 +87,7 @@ class Worker:
     ``test``; whoever wants those of the net asks ``bring`` for them. Otherwise they stay where they are.
     """
 
-    def __init__(self, replica: Replica, shard: Examples, recipe: Recipe, number: int = 0) -> None:
+    def __init__(self, replica: Replica, shard: Shard, recipe: Recipe, number: int = 0) -> None:
         self.replica, self.recipe, self.number = replica, recipe, number
         self.readers: dict[int, ShardReader] = {}
         self._moved_on = False  # whether the net is not where vector is
@@ -99,7 +98,7 @@ class Worker:
         """Of all the shards it holds."""
         return sum(reader.records for reader in self.readers.values())
 
-    def add_shard(self, number: int, shard: Examples, position: int = 0) -> None:
+    def add_shard(self, number: int, shard: Shard, position: int = 0) -> None:
         """Train on shard ``number`` too from now on, which has been read up to ``position``.
 
         It is next in turn. One without records is left out.
@@ -182,7 +181,7 @@ class Worker:
             data_seconds=waited,
         )
 
-    def test(self, weights: Vector | None, examples: Examples) -> Scores:
+    def test(self, weights: Vector | None, examples: Shard) -> Scores:
         """Sums of the scores over ``examples``, every record once, the last batch as short as it is."""
         if weights is not None:
             self.load(weights)
@@ -247,14 +246,20 @@ class Worker:
         reader.sampler.position = used.position
         return losses, used.waited
 
-    def _score(self, examples: Examples) -> Scores:
-        transform = self.recipe.test_transform or self.recipe.transform
-        images = torch.from_numpy(examples.images).to(self.replica.weights.device)
-        data = transform(images, train=False, rng=np.random.default_rng(self.recipe.seed))
-        return Scores(records=len(examples), sums=self.replica.score(self._batch(data, examples)))
-
-    def _batch(self, data: torch.Tensor, examples: Examples) -> Batch:
-        return {"data": data, "label": torch.from_numpy(examples.labels).to(data.device)}
+    def _score(self, examples: Shard) -> Scores:
+        transforms = by_column(self.recipe.test_transform or self.recipe.transform)
+        device = self.replica.weights.device
+        batch = {
+            name: for_net(
+                transforms.get(name),
+                as_tensor(rows).to(device),
+                train=False,
+                rng=np.random.default_rng(self.recipe.seed),
+                own=name in TARGETS,
+            )
+            for name, rows in examples.columns.items()
+        }
+        return Scores(records=len(examples), sums=self.replica.score(batch))
 
 
 def _seed(device: torch.device, seed: int) -> None:

@@ -64,7 +64,7 @@ LAYERS = {
         ("sparknet.local", "sparknet.reporting", "sparknet.checkpoint", "sparknet.easgd"),
         ("sparknet.worker",),
         ("sparknet.caffe_replica", "sparknet.replica", "sparknet.torch_model"),
-        ("sparknet.algorithms", "sparknet.inference", "sparknet.objectives"),
+        ("sparknet.algorithms", "sparknet.inference", "sparknet.modules", "sparknet.objectives"),
         ("sparknet.training", "sparknet.rounds"),
         ("sparknet.outer", "sparknet.merge"),
         ("sparknet.sources",),

@@ -2,6 +2,7 @@
 
 from sparknet.data.dataset import Dataset, Examples
 from sparknet.data.preprocessing import Transform
+from sparknet.data.records import Column, Records
 from sparknet.data.shards import Sampler, contiguous, sampler
 
-__all__ = ["Dataset", "Examples", "Sampler", "Transform", "contiguous", "sampler"]
+__all__ = ["Column", "Dataset", "Examples", "Records", "Sampler", "Transform", "contiguous", "sampler"]

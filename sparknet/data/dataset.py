@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparknet.data.records import Records
 from sparknet.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ Indices = NDArray[np.int64]
 Selection = slice | Indices
 """Which records: neighbours as a slice, others by their numbers."""
 Batch = Mapping[str, "torch.Tensor"]
-"""``data`` float32 (n, c, h, w) and ``label`` int64 (n,), both on the replica's device."""
+"""A tensor (n, ...) for each column, on the replica's device: of pictures ``data`` float32 (n, c, h, w) and
+``label`` int64 (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """As those of ``Records``: the pictures are ``data``, the labels ``label``."""
+        return {"data": self.images, "label": self.labels}
 
     def __getitem__(self, which: slice | Indices) -> Examples:
         """The records of a slice (views) or of an index array (copies)."""
@@ -79,6 +86,10 @@ class Examples:
     def shuffled(self, seed: int) -> Examples:
         """The same records in an order that depends on ``seed`` alone."""
         return self[np.random.default_rng(seed).permutation(len(self))]
+
+
+Shard = Examples | Records
+"""Records that one worker trains on: what has ``columns``, a length, and can be sliced."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import queue
 import threading
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -23,10 +23,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparknet.data import Examples, Sampler, Transform
-from sparknet.data.dataset import Batch, Selection
+from sparknet.data.dataset import Batch, Selection, Shard
+from sparknet.data.preprocessing import Transform
+from sparknet.data.shards import Sampler
 
 Item = TypeVar("Item")
+Transforms = Transform | Mapping[str, Transform]
+"""The transform of the column ``data``, or of several by their names."""
+
+TARGETS = frozenset({"label", "weight"})
+"""Columns that no net takes in: its loss does."""
+
 _END = object()
 
 
@@ -55,12 +62,13 @@ class Ready:
 class Feed:
     """Makes training batches of ``shard`` for a net on ``device``.
 
-    The pictures of a batch that lie side by side are not copied before they are transformed.
+    The pictures of a batch that lie side by side are not copied before they are transformed. ``transforms``
+    go by the columns' names; a single one is that of ``data``.
     """
 
-    def __init__(self, shard: Examples, transform: Transform, device: torch.device) -> None:
-        self.transform, self.device = transform, device
-        self._images, self._labels = _tensor(shard.images), _tensor(shard.labels)
+    def __init__(self, shard: Shard, transforms: Transforms, device: torch.device) -> None:
+        self.transforms, self.device = by_column(transforms), device
+        self._columns = {name: as_tensor(array) for name, array in shard.columns.items()}
         self._pinned = _Pinned(device) if device.type == "cuda" else None
 
     def round(
@@ -76,15 +84,18 @@ class Feed:
 
     def _ready(self, which: Selection, draws: np.random.Generator, seed: int, sampler: Sampler) -> Ready:
         if self._pinned is None:
-            images, labels = _rows(self._images, which), _rows(self._labels, which)
-            data = self.transform(images, train=True, rng=draws)
-            return Ready(batch={"data": data, "label": labels}, seed=seed, position=sampler.position)
+            batch = {name: _rows(rows, which) for name, rows in self._columns.items()}
+            return Ready(batch=self._made(batch, draws), seed=seed, position=sampler.position)
         with torch.cuda.stream(self._pinned.stream):
-            images, labels = self._pinned.sent(self._images, self._labels, which)
-            data = self.transform(images, train=True, rng=draws)
+            batch = self._made(self._pinned.sent(self._columns, which), draws)
             arrived = self._pinned.stream.record_event()
-        batch = {"data": data, "label": labels}
         return Ready(batch=batch, seed=seed, position=sampler.position, arrived=arrived)
+
+    def _made(self, batch: dict[str, torch.Tensor], draws: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {
+            name: for_net(self.transforms.get(name), rows, train=True, rng=draws, own=name in TARGETS)
+            for name, rows in batch.items()
+        }
 
 
 class Ahead(Generic[Item]):
@@ -146,17 +157,15 @@ class _Pinned:
         self._emptied: list[torch.cuda.Event | None] = [None, None]
         self._turn = 0
 
-    def sent(
-        self, images: torch.Tensor, labels: torch.Tensor, which: Selection
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def sent(self, columns: Mapping[str, torch.Tensor], which: Selection) -> dict[str, torch.Tensor]:
         """The chosen rows on the device, copied there on ``stream``, which must be the current one."""
         self._turn ^= 1
         emptied = self._emptied[self._turn]
         if emptied is not None:
             emptied.synchronize()
-        copies = [self._copied("images", images, which), self._copied("labels", labels, which)]
+        copies = {name: self._copied(name, rows, which) for name, rows in columns.items()}
         self._emptied[self._turn] = self.stream.record_event()
-        return copies[0], copies[1]
+        return copies
 
     def _copied(self, name: str, rows: torch.Tensor, which: Selection) -> torch.Tensor:
         count = which.stop - which.start if isinstance(which, slice) else len(which)
@@ -171,7 +180,33 @@ class _Pinned:
         return staged.to(self.device, non_blocking=True)
 
 
-def _tensor(rows: NDArray[Any]) -> torch.Tensor:
+def by_column(transforms: Transforms | None) -> Mapping[str, Transform]:
+    """The transforms by name of column; a single one is that of ``data``."""
+    if transforms is None:
+        return {}
+    return {"data": transforms} if isinstance(transforms, Transform) else transforms
+
+
+def for_net(
+    transform: Transform | None,
+    rows: torch.Tensor,
+    *,
+    train: bool,
+    rng: np.random.Generator | None = None,
+    own: bool = False,
+) -> torch.Tensor:
+    """What a net is given of a column: transformed, or as it is, bytes as float32.
+
+    It is memory of its own, which the net may overwrite, unless ``own`` says that nobody does.
+    """
+    if transform is not None:
+        return transform(rows, train=train, rng=rng)
+    if rows.dtype == torch.uint8:
+        return rows.float()
+    return rows if own else rows.clone()
+
+
+def as_tensor(rows: NDArray[Any]) -> torch.Tensor:
     """The same memory as a tensor, which is read only, though torch cannot say so."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")

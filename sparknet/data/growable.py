@@ -1,11 +1,11 @@
-"""Records that arrive block by block, collected into one contiguous array without being held twice.
+"""Records that arrive block by block, collected into a contiguous array for each column, none of it twice.
 
 In memory while they fit into a budget, else in a file on the spill volume. The array in memory grows by
 having the kernel enlarge its mapping, which moves page tables and not bytes, so that the number of records
 need not be known beforehand. The file has no name from its making on: it is gone with the process that made
 it, however that ends.
 
-    collect(blocks, MemoryLimit(memory_bytes=1 << 30, folder=Path("/mnt/spill")))  ->  Examples
+    collect(blocks, schema, MemoryLimit(memory_bytes=1 << 30, folder=Path("/mnt/spill")))  ->  Records
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,10 +22,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparknet.data.dataset import Examples, Indices, Pixels
+from sparknet.data.records import Column, Records
 from sparknet.errors import DataError
 
 _FIRST_BYTES = 1 << 20
+# A record's bytes in a column that always stays in memory.
+_SMALL_BYTES = 8
 _CGROUPS = (
     ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
     ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -34,28 +36,47 @@ _CGROUPS = (
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryLimit:
-    """Up to ``memory_bytes`` of a shard's pixels stay in memory; more go to a file in ``folder``."""
+    """Up to ``memory_bytes`` of a shard's columns stay in memory; more go to files in ``folder``."""
 
     memory_bytes: int
     folder: Path
 
 
-def collect(blocks: Iterable[tuple[Pixels, Indices]], shape: tuple[int, ...], limit: MemoryLimit) -> Examples:
-    """The pictures (n, c, h, w), uint8 or float32, and labels (n,) of all blocks; (0, *shape) if none comes.
+def collect(
+    blocks: Iterable[Mapping[str, NDArray[Any]]], schema: Mapping[str, Column], limit: MemoryLimit
+) -> Records:
+    """The records of all blocks, each of which has an array (k, ...) for every column of ``schema``.
 
-    Raises DataError for pictures unlike those before them, OSError when the spill volume is full.
+    Columns of a few bytes a record, as labels are, always stay in memory; the others share what is allowed by
+    their sizes. Raises DataError for records unlike those before them, OSError when the spill volume is full.
     """
-    labels = GrowableArray(np.int64, (), limit=MemoryLimit(memory_bytes=1 << 62, folder=limit.folder))
-    images: GrowableArray | None = None
+    arrays: dict[str, GrowableArray] = {}
     try:
-        for pictures, names in blocks:
-            images = images or GrowableArray(pictures.dtype, pictures.shape[1:], limit=limit)
-            images.append(pictures)
-            labels.append(names)
-        return Examples(images.array() if images else np.empty((0, *shape), np.uint8), labels.array())
+        for block in blocks:
+            arrays = arrays or _arrays({name: Column.of(block[name]) for name in schema}, limit)
+            for name, array in arrays.items():
+                array.append(block[name])
+        if not arrays:
+            return Records.none(schema)
+        return Records({name: array.array() for name, array in arrays.items()})
     finally:
-        if images:
-            images.close()
+        for array in arrays.values():
+            array.close()
+
+
+def _arrays(schema: Mapping[str, Column], limit: MemoryLimit) -> dict[str, GrowableArray]:
+    sizes = {name: column.empty(1).nbytes for name, column in schema.items()}
+    total = sum(size for size in sizes.values() if size > _SMALL_BYTES)
+
+    def limit_of(name: str) -> MemoryLimit:
+        if sizes[name] <= _SMALL_BYTES:
+            return MemoryLimit(memory_bytes=1 << 62, folder=limit.folder)
+        return MemoryLimit(memory_bytes=limit.memory_bytes * sizes[name] // total, folder=limit.folder)
+
+    return {
+        name: GrowableArray(column.dtype, column.shape, limit=limit_of(name))
+        for name, column in schema.items()
+    }
 
 
 class GrowableArray:

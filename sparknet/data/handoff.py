@@ -1,9 +1,9 @@
 """Shards left on a machine's spill volume by a worker that yields its slot, for the next worker there to
 take.
 
-A shard is two files under a name that all workers of the job on this executor know. Whoever takes it maps the
-files and removes them at once: from then on they last as long as the process. What nobody takes goes when the
-job ends, and with the executor's own folder at the latest.
+A shard is a folder, with a file for each column, under a name that all workers of the job on this executor
+know. Whoever takes it maps the files and removes them at once: from then on they last as long as the process.
+What nobody takes goes when the job ends, and with the executor's own folder at the latest.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sparknet.data.dataset import Examples
+from sparknet.data.dataset import Shard
 from sparknet.data.growable import spill_folder
+from sparknet.data.records import Records
+
+# What is smaller is read at once: an empty file cannot be mapped.
+_MAPPED_BYTES = 1 << 16
 
 
 class Handoff:
@@ -32,18 +38,18 @@ class Handoff:
         """The same for all workers that can take from here."""
         return f"{socket.gethostname()}:{_folders()[0]}"
 
-    def put(self, number: int, shard: Examples) -> None:
+    def put(self, number: int, shard: Shard) -> None:
         """Raises OSError when the volume is full."""
         with tempfile.TemporaryDirectory(dir=spill_folder(), prefix="sparknet-handoff-") as making:
-            np.save(Path(making) / "images.npy", shard.images)
-            np.save(Path(making) / "labels.npy", shard.labels)
+            for place, (name, array) in enumerate(shard.columns.items()):
+                np.save(Path(making) / f"{place:04d}-{name.encode().hex()}.npy", array)
             target = spill_folder() / self._name / str(number)
             target.parent.mkdir(exist_ok=True)
             shutil.rmtree(target, ignore_errors=True)
             Path(making).rename(target)
             Path(making).mkdir()  # for the context, which removes it
 
-    def take(self, number: int) -> Examples | None:
+    def take(self, number: int) -> Records | None:
         """The shard, which is removed from here; None if it is not here."""
         for folder in _folders():
             source = folder / self._name / str(number)
@@ -53,8 +59,7 @@ class Handoff:
             except OSError:
                 continue
             try:
-                images = np.asarray(np.load(claimed / "images.npy", mmap_mode="c"))
-                return Examples(images, np.load(claimed / "labels.npy"))
+                return Records(dict(map(_column, sorted(claimed.iterdir()))))
             finally:
                 shutil.rmtree(claimed, ignore_errors=True)
         return None
@@ -64,6 +69,12 @@ class Handoff:
         for folder in _folders():
             with suppress(OSError):
                 shutil.rmtree(folder / self._name)
+
+
+def _column(file: Path) -> tuple[str, NDArray[Any]]:
+    """A column's name and its array, mapped."""
+    name = bytes.fromhex(file.stem.partition("-")[2]).decode()
+    return name, np.asarray(np.load(file, mmap_mode="c" if file.stat().st_size > _MAPPED_BYTES else None))
 
 
 def _folders() -> list[Path]:

@@ -11,15 +11,15 @@ from functools import cached_property
 
 import torch
 
-from sparknet.data import Examples, Sampler, Transform
-from sparknet.data.feed import Feed, Ready
-from sparknet.data.shards import sampler
+from sparknet.data.dataset import Shard
+from sparknet.data.feed import Feed, Ready, Transforms
+from sparknet.data.shards import Sampler, sampler
 
 
 class ShardReader:
     """Of shard ``number``, which is ``examples``; ``images`` counts the records read, repeats included."""
 
-    def __init__(self, number: int, examples: Examples, *, sampling: str, batch_size: int, seed: int) -> None:
+    def __init__(self, number: int, examples: Shard, *, sampling: str, batch_size: int, seed: int) -> None:
         self.number, self.examples = number, examples
         self.sampling, self.batch_size, self.seed = sampling, batch_size, seed
         self.images = 0
@@ -46,7 +46,7 @@ class ShardReader:
 
     def batches(
         self,
-        transform: Transform,
+        transforms: Transforms,
         device: torch.device,
         *,
         steps: int,
@@ -55,7 +55,7 @@ class ShardReader:
         iteration: int,
     ) -> Iterator[Ready]:
         """The batches of a round of ``worker``, whose next step is its ``iteration``-th."""
-        self._feed = self._feed or Feed(self.examples, transform, device)
+        self._feed = self._feed or Feed(self.examples, transforms, device)
         return self._feed.round(
             self.sampler,
             steps=steps,

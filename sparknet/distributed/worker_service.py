@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from sparknet.codecs import Float32, get_codec
-from sparknet.data import Examples
+from sparknet.data.dataset import Shard
 from sparknet.data.handoff import Handoff
 from sparknet.distributed.averaging.participant import Participant
 from sparknet.distributed.averaging.star import DeltaSender
@@ -60,7 +60,7 @@ class TestSet(Protocol):
     """The test set wherever it is, as a broadcast of Spark's."""
 
     @property
-    def value(self) -> Examples: ...
+    def value(self) -> Shard: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Assignment:
 class Service:
     """One worker's end, across lost connections."""
 
-    def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Examples]) -> None:
+    def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Shard]) -> None:
         self.assignment, self.who, self._drain = assignment, who, drain
         self._worker: Worker | None = None
         self._sender: DeltaSender | None = None

@@ -134,7 +134,7 @@ class WrongRow(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class ColumnSelection:
     """All that is read of a DataFrame; pickles. ``names`` are the strings that classes stand for."""
 
     inputs: tuple[Input, ...]
@@ -180,7 +180,7 @@ class Selection:
                     raise error.at(partition, before) from None
                 before += batch.num_rows
 
-    def as_floats(self) -> Selection:
+    def as_floats(self) -> ColumnSelection:
         """The same with whole numbers among the features as float32, for a net that computes with them."""
         return replace(
             self,
@@ -196,7 +196,7 @@ def select(
     weight: str | None = None,
     shapes: Mapping[str, Shape] | None = None,
     first: str = "data",
-) -> Selection:
+) -> ColumnSelection:
     """Decide how ``frame`` is read; the only input is named ``first`` unless ``features`` names it.
 
     ``shapes`` says how large the values of a column are, as binary columns need it. Raises DataError naming
@@ -206,7 +206,7 @@ def select(
     named = features if isinstance(features, Mapping) else {first: features}
     inputs = tuple(_input(name, _listed(columns), look) for name, columns in named.items())
     target, names = _label(label, look) if label else (None, ())
-    return Selection(
+    return ColumnSelection(
         inputs=inputs, label=target, weight=_weight(weight, look) if weight else None, names=names
     )
 

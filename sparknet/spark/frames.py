@@ -2,12 +2,12 @@
 
 from_examples       one block of records for each worker: the quickest, for sets the driver can hold
 frame_of            a DataFrame of ``image`` (binary, c * h * w bytes) and ``label`` (bigint)
-drain_blocks, drain_batches   in a task: everything a partition has, as ``Examples`` in memory or on disk
+drain_blocks, drain_batches   in a task: everything a partition has, as records in memory or on disk
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, cast
 
@@ -18,10 +18,11 @@ from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import BinaryType, LongType, StructField, StructType
 
-from sparknet.data import Examples, contiguous
-from sparknet.data.dataset import Indices, Pixels
+from sparknet.data import Column, Examples, Records, contiguous
+from sparknet.data.dataset import Shard
 from sparknet.data.growable import MemoryLimit, collect
 from sparknet.errors import DataError
+from sparknet.spark.columns import ColumnSelection, Labels, select
 
 Shape = tuple[int, int, int]
 Row = tuple[Any, int]
@@ -33,7 +34,7 @@ _SHARD_LIMIT = 1 << 30
 _ROWS = 1000
 
 
-def from_examples(spark: SparkSession, examples: Examples, workers: int) -> RDD[Examples]:
+def from_examples(spark: SparkSession, examples: Shard, workers: int) -> RDD[Shard]:
     """An RDD of ``workers`` partitions, each with one contiguous shard.
 
     Raises DataError for fewer records than workers, and for shards past 1 GiB.
@@ -79,63 +80,47 @@ def shape_of(frame: DataFrame) -> Shape:
     return channels, height, width
 
 
-def drain_blocks(blocks: Iterable[Examples | Row], shape: Shape, limit: MemoryLimit) -> Examples:
-    """All records of a partition of an RDD: of ``Examples``, or of rows (image, label), a batch at a time.
+def selection_of(frame: DataFrame, shape: Shape | None = None) -> ColumnSelection:
+    """How ``image`` and ``label`` of ``frame`` are read: any whole number is a label.
 
-    The records of a single block that has room in memory are not copied. Raises DataError as
-    ``drain_batches`` does.
+    Raises DataError unless it has both, and for columns of other kinds.
+    """
+    size = shape or shape_of(frame)
+    return select(frame, features="image", label=Labels(column="label"), shapes={"image": size})
+
+
+def schema_of(shape: Shape) -> dict[str, Column]:
+    """What pictures of this shape and their labels are as records."""
+    return {"data": Column(np.dtype(np.uint8), shape), "label": Column(np.dtype(np.int64))}
+
+
+def drain_blocks(blocks: Iterable[Shard | Row], schema: Mapping[str, Column], limit: MemoryLimit) -> Shard:
+    """All records of a partition of an RDD: of ``Examples`` or ``Records``, or of rows (image, label).
+
+    The records of a single block that has room in memory are not copied. Raises DataError for rows that do
+    not fit ``schema``.
     """
     arriving = iter(blocks)
     first = next(arriving, None)
-    if not isinstance(first, Examples):
+    if not isinstance(first, Examples | Records):
         rows = chain([] if first is None else [first], cast("Iterator[Row]", arriving))
-        return collect(_row_blocks(rows, shape), shape, limit)
+        return collect(_row_blocks(rows, schema), schema, limit)
     more = [block for block in [next(arriving, None)] if block is not None]
-    if not more and first.images.nbytes <= limit.memory_bytes:
+    if not more and first.nbytes <= limit.memory_bytes:
         return first
-    rest = cast("Iterator[Examples]", chain([first, *more], arriving))
-    return collect(((block.images, block.labels) for block in rest), shape, limit)
+    rest = cast("Iterator[Shard]", chain([first, *more], arriving))
+    own = {name: Column.of(array) for name, array in first.columns.items()}
+    return collect((block.columns for block in rest), own, limit)
 
 
-def drain_batches(batches: Iterator[pa.RecordBatch], shape: Shape, limit: MemoryLimit) -> Examples:
-    """All records of a partition that comes as Arrow batches of ``image`` and ``label``.
+def drain_batches(
+    batches: Iterable[pa.RecordBatch], selection: ColumnSelection, limit: MemoryLimit, partition: int = 0
+) -> Records:
+    """All records of a partition that comes as Arrow batches of what ``selection`` chose.
 
-    Raises DataError for pictures of another size and for missing values.
+    Raises DataError naming partition, row and value for one that cannot be.
     """
-    blocks = (
-        (pixels_of(batch.column("image"), shape), _labels(batch.column("label")))
-        for batch in batches
-        if batch.num_rows
-    )
-    return collect(blocks, shape, limit)
-
-
-def pixels_of(column: pa.Array, shape: Shape) -> Pixels:
-    """(n, c, h, w), without a copy: uint8 of a binary column, float32 of one of lists of floats."""
-    if column.null_count:
-        raise DataError(f"{column.null_count} of {len(column)} records have no image")
-    dtype, offset_dtype = _dtypes(column.type)
-    _, offset_bytes, *_, data = column.buffers()
-    offsets = np.frombuffer(offset_bytes, offset_dtype)[column.offset : column.offset + len(column) + 1]
-    width = int(np.prod(shape))
-    _check_sizes(np.diff(offsets) * dtype.itemsize, shape, dtype.itemsize)
-    first = int(offsets[0])
-    if dtype != np.uint8:
-        if column.values.null_count:
-            raise DataError("there are pictures with missing values")
-        first += column.values.offset
-    pixels = np.frombuffer(data, dtype)[first : first + len(column) * width]
-    return cast("Pixels", pixels.reshape(len(column), *shape))
-
-
-def _dtypes(kind: pa.DataType) -> tuple[np.dtype[Any], type[np.int32 | np.int64]]:
-    """What the elements of an image are, and what the offsets of the images."""
-    offsets = np.int64 if pa.types.is_large_binary(kind) or pa.types.is_large_list(kind) else np.int32
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return np.dtype(np.uint8), offsets
-    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_float32(kind.value_type):
-        return np.dtype(np.float32), offsets
-    raise DataError(f"the column image is {kind}: binary or array<float> is needed")
+    return collect(selection.blocks(batches, partition), selection.schema, limit)
 
 
 def _check_sizes(sizes: NDArray[Any], shape: Shape, item: int) -> None:
@@ -146,7 +131,8 @@ def _check_sizes(sizes: NDArray[Any], shape: Shape, item: int) -> None:
         raise DataError(f"a picture has {wrong:,} bytes where {due} = {width:,} are due")
 
 
-def _row_blocks(rows: Iterator[Row], shape: Shape) -> Iterator[tuple[Pixels, Indices]]:
+def _row_blocks(rows: Iterator[Row], schema: Mapping[str, Column]) -> Iterator[dict[str, NDArray[Any]]]:
+    shape = schema["data"].shape
     while block := list(islice(rows, _ROWS)):
         images, labels = zip(*block, strict=True)
         if isinstance(images[0], bytes | bytearray | memoryview):
@@ -155,11 +141,4 @@ def _row_blocks(rows: Iterator[Row], shape: Shape) -> Iterator[tuple[Pixels, Ind
         else:
             pixels = np.asarray(images, np.uint8 if np.asarray(images[0]).dtype == np.uint8 else np.float32)
             _check_sizes(np.array([pixels[0].nbytes]), shape, pixels.itemsize)
-        yield cast("Pixels", pixels.reshape(len(images), *shape)), np.array(labels, np.int64)
-
-
-def _labels(column: pa.Array) -> NDArray[np.int64]:
-    if column.null_count:
-        raise DataError(f"{column.null_count} of {len(column)} records have no label")
-    labels: NDArray[np.int64] = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    return labels
+        yield {"data": pixels.reshape(len(images), *shape), "label": np.array(labels, np.int64)}

@@ -23,16 +23,17 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.util import _load_from_socket
 
-from sparknet.data import Examples
+from sparknet.data.dataset import Shard
 from sparknet.data.growable import MemoryLimit
 from sparknet.distributed.worker_service import Assignment
-from sparknet.spark.frames import Row, Shape, drain_batches, drain_blocks, shape_of
+from sparknet.spark.columns import ColumnSelection
+from sparknet.spark.frames import Row, Shape, drain_batches, drain_blocks, schema_of, selection_of
 from sparknet.spark.profile import Profile
-from sparknet.spark.task import work
+from sparknet.spark.task import partition_id, work
 
 log = logging.getLogger(__name__)
 
-Records = DataFrame | RDD[Examples] | RDD[Row]
+Source = DataFrame | RDD[Shard] | RDD[Row]
 
 
 class Jobs:
@@ -41,15 +42,16 @@ class Jobs:
     def __init__(
         self,
         spark: SparkSession,
-        data: Records,
+        data: Source,
         assignment: Assignment,
         shape: Shape | None,
         *,
+        selection: ColumnSelection | None = None,
         profile: Profile | None,
         ended: Callable[[str], None],
     ) -> None:
         self._context = spark.sparkContext
-        self._run = _runner(data, partial(work, assignment, profile=profile), shape)
+        self._run = _runner(data, partial(work, assignment, profile=profile), shape, selection)
         self._ended = ended
         self._jobs: list[Job] = []
         self._preparing = threading.Lock()
@@ -124,30 +126,32 @@ def quietly(action: Callable[[], object]) -> None:
 
 
 Run = Callable[[list[int]], object]
-Work = Callable[[Callable[[MemoryLimit], Examples]], None]
+Work = Callable[[Callable[[MemoryLimit], Shard]], None]
 
 
-def _runner(data: Records, work: Work, shape: Shape | None) -> Callable[[], Run]:
+def _runner(
+    data: Source, work: Work, shape: Shape | None, selection: ColumnSelection | None
+) -> Callable[[], Run]:
     """What runs tasks of the data's partitions; its functions travel to the executors."""
     if isinstance(data, DataFrame):
-        return _arrow_runner(data, work, shape or shape_of(data))
-    size = shape or (1, 1, 1)
+        return _arrow_runner(data, work, selection or selection_of(data, shape))
+    schema = schema_of(shape or (1, 1, 1))
 
     def serve(blocks: Iterable[Any]) -> Iterable[int]:
-        work(lambda limit: drain_blocks(blocks, size, limit))
+        work(lambda limit: drain_blocks(blocks, schema, limit))
         return ()
 
     return lambda: lambda partitions: data.context.runJob(data, serve, partitions)
 
 
-def _arrow_runner(frame: DataFrame, work: Work, size: Shape) -> Callable[[], Run]:
+def _arrow_runner(frame: DataFrame, work: Work, selection: ColumnSelection) -> Callable[[], Run]:
     """The frame's plan is made once: its partitions are then the same in every job."""
 
     def serve(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        work(lambda limit: drain_batches(batches, size, limit))
+        work(lambda limit: drain_batches(batches, selection, limit, partition_id()))
         return iter(())
 
-    served = frame.select("image", "label").mapInArrow(serve, "done boolean")
+    served = frame.select(*selection.columns).mapInArrow(serve, "done boolean")
     context = frame.sparkSession.sparkContext
 
     def prepared() -> Run:

@@ -34,7 +34,7 @@ from pyspark.sql.types import (
 
 from sparknet.errors import UsageError
 from sparknet.inference import Inference, Opened
-from sparknet.spark.columns import Selection, WrongRow
+from sparknet.spark.columns import ColumnSelection, WrongRow
 from sparknet.weights import Vector
 
 # Plans of Spark Connect travel in one message, of 128 MiB at most; closures may be pickled in them twice.
@@ -144,7 +144,7 @@ def predicted(
     frame: DataFrame,
     inference: Inference,
     weights: Vector,
-    selection: Selection,
+    selection: ColumnSelection,
     outputs: Sequence[Output],
     *,
     keep_invalid: bool = False,
@@ -196,7 +196,7 @@ def _sent(frame: DataFrame, weights: Vector) -> Callable[[], Vector]:
 def _served(
     inference: Inference,
     weights: Callable[[], Vector],
-    selection: Selection,
+    selection: ColumnSelection,
     outputs: tuple[Output, ...],
     keep_invalid: bool,
 ) -> SparkColumn:
@@ -222,7 +222,7 @@ def _served(
 def _computed(
     opened: Opened,
     arrays: list[pa.Array],
-    selection: Selection,
+    selection: ColumnSelection,
     outputs: tuple[Output, ...],
     before: int,
     keep_invalid: bool,
@@ -242,7 +242,11 @@ def _computed(
 
 
 def _around(
-    opened: Opened, arrays: list[pa.Array], selection: Selection, outputs: tuple[Output, ...], wrong: int
+    opened: Opened,
+    arrays: list[pa.Array],
+    selection: ColumnSelection,
+    outputs: tuple[Output, ...],
+    wrong: int,
 ) -> pa.Array:
     """NULL for row ``wrong``, and what the net makes of the others."""
     parts = [[array[:wrong] for array in arrays], [array[wrong + 1 :] for array in arrays]]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from pyspark import TaskContext
 
-from sparknet.data import Examples
+from sparknet.data.dataset import Shard
 from sparknet.data.growable import MemoryLimit, share_of_memory, spill_folder
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.worker_service import Assignment, Service
@@ -21,7 +21,7 @@ from sparknet.spark.profile import Profile
 
 
 def work(
-    assignment: Assignment, drain: Callable[[MemoryLimit], Examples], profile: Profile | None = None
+    assignment: Assignment, drain: Callable[[MemoryLimit], Shard], profile: Profile | None = None
 ) -> None:
     """Serve as one worker until the driver says stop. Raises what ends it otherwise: Spark tries again."""
     context = TaskContext.get()
@@ -39,6 +39,12 @@ def work(
     service.run()
     if profile:
         profile.keep(who, service.tracer)
+
+
+def partition_id() -> int:
+    """That of the task this runs in; 0 outside of tasks."""
+    context = TaskContext.get()
+    return context.partitionId() if context else 0
 
 
 def memory_limit(context: TaskContext, memory_bytes: int | None) -> MemoryLimit:

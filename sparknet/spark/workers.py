@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from pyspark import InheritableThread
 from pyspark.sql import DataFrame, SparkSession
 
-from sparknet.data import Examples
+from sparknet.data.dataset import Shard
 from sparknet.distributed.averaging import Exchange
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.coordinator import Coordinator
@@ -29,8 +29,9 @@ from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, UsageError
+from sparknet.spark.columns import ColumnSelection
 from sparknet.spark.frames import Shape
-from sparknet.spark.jobs import Jobs, Records, quietly
+from sparknet.spark.jobs import Jobs, Source, quietly
 from sparknet.spark.profile import Profile
 from sparknet.spark.session import check
 from sparknet.spark.slots import slots, workers_for
@@ -61,8 +62,9 @@ _TRACES_SECONDS = 2.0
 class SparkWorkers:
     """One worker for each partition of ``data``; leave it with ``close``, or use it in a ``with``.
 
-    ``data`` is a DataFrame of ``image`` (binary, c * h * w bytes) and ``label``, or an RDD of ``Examples``
-    (``frames.from_examples``). ``workers`` repartitions it first; "slots" stands for as many as can run at
+    ``data`` is a DataFrame, of which ``selection`` says what is read (``columns.py``; ``image``, binary, c *
+    h * w bytes, and ``label`` by default), or an RDD of ``Examples`` (``frames.from_examples``) or
+    ``Records``. ``workers`` repartitions it first; "slots" stands for as many as can run at
     once. With more workers than slots the shards of those that wait are assigned to the others
     (``shard_assignment.py``) until slots are added; with fewer the further slots stand by. ``test`` goes to
     every executor as a broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16 or
@@ -78,11 +80,12 @@ class SparkWorkers:
         self,
         spark: SparkSession,
         recipe: Recipe,
-        data: Records,
-        test: Examples | None = None,
+        data: Source,
+        test: Shard | None = None,
         *,
         workers: int | Literal["slots"] | None = None,
         shape: Shape | None = None,
+        selection: ColumnSelection | None = None,
         deadlines: Timeouts | None = None,
         wire: str = "float32",
         exchange: Exchange = "auto",
@@ -130,7 +133,13 @@ class SparkWorkers:
         )
         self._closed = False
         self._jobs = Jobs(
-            spark, data, assignment, shape, profile=self._profile, ended=self._coordinator.job_ended
+            spark,
+            data,
+            assignment,
+            shape,
+            selection=selection,
+            profile=self._profile,
+            ended=self._coordinator.job_ended,
         )
         self._jobs.submit(range(count))
 
@@ -184,7 +193,7 @@ class SparkWorkers:
         if self._broadcast is not None:
             self._forget(self._broadcast)
 
-    def _forget(self, test: Broadcast[Examples]) -> None:
+    def _forget(self, test: Broadcast[Shard]) -> None:
         """Drop the test set everywhere, and wait for the executors' word, though not for one that is gone.
 
         If it came when Spark has stopped, Java would print a page for each.
@@ -205,7 +214,7 @@ def _warn_of_spares(idle: int, shards: int) -> None:
         )
 
 
-def _partitioned(data: Records, workers: int | None) -> tuple[Records, int]:
+def _partitioned(data: Source, workers: int | None) -> tuple[Source, int]:
     """The data in as many partitions as there are workers, and that number."""
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers: at least 1 is needed")

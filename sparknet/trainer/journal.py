@@ -64,7 +64,7 @@ class Journal:
         return record
 
     def leave(self, title: str, settings: Mapping[str, str], save: Callable[[Path], None]) -> Run:
-        """Write the report, and the model by ``save``, into ``output``. Raises TrainingError without rounds."""
+        """Write report and model (by ``save``) into ``output``. Raises TrainingError without rounds."""
         run = Run(title=title, settings=settings, records=self.records)
         if self.output:
             save(self.output)

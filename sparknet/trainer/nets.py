@@ -27,9 +27,11 @@ from sparknet.caffe.schema import (
     replace_data_layers,
 )
 from sparknet.caffe_replica import CaffeModel, CaffeReplica
+from sparknet.data.feed import TARGETS, Transforms, by_column, for_net
 from sparknet.data.records import Column
 from sparknet.errors import ModelError, UsageError
-from sparknet.inference import Transforms, call, first_of, scores_of, transformed
+from sparknet.inference import scores_of
+from sparknet.modules import call, first_of
 from sparknet.objectives import LabelKind
 from sparknet.torch_model import TorchModel
 
@@ -74,7 +76,7 @@ def caffe_model(
         return model
     solver = parse_solver(_text(Path(model)), file=str(model))
     net = _net(solver, Path(model))
-    inputs = [column for name, column in schema.items() if name not in ("label", "weight")]
+    inputs = [column for name, column in schema.items() if name not in TARGETS]
     if not _is_fed(net):
         shape = (*inputs[0].shape, 1, 1)[:3]
         net = replace_data_layers(net, batch_size, test_batch_size, *shape)
@@ -128,7 +130,7 @@ def frozen_caffe(model: CaffeModel, patterns: tuple[str, ...]) -> CaffeModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Probed:
-    """``classes`` the net tells apart (0: not known); ``floats`` says that it computes whole numbers as such."""
+    """``classes`` the net tells apart (0: not known); ``floats``: it takes whole numbers as float32."""
 
     classes: int = 0
     floats: bool = True
@@ -158,7 +160,7 @@ def probe(model: CaffeModel | TorchModel, schema: Schema, transforms: Transforms
 
 def _probe_module(model: TorchModel, schema: Schema, transforms: Transforms) -> Probed:
     module = model.build().eval()
-    inputs = {name: x for name, x in _zeros(schema, transforms).items() if name not in ("label", "weight")}
+    inputs = _zeros(schema, transforms)
     floats, whole = (
         {name: x.float() for name, x in inputs.items()},
         any(not x.is_floating_point() for x in inputs.values()),
@@ -196,16 +198,16 @@ def _check_loss(model: TorchModel, schema: Schema, output: torch.Tensor) -> None
 
 
 def _zeros(schema: Schema, transforms: Transforms) -> dict[str, torch.Tensor]:
+    found = by_column(transforms)
     return {
-        name: transformed(transforms.get(name), torch.from_numpy(column.empty(2)))
+        name: for_net(found.get(name), torch.from_numpy(column.empty(2)), train=False)
         for name, column in schema.items()
+        if name not in TARGETS
     }
 
 
 def _not_taken(schema: Schema, error: Exception) -> ModelError:
-    inputs = ", ".join(
-        f"{name}: {column}" for name, column in schema.items() if name not in ("label", "weight")
-    )
+    inputs = ", ".join(f"{name}: {column}" for name, column in schema.items() if name not in TARGETS)
     return ModelError(f"the net does not take its input ({inputs}): {_first_line(error)}")
 
 

@@ -30,25 +30,38 @@ import pyarrow as pa
 import torch
 
 from sparknet.data import Examples, Transform, sampler
-from sparknet.data.dataset import Selection
+from sparknet.data.arrow import Bytes, Numbers
+from sparknet.data.dataset import Selection, Shard
 from sparknet.data.feed import Ahead, Feed
 from sparknet.data.growable import MemoryLimit, collect
 from sparknet.data.shards import SAMPLERS
-from sparknet.spark.frames import Row, drain_batches, drain_blocks
+from sparknet.spark.columns import ColumnSelection, Input, Part
+from sparknet.spark.frames import Row, drain_batches, drain_blocks, schema_of
 
 SHAPE = (3, 32, 32)
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 GOAL = 90_000
+WHOLE = np.dtype(np.int64)
+PICTURES = ColumnSelection(
+    inputs=(Input("data", (Part("image", Bytes(SHAPE), SHAPE),), np.dtype(np.uint8)),),
+    label=Input("label", (Part("label", Numbers(WHOLE), ()),), WHOLE),
+)
+"""How ``image`` and ``label`` are read."""
 
 
 def mapped(records: int) -> Examples:
     """Pictures in a file on the spill volume, read once, so that they are in the page cache."""
     rng = np.random.default_rng(0)
     blocks = (
-        (rng.integers(256, size=(1000, *SHAPE), dtype=np.uint8), rng.integers(10, size=1000))
+        {
+            "data": rng.integers(256, size=(1000, *SHAPE), dtype=np.uint8),
+            "label": rng.integers(10, size=1000),
+        }
         for _ in range(records // 1000)
     )
-    shard = collect(blocks, SHAPE, MemoryLimit(memory_bytes=0, folder=Path(tempfile.gettempdir())))
+    limit = MemoryLimit(memory_bytes=0, folder=Path(tempfile.gettempdir()))
+    columns = collect(blocks, schema_of(SHAPE), limit).columns
+    shard = Examples(columns["data"], columns["label"])
     shard.images.max()
     return shard
 
@@ -107,10 +120,10 @@ def drains(shard: Examples, clock: Callable[[], float]) -> None:
     table = pa.table({"image": pa.array(flat, pa.binary()), "label": shard.labels})
     parts = [shard[start : start + 1000] for start in range(0, len(shard), 1000)]
     rows: list[Row] = list(zip(flat, shard.labels.tolist(), strict=True))
-    ways: dict[str, Callable[[MemoryLimit], Examples]] = {
-        "Arrow batches": lambda limit: drain_batches(iter(table.to_batches(1000)), SHAPE, limit),
-        "rows": lambda limit: drain_blocks(iter(rows), SHAPE, limit),
-        "blocks": lambda limit: drain_blocks(iter(parts), SHAPE, limit),
+    ways: dict[str, Callable[[MemoryLimit], Shard]] = {
+        "Arrow batches": lambda limit: drain_batches(iter(table.to_batches(1000)), PICTURES, limit),
+        "rows": lambda limit: drain_blocks(iter(rows), schema_of(SHAPE), limit),
+        "blocks": lambda limit: drain_blocks(iter(parts), schema_of(SHAPE), limit),
     }
     for name, way in ways.items():
         rates = []
@@ -129,10 +142,10 @@ def through_spark(shard: Examples) -> None:
     limit = MemoryLimit(memory_bytes=1 << 40, folder=Path(tempfile.gettempdir()))
 
     def blocks(arriving: Iterator[Examples | Row]) -> Iterator[int]:
-        yield len(drain_blocks(arriving, SHAPE, limit))
+        yield len(drain_blocks(arriving, schema_of(SHAPE), limit))
 
     def batches(arriving: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        count = len(drain_batches(arriving, SHAPE, limit))
+        count = len(drain_batches(arriving, PICTURES, limit))
         yield pa.RecordBatch.from_pydict({"count": [count]})
 
     frame = frame_of(spark, shard).coalesce(1).cache()

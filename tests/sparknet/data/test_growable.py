@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from sparknet.data.dataset import Indices, Pixels
 from sparknet.data.growable import (
     GrowableArray,
     MemoryLimit,
@@ -20,15 +21,23 @@ from sparknet.data.growable import (
     share_of_memory,
     spill_folder,
 )
+from sparknet.data.records import Column
 from sparknet.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def blocks(sizes: list[int], dtype: str = "uint8") -> list[tuple[Pixels, Indices]]:
+SCHEMA = {"data": Column(np.dtype(np.uint8), (2, 3, 5)), "label": Column(np.dtype(np.int64))}
+
+
+def blocks(sizes: list[int], dtype: str = "uint8") -> list[dict[str, NDArray[Any]]]:
     rng = np.random.default_rng(1)
     return [
-        (rng.integers(256, size=(size, 2, 3, 5)).astype(dtype), rng.integers(9, size=size)) for size in sizes
+        {
+            "data": rng.integers(256, size=(size, 2, 3, 5)).astype(dtype),
+            "label": rng.integers(9, size=size),
+        }
+        for size in sizes
     ]
 
 
@@ -37,16 +46,16 @@ def blocks(sizes: list[int], dtype: str = "uint8") -> list[tuple[Pixels, Indices
 @pytest.mark.parametrize("sizes", [[1], [3, 0, 200, 1], [40_000, 70_000]], ids=["one", "few", "many"])
 def test_blocks_become_one_array(tmp_path: Path, memory_bytes: int, dtype: str, sizes: list[int]) -> None:
     made = blocks(sizes, dtype)
-    found = collect(made, (2, 3, 5), MemoryLimit(memory_bytes=memory_bytes, folder=tmp_path))
-    assert found.images.dtype == dtype
-    assert np.array_equal(found.images, np.concatenate([images for images, _ in made]))
-    assert np.array_equal(found.labels, np.concatenate([labels for _, labels in made]))
+    found = collect(made, SCHEMA, MemoryLimit(memory_bytes=memory_bytes, folder=tmp_path))
+    assert found.columns["data"].dtype == dtype
+    for name, array in found.columns.items():
+        assert np.array_equal(array, np.concatenate([block[name] for block in made]))
     assert list(tmp_path.iterdir()) == []  # the file has no name
 
 
 def test_no_blocks_are_no_records(tmp_path: Path) -> None:
-    found = collect([], (2, 3, 5), MemoryLimit(memory_bytes=0, folder=tmp_path))
-    assert found.images.shape == (0, 2, 3, 5)
+    found = collect([], SCHEMA, MemoryLimit(memory_bytes=0, folder=tmp_path))
+    assert found.columns["data"].shape == (0, 2, 3, 5)
     assert len(found) == 0
 
 
@@ -71,7 +80,7 @@ def test_writing_to_a_spilled_array_is_private(tmp_path: Path) -> None:
 def test_pictures_unlike_those_before_are_refused(tmp_path: Path) -> None:
     mixed = [*blocks([2]), *blocks([2], "float32")]
     with pytest.raises(DataError, match=r"records of float32 \(2, 3, 5\) follow others of uint8"):
-        collect(mixed, (2, 3, 5), MemoryLimit(memory_bytes=1 << 30, folder=tmp_path))
+        collect(mixed, SCHEMA, MemoryLimit(memory_bytes=1 << 30, folder=tmp_path))
 
 
 MEASURED = """
@@ -79,6 +88,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from sparknet.data.growable import MemoryLimit, collect
+from sparknet.data.records import Column
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -89,12 +99,14 @@ def blocks():
     global peak
     for k in range(200):
         peak = max(peak, anonymous())
-        yield np.full((256, 1, 64, 64), k, np.uint8), np.zeros(256, np.int64)  # 1 MiB
+        yield {"data": np.full((256, 1, 64, 64), k, np.uint8), "label": np.zeros(256, np.int64)}  # 1 MiB
 
 before = anonymous()
-found = collect(blocks(), (1, 64, 64), MemoryLimit(memory_bytes=megabytes << 20, folder=Path(sys.argv[2])))
-rows = found.images.shape[0]
-sampled = [int(found.images[row].max()) for row in range(0, rows, 256)]
+schema = {"data": Column(np.dtype(np.uint8), (1, 64, 64)), "label": Column(np.dtype(np.int64))}
+found = collect(blocks(), schema, MemoryLimit(memory_bytes=megabytes << 20, folder=Path(sys.argv[2])))
+images = found.columns["data"]
+rows = len(found)
+sampled = [int(images[row].max()) for row in range(0, rows, 256)]
 assert sampled == list(range(200)), sampled
 print((max(peak, anonymous()) - before) >> 20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 """

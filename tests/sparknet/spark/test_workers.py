@@ -15,14 +15,14 @@ import pytest
 import torch
 from pyspark.sql import SparkSession
 
-from sparknet.data import Examples, contiguous
+from sparknet.data import contiguous
 from sparknet.data.dataset import Batch
 from sparknet.data.growable import MemoryLimit
 from sparknet.errors import DataError, TrainingError, UsageError
 from sparknet.local import LocalWorkers
 from sparknet.replica import TorchReplica
 from sparknet.spark import Deadlines
-from sparknet.spark.frames import drain_batches, frame_of, from_examples
+from sparknet.spark.frames import drain_batches, frame_of, from_examples, selection_of
 from sparknet.spark.workers import SparkWorkers
 from sparknet.training import Round, Settings, train
 from sparknet.worker import Recipe
@@ -258,8 +258,7 @@ def test_shards_of_one_array_are_contiguous_and_whole(spark: SparkSession) -> No
 
 def test_a_set_in_a_dataframe_comes_back_as_it_was(spark: SparkSession, tmp_path: Path) -> None:
     batches = frame_of(spark, EXAMPLES).toArrow().to_batches()
-    back: Examples = drain_batches(
-        iter(batches), EXAMPLES.shape, MemoryLimit(memory_bytes=0, folder=tmp_path)
-    )
-    assert np.array_equal(back.images, EXAMPLES.images)
-    assert np.array_equal(back.labels, EXAMPLES.labels)
+    selection = selection_of(frame_of(spark, EXAMPLES[:1]))
+    back = drain_batches(iter(batches), selection, MemoryLimit(memory_bytes=0, folder=tmp_path))
+    assert np.array_equal(back.columns["data"], EXAMPLES.images)
+    assert np.array_equal(back.columns["label"], EXAMPLES.labels)
