@@ -34,7 +34,7 @@ class CaffeModel:
 
 
 @dataclass(frozen=True)
-class TestNet:
+class InferenceNet:
     """Builds the net of ``model`` in its test phase; pickles."""
 
     model: CaffeModel

@@ -36,8 +36,8 @@ class TorchModel:
 
     ``optimizer`` is the name of a class of ``torch.optim``, the class, or a function of the parameters;
     ``lr`` goes to it if it is given. ``freeze`` are patterns of parameters' names (``features.*``) that stay
-    what they are. ``weights`` are taken before training: see ``load_weights``. ``threads`` (0: as they are)
-    are those the process computes with. Raises UsageError and ModelError for what cannot be.
+    what they are. ``threads`` (0: as they are) are those the process computes with. Raises UsageError and
+    ModelError for what cannot be.
     """
 
     module: nn.Module | Callable[[], nn.Module]
@@ -48,7 +48,6 @@ class TorchModel:
     clip_norm: float | None = None
     clip_value: float | None = None
     freeze: tuple[str, ...] = ()
-    weights: str | Path | Mapping[str, torch.Tensor] | None = None
     device: str = ""
     threads: int = 0
 
@@ -59,8 +58,6 @@ class TorchModel:
             raise UsageError(
                 f"the model is a function that returns {type(module).__name__}: a torch.nn.Module is needed"
             )
-        if self.weights is not None:
-            load_weights(module, self.weights)
         self._freeze(module)
         return module
 

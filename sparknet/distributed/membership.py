@@ -27,12 +27,14 @@ from sparknet.distributed.messages import (
 )
 from sparknet.distributed.shard_assignment import ShardAssignment
 from sparknet.distributed.stragglers import StragglerPolicy
-from sparknet.errors import DataError, TrainingError, WorkersLost
+from sparknet.errors import DataError, ModelError, TrainingError, UsageError, WorkersLost
 
 log = logging.getLogger(__name__)
 
 # Times in a row a worker may raise an error before the run is given up.
 _FAILURES = 3
+# Errors of a worker that are the run's own.
+_FINAL = {kind.__name__: kind for kind in (UsageError, ModelError, DataError)}
 # Lost workers that an error names.
 _NAMED = 3
 # How often it is looked whether shards without a worker have waited long enough.
@@ -229,6 +231,9 @@ class Membership:
 
     def _count_failure(self, who: Identity, reason: str, final: bool) -> None:
         count = self._failures[who.partition] = self._failures.get(who.partition, 0) + 1
+        name, _, text = reason.partition(": ")
+        if final and name in _FINAL:
+            raise _FINAL[name](text)
         if final or count >= _FAILURES:
             times = f" ({count} times in a row)" if count > 1 else ""
             raise TrainingError(f"{who} failed{times}: {reason}")

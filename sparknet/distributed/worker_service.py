@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -37,6 +37,9 @@ _RETRY_SECONDS = 30.0
 _RETRY_PAUSE_SECONDS = 0.2
 # Pings that may be missed before the driver is considered lost.
 _MISSED_PINGS = 6
+
+# What is wrong with a worker's input is wrong wherever it is tried again.
+FINAL = (UsageError, ModelError, DataError)
 
 _COMMANDS = (
     Kind.TRAIN,
@@ -108,8 +111,13 @@ class Service:
                 except (OSError, EOFError) as error:
                     log.warning("%s lost the driver: %s", self.who, error)
                     time.sleep(_RETRY_PAUSE_SECONDS)
+                except FINAL as error:
+                    # trying again would end the same way: Spark is not to
+                    if not self._report_failure(channel, error, final=True):
+                        raise
+                    return
                 except Exception as error:
-                    self._report_failure(channel, error)
+                    self._report_failure(channel, error, final=False)
                     raise
 
     def _connected(self) -> Channel:
@@ -275,12 +283,14 @@ class Service:
         history = NOTHING if state.history is None else raw(state.history)
         channel.send(Kind.STATE, header, history, seconds=self.assignment.timeouts.send)
 
-    def _report_failure(self, channel: Channel, error: Exception) -> None:
-        """Send the driver why this worker ends; what is wrong with its input is wrong everywhere: final."""
-        final = isinstance(error, UsageError | ModelError | DataError)
+    def _report_failure(self, channel: Channel, error: Exception, *, final: bool) -> bool:
+        """Send the driver why this worker ends; whether it was sent."""
         header = {"reason": f"{type(error).__name__}: {error}"[:2000], "final": final}
-        with suppress(OSError):
+        try:
             channel.send(Kind.FAILED, header, seconds=self.assignment.timeouts.send)
+        except OSError:
+            return False
+        return True
 
 
 def _holding(worker: Worker) -> dict[str, dict[str, int]]:

@@ -147,6 +147,11 @@ class ColumnSelection:
         return (*self.inputs, *(extra for extra in (self.label, self.weight) if extra))
 
     @property
+    def label_column(self) -> str:
+        """What the labels are called in the DataFrame."""
+        return self.label.parts[0].name if self.label else ""
+
+    @property
     def sources(self) -> list[str]:
         """The columns that are read, in order; one that is used twice is there twice."""
         return [part.name for each in self.all for part in each.parts]
@@ -211,6 +216,11 @@ def select(
     )
 
 
+def some(names: Sequence[str], count: int = 20) -> str:
+    """The first of some names, for a message."""
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
 def _listed(columns: str | Sequence[str]) -> list[str]:
     listed = [columns] if isinstance(columns, str) else list(columns)
     if not listed:
@@ -232,8 +242,9 @@ class _Look:
         try:
             (field,) = self.frame.select(name).schema  # a field of a struct
         except PySparkException:
-            there = ", ".join(list(self._fields)[:20]) + (", ..." if len(self._fields) > 20 else "")
-            raise DataError(f"there is no column {name} in the DataFrame, which has {there}") from None
+            raise DataError(
+                f"there is no column {name} in the DataFrame, which has {some(list(self._fields))}"
+            ) from None
         return field
 
     def shape(self, name: str) -> Shape | None:

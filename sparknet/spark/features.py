@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyspark.sql import DataFrame
 
-from sparknet.caffe_replica import CaffeModel, TestNet
+from sparknet.caffe_replica import CaffeModel, InferenceNet
 from sparknet.data import Transform
 from sparknet.inference import BATCH_SIZE, Inference
 from sparknet.spark.columns import select
@@ -35,5 +35,7 @@ def with_features(
     each picture, UsageError if ``column`` is there already.
     """
     selection = select(frame, features="image", shapes={"image": shape or shape_of(frame)})
-    inference = Inference(build=TestNet(model), outputs=(blob,), transforms=transform, batch_size=batch_size)
+    inference = Inference(
+        build=InferenceNet(model), outputs=(blob,), transforms=transform, batch_size=batch_size
+    )
     return predicted(frame, inference, weights, selection, [Output(column, blob, Lists())])

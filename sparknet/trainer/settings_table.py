@@ -1,0 +1,75 @@
+"""The table of settings in a run's report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sparknet.algorithms import Algorithm
+from sparknet.caffe_replica import CaffeModel
+from sparknet.torch_model import TorchModel
+from sparknet.training import Settings
+
+if TYPE_CHECKING:
+    from sparknet.trainer.trainer import Trainer
+
+
+def name_of(model: CaffeModel | TorchModel) -> str:
+    """What a report calls the net."""
+    return model.net.name if isinstance(model, CaffeModel) else model.name
+
+
+def settings_table(
+    trainer: Trainer, model: CaffeModel | TorchModel, settings: Settings, workers: int, replica: Any
+) -> dict[str, str]:
+    """(name, value) text, in the order in which it is shown."""
+    cluster = trainer.cluster
+    return {
+        **({"data": trainer.origin} if trainer.origin else {}),
+        **_of_net(trainer, model),
+        "workers": f"{_count(workers, 'worker')}, {_count(replica.threads, 'thread')} each",
+        "batch size": f"{trainer.batch_size} for each worker and step",
+        "tau": f"{settings.tau} steps a round",
+        "time cap": f"{trainer.time_cap:g} s a round" if trainer.time_cap else "none",
+        "rounds": str(settings.rounds),
+        "sampling": trainer.sampling,
+        "outer step": f"{_algorithm(trainer.algorithm)}, momentum: {settings.momentum}",
+        "seed": str(trainer.seed),
+        "precision": cluster.precision + (", deterministic" if cluster.deterministic else ""),
+        "exchange of weights": f"{cluster.exchange}, {cluster.wire}",
+        "a round waits for": _stragglers(trainer),
+    }
+
+
+def _of_net(trainer: Trainer, model: CaffeModel | TorchModel) -> dict[str, str]:
+    if isinstance(model, CaffeModel):
+        solver = model.solver
+        return {
+            "net and solver": f"{model.net.name}, {trainer.model_name}",
+            "learning rate": f"{solver.base_lr:g}, {solver.lr_policy}",
+            "momentum, weight decay": f"{solver.momentum:g}, {solver.weight_decay:g}",
+        }
+    rate = "" if model.lr is None else f", learning rate {model.lr:g}"
+    return {
+        "net": model.name,
+        "loss": _name(model.objective.loss),
+        "optimizer": _name(model.optimizer) + rate,
+    }
+
+
+def _algorithm(named: str | Algorithm) -> str:
+    return named if isinstance(named, str) else named.summary
+
+
+def _stragglers(trainer: Trainer) -> str:
+    timeouts = trainer.cluster.timeouts
+    if timeouts.quorum == 1:
+        return f"all workers, {timeouts.round:g} s at most"
+    return f"{timeouts.quorum:.0%} of the workers, then {timeouts.grace:g} s for the others"
+
+
+def _name(function: Any) -> str:
+    return function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
