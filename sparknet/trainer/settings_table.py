@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sparknet.algorithms import Algorithm
 from sparknet.caffe_replica import CaffeModel
 from sparknet.torch_model import TorchModel
 from sparknet.training import Settings
-
-if TYPE_CHECKING:
-    from sparknet.trainer.trainer import Trainer
 
 
 def name_of(model: CaffeModel | TorchModel) -> str:
@@ -19,9 +16,9 @@ def name_of(model: CaffeModel | TorchModel) -> str:
 
 
 def settings_table(
-    trainer: Trainer, model: CaffeModel | TorchModel, settings: Settings, workers: int, replica: Any
+    trainer: Any, model: CaffeModel | TorchModel, settings: Settings, workers: int, replica: Any
 ) -> dict[str, str]:
-    """(name, value) text, in the order in which it is shown."""
+    """(name, value) text, in the order in which it is shown, of a ``Trainer`` and what it has made."""
     cluster = trainer.cluster
     return {
         **({"data": trainer.origin} if trainer.origin else {}),
@@ -40,7 +37,7 @@ def settings_table(
     }
 
 
-def _of_net(trainer: Trainer, model: CaffeModel | TorchModel) -> dict[str, str]:
+def _of_net(trainer: Any, model: CaffeModel | TorchModel) -> dict[str, str]:
     if isinstance(model, CaffeModel):
         solver = model.solver
         return {
@@ -60,7 +57,7 @@ def _algorithm(named: str | Algorithm) -> str:
     return named if isinstance(named, str) else named.summary
 
 
-def _stragglers(trainer: Trainer) -> str:
+def _stragglers(trainer: Any) -> str:
     timeouts = trainer.cluster.timeouts
     if timeouts.quorum == 1:
         return f"all workers, {timeouts.round:g} s at most"

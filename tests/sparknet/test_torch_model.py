@@ -137,8 +137,9 @@ def test_several_inputs_go_by_their_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["SGD", torch.optim.SGD, partial(torch.optim.SGD, momentum=0.0), lambda p, lr: torch.optim.SGD(p, lr)]
-)  # fmt: skip
+    "optimizer",
+    ["SGD", torch.optim.SGD, partial(torch.optim.SGD, momentum=0.0), lambda p, lr: torch.optim.SGD(p, lr)],
+)
 def test_an_optimizer_may_be_a_name_a_class_or_a_function(optimizer: Any) -> None:
     assert run(replica(optimizer=optimizer), 3) == run(replica(), 3)
 
