@@ -27,8 +27,8 @@ def demo(c: Context, slaves: int = 2, rounds: int = 60, data: str = "auto") -> N
 
 @task(help={"args": "arguments for pytest, for example '-m \"not slow\" tests/infra'"})
 def test(c: Context, args: str = "") -> None:
-    """Run the tests."""
-    c.run(f"python -m pytest {args}")
+    """Run all tests; `pytest` alone runs those that need neither Spark nor root nor long."""
+    c.run(f"python -m pytest --all {args}")
 
 
 @task

@@ -1,29 +1,67 @@
-"""How the tests are run: what every JVM is told, and which files the processes of pytest-xdist take first.
+"""How the tests are run: which of them, in which order, and with which Java.
 
-A file is the unit that a process takes. The longest come first, or one of them is still running when all else
-is done; and the files that need the Spark of ``tests/sparknet/spark`` are one unit, so that it starts once.
+``pytest`` alone runs what needs neither Spark nor namespaces nor root nor a GPU nor long. Whoever names a
+file, a marker or a word (``-k``) gets all that is meant by it; ``--all`` is everything.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 
 import pytest
 from xdist.remote import Producer
 
-from tests.schedule import LongestFirst
+from tests import java
+from tests.schedule import QUICK, ByUnit, longest_first, mark
 
-# What a JVM compiles at its best pays off after minutes, and none of these runs for so long: it costs half of
-# the processor time of a start of Spark.
-SHORT_LIVED = "-XX:TieredStopAtLevel=1"
+ENDINGS = pytest.StashKey[list[Callable[[], None]]]()
 
 
-def pytest_configure() -> None:
-    told = os.environ.get("JAVA_TOOL_OPTIONS", "")
-    if SHORT_LIVED not in told:
-        os.environ["JAVA_TOOL_OPTIONS"] = f"{told} {SHORT_LIVED}".strip()
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="every test, also what needs Spark or long")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ENDINGS] = []
+    if is_worker(config):
+        return
+    java.install()
+    names_nothing = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if names_nothing and not (config.option.all or config.option.markexpr or config.option.keyword):
+        config.option.markexpr = QUICK
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is a process of pytest-xdist's."""
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mark(items)
+    if is_worker(config):
+        items[:] = longest_first(items)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LongestFirst | None:
-    return LongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByUnit | None:
+    return ByUnit(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let Java start for tests marked ``spark`` only; for the first of them begin to make its archive."""
+    if item.get_closest_marker("spark") is None:
+        os.environ[java.FORBIDDEN] = item.nodeid
+    elif not item.config.stash[ENDINGS]:
+        item.config.stash[ENDINGS].append(java.start_archive())
+    try:
+        return (yield)
+    finally:
+        os.environ.pop(java.FORBIDDEN, None)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for end in config.stash.get(ENDINGS, []):
+        end()

@@ -1,58 +1,60 @@
-"""Which test files a process of pytest-xdist takes, and when."""
+"""Which tests run, and in which order the processes of pytest-xdist take them, by their markers alone.
+
+A unit is what one process runs in one go: a file, or all tests of the Spark that some files share, so that it
+starts once. The longest come first, or one of them is still running when all else is done.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import pytest
 from xdist.scheduler import LoadFileScheduling
-from xdist.workermanage import WorkerController
 
-SPARK = "the Spark of tests/sparknet/spark"
+ROOT = Path(__file__).resolve().parent.parent
 
-ONE_SPARK = frozenset(
-    f"tests/sparknet/spark/test_{name}.py" for name in ("features", "leaks", "rebalancing", "workers")
-)
-"""The files that share a Spark of three executors, which takes a while to start."""
+QUICK = "not spark and not rig and not gpu and not slow"
+"""What a plain ``pytest`` runs, which names nothing."""
 
-LONGEST = (
-    SPARK,
-    "tests/apps/test_runs.py",
-    "tests/test_readme.py",
-    "tests/sparknet/spark/test_chaos.py",
-    "tests/sparknet/spark/test_growth.py",
-    "tests/infra/local/hosts/namespaces/test_cluster.py",
-    "tests/infra/test_end_to_end.py",
-    "tests/infra/test_never_an_orphan.py",
-    "tests/infra/test_signals.py",
-    "tests/infra/local/test_aws_cli.py",
-    "tests/infra/test_image_end_to_end.py",
-    "tests/sparknet/spark/test_endings.py",
-    "tests/sparknet/spark/test_session.py",
-    "tests/infra/local/hosts/namespaces/test_leftovers.py",
-    "tests/infra/local/hosts/namespaces/test_boot_session.py",
-    "tests/infra/local/hosts/namespaces/test_network.py",
-    "tests/sparknet/distributed/averaging/test_ring.py",
-    "tests/infra/local/test_readme.py",
-    "tests/sparknet/caffe/test_published_weights.py",
-    "tests/infra/test_resize.py",
-)
-"""What takes more than about ten seconds, the longest first. All the rest may come in any order."""
+BY_FIXTURE = {"spark": "spark", "rig": "rig"}
+"""Whoever uses one of these fixtures has the marker."""
+
+ONE_SPARK = "the Spark of tests/sparknet/spark"
+
+SECONDS = {"spark": 30, "rig": 10, "slow": 10}
+"""What a test with the marker may take; one with none takes hardly any time."""
 
 
-class LongestFirst(LoadFileScheduling):
-    """Gives each process that has nothing more to do the longest unit that is left."""
+class ByUnit(LoadFileScheduling):
+    """Gives each process that has nothing more to do the next unit in the order of collection."""
 
     def _split_scope(self, nodeid: str) -> str:
         return unit_of(super()._split_scope(nodeid))
 
-    def _assign_work_unit(self, node: WorkerController) -> None:
-        self.workqueue.move_to_end(min(self.workqueue, key=place_of), last=False)
-        super()._assign_work_unit(node)
 
-
+@cache
 def unit_of(file: str) -> str:
-    """What is run in one process with this file."""
-    return SPARK if file in ONE_SPARK else file
+    """What is run in one process with this file: those who ask for the fixture ``spark`` go together."""
+    path = ROOT / file
+    asks = path.exists() and "spark: SparkSession" in path.read_text(encoding="utf-8")
+    return ONE_SPARK if asks else file
 
 
-def place_of(unit: str) -> int:
-    """Units of the same place come as they stood, those with the most tests first."""
-    return LONGEST.index(unit) if unit in LONGEST else len(LONGEST)
+def mark(items: Iterable[pytest.Item]) -> None:
+    """Give whoever uses a fixture of ``BY_FIXTURE`` its marker."""
+    for item in items:
+        for fixture in set(BY_FIXTURE) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(BY_FIXTURE[fixture])
+
+
+def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """``items`` by unit, the units that may take longest first."""
+    seconds: Counter[str] = Counter()
+    units = [unit_of(item.nodeid.split("::")[0]) for item in items]
+    for item, unit in zip(items, units, strict=True):
+        seconds[unit] += sum(SECONDS.get(one.name, 0) for one in item.iter_markers())
+    order = sorted(range(len(items)), key=lambda number: (-seconds[units[number]], units[number]))
+    return [items[number] for number in order]

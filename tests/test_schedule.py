@@ -1,74 +1,127 @@
-"""The longest files are begun first, and those that share a Spark run in one process."""
+"""Which tests run and in what order, by their markers; and that Java starts for marked ones only."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from tests.schedule import LONGEST, ONE_SPARK, SPARK, LongestFirst
+import pytest
+
+from tests.schedule import ONE_SPARK, longest_first, unit_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
+TESTS = """
+import os, subprocess, pytest
 
-class Process:
-    """One of pytest-xdist's: remembers which tests it was given."""
+@pytest.fixture
+def spark(): ...
 
-    shutting_down = False
+@pytest.fixture
+def rig(): ...
 
-    def __init__(self) -> None:
-        self.given: list[int] = []
+def test_plain(): ...
+def test_shared_spark(spark): ...
+def test_namespaces(rig): ...
+@pytest.mark.spark
+def test_own_spark():
+    subprocess.run([os.environ["JAVA_HOME"] + "/bin/java", "-version"], check=True)
+@pytest.mark.rig
+def test_disks(): ...
+@pytest.mark.gpu
+def test_gpu(): ...
+@pytest.mark.slow
+def test_slow(): ...
+"""
+UNMARKED = """
+import os, subprocess
 
-    def send_runtest_some(self, indices: list[int]) -> None:
-        self.given += indices
-
-    def shutdown(self) -> None:
-        self.shutting_down = True
-
-
-class Config:
-    """Of a pytest with one process."""
-
-    option = SimpleNamespace(loadscopereorder=True)
-
-    def getvalue(self, _name: str) -> list[str]:
-        return ["popen"]
-
-
-def files_in_order(collected: list[str]) -> list[str]:
-    """The files in the order in which a single process is given them."""
-    scheduler: Any = LongestFirst(Config())
-    process = Process()
-    scheduler.add_node(process)
-    scheduler.add_node_collection(process, collected)
-    scheduler.schedule()
-    done = 0
-    while done < len(collected):
-        scheduler.mark_test_complete(process, process.given[done])
-        done += 1
-    return list(dict.fromkeys(collected[index].split("::")[0] for index in process.given))
+def test_starts_java():
+    done = subprocess.run([os.environ["JAVA_HOME"] + "/bin/java", "-version"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+"""
 
 
-def test_the_longest_files_come_first_and_then_those_with_the_most_tests() -> None:
-    few, many = "tests/test_few.py", "tests/test_many.py"
-    alone = [unit for unit in LONGEST if unit != SPARK]
-    collected = [
-        f"{few}::test_a",
-        *(f"{many}::test_{n}" for n in range(3)),
-        *(f"{file}::test_it" for file in reversed(alone)),
+def ran(folder: Path, *words: str) -> str:
+    """What a pytest with this project's hooks says of the tests in ``folder``."""
+    (folder / "pytest.ini").write_text(
+        "[pytest]\ntestpaths = .\naddopts = -p tests.conftest -p no:cacheprovider -v\n"
+        "markers =\n    spark:\n    rig:\n    gpu:\n    slow:\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", *words]
+    done = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "test_one.py").write_text(TESTS)
+    return tmp_path
+
+
+def test_a_plain_pytest_runs_what_is_not_marked_by_itself_or_by_its_fixture(folder: Path) -> None:
+    said = ran(folder)
+    assert "test_plain PASSED" in said
+    assert "1 passed, 6 deselected" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [(["--all"], 7), (["test_one.py"], 7), (["-k", "spark"], 2), (["-m", "spark or gpu"], 3)],
+    ids=["all of it", "a file", "a word", "a marker"],
+)
+def test_whoever_names_something_gets_all_of_it(folder: Path, words: list[str], count: int) -> None:
+    said = ran(folder, "--collect-only", *words)
+    assert said.count("<Function test_") == count, said
+
+
+@pytest.mark.spark
+def test_java_starts_for_a_marked_test_and_an_unmarked_one_is_told_to_be_marked(folder: Path) -> None:
+    (folder / "test_two.py").write_text(UNMARKED)
+    said = ran(folder, "--all")
+    assert "test_own_spark PASSED" in said
+    assert "test_starts_java FAILED" in said
+    assert "test_two.py::test_starts_java starts Java: mark it with pytest.mark.spark" in said
+
+
+class Item:
+    """A collected test."""
+
+    def __init__(self, nodeid: str, *marks: pytest.MarkDecorator) -> None:
+        self.nodeid, self._marks = nodeid, [one.mark for one in marks]
+
+    def iter_markers(self) -> Iterable[pytest.Mark]:
+        return self._marks
+
+
+def test_units_come_longest_first_each_in_one_piece() -> None:
+    slow, spark = pytest.mark.slow, pytest.mark.spark
+    items: list[Any] = [
+        Item("a.py::quick"),
+        Item("b.py::slow", slow),
+        Item("b.py::quick"),
+        Item("c.py::spark", spark, slow),
+        Item("d.py::slow", slow),
+        Item("d.py::slow too", slow),
+        Item("a.py::quick too"),
     ]
-    assert files_in_order(collected) == [*alone, many, few]
+    assert [item.nodeid for item in longest_first(items)] == [
+        "c.py::spark",
+        *("d.py::slow", "d.py::slow too"),
+        *("b.py::slow", "b.py::quick"),
+        *("a.py::quick", "a.py::quick too"),
+    ]
 
 
-def test_the_files_that_share_a_spark_go_to_one_process_together() -> None:
-    other = "tests/apps/test_runs.py"
-    collected = [f"{file}::test_{n}" for n in range(2) for file in (*sorted(ONE_SPARK), other)]
-    assert files_in_order(collected) == [*sorted(ONE_SPARK), other]
-
-
-def test_every_file_of_the_schedule_is_there_and_every_user_of_the_shared_spark_is_known() -> None:
-    named = {ROOT / unit for unit in LONGEST if unit != SPARK}
-    assert [file for file in named if not file.exists()] == []
+def test_files_whose_tests_share_a_spark_are_one_unit() -> None:
     folder = ROOT / "tests" / "sparknet" / "spark"
-    users = {path for path in folder.glob("test_*.py") if "spark: SparkSession" in path.read_text()}
-    assert users == {ROOT / file for file in ONE_SPARK}
+    files = {path.name: unit_of(str(path.relative_to(ROOT))) for path in folder.glob("test_*.py")}
+    assert {files[name] for name in ("test_workers.py", "test_features.py", "test_leaks.py")} == {ONE_SPARK}
+    assert files["test_chaos.py"] == "tests/sparknet/spark/test_chaos.py"
