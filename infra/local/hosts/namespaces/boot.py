@@ -108,21 +108,21 @@ def mount_root(specification: dict[str, Any]) -> Path:
     for folder in (upper, work, root):
         folder.mkdir(exist_ok=True)
     if is_new:
-        hide_folders(upper, specification["kept"], specification["emptied"])
+        hide_folders(upper, specification["shared_folders"], specification["own_folders"])
     mount("overlay", str(root), "overlay", 0, f"lowerdir=/,upperdir={upper},workdir={work}")
     if specification["files"]:  # at the first boot; an image has files of the host it was made of
-        for folder in specification["forgotten"]:
+        for folder in specification["per_instance"]:
             shutil.rmtree(root / folder, ignore_errors=True)
         create_files(root, specification["files"], specification["links"])
     return root
 
 
-def hide_folders(upper: Path, kept: list[str], emptied: dict[str, int]) -> None:
+def hide_folders(upper: Path, shared: list[str], own: dict[str, int]) -> None:
     """Whiteouts for what a host must not see, opaque folders for what it must see empty."""
     for path in Path("/").iterdir():
-        if path.name not in kept and path.name not in emptied and not path.is_symlink():
+        if path.name not in shared and path.name not in own and not path.is_symlink():
             os.mknod(upper / path.name, stat.S_IFCHR, os.makedev(0, 0))
-    for name, mode in emptied.items():
+    for name, mode in own.items():
         folder = upper / name
         folder.mkdir(parents=True)
         folder.chmod(mode)

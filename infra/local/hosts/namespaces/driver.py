@@ -18,7 +18,14 @@ from infra.local.hosts.namespaces.metadata import MetadataService
 from infra.local.hosts.namespaces.network import BRIDGE, Network
 from infra.local.hosts.namespaces.network_sync import NetworkSync
 from infra.local.hosts.namespaces.requirements import missing
-from infra.local.hosts.namespaces.rootfs import EMPTIED, FORGOTTEN, KEPT, PROGRAMS, Environment, Identity
+from infra.local.hosts.namespaces.rootfs import (
+    OWN_FOLDERS,
+    PER_INSTANCE,
+    PROGRAMS,
+    SHARED_FOLDERS,
+    Environment,
+    Identity,
+)
 from infra.local.hosts.processes import HOME_MARK, INSTANCE_MARK
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -88,9 +95,9 @@ class Namespaces:
                 "holder": self._network.holder,
                 "bridge": BRIDGE,
             },
-            "kept": KEPT,
-            "emptied": EMPTIED,
-            "forgotten": FORGOTTEN,
+            "shared_folders": SHARED_FOLDERS,
+            "own_folders": OWN_FOLDERS,
+            "per_instance": PER_INSTANCE,
             "binds": self._environment.binds,
             "links": self._environment.links,
             "files": rootfs.files(self._identity(facts, hostname)) if is_new else [],

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Driver(Protocol):
-    """What a machine asks of the network and the image that all hosts share."""
+    """What a machine asks of the network and the root file system that all hosts share."""
 
     def specification(self, facts: MachineFacts, *, is_new: bool) -> dict[str, Any]:
         """The specification for ``boot.py``. Raises CommandError."""

@@ -1,4 +1,4 @@
-"""Image: what a new host's files are; its "AMI" is this machine's system and this process's environment.
+"""The root file system of a new host: this machine's system and this process's environment stand for an AMI.
 
 A host sees /usr, /etc and /var of this machine (copied on write, nothing comes back), none of its homes,
 sockets, logs or other folders, and, read-only, the Python environment and the Java that the launching machine
@@ -18,9 +18,9 @@ from pathlib import Path
 from infra.local.hosts.namespaces.commands import find, run
 
 #: top-level folders of this machine that a host sees
-KEPT = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "var")
+SHARED_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "var")
 #: folders a host has of its own, empty at first: path -> mode
-EMPTIED = {
+OWN_FOLDERS = {
     "dev": 0o755, "proc": 0o755, "sys": 0o755, "run": 0o755, "boot": 0o755, "home": 0o755, "media": 0o755,
     "mnt": 0o755, "opt": 0o755, "root": 0o711, "srv": 0o755, "tmp": 0o1777,
     "etc/ssh": 0o755, "etc/ssl/private": 0o700, "etc/letsencrypt": 0o755, "etc/sudoers.d": 0o755,
@@ -28,9 +28,9 @@ EMPTIED = {
     "var/lib/cloud": 0o755, "var/lib/containers": 0o755, "var/lib/docker": 0o755, "var/log": 0o755,
     "var/mail": 0o755, "var/spool": 0o755, "var/tmp": 0o1777,
 }  # fmt: skip
-#: what a host that starts from another's disk does not take over
-FORGOTTEN = ("var/lib/cloud/instance",)
-GIVEN = "/opt/sparknet-image"  # where hosts find what has no place of its own
+#: of one instance alone: left out where a host starts from another's disk
+PER_INSTANCE = ("var/lib/cloud/instance",)
+MOUNTED_AT = "/opt/sparknet-image"  # where hosts find what has no place of its own
 USER, USER_ID = "ubuntu", 1000
 PROGRAMS = "usr/local/lib/sparknet-host"
 STAND_INS = {
@@ -98,22 +98,22 @@ class Environment:
 
     @classmethod
     def of_this_process(cls) -> Environment:
-        given = _Given()
-        given.put("opt/sparknet/venv", Path(sys.prefix), "venv")
+        mounts = _Mounts()
+        mounts.put("opt/sparknet/venv", Path(sys.prefix), "venv")
         for step in _chain(Path(sys.prefix) / "bin/python"):
-            given.show(step.parent.parent)
+            mounts.show(step.parent.parent)
         java = _java_home()
         if java is not None:
-            given.put("opt/sparknet/java", java, "java")
+            mounts.put("opt/sparknet/java", java, "java")
         data = os.environ.get(DATA_VARIABLE)
         if data and Path(data).is_dir():  # as on a shared disk: nothing can be downloaded on a host
-            given.show(Path(data).absolute())
+            mounts.show(Path(data).absolute())
         python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
-        given.links[f"{GIVEN}/python".lstrip("/")] = str(python)
-        return cls(binds=tuple(given.binds.items()), links=given.links, python=str(python))
+        mounts.links[f"{MOUNTED_AT}/python".lstrip("/")] = str(python)
+        return cls(binds=tuple(mounts.binds.items()), links=mounts.links, python=str(python))
 
 
-class _Given:
+class _Mounts:
     """Collects folders, each once; those that hosts see anyway need no mount."""
 
     def __init__(self) -> None:
@@ -122,15 +122,15 @@ class _Given:
 
     def put(self, link: str, folder: Path, name: str) -> None:
         """``link`` leads to ``folder``."""
-        target = str(folder) if _is_seen(folder) else f"{GIVEN}/{name}"
-        if not _is_seen(folder):
+        target = str(folder) if _is_shared(folder) else f"{MOUNTED_AT}/{name}"
+        if not _is_shared(folder):
             self.binds[str(folder)] = target
         self.links[link] = target
 
     def show(self, folder: Path) -> None:
         """``folder`` is there under its own name, unless it is part of what is given already."""
-        is_given = any(folder.is_relative_to(source) for source in self.binds)
-        if not _is_seen(folder) and not is_given:
+        is_mounted = any(folder.is_relative_to(source) for source in self.binds)
+        if not _is_shared(folder) and not is_mounted:
             self.binds[str(folder)] = str(folder)
 
 
@@ -207,7 +207,7 @@ def _programs() -> list[File]:
     ]
     own += [File(path="usr/local/bin/cloud-init", text=CLOUD_INIT, mode=0o755)]
     for tool, program in STAND_INS.items():
-        start = f'#!/bin/sh\nexec {GIVEN}/python -I -S /{PROGRAMS}/{program} {tool} "$@"\n'
+        start = f'#!/bin/sh\nexec {MOUNTED_AT}/python -I -S /{PROGRAMS}/{program} {tool} "$@"\n'
         own += [
             File(path=f"usr/local/bin/{tool}", text=start, mode=0o755),
             File(path=f"{PROGRAMS}/{program}", text=(stand_ins / program).read_text()),
@@ -222,8 +222,8 @@ def _set_env(environment: Mapping[str, str]) -> str:
     )
 
 
-def _is_seen(path: Path) -> bool:
-    return path.parts[1] in KEPT if len(path.parts) > 1 else False
+def _is_shared(path: Path) -> bool:
+    return path.parts[1] in SHARED_FOLDERS if len(path.parts) > 1 else False
 
 
 def _chain(path: Path) -> list[Path]:

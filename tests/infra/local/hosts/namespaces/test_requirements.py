@@ -96,7 +96,7 @@ def test_the_environment_of_this_process_is_given_where_hosts_look_for_it() -> N
     environment = Environment.of_this_process()
     given = {target for _, target in environment.binds}
     venv = environment.links["opt/sparknet/venv"]
-    assert venv in given or Path(venv).parts[1] in rootfs.KEPT
+    assert venv in given or Path(venv).parts[1] in rootfs.SHARED_FOLDERS
     python = Path(environment.python)
     assert python.exists()
-    assert any(python.is_relative_to(target) for target in given) or python.parts[1] in rootfs.KEPT
+    assert any(python.is_relative_to(target) for target in given) or python.parts[1] in rootfs.SHARED_FOLDERS
