@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from sparknet.data import cifar10, mnist
 from sparknet.data.dataset import Examples
@@ -54,6 +54,8 @@ class ArrayPart:
 @dataclass(frozen=True, eq=False)
 class ArraySamples:
     """All rows of the files, one after the other."""
+
+    is_sequential: ClassVar[bool] = False
 
     kind: Format
     files: tuple[ArrayFile, ...]

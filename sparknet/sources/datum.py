@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 from sparknet.caffe.files.datum import parsed, raw_pixels
 from sparknet.caffe.layers.records import LevelDb, Lmdb, Records, open_records
@@ -53,6 +54,8 @@ class DatumPart:
 @dataclass(frozen=True, eq=False)
 class DatumSamples:
     """All records of a database."""
+
+    is_sequential: ClassVar[bool] = False
 
     url: str
     kind: Database

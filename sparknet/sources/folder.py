@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import ClassVar
 
 from sparknet.errors import DataError
 from sparknet.sources import files
@@ -33,6 +34,8 @@ Label = int | float | None
 @dataclass(frozen=True)
 class FolderSamples:
     """Pictures at ``paths`` below ``root``; ``labels`` are as many, or none."""
+
+    is_sequential: ClassVar[bool] = False
 
     root: str
     paths: tuple[str, ...]

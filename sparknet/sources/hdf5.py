@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,8 @@ class Hdf5Source:
 
     ``columns`` maps names to datasets; by default each has its own, and ``data`` is ``image``.
     """
+
+    is_sequential: ClassVar[bool] = False
 
     name: str
     urls: tuple[str, ...]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, ClassVar, NamedTuple
 
 from sparknet.errors import DataError
 from sparknet.sources import files
@@ -39,6 +39,8 @@ class Member(NamedTuple):
 @dataclass(frozen=True)
 class ImageNetSamples:
     """Pictures in the order of their archives."""
+
+    is_sequential: ClassVar[bool] = False
 
     members: tuple[Member, ...]
 

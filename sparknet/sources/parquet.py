@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,7 @@ from sparknet.sources.source import Block, Part, records_of_a_block
 
 ENDING = ".parquet"
 IMAGE, LABEL = "image", "label"
-_SPARK = b"org.apache.spark.sql.parquet.row.metadata"
+SPARK_METADATA = b"org.apache.spark.sql.parquet.row.metadata"
 _BATCH = 256
 
 Shape = tuple[int, int, int]
@@ -64,6 +64,8 @@ class PicturePart:
 @dataclass(frozen=True, eq=False)
 class ParquetPictures:
     """All rows of some files with pictures, as samples."""
+
+    is_sequential: ClassVar[bool] = True
 
     rows: tuple[Rows, ...]
     shape: Shape | None
@@ -219,7 +221,7 @@ def _sample(value: Any, label: Any, name: str, shape: Shape | None) -> Sample:
 
 def _told_shape(schema: pa.Schema) -> Shape | None:
     """The shape of raw pictures that Spark keeps in the metadata of the column."""
-    text = (schema.metadata or {}).get(_SPARK)
+    text = (schema.metadata or {}).get(SPARK_METADATA)
     fields = json.loads(text)["fields"] if text else []
     told = next((field["metadata"].get("shape") for field in fields if field["name"] == IMAGE), None)
     return None if told is None else (told[0], told[1], told[2])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,9 @@ class Sample:
 
 class Samples(Protocol):
     """Pictures as they are stored, in the order of their files."""
+
+    is_sequential: ClassVar[bool]
+    """Whether a picture is reached only past those before it."""
 
     def __len__(self) -> int: ...
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -65,6 +65,8 @@ class TarPart:
 class TarSamples:
     """All records of some shards."""
 
+    is_sequential: ClassVar[bool] = True
+
     shards: tuple[Shard, ...]
     order: Order | None = None
 
@@ -83,7 +85,7 @@ class TarSamples:
     @cached_property
     def _ends(self) -> list[int]:
         """The number of records up to the end of each shard; those that nobody told are counted."""
-        return list(accumulate(_count(s) if s.records is None else s.records for s in self.shards))
+        return list(accumulate(count(s) if s.records is None else s.records for s in self.shards))
 
 
 def shards_of(found: Sequence[File], told: Mapping[str, int] | None = None) -> tuple[Shard, ...]:
@@ -179,5 +181,5 @@ def _label(record: Mapping[str, bytes], name: str) -> int | None:
     return None
 
 
-def _count(shard: Shard) -> int:
+def count(shard: Shard) -> int:
     return sum(any(e.endswith(_IMAGES) for e in found) for _, found in members(shard, contents=False))
