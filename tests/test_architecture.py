@@ -67,6 +67,7 @@ LAYERS = {
         ("sparknet.algorithms", "sparknet.inference", "sparknet.modules", "sparknet.objectives"),
         ("sparknet.training", "sparknet.rounds"),
         ("sparknet.outer", "sparknet.merge"),
+        ("sparknet.db",),
         ("sparknet.sources",),
         ("sparknet.caffe", "sparknet.data"),
         ("sparknet.deltas", "sparknet.codecs"),
@@ -96,6 +97,7 @@ FORBIDDEN = (
     ("sparknet.data", "sparknet.caffe"),
     ("sparknet.outer", "sparknet.caffe"),
     ("sparknet.sources", "pyspark"),
+    ("sparknet.db", "pyspark"),
 )
 
 # Packages within which no chain of imports comes back to its beginning, imports for types included.

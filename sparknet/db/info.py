@@ -16,8 +16,8 @@ FIRST_LABELS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """``columns`` are described; ``labels`` counts those of the first records; ``is_complete`` is false where a
-    run was killed."""
+    """``columns`` are described; ``labels`` counts those of the first records; ``is_complete`` is false
+    where a run was killed."""
 
     name: str
     columns: Mapping[str, str]

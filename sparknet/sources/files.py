@@ -244,7 +244,9 @@ _SAYINGS = (
 
 def _sentence(url: str, what: str, error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and _is_s3(url) and what == "written":
+        text = "NO_SUCH_BUCKET"  # nothing else needs to be there
+    elif isinstance(error, FileNotFoundError):
         return f"{url} does not exist"
     if _is_s3(url):
         for pattern, saying in _SAYINGS:

@@ -21,7 +21,7 @@ import requests
 
 from sparknet.errors import DataError, UsageError
 from sparknet.sources import open_source
-from tests.sparknet.sources.conftest import BUCKET
+from tests.sparknet.sources.s3 import BUCKET
 from tests.sparknet.sources.test_sources import read_part, records, same
 from tests.sparknet.sources.writing import WRITERS, drawn, put_hdf5, put_parquet, put_tars
 

@@ -1,18 +1,16 @@
-"""The ``sparknet`` command, whose ``sparknet caffe`` is made after Caffe's own tools.
+"""``sparknet caffe``, made after Caffe's own tools.
 
     sparknet caffe train --solver lenet_solver.prototxt
     sparknet caffe train --solver lenet_solver.prototxt --snapshot lenet_iter_5000.solverstate
     sparknet caffe test --model lenet_train_test.prototxt --weights lenet.caffemodel --iterations 100
     sparknet caffe draw lenet_train_test.prototxt lenet.svg
 
-The log goes to stderr in the form of Caffe's, tables to stdout. Exit status: 2 for input that cannot be used,
-7 for a run that failed, 130 for one that was interrupted.
+The log goes to stderr in the form of Caffe's, tables to stdout.
 """
 
 from __future__ import annotations
 
 import functools
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,27 +19,13 @@ from typing import Any
 import click
 
 from sparknet.errors import ModelError, UsageError
-from sparknet.exits import status_of
 
 PHASES = {"TRAIN": 0, "TEST": 1}
 EFFECTS = click.Choice(["stop", "snapshot", "none"])
 FILE = click.Path(path_type=Path)
 
 
-def main() -> None:
-    """Run the command, and leave with one sentence and a status where it cannot."""
-    run = functools.partial(cli, standalone_mode=False)
-    status = status_of(run, name="sparknet", interrupted="sparknet: interrupted")
-    if status:
-        sys.exit(status)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def cli() -> None:
-    """Train and look at nets on this machine."""
-
-
-@cli.group()
+@click.group()
 def caffe() -> None:
     """Caffe's tools: train, test and time nets, draw them, bring old ones up to date, sum them up."""
 
@@ -311,7 +295,3 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
-
-
-if __name__ == "__main__":
-    main()

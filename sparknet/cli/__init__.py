@@ -1,0 +1,41 @@
+"""The ``sparknet`` command.
+
+    sparknet caffe train --solver lenet_solver.prototxt
+    sparknet db create photos photos_lmdb --size 256
+    sparknet imagenet prepare ILSVRC2012_img_train.tar --output s3://bucket/imagenet
+
+Exit status: 2 for input that cannot be used, 3 for data that is missing or broken, 7 for a run that
+failed, 130 for one that was interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+import click
+
+from sparknet.cli.caffe import caffe
+from sparknet.cli.db import db
+from sparknet.cli.imagenet import imagenet
+from sparknet.exits import status_of
+
+__all__ = ["cli", "main"]
+
+
+def main() -> None:
+    """Run the command, and leave with one sentence and a status where it cannot."""
+    run = functools.partial(cli, standalone_mode=False)
+    status = status_of(run, name="sparknet", interrupted="sparknet: interrupted")
+    if status:
+        sys.exit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Train and look at nets on this machine, and prepare data for them."""
+
+
+cli.add_command(caffe)
+cli.add_command(db)
+cli.add_command(imagenet)
