@@ -22,7 +22,7 @@ import click
 
 from apps.sizes import SIZE
 from sparknet.codecs import CODECS
-from sparknet.distributed.averaging import Exchange
+from sparknet.distributed.averaging import COPY_EVERY, Exchange
 from sparknet.errors import UsageError
 from sparknet.exits import status_of
 from sparknet.training import Momentum
@@ -56,6 +56,7 @@ class Options:
     precision: str
     wire: str
     exchange: Exchange
+    copy_every: int
     quorum: float
     grace: float
     deadline: float
@@ -171,6 +172,14 @@ def training_options(
             type=click.Choice(get_args(Exchange)),
             default="auto",
             help="Whether weights go through the driver (star) or among the workers (ring); auto: by size.",
+        ),
+        click.option(
+            "--copy-every",
+            type=_POSITIVE,
+            default=COPY_EVERY,
+            metavar="ROUNDS",
+            help="How often the driver fetches the weights of a ring: no more rounds are lost, even if all "
+            "workers are lost at once.",
         ),
         click.option(
             "--quorum",

@@ -124,6 +124,7 @@ def _workers(
         deadlines=deadlines,
         wire=options.wire,
         exchange=options.exchange,
+        copy_every=options.copy_every,
         memory_bytes=options.shard_memory,
         profile=options.profile,
     )

@@ -15,12 +15,14 @@ with a quorum, when the others have had their grace. A worker that joins meanwhi
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sparknet.codecs import Float32, get_codec
+from sparknet.distributed.averaging import COPY_EVERY
 from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.averaging.ring import Ring
 from sparknet.distributed.averaging.star import Star
@@ -38,12 +40,16 @@ from sparknet.distributed.messages import (
     read_scores,
     read_state,
 )
-from sparknet.distributed.rebalancing import Rebalancer, Submit
+from sparknet.distributed.rebalancing import Rebalancer, Submit, TaskStatus
+from sparknet.distributed.stragglers import Pace
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.easgd import Exchanger
 from sparknet.merge import Merged, Statistics
 from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, mean_of
+
+# How often those that wait for workers one after the other look whether shards are to change hands.
+_LOOK_SECONDS = 0.2
 
 
 class Coordinator:
@@ -51,8 +57,9 @@ class Coordinator:
 
     ``statistics`` says where running means and variances lie in them, ``wire`` how they travel; in a
     ``ring`` workers average among themselves, and find each other at ``ring_port``. Every method is for the
-    caller's thread, but ``job_ended`` may be called from any. ``submit`` and ``slots`` are for shards that
-    have no worker of their own (``rebalancing.py``).
+    caller's thread, but ``job_ended`` may be called from any. ``submit``, ``slots``, ``tasks`` and
+    ``end_task`` are for shards that have no worker of their own (``rebalancing.py``). In a ring the driver
+    fetches the weights every ``copy_every`` rounds: no more are lost with all workers at once.
     """
 
     def __init__(
@@ -66,8 +73,11 @@ class Coordinator:
         statistics: Sequence[Statistics] = (),
         wire: str = "float32",
         ring: bool = False,
+        copy_every: int = COPY_EVERY,
         submit: Submit | None = None,
         slots: Callable[[], int] | None = None,
+        tasks: Callable[[], Mapping[int, TaskStatus]] | None = None,
+        end_task: Callable[[int], None] | None = None,
     ) -> None:
         self.timeouts = timeouts
         self._versions = versions = Versions()
@@ -76,10 +86,19 @@ class Coordinator:
             bind=bind, token=token, size=size, codec=self._star.codec, timeouts=timeouts
         )
         self._members = Membership(self._listener, workers)
-        self._ring = Ring(bind, versions, self._members, timeouts) if ring else None
+        self._ring = Ring(bind, versions, self._members, timeouts, copy_every) if ring else None
         self._averaging = self._ring or self._star
         self._states: dict[int, WorkerState] = {}
-        self._rebalancer = Rebalancer(self._members, self._states, submit, slots)
+        self._rebalancer = Rebalancer(
+            self._members,
+            self._states,
+            secure=self._averaging.secure,
+            submit=submit,
+            slots=slots,
+            tasks=tasks,
+            end_task=end_task,
+        )
+        self._scoring = Pace(timeouts)
         self._history: Vector | None = None
         self._rejected: set[int] = set()
 
@@ -135,23 +154,29 @@ class Coordinator:
         )
 
     def test(self, weights: Weights, slices: Sequence[slice]) -> Scores:
-        """Hand out the slices of the test set; one that is lost with its worker is handed out again."""
+        """Hand out the slices of the test set; one that is lost with its worker is handed out again, and all
+        are if the weights are lost."""
         self._averaging.publish(weights)
-        todo, working = deque(slices), dict[Member, tuple[Request, slice]]()
+        todo, parts = deque(slices), dict[Member, slice]()
+        working: dict[Member, Request] = {}
         scores: dict[int, Scores] = {}
+        losses = self._versions.losses
         while len(scores) < len(slices):
-            self._hand_out(todo, working)
-            answer = self._members.next_answer({member: request for member, (request, _) in working.items()})
+            self._hand_out(todo, working, parts)
+            if self._versions.losses > losses:  # what has been scored was scored by others
+                losses, busy = self._versions.losses, [parts[member] for member in working]
+                todo = deque(part for part in slices if part not in busy)
+                scores.clear()
+            answer = self._next_in_turn(working, self._scoring, lambda member: _length(parts[member]))
             if answer and isinstance(answer.content, Scores):
-                _, part = working.pop(answer.member)
-                scores[part.start] = answer.content
-            gone = [member for member in working if not self._members.has(member)]
-            todo.extend(working.pop(member)[1] for member in gone)
+                scores[parts[answer.member].start] = answer.content
+            todo.extend(parts[member] for member in self._without_the_lost(working))
         return sum((scores[part.start] for part in slices), Scores())
 
     def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
         """Every member trains at its own pace, from what ``exchanger`` gives it; a report for each time."""
         working: dict[Member, Request] = {}
+        pace = Pace(self.timeouts)
         try:
             while True:
                 if not working:
@@ -161,49 +186,67 @@ class Coordinator:
                     start = exchanger.start_of(member.who.partition)
                     working[member] = self._train_request_from(start, member, plan())
                     self._members.give(member, working[member])
-                report = self._exchanged(working, exchanger)
+                report = self._exchanged(working, exchanger, pace, plan().tau)
                 if report:
                     yield report
         finally:
             while working:
-                self._exchanged(working, exchanger)
+                self._exchanged(working, exchanger, pace, plan().tau)
 
-    def _exchanged(self, working: dict[Member, Request], exchanger: Exchanger) -> Report | None:
+    def _exchanged(
+        self, working: dict[Member, Request], exchanger: Exchanger, pace: Pace, tau: int
+    ) -> Report | None:
         """Wait for one of those at work and exchange what it brings; None if something else happened."""
-        answer = self._members.next_answer(working)
         members = len(working)
-        for member in [member for member in working if not self._members.has(member)]:
-            del working[member]
+        answer = self._next_in_turn(working, pace, lambda _: tau)
+        self._without_the_lost(working)
         if answer is None or not isinstance(answer.content, Report):
             return None
-        del working[answer.member]
         exchanger.exchange(answer.member.who.partition, answer.member.vector, members)
-        self._record_progress([answer.content])
+        self._record_progress([answer])
         return answer.content
+
+    def _next_in_turn(
+        self, working: dict[Member, Request], pace: Pace, work: Callable[[Member], int]
+    ) -> Answered | None:
+        """The next answer of those at ``work`` one after the other, who is then no more ``working``; None if
+        something else happened. Those that hang, by the ``pace`` of the others, are dropped."""
+        until = {member: pace.until(request, work(member)) for member, request in working.items()}
+        wake = min([time.monotonic() + _LOOK_SECONDS, *until.values()])
+        answer = self._members.next_answer(working, wake)
+        if answer:
+            pace.answered(working.pop(answer.member), work(answer.member))
+        for member, request in working.items():
+            if request.answer is None and until.get(member, math.inf) <= time.monotonic():
+                self._members.drop(member, pace.reason(request))
+        return answer
+
+    def _without_the_lost(self, working: dict[Member, Request]) -> list[Member]:
+        """Those that are no members any more, and have left nothing behind, work no more."""
+        lost = [m for m, request in working.items() if not (self._members.has(m) or request.answer)]
+        for member in lost:
+            del working[member]
+        return lost
 
     def _train_request_from(self, start: Vector, member: Member, plan: RoundPlan) -> Request:
         """The plan for one member, from weights of its own."""
-        state = self._states_for([member] if member.is_new else [], []).get(member.who.partition)
-        member.is_new = False
+        newcomers = [member] if self._rebalancer.is_behind(member) else []
+        state = self._states_for(newcomers, []).get(member.who.partition)
+        self._caught_up(member, state)
         messages = self._star.train_from(start, member, vars(plan))
         return self._train_request(messages, plan, state, self._star)
 
     def states(self) -> dict[int, WorkerState]:
-        """The state of every worker that has a shard; what is known of those that are not here."""
-        answers = self._members.ask(
-            {
-                member: self._request(Message(Kind.SAVE, {}), answers=(Kind.STATE,), read=read_state)
-                for member in self._members.assemble(_can_train)
-            }
-        )
-        states = {
-            answer.member.who.partition: answer.content
-            for answer in answers
-            if isinstance(answer.content, WorkerState)
-        }
+        """The state of every worker that has a shard; what is known of those that are not here.
+
+        Of a worker that has yet to catch up it is what it goes on from, not what it was born with.
+        """
+        members = self._members.assemble(_can_train)
+        behind = [m for m in members if self._rebalancer.is_behind(m)] if self._states else []
+        states = self._saved([member for member in members if member not in behind])
         if self._history is not None:
             states = {number: replace(state, history=self._history) for number, state in states.items()}
-        return {**self._states, **states}
+        return {**self._states, **self._inherited(behind, mean_state(states.values())), **states}
 
     def restore(self, states: Mapping[int, WorkerState]) -> None:
         """Every worker goes on from its state with its next plan."""
@@ -227,21 +270,24 @@ class Coordinator:
 
     # -- requests ------------------------------------------------------------------------------------------
 
-    def _hand_out(self, todo: deque[slice], working: dict[Member, tuple[Request, slice]]) -> None:
-        """Give every idle member a slice while there are any."""
+    def _hand_out(
+        self, todo: deque[slice], working: dict[Member, Request], parts: dict[Member, slice]
+    ) -> None:
+        """Give every idle member a slice while there are any; to one that needs the weights when they can be
+        had without waiting for one that is busy."""
         if not working:
             self._members.assemble(_is_idle)
-        for member in filter(_is_idle, self._members.all):
-            if todo:
-                part = todo.popleft()
-                working[member] = self._slice(member, part), part
-                self._members.give(member, working[member][0])
+        for member in self._members.all:
+            if todo and member.is_idle and self._members.has(member) and self._averaging.can_send(member):
+                request = self._slice(member, todo[0])
+                parts[member], working[member] = todo.popleft(), request
+                self._members.give(member, request)
 
     def _train_requests(self, members: list[Member], plan: RoundPlan) -> dict[Member, Request]:
-        newcomers = [member for member in members if member.is_new]
-        states = self._states_for(newcomers, [member for member in members if not member.is_new])
+        newcomers = [member for member in members if self._rebalancer.is_behind(member)]
+        states = self._states_for(newcomers, [member for member in members if member not in newcomers])
         for member in newcomers:
-            member.is_new = False
+            self._caught_up(member, states.get(member.who.partition))
         return {
             member: self._train_request_of(member, plan, states.get(member.who.partition))
             for member in members
@@ -249,7 +295,8 @@ class Coordinator:
 
     def _train_request_of(self, member: Member, plan: RoundPlan, state: WorkerState | None) -> Request:
         if plan.momentum == "average" and self._history is not None:
-            state = replace(state or self._states[member.who.partition], history=self._history)
+            known = self._states.get(member.who.partition, WorkerState(iteration=member.iteration))
+            state = replace(state or known, history=self._history)
         if member.who.partition in self._rejected:  # what spoiled its weights is in its momentum too
             plan = replace(plan, momentum="reset")
         return self._train_request(self._averaging.train(member, vars(plan)), plan, state, self._averaging)
@@ -275,17 +322,32 @@ class Coordinator:
             return {}
         mean = mean_state(self._states.values())
         if others and mean.history is None:
-            save = Message(Kind.SAVE, {})
-            asked = {member: self._request(save, answers=(Kind.STATE,), read=read_state) for member in others}
-            mean = mean_state(
-                answer.content
-                for answer in self._members.ask(asked)
-                if isinstance(answer.content, WorkerState)
-            )
+            mean = mean_state(self._saved(others).values())
+        return self._inherited(newcomers, mean)
+
+    def _inherited(self, newcomers: Iterable[Member], mean: WorkerState) -> dict[int, WorkerState]:
+        """The last known state of each newcomer's shard, with the ``mean`` history where its own is not."""
         known = {member.who.partition: self._states.get(member.who.partition, mean) for member in newcomers}
         return {
             number: state if state.history is not None else replace(state, history=mean.history)
             for number, state in known.items()
+        }
+
+    def _saved(self, members: Iterable[Member]) -> dict[int, WorkerState]:
+        """The states that these members have, of those that answer."""
+        requests = {
+            member: Request(
+                messages=(Message(Kind.SAVE, {}),),
+                answers=(Kind.STATE,),
+                read=read_state,
+                seconds=self.timeouts.transfer(member.history.nbytes),
+            )
+            for member in members
+        }
+        return {
+            answer.member.who.partition: answer.content
+            for answer in self._members.ask(requests)
+            if isinstance(answer.content, WorkerState)
         }
 
     def _slice(self, member: Member, part: slice) -> Request:
@@ -307,7 +369,7 @@ class Coordinator:
     def _remember(
         self, answers: list[Answered], reports: list[Report], merged: Merged, plan: RoundPlan
     ) -> None:
-        self._record_progress(reports)
+        self._record_progress(answers)
         for k, reason in merged.rejected.items():
             self._members.lost(answers[k].member, reason)
         self._rejected = {reports[k].member for k in merged.rejected}
@@ -315,17 +377,27 @@ class Coordinator:
             histories = [answers[k].member.history for k in merged.kept]
             self._history = mean_of(histories, [reports[k].steps for k in merged.kept])
 
-    def _record_progress(self, reports: Iterable[Report]) -> None:
-        for report in reports:
-            self._rebalancer.progressed(report.member, report.read, report.iteration, report.position)
+    def _record_progress(self, answers: Iterable[Answered]) -> None:
+        for answer in answers:
+            if isinstance(answer.content, Report):
+                self._rebalancer.progressed(answer.content)
+
+    def _caught_up(self, member: Member, state: WorkerState | None) -> None:
+        """It is given what it has to go on from, if anything."""
+        member.is_new = False
+        member.iteration = state.iteration if state else member.iteration
 
 
 def _is_idle(member: Member) -> bool:
-    return member.request is None
+    return member.is_idle
 
 
 def _can_train(member: Member) -> bool:
-    return member.records > 0 and _is_idle(member)
+    return member.records > 0 and member.is_idle
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)
 
 
 def _restoring(state: WorkerState) -> Message:

@@ -178,6 +178,8 @@ class Connection(threading.Thread):
             place=str(frame.header.get("place", "")),
             gpu=str(frame.header.get("gpu", "")),
             is_new=not frame.header["iteration"],
+            iteration=int(frame.header["iteration"]),
+            shard_bytes=int(frame.header.get("shard_bytes", 0)),
             buffer=np.empty(self.listener.codec.size(size), np.uint8),  # takes up nothing until it is used
             base=np.empty(0, np.float32),
             size=size,

@@ -28,6 +28,7 @@ from sparknet.distributed.messages import (
 from sparknet.distributed.shard_assignment import ShardAssignment
 from sparknet.distributed.stragglers import StragglerPolicy
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError, WorkersLost
+from sparknet.training import Report
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ _FAILURES = 3
 _FINAL = {kind.__name__: kind for kind in (UsageError, ModelError, DataError)}
 # Lost workers that an error names.
 _NAMED = 3
+# How often the waiting for a worker, where there is none, is extended for one that is on the way.
+_EXTENSIONS = 3
 # How often it is looked whether shards without a worker have waited long enough.
 _LOOK_SECONDS = 0.2
 
@@ -50,6 +53,7 @@ class Membership:
         self.assignment = ShardAssignment(workers, listener.timeouts.lease)
         self.settle: Callable[[], bool] = lambda: False
         self.changed = time.monotonic()
+        self.attempts: dict[int, int] = {}  # by partition, the last that came
         self._members: dict[int, Member] = {}
         self.assembled = False
         self._failures: dict[int, int] = {}
@@ -86,17 +90,21 @@ class Membership:
     def assemble(self, able: Callable[[Member], bool]) -> list[Member]:
         """The members that are ``able``: at first wait for all workers, later for one if there is none.
 
+        As long as there is none, whoever is on the way is waited for, and after it another, some times.
         Raises WorkersLost when there is none at the deadline.
         """
-        deadline = time.monotonic() + self._timeouts.join
+        deadline, extensions = time.monotonic() + self._timeouts.join, _EXTENSIONS
         while True:
+            self._drop_overdue()
             if self.settle():  # every shard that finds a worker is worth waiting for the next
                 deadline = time.monotonic() + self._timeouts.join
             if self._suffice(able):
                 break
-            look = time.monotonic() + _LOOK_SECONDS
-            if self.next(min(deadline, look)) is None and time.monotonic() >= deadline:
+            event = self.next(min(deadline, time.monotonic() + _LOOK_SECONDS))
+            if event is None and time.monotonic() >= deadline:
                 break
+            if isinstance(event, Arriving | Gone) and extensions and not any(map(able, self.all)):
+                deadline, extensions = time.monotonic() + self._timeouts.join + 1, extensions - 1
         found = [member for member in self.all if able(member)]
         if not found:
             raise WorkersLost(self._who_is_missing())
@@ -135,26 +143,23 @@ class Membership:
             if at_loss and len(left) < len(waiting):
                 at_loss()
             waiting = left
-        for member in waiting:
+        for member, request in waiting.items():
+            request.seconds = min(request.seconds, policy.late_seconds)
             (self.drop if policy.given_up else self.lost)(member, policy.reason)
         return [answer for _, answer in sorted(answers.items())]
 
     def next_answer(self, requests: Mapping[Member, Request], until: float = math.inf) -> Answered | None:
-        """The next answer to one of the requests; None if something else happened, and at the time ``until``.
+        """An answer to one of the requests; None if something else happened, and at the time ``until``.
 
-        Members past their deadline are dropped.
+        It may have come while somebody else read the events. Members past their deadline are dropped.
         """
-        event = self.next(min(until, *(request.deadline for request in requests.values())))
-        if event is None:
-            for member, request in requests.items():
-                if request.deadline <= time.monotonic():
-                    self.drop(member, f"it did not answer within {request.seconds:g} s")
-        elif isinstance(event, Answered) and requests.get(event.member) is event.request:
-            return event
-        return None
+        if not (requests and _first_answer(requests)):
+            self.next(min([until, *(request.deadline for request in requests.values())]))
+            self._drop_overdue()
+        return _first_answer(requests)
 
     def give(self, member: Member, request: Request) -> None:
-        member.request = request
+        member.unanswered.append(request)
         member.requests.put(request)
 
     def drop(self, member: Member, reason: str) -> None:
@@ -189,6 +194,14 @@ class Membership:
     def clear(self) -> None:
         self._members.clear()
 
+    def _drop_overdue(self) -> None:
+        """Drop the members that have not answered in time, whoever waits for them, or nobody any more."""
+        now = time.monotonic()
+        for member in self.all:
+            late = [request for request in member.unanswered if request.deadline <= now]
+            if late:
+                self.drop(member, f"it did not answer within {late[0].seconds:g} s")
+
     def _suffice(self, able: Callable[[Member], bool]) -> bool:
         if self.assembled:
             return any(able(member) for member in self.all)
@@ -202,6 +215,7 @@ class Membership:
         match event:
             case Arriving(who):
                 self.changed = time.monotonic()
+                self.attempts[who.partition] = who.attempt
                 self.assignment.arriving(who.partition)
             case Gone(who):
                 self.assignment.gone(who.partition, time.monotonic())
@@ -209,8 +223,10 @@ class Membership:
                 self._welcome(member)
             case Answered(member=member, request=request):
                 self._failures.pop(member.who.partition, None)
-                if member.request is request:
-                    member.request = None
+                member.unanswered.remove(request)
+                request.answer = event
+                if isinstance(event.content, Report):
+                    member.iteration = event.content.iteration
             case Lost(member, reason):
                 self.drop(member, reason)
             case Failed(who, reason, final):
@@ -247,3 +263,7 @@ class Membership:
             "Look at the executors' logs and at how many slots are free, or allow more time (Deadlines.join, "
             "--join-deadline)"
         )
+
+
+def _first_answer(requests: Mapping[Member, Request]) -> Answered | None:
+    return next((request.answer for request in requests.values() if request.answer), None)

@@ -49,9 +49,10 @@ class Yielded:
 
 @dataclass(frozen=True, kw_only=True)
 class Assigned:
-    """The shards that a worker trains on, with the records of each."""
+    """The shards that a worker trains on, with the records of each, ``bytes_`` in all."""
 
     records: Mapping[int, int]
+    bytes_: int = 0
 
 
 Content = Report | Scores | WorkerState | Reduced | Fetched | Yielded | Assigned
@@ -67,13 +68,14 @@ class Message:
     payload: memoryview = NOTHING
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Request:
     """What a member is to do next: the frames to send, the kinds of the answers, and how to read them.
 
     ``into`` says where payloads go that the member has no buffer for.
 
     A member that has not answered within ``seconds`` of the request's making is dropped by the coordinator.
+    ``answer`` is kept here when it comes, whoever reads the events then: none is lost on another.
     """
 
     messages: tuple[Message, ...]
@@ -81,10 +83,13 @@ class Request:
     read: Callable[[Member, Sequence[Frame]], Content]
     seconds: float
     into: Mapping[Kind, memoryview] = field(default_factory=dict)
-    deadline: float = field(init=False)
+    made: float = field(default_factory=time.monotonic)
+    answer: Answered | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "deadline", time.monotonic() + self.seconds)
+    @property
+    def deadline(self) -> float:
+        """On the clock of ``time.monotonic``."""
+        return self.made + self.seconds
 
 
 @dataclass(eq=False, kw_only=True)
@@ -96,10 +101,11 @@ class Member:
 
     ``version`` is that of the weights its net has now, 0 for none of ours; ``start_version`` that of those
     its round began from, which it can send until the next are committed; ``outer_version`` that of those
-    after which it has the outer optimiser's memory. ``is_new`` until its first plan: a worker that has made
-    no steps takes over from the one that had its shard before. ``base`` float32 (P,) is what its round began
-    from, ``delta_version`` the version of them if it is sent deltas only, ``vector`` float32 (P,) where it
-    ended and ``moved`` how far that is. ``pending`` is sent before its next request.
+    after which it has the outer optimiser's memory. ``is_new`` until its first plan; ``iteration`` counts the
+    steps of its solver, as it said last. ``base`` float32 (P,) is what its round began from,
+    ``delta_version`` the version of them if it is sent deltas only, ``vector`` float32 (P,) where it ended
+    and ``moved`` how far that is. ``pending`` is sent before its next request, ``unanswered`` are those it
+    has been given. ``shard_bytes`` says how large its shards are.
     """
 
     who: Identity
@@ -119,11 +125,17 @@ class Member:
     pending: list[Message] = field(default_factory=list)
     place: str = ""
     gpu: str = ""
-    request: Request | None = None
+    iteration: int = 0
+    shard_bytes: int = 0
+    unanswered: list[Request] = field(default_factory=list)
     requests: queue.SimpleQueue[Request | None] = field(default_factory=queue.SimpleQueue)
 
     def __str__(self) -> str:
         return str(self.who)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.unanswered
 
     @property
     def records(self) -> int:
@@ -232,7 +244,8 @@ def read_yielded(member: Member, frames: Sequence[Frame]) -> Yielded:
 
 
 def read_assigned(_member: Member, frames: Sequence[Frame]) -> Assigned:
-    return Assigned(records=records_in(frames[0].header))
+    header = frames[0].header
+    return Assigned(records=records_in(header), bytes_=int(header.get("shard_bytes", 0)))
 
 
 def records_in(header: Header) -> dict[int, int]:

@@ -1,4 +1,5 @@
-"""Carries out the plans of ``shard_assignment.py``: has workers yield, assigns shards, submits tasks again.
+"""Carries out the plans of ``shard_assignment.py``: has workers yield, assigns shards, submits tasks again,
+and ends tasks that hang.
 
     driver ── YIELD ───────────────────> worker    hands its shards over and ends its task
     driver <─ STATE, YIELDED(records) ── worker
@@ -11,9 +12,10 @@ Only between rounds, with workers that have nothing to do.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 
 from sparknet.distributed.comm.channel import Frame, Header, Kind
 from sparknet.distributed.membership import Membership
@@ -26,32 +28,54 @@ from sparknet.distributed.messages import (
     read_assigned,
     read_yielded,
 )
-from sparknet.training import WorkerState
+from sparknet.distributed.shard_assignment import Plan
+from sparknet.training import Report, WorkerState
 
 log = logging.getLogger(__name__)
 
 # Seconds without a newcomer after which those who are here are all that the slots can hold.
 _QUIET_SECONDS = 3.0
 
+# Spark is asked what its tasks do no more often than this.
+_TASKS_SECONDS = 0.5
+
 Submit = Callable[[Sequence[int]], None]
 """Gives Spark the tasks of these shards once more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStatus:
+    """A task of Spark's that has not ended: its ``attempt``, None while it waits for a slot, which has run
+    for ``seconds``."""
+
+    attempt: int | None = None
+    seconds: float = 0.0
 
 
 class Rebalancer:
     """For ``members``; ``states`` are the last known of each shard, and are kept up to date here.
 
-    ``slots`` says how many tasks can run at once, if that is known.
+    ``secure`` brings to the driver what only workers have, before one of them leaves. ``slots`` says how many
+    tasks can run at once, ``tasks`` what has become of each shard's, if that is known; ``end_task`` ends an
+    attempt, and Spark starts the task again.
     """
 
     def __init__(
         self,
         members: Membership,
         states: MutableMapping[int, WorkerState],
+        *,
+        secure: Callable[[], None],
         submit: Submit | None = None,
         slots: Callable[[], int] | None = None,
+        tasks: Callable[[], Mapping[int, TaskStatus]] | None = None,
+        end_task: Callable[[int], None] | None = None,
     ) -> None:
         self._members, self._assignment, self._states = members, members.assignment, states
-        self._submit, self._slots = submit or _nothing, slots
+        self._secure, self._submit, self._slots = secure, submit or _nothing, slots
+        self._ask_for_tasks, self._end_task = tasks, end_task
+        self._tasks: Mapping[int, TaskStatus] = {}
+        self._asked = -math.inf
         self._full = False
         members.settle = self.settle
 
@@ -60,14 +84,15 @@ class Rebalancer:
         """Whether ``settle`` would move somebody, if all were idle."""
         if self._assignment.settled:
             return False
-        plan = self._assignment.plan(time.monotonic(), stay=self._stay, full=self._is_full())
+        plan = self._plan()
         return bool(plan.yields or plan.assignments or plan.submit)
 
     def settle(self) -> bool:
         """Take the next step towards every shard having a worker; whether that moved anybody."""
         if self._assignment.settled:
             return False
-        plan = self._assignment.plan(time.monotonic(), stay=self._stay, full=self._is_full())
+        plan = self._plan()
+        self._end(plan.hanging)
         moved = self._yield(plan.yields) + self._assign(plan.assignments)
         if plan.submit:
             log.info("the shards %s wait for workers of their own", ", ".join(map(str, plan.submit)))
@@ -75,16 +100,53 @@ class Rebalancer:
             self._assignment.submitted(plan.submit)
         return moved > 0
 
-    def progressed(self, worker: int, shard: int, iteration: int, position: int) -> None:
-        """The worker has trained: where whoever takes over one of its shards goes on."""
-        self._states[shard] = WorkerState(iteration=iteration, position=position)
-        for other in {worker, *self._assignment.of(worker)} - {shard}:
-            self._states[other] = replace(self._states.get(other, WorkerState()), iteration=iteration)
+    def is_behind(self, member: Member) -> bool:
+        """Whether it has to take over the last known state of its shard: it has not trained yet, or others
+        went on without it."""
+        known = self._states.get(member.who.partition, WorkerState())
+        return member.is_new or member.iteration < known.iteration
+
+    def progressed(self, report: Report) -> None:
+        """A worker has trained: where whoever takes over one of its shards goes on. Nothing goes back."""
+        known = self._states.get(report.read, WorkerState())
+        self._states[report.read] = WorkerState(
+            iteration=max(report.iteration, known.iteration), position=report.position
+        )
+        for other in {report.member, *self._assignment.of(report.member)} - {report.read}:
+            known = self._states.get(other, WorkerState())
+            self._states[other] = replace(known, iteration=max(report.iteration, known.iteration))
 
     def send_positions(self) -> None:
         """The states have been replaced: send the positions to every worker with further shards."""
         held = {member.who.partition: frozenset(member.shards) for member in self._members.all}
         self._assign({worker: shards for worker, shards in held.items() if shards - {worker}})
+
+    def _plan(self) -> Plan:
+        now = time.monotonic()
+        if self._ask_for_tasks and now - self._asked >= _TASKS_SECONDS:
+            self._tasks, self._asked = self._ask_for_tasks(), now
+        return self._assignment.plan(now, stay=self._stay, full=self._is_full(), waiting=self._waiting())
+
+    def _waiting(self) -> Container[int]:
+        """The shards whose tasks wait for a slot, as far as is known."""
+        everyone = range(self._assignment.shards)
+        if self._ask_for_tasks:
+            return {shard for shard, task in self._tasks.items() if task.attempt is None}
+        if self._slots is None or self._slots() <= len(self._members.all):
+            return everyone
+        return ()
+
+    def _end(self, shards: Iterable[int]) -> None:
+        """End the tasks of these shards whose workers have been given up, or never came."""
+        for shard in shards if self._end_task else ():
+            task = self._tasks.get(shard, TaskStatus())
+            known = task.attempt == self._members.attempts.get(shard)
+            if task.attempt is None or not (known or task.seconds >= self._members.timeouts.join / 2):
+                continue
+            log.warning("the worker of shard %d hangs: ending its task, for Spark to start it again", shard)
+            assert self._end_task
+            self._end_task(task.attempt)
+            self._assignment.ended(shard, time.monotonic())
 
     @property
     def _stay(self) -> int:
@@ -99,16 +161,26 @@ class Rebalancer:
         self._full = self._full or (quiet and 0 < self._slots() <= len(self._members.all))
         return self._full
 
-    def _yield(self, workers: Iterable[int]) -> int:
+    def _yield(self, workers: Collection[int]) -> int:
+        if not workers:
+            return 0
+        self._secure()
         requests = {
-            member: self._request(Kind.YIELD, {}, answers=(Kind.STATE, Kind.YIELDED), read=read_yielded)
+            member: self._request(
+                Kind.YIELD,
+                {},
+                answers=(Kind.STATE, Kind.YIELDED),
+                read=read_yielded,
+                bytes_=member.shard_bytes,
+            )
             for member in self._idle(workers)
         }
         for answer in self._members.ask(requests):
             member, content = answer.member, answer.content
             if isinstance(content, Yielded):
                 log.info("%s yielded its slot to a shard that had no worker", member)
-                self._states[member.who.partition] = content.state
+                if not self.is_behind(member):
+                    self._states[member.who.partition] = content.state
                 self._members.dismiss(member)
                 now = time.monotonic()
                 self._assignment.yielded(member.who.partition, content.records, content.place, now)
@@ -127,14 +199,14 @@ class Rebalancer:
         for answer in self._members.ask(requests):
             if isinstance(answer.content, Assigned):
                 member = answer.member
-                member.shards = dict(answer.content.records)
+                member.shards, member.shard_bytes = dict(answer.content.records), answer.content.bytes_
                 log.info("%s trains on the shards %s", member, ", ".join(map(str, sorted(member.shards))))
                 self._assignment.confirmed(member.who.partition, member.shards, time.monotonic())
         return len(requests)
 
     def _idle(self, workers: Iterable[int]) -> list[Member]:
         wanted = set(workers)
-        return [m for m in self._members.all if m.who.partition in wanted and m.request is None]
+        return [m for m in self._members.all if m.who.partition in wanted and m.is_idle]
 
     def _positions(self, shards: Iterable[int]) -> dict[str, int]:
         return {str(shard): self._states.get(shard, WorkerState()).position for shard in shards}
@@ -146,8 +218,9 @@ class Rebalancer:
         *,
         answers: tuple[Kind, ...],
         read: Callable[[Member, Sequence[Frame]], Yielded | Assigned],
+        bytes_: int = 0,
     ) -> Request:
-        seconds = self._members.timeouts.round
+        seconds = self._members.timeouts.transfer(bytes_)
         return Request(messages=(Message(kind, header),), answers=answers, read=read, seconds=seconds)
 
 

@@ -5,9 +5,9 @@ than shards (a small cluster, a machine gone for good) some tasks wait, and thei
 Nothing but a task that Spark starts can read a partition, and Spark starts none while no slot is free.
 Therefore:
 
-    1. a shard has had no worker for ``wait_seconds``: the worker with the fewest records *yields*
-       its slot: it puts its shards on the spill volume of its executor (``data/handoff.py``) and ends its
-       task.
+    1. a shard has had no worker for ``wait_seconds``, and its task waits for a slot: the worker with the
+       fewest records *yields* its slot: it puts its shards on the spill volume of its executor
+       (``data/handoff.py``) and ends its task.
     2. Spark gives the slot to a waiting task, which drains its own partition as any other.
     3. the newcomer, or whoever else is on that executor, is *assigned* the shards handed over and maps them.
     4. the shards whose tasks have ended are *submitted* again, as a further job. It waits until there is a
@@ -25,19 +25,21 @@ This module knows neither sockets nor Spark: events go in, a ``Plan`` comes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """``yields``: workers that are to yield their slots. ``assignments``: by worker, all shards it is to
-    train on from now on. ``submit``: shards whose tasks Spark is to be given again.
+    train on from now on. ``submit``: shards whose tasks Spark is to be given again. ``hanging``: shards that
+    have had no worker for too long, though their tasks do not wait for a slot.
     """
 
     yields: tuple[int, ...] = ()
     assignments: Mapping[int, frozenset[int]] = field(default_factory=dict)
     submit: tuple[int, ...] = ()
+    hanging: tuple[int, ...] = ()
 
 
 class ShardAssignment:
@@ -106,6 +108,10 @@ class ShardAssignment:
         self._unscheduled.add(worker)
         self._successors.append(now + self.wait_seconds)
 
+    def ended(self, shard: int, now: float) -> None:
+        """Its task has been ended, for Spark to start it again: it is waited for anew."""
+        self._since[shard] = now
+
     def submitted(self, shards: tuple[int, ...]) -> None:
         self._unscheduled.difference_update(shards)
 
@@ -132,10 +138,14 @@ class ShardAssignment:
 
     # -- plan ----------------------------------------------------------------------------------------------
 
-    def plan(self, now: float, *, stay: int, full: bool = False) -> Plan:
+    def plan(
+        self, now: float, *, stay: int, full: bool = False, waiting: Container[int] | None = None
+    ) -> Plan:
         """What to do now; ``stay`` workers at least must not yield.
 
-        With ``full`` it is known that no slot is free, and nothing need be waited for.
+        With ``full`` it is known that no slot is free, and nothing need be waited for. ``waiting`` are the
+        shards whose tasks wait for a slot, all of them unless that is known: only for these is it of any use
+        to yield one.
         """
         self._successors = [until for until in self._successors if until > now]
         for shard in self.unassigned:
@@ -146,14 +156,18 @@ class ShardAssignment:
             for shard in self.unassigned
             if shard not in self._handed_over and shard not in self._arriving
         ]
-        yields = self._to_yield([s for s in missing if full or self._is_due(s, now)], stay)
+        due = [shard for shard in missing if full or self._is_due(shard, now)]
+        queued = [shard for shard in due if waiting is None or shard in waiting]
+        hanging = tuple(s for s in due if s not in queued and s not in self._unscheduled)
+        yields = self._to_yield(queued, stay)
         if yields:
-            return Plan(yields=yields)
+            return Plan(yields=yields, hanging=hanging)
         self._distribute(now, alone=not missing and not self.moving)
-        waiting = [shard for shard in missing if shard not in self._unscheduled]
+        scheduled = [shard for shard in missing if shard not in self._unscheduled]
         return Plan(
             assignments={worker: frozenset(self.of(worker)) for worker in self._uninformed},
-            submit=() if waiting else tuple(sorted(self._to_schedule)),
+            submit=() if scheduled else tuple(sorted(self._to_schedule)),
+            hanging=hanging,
         )
 
     def _to_yield(self, due: list[int], stay: int) -> tuple[int, ...]:

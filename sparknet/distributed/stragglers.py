@@ -1,14 +1,19 @@
-"""How long a round's late workers are waited for, once others have reported."""
+"""How long late workers are waited for, once others have answered."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
+from statistics import median
 
+from sparknet.distributed.messages import Request
 from sparknet.distributed.timeouts import Timeouts
 
 # A worker that takes this many times as long as the faster half does not straggle: it hangs.
 _HANGS = 10.0
+# Answers from which it is known how long one takes.
+_REMEMBERED = 32
 
 
 class StragglerPolicy:
@@ -40,6 +45,11 @@ class StragglerPolicy:
         return self._hangs < self._grace_ends
 
     @property
+    def late_seconds(self) -> float:
+        """How long those have, from when they were asked, that only miss this round."""
+        return max(self._timeouts.hang, _HANGS * (time.monotonic() - self._began))
+
+    @property
     def reason(self) -> str:
         """Why those that are late do not count."""
         if not self.given_up:
@@ -55,3 +65,28 @@ class StragglerPolicy:
             self._grace_ends = now + self._timeouts.grace
         if 2 * self._answers >= self._workers and self._hangs == math.inf:
             self._hangs = self._began + max(self._timeouts.hang, _HANGS * (now - self._began))
+
+
+class Pace:
+    """How long requests take that workers are given one after the other, each for some ``work``: steps, or
+    records. One that takes ten times as long as the median of the last ones hangs, as one does that is late
+    in a round.
+    """
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)  # for a unit of work
+
+    def answered(self, request: Request, work: int) -> None:
+        self._seconds.append((time.monotonic() - request.made) / work)
+
+    def until(self, request: Request, work: int) -> float:
+        """When a worker that has not answered hangs, on the clock of ``time.monotonic``; never as long as
+        nothing is known."""
+        if not self._seconds:
+            return math.inf
+        return request.made + max(self._timeouts.hang, _HANGS * median(self._seconds) * work)
+
+    def reason(self, request: Request) -> str:
+        waited = time.monotonic() - request.made
+        return f"it hangs: no answer in {waited:.3g} s, where half of the answers took a tenth at most"

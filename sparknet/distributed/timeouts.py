@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Bytes that a slow link or disk takes in a second.
+_SLOW_BYTES = 1e6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
@@ -16,7 +19,8 @@ class Timeouts:
     ``stop``   for the workers to leave when all is done
     ``lease``  for a shard's own worker; after that another one is assigned its shard
     ``hang``   for a worker at least, when half of the others have answered, and ten times as long as they
-               took; one that is later hangs, and is dropped
+               took; one that is later hangs, and is dropped. So it is where workers are asked one after the
+               other, by what the earlier ones took; and this long for what needs no computing
     ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; those that are later
                miss the round and are back in the next
     """
@@ -30,3 +34,7 @@ class Timeouts:
     send: float = 60.0
     stop: float = 10.0
     lease: float = 30.0
+
+    def transfer(self, bytes_: int) -> float:
+        """Seconds for an answer that needs no computing, with so many bytes to send or to write."""
+        return self.hang + bytes_ / _SLOW_BYTES

@@ -293,5 +293,11 @@ class Service:
         return True
 
 
-def _holding(worker: Worker) -> dict[str, dict[str, int]]:
-    return {"shards": {str(shard): reader.records for shard, reader in worker.readers.items()}}
+def _holding(worker: Worker) -> dict[str, object]:
+    """The records of each of its shards, and how many bytes all of them have."""
+    readers = worker.readers
+    examples = [reader.examples for reader in readers.values()]
+    return {
+        "shards": {str(shard): reader.records for shard, reader in readers.items()},
+        "shard_bytes": sum(shard.images.nbytes + shard.labels.nbytes for shard in examples),
+    }

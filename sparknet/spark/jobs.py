@@ -25,6 +25,7 @@ from pyspark.util import _load_from_socket
 
 from sparknet.data.dataset import Shard
 from sparknet.data.growable import MemoryLimit
+from sparknet.distributed.rebalancing import TaskStatus
 from sparknet.distributed.worker_service import Assignment
 from sparknet.spark.columns import ColumnSelection
 from sparknet.spark.frames import Row, Shape, drain_batches, drain_blocks, schema_of, selection_of
@@ -68,6 +69,41 @@ class Jobs:
         for job in self._jobs:
             if job.alive and job.partitions.isdisjoint(here):
                 quietly(partial(self._context.cancelJobGroup, job.group))
+
+    def tasks(self) -> dict[int, TaskStatus]:
+        """By partition, the task that has not ended: it runs, or waits for a slot."""
+        found: dict[int, TaskStatus] = {}
+        for job in self._jobs:
+            if job.alive:
+                quietly(partial(self._look, job, found))
+        return found
+
+    def end_task(self, attempt: int) -> None:
+        """Kill the attempt, its Python process too, even if that is stopped; Spark starts the task again."""
+        spark = self._context._jsc.sc()
+        quietly(partial(spark.killTaskAttempt, attempt, True, "its worker does not answer"))
+
+    def _look(self, job: Job, found: dict[int, TaskStatus]) -> None:
+        """See what Spark's tracker and its store of states, which is its web page's, say of a job's tasks."""
+        tracker, store = self._context.statusTracker(), self._context._jsc.sc().statusStore()
+        stages = [
+            stage
+            for number in tracker.getJobIdsForGroup(job.group)
+            if (info := tracker.getJobInfo(number)) is not None
+            for stage in info.stageIds
+        ]
+        if not stages:
+            return  # it is on its way to Spark
+        found |= dict.fromkeys(job.partitions, TaskStatus())
+        tasks = store.taskList(max(stages), 0, 1 << 20)  # the last stage is that of the workers
+        for place in range(tasks.size()):
+            task = tasks.apply(place)
+            partition, state = task.partitionId(), task.status()
+            if state == "RUNNING":
+                seconds = time.time() - task.launchTime().getTime() / 1000
+                found[partition] = TaskStatus(attempt=task.taskId(), seconds=seconds)
+            elif state == "SUCCESS":
+                found.pop(partition, None)
 
     @property
     def alive(self) -> bool:

@@ -22,7 +22,7 @@ from pyspark import InheritableThread
 from pyspark.sql import DataFrame, SparkSession
 
 from sparknet.data.dataset import Shard
-from sparknet.distributed.averaging import Exchange
+from sparknet.distributed.averaging import COPY_EVERY, Exchange
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.timeouts import Timeouts
@@ -69,9 +69,11 @@ class SparkWorkers:
     (``shard_assignment.py``) until slots are added; with fewer the further slots stand by. ``test`` goes to
     every executor as a broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16 or
     int8 (``sparknet.codecs``); ``exchange`` whether through the driver (star), among the workers (ring), or
-    by the size of the weights (auto: a ring from ``ring_from_bytes`` on). Up to ``memory_bytes`` of its shard
-    a worker holds in memory, else in a file where Spark spills to (SPARK_LOCAL_DIRS); None leaves it to the
-    worker, by what its machine has left. ``profile`` rounds of each worker are traced: see ``traces``.
+    by the size of the weights (auto: a ring from ``ring_from_bytes`` on). In a ring the driver fetches a copy
+    every ``copy_every`` rounds: if all workers are lost at once, no more have to be done again. Up to
+    ``memory_bytes`` of its shard a worker holds in memory, else in a file where Spark spills to
+    (SPARK_LOCAL_DIRS); None leaves it to the worker, by what its machine has left. ``profile`` rounds of each
+    worker are traced: see ``traces``.
 
     Raises UsageError for a session whose settings break training (make it with ``session.session``).
     """
@@ -90,6 +92,7 @@ class SparkWorkers:
         wire: str = "float32",
         exchange: Exchange = "auto",
         ring_from_bytes: int = RING_FROM_BYTES,
+        copy_every: int = COPY_EVERY,
         memory_bytes: int | None = None,
         profile: int = 0,
     ) -> None:
@@ -114,8 +117,11 @@ class SparkWorkers:
             statistics=replica.statistics,
             wire=wire,
             ring=ring,
+            copy_every=copy_every,
             submit=lambda shards: self._jobs.submit(shards),
             slots=lambda: slots(spark),
+            tasks=lambda: self._jobs.tasks(),
+            end_task=lambda attempt: self._jobs.end_task(attempt),
         )
         self._broadcast = spark.sparkContext.broadcast(test) if test else None
         self._profile = Profile(spark.sparkContext, profile) if profile else None

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--replay", type=int, nargs="+", help="these seeds alone")
     parser.add_argument("--kept", action="store_true", help="those that ever failed")
     parser.add_argument("--keep", action="store_true", help="remember those that fail")
-    parser.add_argument("--log", action="store_true", help="show what was logged")
+    parser.add_argument("--log", action="store_true", help="show what the runs that failed logged")
     options = parser.parse_args()
     seeds = options.replay or range(options.first, options.first + options.seeds)
     plans = kept() if options.kept else [Plan.drawn(seed, options.mode) for seed in seeds]
@@ -66,7 +66,7 @@ def told(plans: list[Plan], options: argparse.Namespace) -> bool:
             click.echo(f"seed {ran.plan.seed}: {ran.plan}")
             for wrong in ran.outcome.wrong[:8]:
                 click.echo(f"    {wrong}")
-        if options.log:
+        if options.log and (ran.outcome.wrong or options.replay):
             click.echo(ran.log)
     if options.keep and failed:
         with FAILED.open("a") as file:

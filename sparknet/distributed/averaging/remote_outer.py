@@ -11,6 +11,8 @@ the driver fetches it for a checkpoint and for newcomers.
 
 from __future__ import annotations
 
+import numpy as np
+
 from sparknet.distributed.averaging.remote_weights import Fetcher
 from sparknet.distributed.comm.channel import NOTHING, Kind, raw
 from sparknet.distributed.membership import Membership
@@ -31,9 +33,10 @@ class RemoteMemory:
         self._vector: Vector | None = None
 
     def fetch(self) -> Vector:
-        """float32 (P,), read-only. Raises WorkersLost if nobody has it any more."""
+        """float32 (P,), read-only: what was fetched last, if all that had it are lost. Raises WorkersLost if
+        nobody has it any more, and training has gone on."""
         if self._vector is None:
-            self._vector = self._outer.fetched(self.number)
+            self._vector = self._outer.fetched(self)
         return self._vector
 
 
@@ -46,6 +49,8 @@ class RemoteOuter:
         self._given: RemoteMemory | None = None
         self._at = 0
         self._last: Vector | None = None
+        self._size = 0
+        self.closed = False
 
     def take_step(self, number: int, outer: Outer, lr: float) -> bool:
         """Have those that are about to commit the mean of ``number`` take a step from it.
@@ -76,18 +81,21 @@ class RemoteOuter:
             return []
         if self._outer.memory is not self._given:
             return []  # it has been reset, and all will be sent it
-        try:
-            memory = self._given.fetch()
-        except WorkersLost:
-            self._forget()
-            return []
+        memory = self._given.fetch()
         member.outer_version = self._at
         return _messages(self._outer, memory)
 
-    def fetched(self, number: int) -> Vector:
-        """The memory after the weights of this number. Raises WorkersLost if nobody has it any more."""
-        having = [member for member in self._members.all if member.outer_version == number]
+    def secure(self) -> None:
+        """Bring the memory to the driver."""
+        if self._given is not None and self._outer is not None and self._outer.memory is self._given:
+            self._given.fetch()
+
+    def fetched(self, memory: RemoteMemory) -> Vector:
+        """The memory, or what has taken its place. Raises WorkersLost if nobody has it any more."""
+        having = [member for member in self._members.all if member.outer_version == memory.number]
         vector = self._fetcher.vector(having, "memory")
+        if vector is None and memory is self._given and not self.closed:
+            return self._lost()
         if vector is None:
             raise WorkersLost(
                 "the workers that had the outer optimiser's momentum are gone, or have gone on: ask for it "
@@ -98,7 +106,7 @@ class RemoteOuter:
 
     def _begin(self, outer: Repeatable, keepers: list[Member]) -> None:
         """Send those that commit the driver's optimiser and its memory."""
-        self._outer = outer
+        self._outer, self._size = outer, keepers[0].size
         self._last = None if outer.memory is None else fetch(outer.memory)
         self._at = _BEGUN
         for member in self._members.all:
@@ -107,12 +115,11 @@ class RemoteOuter:
             member.pending[:0] = _messages(outer, self._last)
             member.outer_version = _BEGUN
 
-    def _forget(self) -> None:
-        """All that had the memory are gone: go on from the last that the driver has, if any."""
-        assert self._outer is not None
+    def _lost(self) -> Vector:
+        """All that had the memory are gone: go on from the last that the driver has, or from none."""
         kept = "that which was fetched last" if self._last is not None else "none"
         self._members.record_loss(f"all that had the outer optimiser's momentum: going on from {kept}")
-        self._outer.memory, self._given = self._last, None
+        return np.zeros(self._size, np.float32) if self._last is None else self._last
 
 
 def _about_to_commit(member: Member) -> bool:

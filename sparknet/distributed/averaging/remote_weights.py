@@ -6,6 +6,7 @@ that its net has now, its ``start_version`` the one that its round began from.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,10 +19,13 @@ from sparknet.weights import Vector
 
 
 class Versions:
-    """``number`` is that of the current weights; ``vector`` float32 (P,) are those of number ``fetched``."""
+    """``number`` is that of the current weights; ``vector`` float32 (P,) are those of number ``fetched``.
+
+    ``losses`` counts how often the current ones were lost, and older ones took their place.
+    """
 
     def __init__(self) -> None:
-        self.number = self.fetched = 0
+        self.number = self.fetched = self.losses = 0
         self.vector: Vector = np.empty(0, np.float32)
 
     def publish(self, weights: Vector) -> None:
@@ -40,6 +44,12 @@ class Versions:
         """The current weights have come to the driver."""
         self.vector, self.fetched = weights, self.number
 
+    def go_back(self) -> int:
+        """The current weights are lost: the driver's are the current ones now. How many rounds that is."""
+        behind, self.fetched = self.number - self.fetched, self.number
+        self.losses += 1
+        return behind
+
 
 class Fetcher:
     """From ``members``; ``take_bytes`` says how many came."""
@@ -50,13 +60,13 @@ class Fetcher:
 
     def vector(self, keepers: Iterable[Member], what: str = "weights") -> Vector | None:
         """float32 (P,), read-only, from one of those that have it, the idle ones first; None if all fail."""
-        for member in sorted(keepers, key=lambda member: member.request is not None):
+        for member in sorted(keepers, key=lambda member: not member.is_idle):
             vector = np.empty(member.size, np.float32)
             request = Request(
                 messages=(Message(Kind.FETCH, {"what": what}),),
                 answers=(Kind.WEIGHTS,),
                 read=read_fetched,
-                seconds=self._timeouts.round,
+                seconds=self._seconds(member, vector.nbytes),
                 into={Kind.WEIGHTS: raw(vector)},
             )
             for answer in self._members.ask({member: request}):
@@ -65,6 +75,11 @@ class Fetcher:
                     vector.flags.writeable = False
                     return vector
         return None
+
+    def _seconds(self, member: Member, size: int) -> float:
+        """How long a member has: one that has something else to do does that first."""
+        busy = max((request.deadline for request in member.unanswered), default=0.0) - time.monotonic()
+        return max(0.0, busy) + self._timeouts.transfer(size)
 
     def take_bytes(self) -> int:
         """Since the last call."""

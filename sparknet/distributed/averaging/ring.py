@@ -8,7 +8,8 @@ A group whose members all have a GPU of their own averages there, by NCCL; the o
 gloo (``rendezvous.py``). One that fails on its GPUs though nobody was lost goes on in host memory.
 
 The mean stays with the workers. The driver fetches it from one of them when somebody asks for it: for a
-checkpoint, for a worker that has just joined, at the end.
+checkpoint, for a worker that has just joined, at the end. And it fetches it before a worker leaves, and every
+``copy_every`` rounds: if all that had the last mean are lost at once, training goes on from that copy.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sparknet.codecs import Float32
+from sparknet.distributed.averaging import COPY_EVERY
 from sparknet.distributed.averaging.remote_outer import RemoteOuter
 from sparknet.distributed.averaging.remote_weights import Fetcher, Versions
 from sparknet.distributed.averaging.rendezvous import AbortFlag, Backend, choose_backend, new_store
@@ -35,7 +37,7 @@ from sparknet.distributed.messages import (
     read_reduced,
 )
 from sparknet.distributed.timeouts import Timeouts
-from sparknet.errors import TrainingError, WorkersLost
+from sparknet.errors import TrainingError, UsageError, WorkersLost
 from sparknet.merge import Merged, rejections
 from sparknet.outer import Average, Outer
 from sparknet.training import Report, RoundPlan
@@ -57,7 +59,9 @@ class WorkerWeights:
         self._vector: Vector | None = None
 
     def fetch(self) -> Vector:
-        """float32 (P,), read-only. Raises WorkersLost if nobody has them any more."""
+        """float32 (P,), read-only: as long as they are the current ones, those that the next round begins
+        from, which are older if all that had them are lost. Raises WorkersLost if nobody has them any more.
+        """
         if self._vector is None:
             self._vector = self._ring.fetched(self.number)
         return self._vector
@@ -81,7 +85,17 @@ class Ring:
     name = "ring"
     answers: tuple[Kind, ...] = (Kind.REPORT,)
 
-    def __init__(self, bind: str, versions: Versions, members: Membership, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        bind: str,
+        versions: Versions,
+        members: Membership,
+        timeouts: Timeouts,
+        copy_every: int = COPY_EVERY,
+    ) -> None:
+        if copy_every < 1:
+            raise UsageError(f"a copy of the weights every {copy_every} rounds: at least 1 is needed")
+        self._copy_every, self._closed = copy_every, False
         self.codec = Float32()  # of what the driver is sent; the workers use their own among themselves
         self._versions, self._members, self._timeouts = versions, members, timeouts
         self._store = new_store(bind)
@@ -95,6 +109,19 @@ class Ring:
 
     def begin(self, weights: Weights) -> None:
         self.publish(weights)
+        if self._versions.number - self._versions.fetched >= self._copy_every:
+            self.secure()
+
+    def secure(self) -> None:
+        """Bring to the driver what only workers have, if they still have it."""
+        self._current()
+        self.outer.secure()
+
+    def can_send(self, member: Member) -> bool:
+        """Whether it could be sent the weights at once: it has them, the driver has, or an idle worker."""
+        keepers = self._keepers(self._versions.number)
+        here = self._versions.number in (member.version, self._versions.fetched)
+        return here or not keepers or any(keeper.is_idle for keeper in keepers)
 
     def publish(self, weights: Weights) -> None:
         """These are the current weights. Raises TrainingError if the workers have gone on from them."""
@@ -140,25 +167,27 @@ class Ring:
         return Merged(WorkerWeights(self, number), kept, rejected, self._take_sent())
 
     def fetched(self, number: int) -> Vector:
-        """The weights of this number. Raises WorkersLost if nobody has them any more."""
-        if self._versions.fetched != number:
-            vector = self._fetcher.vector(m for m in self._members.all if m.start_version == number)
-            if vector is None:
-                raise WorkersLost(
-                    "the workers that had these weights are gone, or have gone on from them: ask for them "
-                    "before the next round, and before the workers are closed"
-                )
-            if number != self._versions.number:
-                return vector
-            self._versions.arrived(vector)
-        return self._versions.vector
+        """The weights of this number, or what has taken their place. Raises WorkersLost if nobody has them
+        any more, and training has gone on."""
+        if number == self._versions.fetched:
+            return self._versions.vector
+        if number == self._versions.number and not self._closed:
+            return self._current()
+        vector = self._fetcher.vector(self._keepers(number))
+        if vector is None:
+            raise WorkersLost(
+                "the workers that had these weights are gone, or have gone on from them: ask for them "
+                "before the next round, and before the workers are closed"
+            )
+        return vector
 
     def take_fetched(self) -> int:
         """Bytes of weights that were fetched since the last call."""
         return self._fetcher.take_bytes()
 
     def close(self) -> None:
-        self._store = None
+        self._store, self._closed = None, True
+        self.outer.closed = True
 
     def _take_sent(self) -> int:
         """Bytes that members sent to each other since the last call."""
@@ -168,17 +197,20 @@ class Ring:
     def _current(self) -> Vector:
         """The current weights; if all that had them are gone, the last that the driver has."""
         versions = self._versions
-        try:
-            return self.fetched(versions.number)
-        except WorkersLost:
-            if not versions.vector.size:
-                raise
-            behind = versions.number - versions.fetched
-            self._members.record_loss(
-                f"all that had the last average: going on from that of {behind} rounds before"
-            )
-            versions.arrived(versions.vector)
-            return versions.vector
+        if versions.fetched != versions.number:
+            vector = self._fetcher.vector(self._keepers(versions.number))
+            if vector is not None:
+                versions.arrived(vector)
+            else:
+                behind = versions.go_back()
+                self._members.record_loss(
+                    f"all that had the last average: going on from that of {behind} rounds before"
+                )
+        return versions.vector
+
+    def _keepers(self, number: int) -> list[Member]:
+        """Those that have the weights of this number."""
+        return [member for member in self._members.all if member.start_version == number]
 
     def _averaged(self, steps: Mapping[Member, int], *, history: bool) -> list[Member]:
         """Those that have the mean now, each counted by its steps, uncommitted; none if all were lost."""

@@ -76,6 +76,13 @@ class Star:
         distances = [answer.member.moved for answer in done]
         return merge_moved(vectors, distances, [report.steps for report in reports], self._statistics)
 
+    def can_send(self, _member: Member) -> bool:
+        """Whether it could be sent the weights at once."""
+        return True
+
+    def secure(self) -> None:
+        """The driver has all there is."""
+
     def take_fetched(self) -> int:
         return 0
 

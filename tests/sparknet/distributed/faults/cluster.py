@@ -11,11 +11,12 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparknet.distributed.rebalancing import TaskStatus
 from sparknet.distributed.worker_service import Assignment
 from tests.sparknet.distributed.faults.plan import Blow, Plan
 from tests.sparknet.distributed.faults.strikes import Board, strikes_of
@@ -37,6 +38,7 @@ class Task:
     life: int
     host: Host
     pid: int = 0
+    started: float = field(default_factory=time.monotonic)
     doomed: bool = False
     stopped: bool = False
 
@@ -72,9 +74,13 @@ class Cluster:
         with self._lock:
             return sum(host.here for host in self._hosts)
 
-    def waiting(self) -> Collection[int]:
+    def tasks(self) -> dict[int, TaskStatus]:
+        now = time.monotonic()
         with self._lock:
-            return tuple(self._waiting)
+            found = dict.fromkeys(self._waiting, TaskStatus())
+            for attempt, task in self._running.items():
+                found[task.shard] = TaskStatus(attempt=attempt, seconds=now - task.started)
+            return found
 
     def end(self, attempt: int) -> None:
         with self._lock:
@@ -88,7 +94,7 @@ class Cluster:
     def suffer(self, blow: Blow) -> None:
         with self._lock:
             self.happened[blow.what] += 1
-            tasks = list(self._running.values())
+            tasks = [task for task in self._running.values() if task.pid]
             struck = [task for task in tasks if task.shard == blow.whom] or tasks[:1]
             match blow.what:
                 case "kill all":

@@ -45,6 +45,7 @@ class Model:
         self._unsure = False  # whether the outer momentum is not known
         self._iterations: dict[int, int] = {}
         self._read: dict[int, int] = {}
+        self._went_back = 0  # rounds, seen in the weights before it is told
         self.trained = False
         self.rollbacks: list[int] = []
 
@@ -67,8 +68,14 @@ class Model:
             self.rollbacks.append(rounds)
             if rounds > self._plan.copy_every:
                 wrong.append(f"went back {rounds} rounds, {self._plan.copy_every} were promised")
-            start = self.at.get(done.number - 1 - rounds, start)
+            if rounds == self._went_back:
+                self._went_back = 0
+            else:
+                start = self.at.get(done.number - 1 - rounds, start)
             self._unsure = True
+        if self._went_back:
+            wrong.append(f"went back {self._went_back} rounds without a word")
+            self._went_back = 0
         if any("outer optimiser's momentum" in lost for lost in done.result.lost):
             self._unsure = True
         ends = [moved(start, report) for report in done.reports]
@@ -86,8 +93,13 @@ class Model:
         off = float(np.abs(seen - self.at[number]).max())
         allowed = self._allowed()
         unsure = self._unsure and self._outer is not None
+        if off > allowed and not unsure:
+            self._went_back = next(
+                (b for b in self._backs(number) if _near(self.at[number - b], seen, allowed)), 0
+            )
         self.at[number], self._unseen = seen.copy(), 0
-        if unsure or off <= allowed:
+        self._unsure = self._unsure or self._went_back > 0
+        if unsure or off <= allowed or self._went_back:
             return []
         return [f"the weights are off by {off:.4g}, {allowed:.2g} is allowed"]
 
@@ -100,7 +112,7 @@ class Model:
         allowed = self._allowed() + 1e-3
         near = [abs(first - self.at[n][0]) for n in range(number - back, number + 1) if n in self.at]
         if min(near) > allowed and not (self._unsure and self._outer):
-            wrong.append(f"scored by weights that are off by {min(near):.3g}")
+            wrong.append(f"scored by weights that are off by {min(near):.3g} of {back} rounds")
         return wrong
 
     def reports(self, reports: Iterable[Report]) -> list[str]:
@@ -141,7 +153,17 @@ class Model:
                 wrong.append(f"the momentum of shard {shard} is kept as zero")
         return wrong
 
+    def _backs(self, number: int) -> list[int]:
+        """How many rounds the weights may have gone back to, all that had them being lost."""
+        if self._plan.mode != "ring":
+            return []
+        return [back for back in range(1, self._plan.copy_every + 1) if number - back in self.at]
+
     def _allowed(self) -> float:
         """How far weights may be off: rounding of what travels, for each round that was not seen."""
         unit = {"float32": 0.0, "bfloat16": 2.0**-6, "int8": 4 / 127}[self._plan.wire]
         return 1e-4 + unit * self._plan.tau * max(1, self._unseen)
+
+
+def _near(expected: Vector, seen: Vector, allowed: float) -> bool:
+    return float(np.abs(expected - seen).max()) <= allowed

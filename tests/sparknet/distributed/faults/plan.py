@@ -19,12 +19,12 @@ _TRAINED = ("received TRAIN", "step", "sends REPORT", "sent REPORT")
 _TESTED = ("received TEST", "score", "sends SCORES", "sent SCORES")
 _SAVED = ("received SAVE", "sends STATE", "sent STATE", "received RESTORE")
 _MOVED = (
-    "received ROOM",
-    "sends PARKED",
-    "sent PARKED",
-    "received LEASES",
-    "sends HELD",
-    "sent HELD",
+    "received YIELD",
+    "sends YIELDED",
+    "sent YIELDED",
+    "received ASSIGN",
+    "sends ASSIGNED",
+    "sent ASSIGNED",
 )
 _REDUCED = ("received REDUCE", "sends REDUCED", "sent REDUCED", "received COMMIT")
 _FETCHED = ("received FETCH", "sends WEIGHTS", "sent WEIGHTS", "received OUTER", "received MEMORY")

@@ -15,6 +15,7 @@ import numpy as np
 
 from sparknet import easgd
 from sparknet.distributed import rebalancing
+from sparknet.distributed.comm import handshake
 from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment
@@ -32,12 +33,12 @@ from tests.sparknet.distributed.faults.tasks import TaskServer
 
 Result = TypeVar("Result")
 
-TIMEOUTS = Timeouts(join=15, round=8, hang=1.0, ping=0.2, send=1.5, stop=3, lease=0.4)
+TIMEOUTS = Timeouts(join=6, round=8, hang=1.0, ping=0.2, send=1.5, stop=3, lease=0.4)
 
 LONGEST_SECONDS = 7.5
 """Of one call: where half of the workers are well, the others cost some short deadlines, never a round's."""
 
-REST_SECONDS = 14.0
+REST_SECONDS = 25.0
 """After the last fault all are back within so long."""
 
 _TOKEN = b"f" * 32
@@ -129,7 +130,7 @@ class Scenario:
 
     def run(self) -> Outcome:
         started = time.monotonic()
-        rebalancing._QUIET_SECONDS = 0.2
+        rebalancing._QUIET_SECONDS, handshake.HANDSHAKE_SECONDS = 0.2, 2.0
         try:
             if self.plan.mode == "elastic":
                 self._elastic()
@@ -201,8 +202,11 @@ class Scenario:
             timeouts=_timeouts(plan),
             wire=plan.wire,
             ring=plan.mode == "ring",
+            copy_every=plan.copy_every,
             submit=self._cluster.submit,
             slots=self._cluster.slots,
+            tasks=self._cluster.tasks,
+            end_task=self._cluster.end,
         )
         self._cluster.ended = coordinator.job_ended
         self._cluster.assignment = Assignment(

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from sparknet.distributed import worker_service as workers_end
+from sparknet.distributed.comm import handshake
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.worker_service import Assignment, Service
 from tests.sparknet.distributed.faults import adding, strikes
@@ -104,7 +105,7 @@ def _run(start: Start, board: Board, log: Path) -> None:
         torch.set_num_threads(1)
         strikes.arm(board, start.strikes)
         workers_end.Channel = FaultyChannel  # type: ignore[misc]
-        workers_end._RETRY_SECONDS = 6.0
+        workers_end._RETRY_SECONDS, handshake.HANDSHAKE_SECONDS = 6.0, 2.0
 
         def drain() -> adding.Examples:
             strikes.come_to("drain")
