@@ -299,5 +299,5 @@ def _holding(worker: Worker) -> dict[str, object]:
     examples = [reader.examples for reader in readers.values()]
     return {
         "shards": {str(shard): reader.records for shard, reader in readers.items()},
-        "shard_bytes": sum(shard.images.nbytes + shard.labels.nbytes for shard in examples),
+        "shard_bytes": sum(shard.nbytes for shard in examples),
     }

@@ -27,6 +27,7 @@ from sparknet.caffe_replica import CaffeModel, CaffeReplica
 from sparknet.checkpoint import Checkpoints, resumed
 from sparknet.data.feed import Transforms, by_column
 from sparknet.data.records import Column
+from sparknet.distributed.averaging import COPY_EVERY
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import DataError, TrainingError, UsageError
 from sparknet.objectives import Loss, Metric, Objective, check_weighted
@@ -60,6 +61,7 @@ class Cluster:
     timeouts: Timeouts = field(default_factory=Timeouts)
     wire: str = "float32"
     exchange: Any = "auto"
+    copy_every: int = COPY_EVERY
     memory_bytes: int | None = None
     profile: int = 0
     deterministic: bool = False
@@ -330,6 +332,7 @@ class _Run:
             deadlines=cluster.timeouts,
             wire=cluster.wire,
             exchange=cluster.exchange,
+            copy_every=cluster.copy_every,
             memory_bytes=cluster.memory_bytes,
             profile=cluster.profile,
         )
