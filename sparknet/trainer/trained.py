@@ -122,8 +122,7 @@ class Trained:
         the end), as array<float>. ``features`` are the columns to read if not those trained on. A row with a
         value that cannot be (NULL, NaN, another size) fails the job, or gets NULL if ``keep_invalid``.
         """
-        forms = [Output(column, "", self.form())]
-        forms += [Output(name, blob, Lists()) for name, blob in (outputs or {}).items()]
+        forms = self.outputs(column, outputs or {})
         selection = self.selection(frame, features)
         return predicted(
             frame,
@@ -133,6 +132,11 @@ class Trained:
             forms,
             keep_invalid=keep_invalid,
         )
+
+    def outputs(self, column: str = "prediction", further: Mapping[str, str] | None = None) -> list[Output]:
+        """What ``predict`` adds: the column ``column``, and further ones as array<float>."""
+        features = [Output(name, blob, Lists()) for name, blob in (further or {}).items()]
+        return [Output(column, "", self.form()), *features]
 
     def form(self) -> Form:
         """How what the net gives is put into a column."""
