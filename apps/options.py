@@ -21,6 +21,7 @@ from typing import Any, NoReturn, get_args
 import click
 
 from apps.sizes import SIZE
+from sparknet.algorithms import ALGORITHMS
 from sparknet.codecs import CODECS
 from sparknet.distributed.averaging import COPY_EVERY, Exchange
 from sparknet.errors import UsageError
@@ -41,6 +42,7 @@ class Options:
     workers: int | None
     time_cap: float | None
     solver: str
+    weights: str | None
     data: str
     seed: int
     test_every: int
@@ -98,6 +100,12 @@ def training_options(
             "--solver", default=solver, metavar="FILE", help="A solver prototxt: a path, or one of the apps'."
         ),
         click.option(
+            "--weights",
+            type=click.Path(exists=True, dir_okay=False),
+            metavar="FILE",
+            help="A .caffemodel or .h5 to start from: layers of the same names take its weights.",
+        ),
+        click.option(
             "--data",
             default="auto",
             metavar="DIR|auto|synthetic",
@@ -125,9 +133,10 @@ def training_options(
         ),
         click.option(
             "--outer",
-            type=click.Choice(["average", "slowmo"]),
+            type=click.Choice(list(ALGORITHMS)),
             default="average",
-            help="What becomes of the workers' weights: the average, as in SparkNet, or slow momentum.",
+            help="What becomes of the workers' weights: the average, as in SparkNet, slow "
+            "momentum, or what else there is.",
         ),
         click.option(
             "--momentum",

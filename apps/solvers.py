@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-
-import torch
 
 from sparknet.caffe.schema import (
     NetParameter,
@@ -16,24 +13,12 @@ from sparknet.caffe.schema import (
     read,
     replace_data_layers,
 )
-from sparknet.caffe_replica import CaffeModel, CaffeReplica
+from sparknet.caffe_replica import CaffeModel
 from sparknet.errors import ModelError
 
 MODELS = files("apps") / "models"
 
 Shape = tuple[int, int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Threaded:
-    """Builds the replica of ``model`` in a process that computes with ``threads`` threads; pickles."""
-
-    model: CaffeModel
-    threads: int
-
-    def __call__(self) -> CaffeReplica:
-        torch.set_num_threads(self.threads)
-        return self.model()
 
 
 def load(

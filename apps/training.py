@@ -1,39 +1,34 @@
-"""A training run as every app makes one: data and a net in, rounds on Spark, model and report out.
+"""A training run as every app makes one: data and options in, a ``Trainer`` with a line a round on stdout.
 
-TrainingData + Options ──> SparkWorkers ──> train() ──> one line a round, metrics.jsonl, tensorboard/
-                                │              └──────> model.caffemodel, report.html, curve.png
-                                └─────────────────────> profile/, if asked for
+TrainingData + Options ──> Trainer ──> model.caffemodel, metrics.jsonl, report.html, curve.png, tensorboard/
+                              └──────> profile/, if asked for
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import click
 from pyspark import RDD
 from pyspark.sql import SparkSession
 
-from apps.journal import Journal, keep_traces, make_folder
 from apps.options import Options
-from apps.saved import Saved
 from apps.session import open_session
-from apps.solvers import Threaded, load
+from apps.solvers import load
 from sparknet.caffe_replica import CaffeModel
-from sparknet.data import Examples, Transform
+from sparknet.checkpoint import Checkpoints
+from sparknet.data import Column, Examples, Transform
 from sparknet.data.locate import Located
-from sparknet.errors import TrainingError
-from sparknet.outer import Average, Outer, SlowMo
+from sparknet.distributed.timeouts import Timeouts
 from sparknet.reporting.metrics import Record
-from sparknet.spark import Deadlines, SparkWorkers, from_examples
-from sparknet.spark.slots import threads_each, workers_for
-from sparknet.training import Momentum, Settings, train
-from sparknet.worker import Recipe
-
-OUTERS: dict[str, Callable[[], Outer]] = {"average": Average, "slowmo": SlowMo}
-
-# SlowMo's momentum takes the place of the workers' own
-MOMENTA: dict[str, Momentum] = {"average": "keep", "slowmo": "reset"}
+from sparknet.reporting.report import Run
+from sparknet.spark import from_examples
+from sparknet.trainer import Cluster, Trained, Trainer
+from sparknet.trainer.journal import make_folder
+from sparknet.training import Round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +60,11 @@ class TrainingData:
         )
 
     @property
+    def schema(self) -> Mapping[str, Column]:
+        """What the records are, those to train on as those to test on."""
+        return {name: Column.of(array) for name, array in self.test.columns.items()}
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(c, h, w) of what the net sees."""
         channels, height, width = self.test.shape
@@ -82,106 +82,101 @@ def run(data: TrainingData, options: Options) -> None:
     sizes = {"batch_size": options.batch_size, "test_batch_size": data.test_batch_size}
     model = load(options.solver, data.shape, precision=options.precision, **sizes)
     make_folder(options.output)
-    saved = Saved.of(options)
-    with open_session(f"SparkNet {model.net.name}") as spark:
-        count = workers_for(spark, options.workers, deadline_seconds=options.join_deadline)
-        threads = threads_each(spark, count)
-        recipe = _recipe(data, options, Threaded(model=model, threads=threads))
-        table = _table(data, options, model, count, threads)
-        click.echo(f"training {model.net.name} on {table['workers']}")
-        workers = _workers(data, options, spark, recipe, data.shards(spark, count))
-        with keep_traces(workers, options.output), workers:
-            outer = OUTERS[options.outer]()
-            start = saved.resume(workers, outer, count)
-            with Journal(options, model, table, synthetic=data.synthetic, done=saved.done) as journal:
-                for round_ in train(workers, _settings(options), outer, **start):
-                    _echo(journal.take(round_))
-                    saved.after(round_, workers, outer)
+    trainer = trainer_of(data, options, model)
+    trainer.check()
+    with open_session(f"SparkNet {model.net.name}") as spark, echoed("sparknet.trainer"):
+        trainer.fit(data, data.test, spark=spark)
 
 
-def _echo(record: Record) -> None:
-    click.echo(record.line)
-    for note in record.notes:
-        click.echo(f"note: {note}", err=True)
-    if record.loss is None:
-        raise TrainingError(
-            f"the loss is no longer a number after round {record.round}: lower base_lr in the solver"
-        )
-
-
-def _workers(
-    data: TrainingData, options: Options, spark: SparkSession, recipe: Recipe, shards: RDD[Examples]
-) -> SparkWorkers:
-    deadlines = Deadlines(
-        join=options.join_deadline, round=options.deadline, quorum=options.quorum, grace=options.grace
+def trainer_of(data: TrainingData, options: Options, model: CaffeModel) -> Trainer:
+    """The trainer that ``options`` describe."""
+    return Trainer(
+        model=model,
+        model_name=options.solver,
+        weights=options.weights,
+        transform=data.transform,
+        test_transform=data.test_transform,
+        algorithm=options.outer,
+        momentum=options.momentum,
+        rounds=options.rounds,
+        tau=options.tau,
+        batch_size=options.batch_size,
+        test_batch_size=data.test_batch_size,
+        workers=options.workers,
+        sampling=options.sampling,
+        time_cap=options.time_cap,
+        seed=options.seed,
+        test_every=options.test_every,
+        callbacks=[Lines()],
+        output=options.output,
+        tensorboard=options.tensorboard,
+        checkpoints=_checkpoints(options),
+        resume=options.resume,
+        origin=data.origin,
+        synthetic=data.synthetic,
+        cluster=_cluster(options),
     )
-    return SparkWorkers(
-        spark,
-        recipe,
-        shards,
-        data.test,
-        shape=data.test.shape,
-        deadlines=deadlines,
+
+
+class Lines:
+    """A line a round, and in the end what there is."""
+
+    def on_round(self, record: Record, done: Round) -> None:  # noqa: ARG002 - the record says all
+        click.echo(record.line)
+        for note in record.notes:
+            click.echo(f"note: {note}", err=True)
+
+    def on_end(self, trained: Trained) -> None:
+        click.echo(Run(title="", settings={}, records=trained.history).headline)
+        if trained.output:
+            click.echo(
+                "model.caffemodel, metrics.jsonl, report.html, curve.png and tensorboard are in "
+                f"{trained.output.resolve()}"
+            )
+
+
+class _Echo(logging.Handler):
+    """What a library has to say: on stdout, warnings on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=record.levelno >= logging.WARNING)
+
+
+@contextmanager
+def echoed(name: str) -> Iterator[None]:
+    """Let the user read what the logger ``name`` is told."""
+    logger, handler = logging.getLogger(name), _Echo(logging.INFO)
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+
+
+def _checkpoints(options: Options) -> Checkpoints | None:
+    if options.checkpoint is None:
+        return None
+    return Checkpoints(
+        options.checkpoint,
+        every=options.checkpoint_every,
+        keep=options.checkpoint_keep,
+        patience=options.checkpoint_patience,
+    )
+
+
+def _cluster(options: Options) -> Cluster:
+    return Cluster(
+        timeouts=Timeouts(
+            join=options.join_deadline, round=options.deadline, quorum=options.quorum, grace=options.grace
+        ),
         wire=options.wire,
         exchange=options.exchange,
         copy_every=options.copy_every,
         memory_bytes=options.shard_memory,
         profile=options.profile,
-    )
-
-
-def _settings(options: Options) -> Settings:
-    return Settings(
-        rounds=options.rounds,
-        tau=options.tau,
-        time_cap_seconds=options.time_cap,
-        test_every=options.test_every,
-        momentum=options.momentum or MOMENTA[options.outer],
-    )
-
-
-def _recipe(data: TrainingData, options: Options, replica: Threaded) -> Recipe:
-    return Recipe(
-        replica=replica,
-        batch_size=options.batch_size,
-        transform=data.transform,
-        test_batch_size=data.test_batch_size,
-        test_transform=data.test_transform,
-        sampling=options.sampling,
-        seed=options.seed,
         deterministic=options.deterministic,
+        precision=options.precision,
     )
-
-
-def _table(
-    data: TrainingData, options: Options, model: CaffeModel, workers: int, threads: int
-) -> dict[str, str]:
-    """The table of settings in the report."""
-    solver = model.solver
-    return {
-        "data": data.origin,
-        "net and solver": f"{model.net.name}, {options.solver}",
-        "learning rate": f"{solver.base_lr:g}, {solver.lr_policy}",
-        "momentum, weight decay": f"{solver.momentum:g}, {solver.weight_decay:g}",
-        "workers": f"{_count(workers, 'worker')}, {_count(threads, 'thread')} each",
-        "batch size": f"{options.batch_size} for each worker and step",
-        "tau": f"{options.tau} steps a round",
-        "time cap": f"{options.time_cap:g} s a round" if options.time_cap else "none",
-        "rounds": str(options.rounds),
-        "sampling": options.sampling,
-        "outer step": f"{options.outer}, momentum: {options.momentum or MOMENTA[options.outer]}",
-        "seed": str(options.seed),
-        "precision": options.precision + (", deterministic" if options.deterministic else ""),
-        "exchange of weights": f"{options.exchange}, {options.wire}",
-        "a round waits for": _patience(options),
-    }
-
-
-def _patience(options: Options) -> str:
-    if options.quorum == 1:
-        return f"all workers, {options.deadline:g} s at most"
-    return f"{options.quorum:.0%} of the workers, then {options.grace:g} s for the others"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

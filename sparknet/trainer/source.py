@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
-from sparknet.data import Records
+from sparknet.data import Examples, Records
 from sparknet.data.arrow import Classes
 from sparknet.data.dataset import Shard
 from sparknet.data.feed import TARGETS
@@ -24,10 +24,39 @@ from sparknet.data.records import Column
 from sparknet.errors import DataError, UsageError
 from sparknet.objectives import LabelKind
 from sparknet.spark.columns import ColumnSelection, Features, Labels, Shape, select, some
+from sparknet.spark.frames import from_examples
 from sparknet.spark.predict import is_connect
 
 # Where features lie unless somebody says so, in the order of preference.
 _FEATURES = ("features", "image", "data")
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Records that the driver holds."""
+
+    records: Shard
+
+    @property
+    def schema(self) -> Mapping[str, Column]:
+        return {name: Column.of(array) for name, array in self.records.columns.items()}
+
+    def shards(self, spark: SparkSession, workers: int) -> RDD[Any]:
+        return from_examples(spark, self.records, workers)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+class Shards(Protocol):
+    """Training data that is cut for as many workers as there are."""
+
+    @property
+    def schema(self) -> Mapping[str, Column]: ...
+
+    def shards(self, spark: SparkSession, workers: int) -> RDD[Any]:
+        """Examples or Records in a partition for each worker."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +93,12 @@ class Prepared:
             return int(self.data.count())
         if isinstance(self.data, RDD):
             return int(self.data.map(len).sum())
+        if isinstance(self.data, InMemory):
+            return len(self.data)
+        if not hasattr(self.data, "parts"):
+            raise UsageError(
+                "epochs need a number of records, which this training data does not tell: give rounds"
+            )
         return sum(_length(block) for part in self.data.parts(1) for block in part.blocks())
 
     def checked(self, classes: int, floats: bool) -> Prepared:
@@ -84,8 +119,12 @@ class Prepared:
 
     def partitioned(self, spark: SparkSession, workers: int) -> Any:
         """A DataFrame or RDD with a partition for each worker."""
+        if isinstance(self.data, RDD) and self.data.getNumPartitions() == workers:
+            return self.data
         if isinstance(self.data, DataFrame | RDD):
             return self.data.repartition(workers)
+        if hasattr(self.data, "shards"):
+            return self.data.shards(spark, workers)
         parts = self.data.parts(workers)
         names = _input_names(self.features)
 
@@ -136,10 +175,14 @@ def prepare(data: Any, columns: Columns) -> Prepared:
         return _of_frame(data, columns)
     if isinstance(data, RDD):
         return _of_rdd(data, columns)
+    if isinstance(data, Examples | Records):
+        data = InMemory(data)
+    if hasattr(data, "shards") and hasattr(data, "schema"):
+        return Prepared(data=data, schema=data.schema, features={"data": "data"})
     if hasattr(data, "parts") and hasattr(data, "schema"):
         return _of_source(data, columns)
     raise UsageError(
-        f"fit takes a DataFrame, an RDD of Examples or Records, or a source, not {type(data).__name__}: "
+        f"fit takes a DataFrame, Examples, Records, an RDD of these or a source, not {type(data).__name__}: "
         "spark.createDataFrame makes a DataFrame of a table in memory"
     )
 

@@ -24,7 +24,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparknet.algorithms import Algorithm, algorithm
 from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe_replica import CaffeModel, CaffeReplica
-from sparknet.checkpoint import Checkpoints, resumed
+from sparknet.checkpoint import Checkpoints
 from sparknet.data.feed import Transforms, by_column
 from sparknet.data.records import Column
 from sparknet.distributed.averaging import COPY_EVERY
@@ -42,6 +42,7 @@ from sparknet.torch_model import MakeOptimizer, MakeScheduler, TorchModel, load_
 from sparknet.trainer.callbacks import Best, EarlyStopping
 from sparknet.trainer.journal import Journal, make_folder
 from sparknet.trainer.nets import Model, Threaded, caffe_model, frozen_caffe, is_caffe, label_kind, probe
+from sparknet.trainer.resuming import Saved
 from sparknet.trainer.settings_table import name_of, settings_table
 from sparknet.trainer.source import Columns, Prepared, prepare, session_of
 from sparknet.trainer.trained import Trained
@@ -160,6 +161,10 @@ class Trainer:  # the one place where all that can be said of a run is listed
         elif self.weight and self.loss is not None:
             check_weighted(self.loss)
 
+    def check(self) -> None:
+        """Raise UsageError if the run would replace another's checkpoints, or has been run to its end."""
+        self._saved()
+
     def fit(self, data: Any, validation: Any = None, *, spark: SparkSession | None = None) -> Trained:
         """Train on a DataFrame, an RDD of ``Examples`` or ``Records``, or a source of records.
 
@@ -167,10 +172,14 @@ class Trainer:  # the one place where all that can be said of a run is listed
         ``seed``. Raises what data, net and cluster raise; TrainingError when the loss is no longer a number.
         """
         spark = session_of(data, spark)
+        saved = self._saved()
         data, validation = self._held_out(data, validation)
         prepared, model = self._prepared(data)
         self._check_validation(validation)
-        return _Run(self, spark, prepared, model, validation).trained()
+        return _Run(self, spark, prepared, model, validation, saved).trained()
+
+    def _saved(self) -> Saved:
+        return Saved.of(self.checkpoints, resume=self.resume, rounds=self.rounds)
 
     def _prepared(self, data: Any) -> tuple[Prepared, CaffeModel | TorchModel]:
         """Data and net, after two records of zeros have gone through it."""
@@ -251,8 +260,10 @@ class _Run:
         prepared: Prepared,
         model: CaffeModel | TorchModel,
         validation: Any,
+        saved: Saved,
     ) -> None:
         self.trainer, self.spark, self.prepared, self.model = trainer, spark, prepared, model
+        self.saved = saved
         self.algorithm = algorithm(trainer.algorithm)
         self.test = None if validation is None else prepared.collected(validation)
         self.best = _best_of(trainer)
@@ -272,7 +283,7 @@ class _Run:
             with keep_traces(workers, self.trainer.output), workers:
                 outer = (self.trainer.outer or self.algorithm.outer)()
                 start = self._start(recipe, workers, outer, count)
-                with self._journal(start.get("done", 0)) as journal:
+                with self._journal() as journal:
                     try:
                         rounds = self.algorithm.train(workers, settings, outer, **start)
                         self._follow(rounds, journal, workers, outer)
@@ -339,24 +350,18 @@ class _Run:
 
     def _start(self, recipe: Recipe, workers: SparkWorkers, outer: Outer, count: int) -> dict[str, Any]:
         """Arguments for ``train``: where the run begins."""
-        saved = self.trainer.checkpoints
-        latest = saved.latest() if saved and self.trainer.resume else None
-        if latest and saved:
-            log.info("going on after round %d, from %s", latest.round, saved.folder)
-            if len(latest.workers) != count:
-                log.info("there were %d workers, now there are %d", len(latest.workers), count)
-            return resumed(latest, workers, outer)
-        if self.trainer.weights is None:
-            return {}
+        start = self.saved.resume(workers, outer, count)
+        if start or self.trainer.weights is None:
+            return start
         return {"weights": published(recipe, self.trainer.weights)}
 
-    def _journal(self, done: int) -> Journal:
+    def _journal(self) -> Journal:
         trainer = self.trainer
         return Journal(
             Path(trainer.output) if trainer.output else None,
             tensorboard=Path(trainer.tensorboard) if trainer.tensorboard else None,
             synthetic=trainer.synthetic,
-            done=done,
+            done=self.saved.done,
         )
 
     def _follow(self, rounds: Iterator[Round], journal: Journal, workers: SparkWorkers, outer: Outer) -> None:
@@ -369,11 +374,10 @@ class _Run:
             told = [_told(callback, record, done) for callback in self.trainer.callbacks]
             if record.loss is None:
                 raise TrainingError(
-                    f"the loss is no longer a number after round {record.round}: lower the learning rate "
-                    "(base_lr in a solver)"
+                    f"the loss is no longer a number after round {record.round}: lower "
+                    + ("base_lr in the solver" if isinstance(self.model, CaffeModel) else "the learning rate")
                 )
-            if self.trainer.checkpoints:
-                self.trainer.checkpoints.after(done, workers, outer)
+            self.saved.after(done, workers, outer)
             if any(told) or self._is_over():
                 return
 

@@ -45,7 +45,7 @@ def test_every_option_arrives() -> None:
         *("--checkpoint-patience", "90", "--copy-every", "7"),
         *("--checkpoint-keep", "3", "--resume", "--wire", "int8", "--exchange", "star", "--profile", "2"),
         *("--quorum", "0.75", "--grace", "1.5", "--deadline", "60", "--tensorboard", "curves"),
-        *("--join-deadline", "30", "--shard-memory", "3m", "--deterministic"),
+        *("--join-deadline", "30", "--shard-memory", "3m", "--deterministic", "--weights", __file__),
     )
     assert options == Options(
         tau=5,
@@ -54,6 +54,7 @@ def test_every_option_arrives() -> None:
         workers=8,
         time_cap=1.5,
         solver="s.prototxt",
+        weights=__file__,
         data="synthetic",
         seed=9,
         test_every=0,

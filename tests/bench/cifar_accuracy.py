@@ -18,12 +18,13 @@ from typing import Any
 
 import click
 
-from apps.solvers import Threaded, load
+from apps.solvers import load
 from sparknet.data import Dataset, Transform, contiguous
 from sparknet.data.locate import locate
 from sparknet.data.shards import SAMPLERS
 from sparknet.local import LocalWorkers
 from sparknet.reporting.metrics import Record, percent
+from sparknet.trainer.nets import Threaded
 from sparknet.training import Settings, train
 from sparknet.worker import Recipe
 

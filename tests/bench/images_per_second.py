@@ -31,9 +31,10 @@ import click
 import numpy as np
 from pyspark.sql import SparkSession
 
-from apps.solvers import Threaded, load
+from apps.solvers import load
 from sparknet.data import Examples, Transform
 from sparknet.spark import SparkWorkers, from_examples, session
+from sparknet.trainer.nets import Threaded
 from sparknet.training import RoundPlan, Settings, train
 from sparknet.worker import Recipe
 from tests.bench.round_overhead import CONF

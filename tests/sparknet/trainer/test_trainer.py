@@ -182,16 +182,16 @@ def test_what_cannot_be_is_said_before_a_job_starts(spark: SparkSession, table: 
 
 
 BAD_ROWS = {
-    "NULL": (F.lit(None).cast("double"), r"column b, partition \d, row \d+: NULL, but a value is needed"),
-    "NaN": (F.lit(float("nan")), r"column b, partition \d, row \d+: nan, but a finite number is needed"),
-    "too large": (F.lit(1e300), r"column b, partition \d, row \d+: inf, but a finite number is needed"),
+    "NULL": ("CAST(NULL AS double)", r"column b, partition \d, row \d+: NULL, but a value is needed"),
+    "NaN": ("double('NaN')", r"column b, partition \d, row \d+: nan, but a finite number is needed"),
+    "too large": ("1e300D", r"column b, partition \d, row \d+: inf, but a finite number is needed"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_ROWS)
 def test_a_value_that_cannot_be_is_named_once_while_it_is_read(table: DataFrame, case: str) -> None:
     value, says = BAD_ROWS[case]
-    frame = table.withColumn("b", F.when(F.col("a") > 2, value).otherwise(F.col("b")))
+    frame = table.withColumn("b", F.expr(f"IF(a > 2, {value}, b)"))
     with pytest.raises(DataError, match=says):
         trainer().fit(frame)
 

@@ -1,17 +1,17 @@
-"""Where a run begins, and what it saves on its way: ``--checkpoint``, ``--resume`` and their like."""
+"""Where a run begins, and what it saves on its way."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Self
 
-import click
-
-from apps.options import Options
 from sparknet.checkpoint import Checkpoint, Checkpoints, resumed
 from sparknet.errors import UsageError
 from sparknet.outer import Outer
 from sparknet.training import Round, Workers
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,23 +22,17 @@ class Saved:
     latest: Checkpoint | None = None
 
     @classmethod
-    def of(cls, options: Options) -> Self:
+    def of(cls, checkpoints: Checkpoints | None, *, resume: bool, rounds: int | None) -> Self:
         """Raises UsageError where another run's checkpoints would be lost, or no round is left to do."""
-        if options.checkpoint is None:
+        if checkpoints is None:
             return cls()
-        checkpoints = Checkpoints(
-            options.checkpoint,
-            every=options.checkpoint_every,
-            keep=options.checkpoint_keep,
-            patience=options.checkpoint_patience,
-        )
         latest = checkpoints.latest()
-        if latest and not options.resume:
+        if latest and not resume:
             raise UsageError(
-                f"{options.checkpoint} holds a run that has come to round {latest.round}: add --resume to go "
-                "on from there, or give another --checkpoint"
+                f"{checkpoints.folder} holds a run that has come to round {latest.round}: add --resume to go "
+                "on from there (resume=True), or give another --checkpoint"
             )
-        if latest and latest.round >= options.rounds:
+        if latest and rounds is not None and latest.round >= rounds:
             raise UsageError(f"{latest.round} rounds are done already: ask for more with --rounds")
         return cls(checkpoints=checkpoints, latest=latest)
 
@@ -50,12 +44,14 @@ class Saved:
     def resume(self, workers: Workers, outer: Outer, count: int) -> dict[str, Any]:
         """Put the workers, ``count`` of them, where the run was; returns arguments for ``train``."""
         if self.latest and self.checkpoints:
-            click.echo(f"going on after round {self.done}, from {self.checkpoints.folder}")
+            log.info("going on after round %d, from %s", self.done, self.checkpoints.folder)
             before = len(self.latest.workers)
             if before != count:
-                click.echo(
-                    f"there were {before} workers, now there are {count}: the training set is divided anew, "
-                    "and a worker that is new has the mean momentum of the others"
+                log.info(
+                    "there were %d workers, now there are %d: the training set is divided anew, and a worker "
+                    "that is new has the mean momentum of the others",
+                    before,
+                    count,
                 )
         return resumed(self.latest, workers, outer)
 
