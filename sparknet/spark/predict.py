@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark import TaskContext
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
@@ -34,7 +33,9 @@ from pyspark.sql.types import (
 
 from sparknet.errors import UsageError
 from sparknet.inference import Inference, Opened
+from sparknet.spark.cancelling import canceller
 from sparknet.spark.columns import ColumnSelection, WrongRow
+from sparknet.spark.task import partition_id
 from sparknet.weights import Vector
 
 # Plans of Spark Connect travel in one message, of 128 MiB at most; closures may be pickled in them twice.
@@ -161,7 +162,17 @@ def predicted(
             raise UsageError(f"the DataFrame has a column {output.column} already: choose another name")
     # a record through the net here: what is wrong with net, weights or outputs shows before a job starts
     inference.open(weights)({each.name: each.column.empty(1) for each in selection.inputs})
-    served = _served(inference, _sent(frame, weights), selection, tuple(outputs), keep_invalid)
+    connect = is_connect(frame)
+    work = _Work(
+        key=uuid.uuid4().hex,
+        inference=inference,
+        weights=_sent(frame, weights),
+        selection=selection,
+        outputs=tuple(outputs),
+        keep_invalid=keep_invalid,
+        cancel=_no_canceller if connect else canceller(frame.sparkSession.sparkContext),
+    )
+    served = _served(work)
     if len(outputs) == 1:
         return frame.withColumn(outputs[0].column, _named(served, outputs[0]))
     together = f"sparknet-{uuid.uuid4().hex}"
@@ -193,72 +204,67 @@ def _sent(frame: DataFrame, weights: Vector) -> Callable[[], Vector]:
     return lambda: weights
 
 
-def _served(
-    inference: Inference,
-    weights: Callable[[], Vector],
-    selection: ColumnSelection,
-    outputs: tuple[Output, ...],
-    keep_invalid: bool,
-) -> SparkColumn:
-    """The column that Spark computes in Python: a struct, or the only output itself."""
-    key = uuid.uuid4().hex
-    kinds = [StructField(output.column, output.form.kind) for output in outputs]
-    returned = kinds[0].dataType if len(outputs) == 1 else StructType(kinds)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Work:
+    """What a task does with the batches of its partition. ``key`` names the net in a process of many tasks."""
 
-    def serve(batches: Iterator[Any]) -> Iterator[pa.Array]:
-        opened = _opened(key, inference, weights)
+    key: str
+    inference: Inference
+    weights: Callable[[], Vector]
+    selection: ColumnSelection
+    outputs: tuple[Output, ...]
+    keep_invalid: bool
+    cancel: Callable[[str], None]
+
+    def serve(self, batches: Iterator[Any]) -> Iterator[pa.Array]:
+        opened = _opened(self.key, self.inference, self.weights)
         before = 0
         for batch in batches:
             arrays = list(batch) if isinstance(batch, tuple) else [batch]
-            yield _computed(opened, arrays, selection, outputs, before, keep_invalid)
+            yield self._computed(opened, arrays, before)
             before += len(arrays[0])
 
+    def _computed(self, opened: Opened, arrays: list[pa.Array], before: int) -> pa.Array:
+        try:
+            columns = self.selection.read(arrays)
+        except WrongRow as error:
+            if self.keep_invalid:
+                return self._around(opened, arrays, error.row)
+            failure = error.at(partition_id(), before)
+            self.cancel(str(failure))
+            raise failure from None
+        found = dict(zip(opened.names, opened(columns), strict=True))
+        made = [output.form.column(found[output.name]) for output in self.outputs]
+        if len(made) == 1:
+            return made[0]
+        return pa.StructArray.from_arrays(made, names=[output.column for output in self.outputs])
+
+    def _around(self, opened: Opened, arrays: list[pa.Array], wrong: int) -> pa.Array:
+        """NULL for row ``wrong``, and what the net makes of the others."""
+        parts = [[array[:wrong] for array in arrays], [array[wrong + 1 :] for array in arrays]]
+        made = [self._computed(opened, part, 0) if len(part[0]) else None for part in parts]
+        kind = next((each.type for each in made if each is not None), None) or _type_of(self.outputs)
+        return pa.concat_arrays([each for each in (made[0], pa.nulls(1, kind), made[1]) if each is not None])
+
+
+def _served(work: _Work) -> SparkColumn:
+    """The column that Spark computes in Python: a struct, or the only output itself."""
+    kinds = [StructField(output.column, output.form.kind) for output in work.outputs]
+    returned = kinds[0].dataType if len(kinds) == 1 else StructType(kinds)
+
+    def serve(batches: Iterator[Any]) -> Iterator[pa.Array]:
+        return work.serve(batches)
+
     # Spark reads the hints, which it needs as objects: one argument comes as an array, several as a tuple
-    argument = pa.Array if len(selection.sources) == 1 else tuple[pa.Array, ...]
-    serve.__annotations__ = {"batches": Iterator[argument], "return": Iterator[pa.Array]}  # type: ignore[valid-type]
-    return F.arrow_udf(serve, returned)(*(F.col(name) for name in selection.sources))
+    argument = pa.Array if len(work.selection.sources) == 1 else tuple[pa.Array, ...]
+    hints: Any = {"batches": Iterator[argument], "return": Iterator[pa.Array]}  # type: ignore[valid-type]
+    serve.__annotations__ = hints
+    return F.arrow_udf(serve, returned)(*(F.col(name) for name in work.selection.sources))
 
 
-def _computed(
-    opened: Opened,
-    arrays: list[pa.Array],
-    selection: ColumnSelection,
-    outputs: tuple[Output, ...],
-    before: int,
-    keep_invalid: bool,
-) -> pa.Array:
-    try:
-        columns = selection.read(arrays)
-    except WrongRow as error:
-        if keep_invalid:
-            return _around(opened, arrays, selection, outputs, error.row)
-        context = TaskContext.get()
-        raise error.at(context.partitionId() if context else 0, before) from None
-    found = dict(zip(opened.names, opened(columns), strict=True))
-    made = [output.form.column(found[output.name]) for output in outputs]
-    if len(made) == 1:
-        return made[0]
-    return pa.StructArray.from_arrays(made, names=[output.column for output in outputs])
-
-
-def _around(
-    opened: Opened,
-    arrays: list[pa.Array],
-    selection: ColumnSelection,
-    outputs: tuple[Output, ...],
-    wrong: int,
-) -> pa.Array:
-    """NULL for row ``wrong``, and what the net makes of the others."""
-    parts = [[array[:wrong] for array in arrays], [array[wrong + 1 :] for array in arrays]]
-    made = [
-        _computed(opened, part, selection, outputs, 0, keep_invalid=True) if len(part[0]) else None
-        for part in parts
-    ]
-    kind = next((each.type for each in made if each is not None), None)
-    if kind is None:
-        return pa.nulls(1, _type_of(outputs))
-    middle = pa.nulls(1, kind)
-    return pa.concat_arrays([each for each in (made[0], middle, made[1]) if each is not None])
+def _no_canceller(reason: str) -> None:
+    """Where Spark itself has to try again, and give up."""
+    del reason
 
 
 def _type_of(outputs: tuple[Output, ...]) -> pa.DataType:

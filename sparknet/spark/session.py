@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 
 import sparknet
 from sparknet.errors import UsageError
+from sparknet.spark.bundle import bundle
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +51,25 @@ ARCHIVES = (".zip", ".egg", ".whl")
 
 
 def session(
-    app_name: str = "SparkNet", master: str | None = None, options: Mapping[str, str] | None = None
+    app_name: str = "SparkNet",
+    master: str | None = None,
+    options: Mapping[str, str] | None = None,
+    *,
+    ship: bool = False,
 ) -> SparkSession:
     """The running session, or a new one with ``SETTINGS`` and then ``options`` on top.
 
     ``master`` overrides spark-submit's; without either it is ``local[*]``. What Java is started
     with, as ``spark.driver.memory``, must be said before it runs: under spark-submit, and when there has been
-    a session in this process, it does. A memory that comes too late is a warning in the log.
+    a session in this process, it does. A memory that comes too late is a warning in the log. ``ship`` hands
+    this package to executors that do not have it, which a session that runs already cannot (``bundle.py``).
     """
     _start_java(options or {})  # before that, a SparkConf does not see spark-submit's options
     conf = SparkConf()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # or workers run whatever python3 is
     master = master or conf.get("spark.master", None) or "local[*]"
+    if ship:
+        conf.setAll(list(shipped(conf).items()))
     settings = {**SETTINGS, **import_path(conf), **(options or {})}
     conf.setMaster(_patient(master)).setAppName(app_name).setAll(list(settings.items()))
     spark = SparkSession.builder.config(conf=conf).getOrCreate()
@@ -77,6 +85,15 @@ def check(spark: SparkSession) -> None:
             "spark.speculation is true: a second copy of a slow worker would replace it. Set it to false, "
             "or let sparknet.spark.session() make the session"
         )
+
+
+def shipped(conf: SparkConf) -> dict[str, str]:
+    """What hands this package to the executors."""
+    archive = bundle()
+    return {
+        name: ",".join(filter(None, [archive, conf.get(name, "") or ""]))
+        for name in ("spark.files", "spark.submit.pyFiles")
+    }
 
 
 def import_path(conf: SparkConf) -> dict[str, str]:

@@ -93,7 +93,7 @@ def trainer(**options: Any) -> Trainer:
 
 
 def classes(**options: Any) -> Trainer:
-    return trainer(model=two_classes, loss="cross_entropy", label="label", **options)
+    return trainer(**{"model": two_classes, "loss": "cross_entropy", "label": "label", **options})
 
 
 def test_a_table_of_numbers_is_learned_and_predicted(table: DataFrame) -> None:

@@ -1,0 +1,5 @@
+"""The Spark of two slots that the tests of ``Trainer`` have."""
+
+from tests.sparknet.trainer.conftest import spark
+
+__all__ = ["spark"]
