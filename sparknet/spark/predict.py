@@ -206,7 +206,7 @@ def _sent(frame: DataFrame, weights: Vector) -> Callable[[], Vector]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Work:
-    """What a task does with the batches of its partition. ``key`` names the net in a process of many tasks."""
+    """What a task does with the batches of its partition. ``key`` names the net in a process of many."""
 
     key: str
     inference: Inference
