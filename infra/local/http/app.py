@@ -29,6 +29,7 @@ from infra.errors import UsageError
 from infra.local.calls import validation
 from infra.local.calls.pricing import get_products
 from infra.local.control import CONTROL_PATH
+from infra.local.http import serialization
 from infra.local.http.control_api import ControlApi
 from infra.local.models.call_log import Call
 from infra.local.models.faults import SERVER_CODES, Fault
@@ -59,6 +60,7 @@ class App:
     def __init__(self, cloud: Simulation, stop: Callable[[], None]) -> None:
         self._cloud = cloud
         self._control_api = ControlApi(cloud, stop)
+        serialization.install()
         self._aws = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
