@@ -4,6 +4,7 @@ A job is a folder on the master, ``var/lib/sparknet/jobs/<id>``, and nothing els
 
     command     what is run, as a shell script        pid         its process group
     log         all it writes                           exit_code   how it ended, once it has
+    program     what the program's file is called     started     when
     output/     what it leaves for the user           trainer.zip, and what is in it, and the program
 
 So a job survives the connection, the laptop, and this program; ``logs``, ``jobs`` and ``cancel`` find it
@@ -12,33 +13,37 @@ again.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import join, quote
 
+from infra import job_names
 from infra.cluster import Cloud, find
 from infra.errors import (
     CommandFailed,
     HostError,
     HostRefused,
     HostUnreachable,
+    InfraError,
     Interrupted,
     JobError,
     SetupError,
     UsageError,
 )
+from infra.interrupts import interrupts_held
 from infra.node import bootstrap, bundle
-from infra.node.host import Host, read_text, write_text
+from infra.node.host import Host, LeftOut, read_text, write_text
+from infra.program import Program
 
 JOBS = PurePosixPath("var/lib/sparknet/jobs")
 FOLLOW_SECONDS = 30 * 24 * 3600.0  # longer than any --max-hours
 RECONNECT_SECONDS = 300.0  # a laptop that was asleep, a network that changed
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MOST_A_SECOND = 100  # jobs of one name
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 #: Exit statuses that are no decision of the program: an uncaught exception, and death by a signal.
@@ -53,34 +58,15 @@ class Job:
     started: str
     state: str
     exit_code: int | None
+    program: str = ""  # the name of its file without .py; of a job that an older version started nothing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
-    """What to run: a Python file of this machine, by the name a user would call it."""
+class Results:
+    """What was fetched of a job: the files here, sorted, and what of its output is no file or folder."""
 
-    name: str
-    file: Path
-    is_app: bool  # one of the project's own, which takes --output
-
-
-def program(word: str) -> Program:
-    """The app called ``word``, or the user's own Python file. Raises UsageError, naming the nearest app."""
-    apps = {file.stem: file for file in sorted(bundle.package("apps").glob("[A-Z]*.py"))}
-    name = word.removesuffix(".py")
-    if name in apps:
-        return Program(name=name, file=apps[name], is_app=True)
-    file = Path(word)
-    if file.suffix == ".py" and file.is_file():
-        return Program(name=file.stem, file=file, is_app=False)
-    if file.suffix == ".py":
-        raise UsageError(f"There is no file {word}.")
-    near = difflib.get_close_matches(name.lower(), {one.lower(): one for one in apps}, n=1, cutoff=0.4)
-    guess = [one for one in apps if near and one.lower() == near[0]]
-    hint = f"did you mean {guess[0]}?" if guess else f"there are: {', '.join(apps) or 'none'}"
-    raise UsageError(
-        f"There is no app {word}; {hint} A program of your own is given as a path to its .py file."
-    )
+    files: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def submit(
@@ -95,21 +81,65 @@ def submit(
         if not VARIABLE.fullmatch(variable):
             raise UsageError(f"{variable!r} cannot be the name of an environment variable.")
     host, address = _master(cloud, cluster)
-    # mkdir below fails on a second job of the same second: no job ever shares a folder
-    identity = f"{what.name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-    folder = host.root / JOBS / identity
-    host.run(f"mkdir {quote(str(folder))} {quote(str(folder / 'output'))}", timeout_seconds=60)
+    folder = _make_folder(host, job_names.of_now(what.name))
+    try:
+        _stage(host, address, folder, what, arguments, env)
+    except BaseException:
+        with suppress(InfraError):  # what is half there was never a job
+            host.run(f"rm -rf {quote(str(folder))}", timeout_seconds=60, check=False)
+        raise
+    try:
+        with interrupts_held():  # or nobody would know whether it runs
+            host.run(f"bash {_script(host, 'start.sh')} {quote(str(folder))}", timeout_seconds=60)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop}; {goes_on(cloud, cluster, folder.name)}") from None
+    return folder.name
+
+
+def goes_on(cloud: Cloud, cluster: str, job: str) -> str:
+    """What to tell somebody who leaves a job that runs."""
+    return f"{job} goes on. See it with {cloud.command(f'logs -f {job}', cluster)}, end it with " + (
+        f"{cloud.command(f'cancel {job}', cluster)}."
+    )
+
+
+def _make_folder(host: Host, identity: str) -> PurePosixPath:
+    """A new folder for a job: ``identity``, or, where that is taken, that with a number.
+
+    mkdir itself decides: no two jobs share a folder, however close they are. Raises CommandFailed.
+    """
+    for number in range(1, MOST_A_SECOND + 1):
+        folder = host.root / JOBS / job_names.nth(identity, number)
+        words = f"mkdir {quote(str(folder))}"
+        made = host.run(words, timeout_seconds=60, check=False)
+        if made.exit_status == 0:
+            return folder
+        is_taken = host.run(f"test -e {quote(str(folder))}", timeout_seconds=60, check=False)
+        if is_taken.exit_status:
+            raise CommandFailed(host.name, words, made.exit_status, made.stderr)
+    raise SetupError(f"{MOST_A_SECOND} jobs {identity} were started in one second; submit it again.")
+
+
+def _stage(
+    host: Host,
+    address: str,
+    folder: PurePosixPath,
+    what: Program,
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+) -> None:
+    """Put all that the job needs into its folder."""
+    host.run(f"mkdir {quote(str(folder / 'output'))}", timeout_seconds=60)
     with tempfile.TemporaryDirectory(prefix="sparknet-") as scratch:
         zipped = Path(scratch) / "trainer.zip"
         zipped.write_bytes(bundle.build().zipped)
         host.put(zipped, folder / "trainer.zip")
-    host.put(what.file, folder / what.file.name)
+    host.put(what.file, folder / what.script)
+    write_text(host, folder / "program", f"{job_names.line(what.name)}\n")
     unpack = f"{_python(host)} -m zipfile -e {quote(str(folder / 'trainer.zip'))} {quote(str(folder))}"
     host.run(unpack, timeout_seconds=120)  # the driver finds the packages' data as files
     command = _command(host, address, folder, what, arguments, env)
     write_text(host, folder / "command", command, mode=0o600)
-    host.run(f"bash {_script(host, 'start.sh')} {quote(str(folder))}", timeout_seconds=60)
-    return identity
 
 
 def follow(cloud: Cloud, cluster: str, job: str, on_line: Callable[[str], None]) -> int:
@@ -155,6 +185,21 @@ def jobs(cloud: Cloud, cluster: str) -> list[Job]:
     return sorted((_job(*row) for row in rows), key=lambda job: (job.started, job.id))
 
 
+def resolve(cloud: Cloud, cluster: str, word: str) -> str:
+    """The id of the job that ``word`` names: its id, or the program that the newest one of it ran.
+
+    Raises JobError if there is none.
+    """
+    known = jobs(cloud, cluster)
+    if word in {one.id for one in known}:
+        return word
+    name = job_names.line(Path(word).name.removesuffix(".py"))
+    for one in reversed(known):
+        if name and one.program == name:
+            return one.id
+    raise _unknown(word)
+
+
 def latest(cloud: Cloud, cluster: str) -> str:
     """The id of the job that was started last. Raises JobError if there is none."""
     known = jobs(cloud, cluster)
@@ -172,8 +217,8 @@ def cancel(cloud: Cloud, cluster: str, job: str) -> bool:
     return known[job].state == "running"
 
 
-def fetch(cloud: Cloud, cluster: str, job: str, target: Path) -> list[Path]:
-    """Copy what the job left in its ``output`` to the folder ``target``; the files, sorted.
+def fetch(cloud: Cloud, cluster: str, job: str, target: Path) -> Results:
+    """Copy what the job left in its ``output`` to the folder ``target``.
 
     Raises SetupError if they cannot be written here.
     """
@@ -181,13 +226,14 @@ def fetch(cloud: Cloud, cluster: str, job: str, target: Path) -> list[Path]:
     source = _folder(host, job) / "output"
     try:
         target.mkdir(parents=True, exist_ok=True)
-        host.get(source, target)
+        left_out = host.get(source, target)
     except OSError as error:
         raise SetupError(
             f"The results of {job} cannot be written to {target}: {error.strerror or error}; they are still "
             f"on the cluster: sparknet-ec2 logs {job} --output ANOTHER."
         ) from None
-    return sorted(path for path in target.rglob("*") if path.is_file())
+    files = tuple(sorted(path for path in target.rglob("*") if path.is_file()))
+    return Results(files=files, left_out=left_out)
 
 
 def status_of(exit_code: int) -> int:
@@ -210,7 +256,7 @@ def _command(
         *("--master", f"spark://{address}:7077"),
         *("--name", folder.name),
         *("--py-files", str(folder / "trainer.zip")),
-        str(folder / what.file.name),
+        str(folder / what.script),
         *(["--output", str(output)] if what.is_app else []),
         *arguments,
     ]
@@ -243,12 +289,16 @@ def _master_is_gone(cloud: Cloud, name: str) -> bool:
 
 def _folder(host: Host, job: str) -> PurePosixPath:
     folder = host.root / JOBS / job
-    is_there = NAME.fullmatch(job) and (
+    is_there = job_names.is_folder(job) and (
         host.run(f"test -e {quote(str(folder / 'pid'))}", timeout_seconds=60, check=False).exit_status == 0
     )
     if not is_there:
-        raise JobError(f"There is no job {job}; sparknet-ec2 jobs lists them.")
+        raise _unknown(job)
     return folder
+
+
+def _unknown(job: str) -> JobError:
+    return JobError(f"There is no job {job}; sparknet-ec2 jobs lists them.")
 
 
 def _exit_status(host: Host, folder: PurePosixPath) -> int:
@@ -260,7 +310,7 @@ def _exit_status(host: Host, folder: PurePosixPath) -> int:
         ) from None
 
 
-def _job(identity: str, started: str, state: str) -> Job:
+def _job(identity: str, started: str, state: str, program: str = "") -> Job:
     code = int(state) if state.isdigit() else None
     names = {0: "done", 130: "cancelled"}
     return Job(
@@ -268,6 +318,7 @@ def _job(identity: str, started: str, state: str) -> Job:
         started=started,
         state=state if code is None else names.get(code, "failed"),
         exit_code=code,
+        program=program,
     )
 
 

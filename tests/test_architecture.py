@@ -34,11 +34,11 @@ LAYERS = {
         ("infra.image", "infra.diagnosis"),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
         ("infra.teardown", "infra.replacement", "infra.power"),
-        ("infra.plan", "infra.survey", "infra.provision", "infra.costs"),
+        ("infra.plan", "infra.survey", "infra.provision", "infra.costs", "infra.program"),
         ("infra.cloud",),
         ("infra.node", "infra.ec2"),
         ("infra.spec",),
-        ("infra.interrupts", "infra.polling"),
+        ("infra.interrupts", "infra.polling", "infra.job_names"),
         ("infra.events", "infra.errors", "infra.aws", "infra.home"),
     ),
     # the embedded cloud, as moto itself is laid out: state in models, calls that act on it, hosts below both

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# list.sh JOBS: one line a job below the folder JOBS: its id, when it started, and its exit status, "running" or
-# "lost" (the machine ended under it), separated by tabs.
+# list.sh JOBS: one line a job below the folder JOBS: its id, when it started, its exit status, "running" or "lost" (the
+# machine ended under it), and what its program is called, separated by tabs.
 set -euo pipefail
 
 for folder in "$1"/*/; do
@@ -12,5 +12,7 @@ for folder in "$1"/*/; do
     else
         state=lost
     fi
-    printf '%s\t%s\t%s\n' "$(basename "$folder")" "$(cat "$folder/started" 2>/dev/null || true)" "$state"
+    started=$(cat "$folder/started" 2>/dev/null || true)
+    program=$(cat "$folder/program" 2>/dev/null || true)
+    printf '%s\t%s\t%s\t%s\n' "$(basename "$folder")" "$started" "$state" "$program"
 done

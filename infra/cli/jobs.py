@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +14,9 @@ from infra.cli import format, options
 from infra.cli.options import option
 from infra.cli.target import LOCAL, Target
 from infra.errors import InfraError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from infra.cloud import Cloud
 
 SHARED = ("SPARKNET_DATA", "https_proxy", "http_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
@@ -40,17 +45,19 @@ def submit(
     What stands after -- goes to the program: sparknet-ec2 submit CifarApp -- --tau 10 --rounds 100
     """
     from infra import jobs
+    from infra.program import find
 
-    what = jobs.program(program)
-    target = output
+    what = find(program)
     cloud = where.require()
     env = {**(_shared() if where.cloud == LOCAL else {}), **_variables(variables)}
     job = jobs.submit(cloud, where.name, what, arguments, env=env)
-    click.echo(f"job {job} on {where.name}", err=True)
-    if detach:
-        click.echo(job)
-        return 0
-    return _attend(where, job, target or Path("output") / job)
+    with _names_the_job(cloud, where.name, job):
+        click.echo(f"job {job} on {where.name}", err=True)
+        if detach:
+            click.echo(job)
+            return 0
+        code = _follow(where, job)
+    return _conclude(where, job, code, output or Path("output") / job)
 
 
 @click.command()
@@ -91,9 +98,11 @@ def logs(where: Target, job: str | None, follow: bool, lines: int, output: Path 
     if as_json and (follow or output):
         raise UsageError("--json shows what the job has said so far: leave out --follow and --output.")
     cloud = where.require()
-    chosen = job or spark_jobs.latest(cloud, where.name)
+    chosen = spark_jobs.resolve(cloud, where.name, job) if job else spark_jobs.latest(cloud, where.name)
     if follow:
-        return _attend(where, chosen, output)
+        with _names_the_job(cloud, where.name, chosen):
+            code = _follow(where, chosen)
+        return _conclude(where, chosen, code, output)
     said = spark_jobs.log(cloud, where.name, chosen, lines=lines)
     if as_json:
         format.print_json({"job": chosen, "lines": said.splitlines()})
@@ -112,28 +121,45 @@ def cancel(where: Target, job: str | None) -> None:
     from infra import jobs as spark_jobs
 
     cloud = where.require()
-    chosen = job or spark_jobs.latest(cloud, where.name)
+    chosen = spark_jobs.resolve(cloud, where.name, job) if job else spark_jobs.latest(cloud, where.name)
     was_running = spark_jobs.cancel(cloud, where.name, chosen)
     click.echo(f"{chosen} {'is cancelled' if was_running else 'had ended before'}.")
 
 
-def _attend(where: Target, job: str, output: Path | None) -> int:
-    """Show the job until it ends, fetch its results, and return the status to leave with."""
+@contextmanager
+def _names_the_job(cloud: Cloud, cluster: str, job: str) -> Iterator[None]:
+    """An interrupt in here ends nothing on the cluster, and says so."""
     from infra import jobs
 
-    cloud, progress = where.require(), format.JobOutput()
     try:
-        code = jobs.follow(cloud, where.name, job, progress.line)
+        yield
     except Interrupted as stop:
-        raise Interrupted(
-            f"{stop}; {job} goes on. See it with sparknet-ec2 logs -f {job} --name {where.name}, end it with "
-            f"sparknet-ec2 cancel {job} --name {where.name}."
-        ) from None
+        raise Interrupted(f"{stop}; {jobs.goes_on(cloud, cluster, job)}") from None
+
+
+def _follow(where: Target, job: str) -> int:
+    """Show what the job says until it ends; the status it ended with."""
+    from infra import jobs
+
+    progress = format.JobOutput()
+    try:
+        return jobs.follow(where.require(), where.name, job, progress.line)
     finally:
         progress.end()
-    if output:
-        _fetch(where, job, output)
+
+
+def _conclude(where: Target, job: str, code: int, output: Path | None) -> int:
+    """Fetch what an ended job left, and return the status to leave with: the job's own, where it has one."""
+    from infra import jobs
+
     status = jobs.status_of(code)
+    if output:
+        try:
+            _fetch(where, job, output)
+        except InfraError as error:
+            if not status:
+                raise
+            click.echo(str(error), err=True)
     if code == Interrupted.exit_status:
         click.echo(f"{job} was cancelled.", err=True)
     elif status:
@@ -153,10 +179,14 @@ def _explain(where: Target, job: str) -> None:
 
 def _fetch(where: Target, job: str, output: Path) -> None:
     from infra import jobs
+    from infra.job_names import line
 
-    files = jobs.fetch(where.require(), where.name, job, output)
-    names = ", ".join(str(file.relative_to(output)) for file in files)
-    click.echo(f"{output}: {names}" if files else f"{job} left no files.")
+    results = jobs.fetch(where.require(), where.name, job, output)
+    names = ", ".join(line(str(file.relative_to(output))) for file in results.files)
+    click.echo(f"{output}: {names}" if results.files else f"{job} left no files.")
+    if results.left_out:
+        others = ", ".join(line(str(one)) for one in results.left_out)
+        click.echo(f"not fetched, being no files: {others}", err=True)
 
 
 def _shared() -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from infra.errors import HostError, shorten
-from infra.node.host import Host, Named, Result
+from infra.node.host import Host, LeftOut, Named, Result
 
 COMMAND_CHARACTERS = 400
 FOLDER = "logs"
@@ -95,9 +95,9 @@ class LoggingHost:
         self._note(f"copies {source} to {target}")
         self._host.put(source, target)
 
-    def get(self, source: PurePosixPath, target: Path) -> None:
+    def get(self, source: PurePosixPath, target: Path) -> tuple[LeftOut, ...]:
         self._note(f"copies {source} to {target} here")
-        self._host.get(source, target)
+        return self._host.get(source, target)
 
     def close(self) -> None:
         self._host.close()

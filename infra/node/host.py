@@ -32,6 +32,17 @@ class Result:
     stderr: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Something of a folder that was not copied, since it is no file: its path there, and what it is."""
+
+    path: str
+    kind: str  # "a FIFO", "a link that leads nowhere"
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.kind})"
+
+
 class Lines:
     """What a command writes: kept whole, and passed on to ``on_line`` in lines as they come."""
 
@@ -94,8 +105,12 @@ class Host(Protocol):
         """Copy a file, or a folder with all below it, to the host as ``target``; parents are made."""
         ...
 
-    def get(self, source: PurePosixPath, target: Path) -> None:
-        """Copy a file, or a folder with all below it, from the host to ``target``."""
+    def get(self, source: PurePosixPath, target: Path) -> tuple[LeftOut, ...]:
+        """Copy a file, or a folder with all below it, from the host to ``target``; what was left out.
+
+        Only files and folders are copied, and what links lead to. The rest of a folder (a FIFO, a socket, a
+        link that leads nowhere or into itself, a file that may not be read) is left out.
+        """
         ...
 
     def close(self) -> None: ...

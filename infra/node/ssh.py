@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tarfile
 import tempfile
@@ -14,12 +15,28 @@ from shlex import quote
 from typing import Any, BinaryIO
 
 from infra.errors import CommandFailed, CommandTimedOut, HostError, HostUnreachable
-from infra.node.host import Lines, Result
+from infra.node.host import LeftOut, Lines, Result
 from infra.node.login import CONNECT_SECONDS, Address, log_in
 
 NETWORK_GRACE_SECONDS = 15.0  # beyond a command's own deadline, which the node holds
 COPY_SECONDS = 600.0
 STATUS_TIMED_OUT = 124  # of timeout(1)
+
+
+#: find's expressions: what can be copied, and what not with its kind (GNU's letters, u: unreadable) before it
+COPIED = r"-readable \( -type f -o -type d \) -print0"
+LEFT_OUT = r"! -type f ! -type d -printf '%y%P\0' -o ! -readable -printf 'u%P\0'"
+ARCHIVE = "--null --no-recursion -h --hard-dereference --ignore-failed-read"
+STATUS_CHANGED = 1  # of tar: a file was written to while it was read
+KINDS = {
+    "p": "a FIFO",
+    "s": "a socket",
+    "l": "a link that leads nowhere",
+    "b": "a device",
+    "c": "a device",
+    "u": "it cannot be read",
+}
+LOOP = re.compile(r"File system loop detected; '(?:\./)?(.*?)' is part")
 
 
 class SSHHost:
@@ -105,11 +122,25 @@ class SSHHost:
             with source.open("rb") as stream:
                 self._upload(stream, target, source.stat().st_mode & 0o777)
 
-    def get(self, source: PurePosixPath, target: Path) -> None:
+    def get(self, source: PurePosixPath, target: Path) -> tuple[LeftOut, ...]:
         """See ``Host.get``; file or folder, it travels as one archive."""
+        parent, name = quote(str(source.parent)), quote(f"./{source.name}")
+        listed = self.run(
+            f"cd {parent} && LC_ALL=C find -L {name} {LEFT_OUT}", timeout_seconds=COPY_SECONDS, check=False
+        )
         packed = self.run("mktemp", timeout_seconds=60).stdout.strip()
-        parent, name = quote(str(source.parent)), quote(source.name)
-        self.run(f"tar -czf {packed} -C {parent} {name}", timeout_seconds=COPY_SECONDS)
+        try:
+            find = f"find -L {name} {COPIED}"
+            packing = f"cd {parent} && ls -d {name} >/dev/null && {find} | tar {ARCHIVE} -czf {packed} -T -"
+            done = self.run(packing, timeout_seconds=COPY_SECONDS, check=False)
+            if done.exit_status > STATUS_CHANGED:
+                raise CommandFailed(self.name, packing, done.exit_status, done.stderr)
+            self._unpack(packed, source.name, target)
+        finally:
+            self.run(f"rm -f {packed}", timeout_seconds=60, check=False)
+        return left_out(listed)
+
+    def _unpack(self, packed: str, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             with (Path(folder) / "archive").open("w+b") as scratch:
@@ -117,12 +148,13 @@ class SSHHost:
                 scratch.seek(0)
                 with tarfile.open(fileobj=scratch, mode="r:gz") as archive:
                     archive.extractall(folder, filter="data")  # a node may not write outside the folder
-            found = Path(folder) / source.name
+            found = Path(folder) / name
             if found.is_dir():
                 shutil.copytree(found, target, dirs_exist_ok=True)
-            else:
+            elif found.is_file():
                 shutil.copy2(found, target)
-        self.run(f"rm -f {packed}", timeout_seconds=60)
+            else:
+                raise HostError(self.name, f"there is no {name} that can be copied")
 
     def close(self) -> None:
         with self._opening:
@@ -184,6 +216,16 @@ class SSHHost:
             if self._open is None or not self._open.is_connected:
                 self._open = log_in(self.name, self._address)
             return self._open
+
+
+def left_out(listed: Result) -> tuple[LeftOut, ...]:
+    """What ``find`` listed by ``LEFT_OUT``, and the links that it did not follow for ever."""
+    rows = [row for row in listed.stdout.split("\0") if row]
+    loops = LOOP.findall(listed.stderr)
+    return (
+        *(LeftOut(path=row[1:], kind=KINDS.get(row[0], "no file")) for row in rows),
+        *(LeftOut(path=loop.partition("/")[2] or loop, kind="a link into itself") for loop in loops),
+    )
 
 
 def drain(channel: Any, out: Lines, error: Lines) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from infra.ec2.nodes import Node
 from infra.errors import CommandFailed
-from infra.node.host import Result
+from infra.node.host import LeftOut, Result
 
 Answer = Result | str | Callable[[], str | None]
 LINK = "nvme-Amazon_Elastic_Block_Store_"
@@ -57,8 +57,9 @@ class ScriptedHost:
     def put(self, source: Path, target: PurePosixPath) -> None:
         self.copied.append((source, target))
 
-    def get(self, source: PurePosixPath, target: Path) -> None:
+    def get(self, source: PurePosixPath, target: Path) -> tuple[LeftOut, ...]:
         target.mkdir(parents=True, exist_ok=True)
+        return ()
 
     def close(self) -> None:
         self.is_closed = True

@@ -13,12 +13,12 @@ from pathlib import Path, PurePosixPath
 import psutil
 import pytest
 
-from infra import cluster, jobs
+from infra import cluster, jobs, program
 from infra.cluster import Cloud
 from infra.errors import CommandFailed, JobError, UsageError
 from infra.events import ignore
 from infra.node import bootstrap
-from infra.node.host import Result
+from infra.node.host import LeftOut, Result
 from infra.spec import ClusterSpec
 
 START, FOLLOW, LIST, CANCEL, ALIVE = (
@@ -63,8 +63,9 @@ class FolderHost:
     def put(self, source: Path, target: PurePosixPath) -> None:
         subprocess.run(["cp", "-r", str(source), str(target)], check=True)
 
-    def get(self, source: PurePosixPath, target: Path) -> None:
+    def get(self, source: PurePosixPath, target: Path) -> tuple[LeftOut, ...]:
         subprocess.run(["cp", "-rT", str(source), str(target)], check=True)
+        return ()
 
     def close(self) -> None: ...
 
@@ -77,10 +78,10 @@ def running(simulated: Cloud, spec: ClusterSpec, tmp_path: Path) -> tuple[Cloud,
     return replace(simulated, connect=lambda _node: host), spec.name, tmp_path / "master"
 
 
-def own_program(tmp_path: Path) -> jobs.Program:
+def own_program(tmp_path: Path) -> program.Program:
     file = tmp_path / "mine.py"
     file.write_text("print('mine')\n")
-    return jobs.program(str(file))
+    return program.find(str(file))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -142,7 +143,7 @@ def test_what_a_job_leaves_is_fetched(running: tuple[Cloud, str, Path], tmp_path
     cloud, name, root = running
     job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
     (root / "var/lib/sparknet/jobs" / job / "output/model.caffemodel").write_bytes(b"weights")
-    (fetched,) = jobs.fetch(cloud, name, job, tmp_path / "results")
+    (fetched,) = jobs.fetch(cloud, name, job, tmp_path / "results").files
     assert fetched.read_bytes() == b"weights"
 
 
@@ -171,11 +172,11 @@ def test_a_variable_that_cannot_be_is_refused(running: tuple[Cloud, str, Path], 
 )
 def test_a_program_that_is_not_there_is_named(word: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        jobs.program(word)
+        program.find(word)
 
 
 def test_an_app_is_known_by_its_name() -> None:
-    what = jobs.program("CifarApp")
+    what = program.find("CifarApp")
     assert (what.name, what.file.name, what.is_app) == ("CifarApp", "CifarApp.py", True)
 
 

@@ -28,6 +28,7 @@ from infra.node import login
 from infra.node.host import on_all, read_text, write_text
 from infra.node.ssh import SSHHost
 from tests.infra.hosts import ScriptedHost
+from tests.infra.results import check_odd_results, make_odd_results
 from tests.infra.sshd import Server
 
 
@@ -243,3 +244,16 @@ def test_nodes_met_at_once_are_all_remembered(server: Server, tmp_path: Path) ->
     assert {line.split()[0] for line in lines} == {f"[127.0.0.1]:{server.port}"}
     for host in hosts:
         host.close()
+
+
+def test_what_is_no_file_is_left_out_by_name_and_the_rest_is_fetched(host: SSHHost, tmp_path: Path) -> None:
+    wanted = make_odd_results(tmp_path / "a job/output")
+    left_out = host.get(PurePosixPath(tmp_path / "a job/output"), tmp_path / "results")
+    assert {one.path: one.kind for one in left_out} == wanted
+    check_odd_results(tmp_path / "results")
+
+
+def test_a_file_whose_name_looks_like_an_option_is_fetched(host: SSHHost, tmp_path: Path) -> None:
+    (tmp_path / "-rf").write_text("kept")
+    assert host.get(PurePosixPath(tmp_path / "-rf"), tmp_path / "results/here") == ()
+    assert (tmp_path / "results/here").read_text() == "kept"

@@ -14,14 +14,16 @@ import json
 import os
 import shutil
 import socket
+import stat
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infra.errors import CommandFailed, CommandTimedOut, HostError, HostRefused, HostUnreachable
-from infra.node.host import Lines, Result
+from infra.node.host import LeftOut, Lines, Result
 
 _HEADER = struct.Struct("!cI")
 _KILL_SECONDS = 5.0
@@ -90,12 +92,16 @@ class ProcessHost:
         """See ``infra.node.host.Host.put``; file modes are kept."""
         self._copy(source, self._inside(target))
 
-    def get(self, source: PurePosixPath, target: Path) -> None:
+    def get(self, source: PurePosixPath, target: Path) -> tuple[LeftOut, ...]:
         """See ``infra.node.host.Host.get``; file modes are kept."""
         origin = self._inside(source)
         if not origin.exists():
             raise HostError(self.name, f"there is no {source} to copy")
-        self._copy(origin, target)
+        if not origin.is_dir():
+            self._copy(origin, target)
+            return ()
+        left_out = list(self._copy_folder(origin, target))
+        return tuple(replace(one, path=os.path.relpath(one.path, origin)) for one in left_out)
 
     def close(self) -> None:
         """Nothing to close: each command has a connection of its own."""
@@ -136,12 +142,48 @@ class ProcessHost:
             reason = error.strerror or error
             raise HostError(self.name, f"cannot copy {source} to {target}: {reason}") from error
 
+    def _copy_folder(
+        self, folder: Path, target: Path, above: frozenset[tuple[int, int]] = frozenset()
+    ) -> Iterator[LeftOut]:
+        """Copy the files below ``folder``, those that links lead to as well; what is left out.
+
+        ``above``: the folders that it is in, by device and inode.
+        """
+        above |= {_identity(folder)}
+        target.mkdir(parents=True, exist_ok=True)
+        for one in sorted(folder.iterdir()):
+            kind = _kind(one, above)
+            if kind:
+                yield LeftOut(path=str(one), kind=kind)
+            elif one.is_dir():
+                yield from self._copy_folder(one, target / one.name, above)
+            else:
+                self._copy(one, target / one.name)
+
     def _inside(self, path: PurePosixPath) -> Path:
         if not Path(os.path.normpath(path)).is_relative_to(self._root):
             raise HostError(self.name, f"{path} is outside the host, whose root is {self._root}")
         if not Path(self._root).is_dir():
             raise HostUnreachable(self.name, "has no files: its machine is gone")
         return Path(path)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _kind(path: Path, above: Collection[tuple[int, int]]) -> str:
+    """Why ``path`` cannot be copied; empty for a file, and for a folder that is not one of ``above``."""
+    try:
+        found = path.stat()
+    except OSError:
+        return "a link that leads nowhere"
+    if stat.S_ISDIR(found.st_mode) and (found.st_dev, found.st_ino) in above:
+        return "a link into itself"
+    if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
+        return {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}.get(stat.S_IFMT(found.st_mode), "a device")
+    return "" if os.access(path, os.R_OK) else "it cannot be read"
 
 
 class _Output:

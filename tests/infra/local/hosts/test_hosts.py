@@ -14,6 +14,7 @@ from infra.errors import CommandFailed, CommandTimedOut, HostError, HostRefused,
 from infra.local import LocalCloud
 from infra.local.hosts.client import ProcessHost
 from tests.infra.local.requests import describe, machine, state, until, wait_for
+from tests.infra.results import check_odd_results, make_odd_results
 
 SCRIPT = "#!/bin/sh\necho booted $(hostname) > $SPARKNET_ROOT/var/log/mine\n"
 
@@ -129,6 +130,15 @@ def test_paths_outside_the_host_are_refused(host: ProcessHost, tmp_path: Path) -
         host.put(tmp_path / "none", host.root / "none")
     with pytest.raises(HostError, match="there is no"):
         host.get(host.root / "missing", tmp_path / "missing")
+
+
+def test_what_is_no_file_is_left_out_by_name_and_the_rest_is_copied(
+    host: ProcessHost, tmp_path: Path
+) -> None:
+    wanted = make_odd_results(Path(host.root) / "tmp/a job/output")
+    left_out = host.get(host.root / "tmp/a job/output", tmp_path / "results")
+    assert {one.path: one.kind for one in left_out} == wanted
+    check_odd_results(tmp_path / "results")
 
 
 def test_the_share_of_the_machine_is_told_and_nproc_agrees(host: ProcessHost) -> None:
