@@ -7,7 +7,7 @@ import re
 import click
 
 
-class PictureSize(click.ParamType):
+class PictureSize(click.ParamType[tuple[int, int]]):
     """256, or 240x320 (height x width)."""
 
     name = "size"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from sparknet.data.decoding import encode
 from sparknet.db.records import Record
 from sparknet.db.target import BATCH
@@ -62,4 +64,4 @@ def _file(record: Record) -> tuple[bytes, str]:
         raise DataError(
             f"{record.key} is {record.image.dtype} {record.image.shape}: no picture file holds that"
         )
-    return encode(record.image, "png", order=record.order or "rgb"), "png"
+    return encode(record.image.astype(np.uint8, copy=False), "png", order=record.order or "rgb"), "png"

@@ -17,6 +17,7 @@ from sparknet.db.records import Record
 from sparknet.errors import DataError
 from sparknet.sources import files, hdf5, parquet, tar
 from sparknet.sources.files import File, joined
+from sparknet.sources.pictures import Raw
 
 LIST = "files.txt"
 """Names the HDF5 files, for Caffe's HDF5Data layer."""
@@ -166,7 +167,7 @@ def _hdf5_rows(file: File) -> int:
     return len(hdf5.Hdf5Source("", (file.url,)))
 
 
-def _npy(pixels: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def _npy(pixels: Raw) -> bytes:
     content = io.BytesIO()
     np.save(content, pixels)
     return content.getvalue()

@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,6 +172,15 @@ def remove(urls: Iterable[str]) -> None:
             files, path = _files(url)
             if files.exists(path):
                 files.rm_file(path)
+
+
+def remove_folder(url: str) -> None:
+    """With all that is in it; it need not be there. Raises DataError."""
+    if not is_remote(url):
+        with _doing(url, "removed"):
+            shutil.rmtree(_local(url), ignore_errors=True)
+    elif exists(url):
+        remove(file.url for file in listing(url))
 
 
 def local_copy(url: str) -> Path:
