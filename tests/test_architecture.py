@@ -39,7 +39,7 @@ LAYERS = {
         ("infra.node", "infra.ec2"),
         ("infra.spec",),
         ("infra.interrupts", "infra.polling", "infra.job_names"),
-        ("infra.events", "infra.errors", "infra.aws", "infra.home"),
+        ("infra.events", "infra.errors", "infra.aws", "infra.home", "infra.loopback"),
     ),
     # the embedded cloud, as moto itself is laid out: state in models, calls that act on it, hosts below both
     "infra.local": (

@@ -16,6 +16,7 @@ import click
 from infra.cli.config import default_map
 from infra.errors import InfraError, Interrupted, SetupError
 from infra.interrupts import interrupts_raise
+from infra.loopback import go_past_proxies
 
 #: verb -> (module, what --help says of it)
 VERBS = {
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit status. No traceback reaches the user."""
+    go_past_proxies()
     try:
         with interrupts_raise():
             status = sparknet_ec2.main(args=arguments, prog_name="sparknet-ec2", standalone_mode=False)

@@ -13,6 +13,7 @@ from infra.errors import UsageError
 from infra.spec import GPU_TYPES, MASTER_TYPE, ON_DEMAND, Access, ClusterSpec, Network, Purchase, Spill
 
 F = TypeVar("F", bound=Callable[..., Any])
+DEFAULT_REGION = "us-east-1"
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -37,7 +38,12 @@ def decorate(options: list[Callable[[F], F]]) -> Callable[[F], F]:
 #: Where the cluster is, and how to log in to it.
 TARGET = [
     option("--cloud", type=click.Choice([LOCAL, AWS]), default=LOCAL, help="This machine, or EC2."),
-    option("-r", "--region", default="us-east-1", show_default=True, help="Region of EC2."),
+    option(
+        "-r",
+        "--region",
+        help="Region of EC2.  [default: with --cloud aws AWS_REGION, AWS_DEFAULT_REGION or the profile's; "
+        f"else {DEFAULT_REGION}]",
+    ),
     option("--name", default="sparknet", show_default=True, help="The cluster's name."),
     option("-i", "--identity-file", type=FILE, help="Private half of --key-pair."),
     option("--user", default="ubuntu", show_default=True, help="The image's login user."),
@@ -135,14 +141,24 @@ def every() -> list[click.Option]:
 def target(values: dict[str, Any]) -> Target:
     """The Target of the options in ``values``, which are taken out. An argument's name goes before --name."""
     name, word = values.pop("name"), values.pop("cluster", None)
+    cloud = values.pop("cloud")
     return Target(
-        cloud=values.pop("cloud"),
-        region=values.pop("region"),
+        cloud=cloud,
+        region=values.pop("region") or _configured_region(cloud) or DEFAULT_REGION,
         name=word or name,
         identity_file=values.pop("identity_file"),
         user=values.pop("user"),
         private_ips=values.pop("private_ips"),
     )
+
+
+def _configured_region(cloud: str) -> str:
+    """The region of the user's AWS configuration, which says nothing about the embedded cloud."""
+    if cloud != AWS:
+        return ""
+    from infra.ec2 import credentials
+
+    return credentials.configured_region()
 
 
 def names_a_cluster(command: F) -> F:

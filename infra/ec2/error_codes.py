@@ -32,6 +32,17 @@ RETRYABLE = frozenset(
 POOL_CODES = frozenset(code for code, row in ERROR_TABLE.items() if issubclass(row.error, CapacityError))
 
 
+#: The same in the words of the services that speak JSON, as Service Quotas and SSM, and of STS.
+ALIASES = {
+    "AccessDeniedException": "AccessDenied",
+    "ExpiredTokenException": "ExpiredToken",
+    "InvalidSignatureException": "SignatureDoesNotMatch",
+    "IncompleteSignature": "SignatureDoesNotMatch",
+    "MissingAuthenticationToken": "NoCredentials",
+    "UnrecognizedClientException": "InvalidClientTokenId",
+}
+
+
 def is_retryable(code: str) -> bool:
     """Whether the same call, made again later, can succeed."""
     return code in RETRYABLE
@@ -39,7 +50,7 @@ def is_retryable(code: str) -> bool:
 
 def explain(code: str, message: str, operation: str) -> InfraError:
     """The error to raise for ``code``: what, AWS's own words, why, and the command that helps."""
-    meaning = ERROR_TABLE.get(code)
+    meaning = ERROR_TABLE.get(ALIASES.get(code, code))
     if meaning is None:
         return CloudError(f"EC2 answered {code} to {operation}: {message}", code=code, operation=operation)
     text = f"{meaning.what} ({code} from {operation}: {message})\n  why: {meaning.why}\n  try: {meaning.fix}"

@@ -191,6 +191,30 @@ ERROR_TABLE: dict[str, Explanation] = {
         "Neither the environment, nor ~/.aws, nor an instance profile has any.",
         "aws configure, or aws sso login; or --cloud local to try without AWS",
     ),
+    "ProfileNotFound": Explanation(
+        CredentialsError,
+        "There is no such profile.",
+        "AWS_PROFILE names one that neither ~/.aws/config nor ~/.aws/credentials has.",
+        "aws configure list-profiles, then export AWS_PROFILE=one of them, or unset AWS_PROFILE",
+    ),
+    "SignInExpired": Explanation(
+        CredentialsError,
+        "The sign-in to AWS has expired, or there was none.",
+        "The profile signs in by a browser, and what that gave lives for hours.",
+        "aws sso login (for a profile of aws login: aws login)",
+    ),
+    "InvalidConfiguration": Explanation(
+        CredentialsError,
+        "The AWS configuration cannot be used.",
+        "A line of ~/.aws/config or ~/.aws/credentials is wrong, or names what is not there.",
+        "aws configure list, which meets the same line; correct it",
+    ),
+    "CredentialsUnavailable": Explanation(
+        CredentialsError,
+        "The AWS credentials could not be had.",
+        "What the profile takes them from (a credential_process, a role, an instance's metadata) failed.",
+        "aws sts get-caller-identity, until it answers; a credential_process can be run by hand",
+    ),
     # what was asked for
     "InvalidKeyPair.NotFound": Explanation(
         UsageError,

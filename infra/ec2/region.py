@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+from infra.ec2 import credentials
 from infra.ec2.error_codes import explain, is_retryable
 from infra.errors import DeadlineExceeded, UsageError
 from infra.events import Emit, Retrying, ignore
 from infra.interrupts import interrupts_held
+from infra.loopback import is_loopback
 
 CONNECT_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
@@ -172,32 +174,48 @@ class Region:
             with interrupts_held():  # the answer alone says what was made
                 answer: Answer = getattr(client, operation)(**arguments)
             return answer
-        except boto.ClientError as error:
-            raise ApiError(
-                error.response["Error"].get("Code", ""), error.response["Error"].get("Message", ""), operation
-            ) from None
-        except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.TokenRetrievalError) as error:
-            raise ApiError("NoCredentials", str(error), operation) from None
         except (boto.HTTPClientError, boto.ConnectionError) as error:
             raise ApiError("ConnectionLost", str(error), operation) from None
-        except boto.BotoCoreError as error:  # refused before it was sent
+        except (boto.ClientError, boto.BotoCoreError) as error:
+            if credentials.is_about_them(error):
+                raise ApiError(credentials.code_of(error), str(error), operation) from None
+            if isinstance(error, boto.ClientError):
+                answer = error.response["Error"]
+                raise ApiError(answer.get("Code", ""), answer.get("Message", ""), operation) from None
+            # refused before it was sent
             raise ApiError("InvalidParameterValue", str(error), operation) from None
 
     def _client(self, service: str) -> Any:
         with self._making:
+            if not self._clients and not self._keys:
+                self._require_credentials()
             if service not in self._clients:
                 self._clients[service] = self._make_client(service)
             return self._clients[service]
+
+    def _require_credentials(self) -> None:
+        """Raises ApiError with a code for each way in which they cannot be had."""
+        from botocore import exceptions as boto
+
+        _require_known(self.name)
+        try:
+            credentials.require()
+        except (boto.HTTPClientError, boto.ConnectionError):
+            raise  # the network's own
+        except Exception as error:  # noqa: BLE001 - a credential_process may fail in every way there is
+            raise ApiError(credentials.code_of(error), str(error), "credentials") from None
 
     def _make_client(self, service: str) -> Any:
         from botocore.config import Config
 
         _require_known(self.name)
-        return _session(self._keys).client(
+        return credentials.session(self._keys).client(
             service,
             region_name=self.name,
             endpoint_url=self.endpoint_url,
             config=Config(
+                # None: those of the environment
+                proxies={} if self.endpoint_url and is_loopback(self.endpoint_url) else None,
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 read_timeout=READ_TIMEOUT_SECONDS,
                 # repeated above, where it can be seen: botocore would repeat a pool without capacity as well
@@ -208,18 +226,10 @@ class Region:
 
 
 @cache
-def _session(keys: tuple[str, str] | None) -> Any:
-    """One for all regions: to read botocore's model of EC2 takes half a second each time."""
-    import boto3
-
-    key_id, secret = keys or (None, None)
-    return boto3.session.Session(aws_access_key_id=key_id, aws_secret_access_key=secret)
-
-
-@cache
 def _require_known(name: str) -> None:
     """Raises UsageError for a region that is none: its endpoint would be asked for in vain for minutes."""
-    known = {one for part in PARTITIONS for one in _session(None).get_available_regions("ec2", part)}
+    everything = credentials.session(("any", "any"))  # a list in botocore, whoever asks
+    known = {one for part in PARTITIONS for one in everything.get_available_regions("ec2", part)}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "one looks like us-east-1."

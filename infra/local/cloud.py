@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from infra.home import HOME_VARIABLE
 from infra.local import control, daemon
 from infra.local.home import Endpoint, Home
 from infra.local.hosts.client import ProcessHost
+from infra.loopback import unproxied
 
 
 def open_cloud(
@@ -69,6 +71,7 @@ class LocalCloud:
             "AWS_DEFAULT_REGION": self.region,
             "AWS_ACCESS_KEY_ID": self._endpoint.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.credentials["aws_secret_access_key"],
+            **unproxied(os.environ),
         }
 
     @property

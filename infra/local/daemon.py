@@ -23,6 +23,7 @@ from infra.local import control
 from infra.local.home import OF_CLUSTERS, Endpoint, Home
 from infra.local.hosts import namespaces
 from infra.local.hosts.processes import end_processes_of_home
+from infra.loopback import unproxied
 
 START_SECONDS = 60.0  # usually 2; importing moto from a cold disk takes far longer
 STOP_SECONDS = 20.0
@@ -113,7 +114,11 @@ def _environment() -> dict[str, str]:
     """This process's environment, in which the child finds this very package."""
     package_parent = str(Path(__file__).resolve().parents[2])
     paths = [package_parent, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return {
+        **os.environ,
+        **unproxied(os.environ),
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+    }
 
 
 def _first_line(descriptor: int, timeout_seconds: float) -> str:

@@ -84,7 +84,14 @@ def test_what_does_not_pass_ends_at_a_deadline_that_says_what_was_tried() -> Non
     [
         (refusal("UnauthorizedOperation"), CredentialsError),
         (boto.NoCredentialsError(), CredentialsError),
-        (boto.ProfileNotFound(profile="me"), UsageError),
+        (boto.ProfileNotFound(profile="me"), CredentialsError),
+        (boto.UnauthorizedSSOTokenError(), CredentialsError),
+        (boto.CredentialRetrievalError(provider="custom-process", error_msg="no"), CredentialsError),
+        (
+            boto.ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "AssumeRole"),
+            CredentialsError,
+        ),
+        (refusal("ExpiredTokenException"), CredentialsError),
         (refusal("InsufficientInstanceCapacity"), CapacityError),
         (refusal("InvalidAMIID.NotFound"), UsageError),
         (refusal("SomethingNew"), CloudError),
