@@ -10,6 +10,7 @@ from sparknet.data.dataset import Shard
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, WorkersLost
 from sparknet.merge import merge
+from sparknet.overlap import merge_late
 from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, fetch, mean_of
 from sparknet.worker import Recipe, Worker
@@ -23,6 +24,7 @@ class LocalWorkers:
         self.workers = [recipe.worker(number, shard) for number, shard in enumerate(shards)]
         self._history: Vector | None = None
         self._rejected: set[int] = set()
+        self._sent: dict[int, Vector] = {}  # of those that have begun the next round, by worker
         if not self._busy:
             raise WorkersLost("no worker has records to train on: every shard is empty")
 
@@ -35,16 +37,22 @@ class LocalWorkers:
     def initial_weights(self) -> Vector:
         return self.workers[0].bring().copy()
 
-    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
+    def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
         weights = fetch(weights)
         workers = self._busy
+        if self._sent:
+            workers = [worker for worker in workers if worker.number in self._sent]
+            ahead = ahead if len(workers) == len(self._busy) else None  # the others come back after this one
         reports = [self._train(worker, weights, plan) for worker in workers]
         steps = [report.steps for report in reports]
         merged = merge(weights, [worker.bring() for worker in workers], steps, workers[0].replica.statistics)
         if plan.momentum == "average":
             histories = [workers[k].replica.history().cpu().numpy() for k in merged.kept]
             self._history = mean_of(histories, [steps[k] for k in merged.kept])
-        self._rejected = {workers[k].number for k in merged.rejected}
+        back = {worker.number for worker in workers}
+        self._rejected = (self._rejected - back) | {workers[k].number for k in merged.rejected}
+        kept = [workers[k] for k in merged.kept] if ahead else []
+        self._sent = {worker.number: worker.bring().copy() for worker in kept}
         return RoundResult(
             mean=merged.mean,
             reports=tuple(reports[k] for k in merged.kept),
@@ -61,6 +69,7 @@ class LocalWorkers:
 
     def test(self, weights: Weights) -> Scores:
         weights = fetch(weights)
+        self._sent.clear()
         if self.examples is None:
             raise DataError("there is no test set: give one, or set test_every to 0")
         worker, examples = self.workers[0], self.examples
@@ -75,6 +84,7 @@ class LocalWorkers:
 
     def restore(self, states: Mapping[int, WorkerState]) -> None:
         mean = mean_state(states.values())
+        self._sent.clear()
         for worker in self._busy:
             worker.restore(states.get(worker.number, mean))
 
@@ -90,4 +100,9 @@ class LocalWorkers:
             worker.restore_history(self._history)
         elif worker.number in self._rejected:  # what spoiled its weights is in its momentum too
             plan = replace(plan, momentum="reset")
-        return worker.train(weights, plan)
+        if worker.number not in self._sent:
+            return worker.train(weights, plan)
+        report = worker.train(None, plan)
+        merge_late(worker.bring(), weights, self._sent[worker.number], worker.replica.statistics)
+        worker.load(worker.vector)
+        return report

@@ -137,7 +137,9 @@ class Round:
 
     ``seconds`` is the whole round without its test. It is ``joining_seconds`` (until there were workers),
     plus ``compute_seconds`` (the slowest worker's steps), plus ``exchange_seconds`` (everything else:
-    sending, waiting for sockets, averaging, the outer optimiser).
+    sending, waiting for sockets, averaging, the outer optimiser). ``drained`` says that all workers go on
+    from these weights, and none has begun the next round already (``overlap.py``): only then is the state of
+    the workers that of the round's end.
     """
 
     number: int
@@ -148,6 +150,7 @@ class Round:
     seconds: float
     scores: Scores | None = None
     test_seconds: float = 0.0
+    drained: bool = True
 
     @property
     def weights(self) -> Vector:

@@ -62,10 +62,12 @@ def train(
     """
     outer = outer or Average()
     w: Weights = frozen(workers.initial_weights() if weights is None else weights)
+    ahead: RoundPlan | None = None
     for number in range(done + 1, settings.rounds + 1):
         started = time.perf_counter()
-        plan = settings.plan(number, lr)
-        result = workers.train(w, plan)
+        plan = ahead or settings.plan(number, lr)
+        ahead = settings.ahead(number, lr)
+        result = workers.train(w, plan, ahead) if settings.overlap else workers.train(w, plan)
         lr = result.lr
         w = _after(w, result.mean, lr, outer)
         trained = time.perf_counter()
@@ -80,6 +82,7 @@ def train(
             seconds=trained - started,
             scores=scores,
             test_seconds=time.perf_counter() - trained if scores else 0.0,
+            drained=ahead is None,
         )
 
 
@@ -109,9 +112,12 @@ class Workers(Protocol):
         """The weights a replica is born with, float32 (P,); the same for all of them."""
         ...
 
-    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
+    def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
         """Every worker starts from ``weights`` and does what ``plan`` says.
 
+        With ``ahead``, the plan of the next round, workers may begin that round from where they are before
+        its average is known. Whoever has done so merges ``weights``, which came of that average, where
+        it ends (``overlap.py``). The next call must be for that round, or what was begun is dropped.
         Raises WorkersLost when none is left to report.
         """
         ...
@@ -141,6 +147,9 @@ class Settings:
     ``time_cap_seconds``  a worker begins no further step after this long, so that stragglers do not hold up
         a round
     ``test_every``  rounds between tests, 0 for none; the last round is always tested otherwise
+    ``overlap``  averages travel while the next round is computed (``overlap.py``), but not those of rounds
+        that a test follows, of the last, and of every ``drain_every``-th (0 for none of these): there all
+        workers wait for the average, as they do without, and a checkpoint can be taken
     """
 
     rounds: int
@@ -148,9 +157,13 @@ class Settings:
     time_cap_seconds: float | None = None
     test_every: int = 0
     momentum: Momentum = "keep"
+    overlap: bool = False
+    drain_every: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (("rounds", self.rounds, 1), ("test_every", self.test_every, 0)):
+        least_values = (("rounds", 1), ("test_every", 0), ("drain_every", 0))
+        for name, least in least_values:
+            value = getattr(self, name)
             if value < least:
                 raise UsageError(f"{name} is {value}: at least {least} is needed")
         if isinstance(self.tau, int) and self.tau < 1:
@@ -159,6 +172,11 @@ class Settings:
             raise UsageError(f"the time cap is {self.time_cap_seconds} s: it must be positive, or None")
         if self.momentum not in ("keep", "average", "reset"):
             raise UsageError(f"momentum is {self.momentum!r}: keep, average or reset")
+        if self.overlap and self.momentum == "average":
+            raise UsageError(
+                "momentum is averaged where all workers wait for each other, which they do not with overlap: "
+                "momentum keep or reset"
+            )
 
     def plan(self, number: int, lr: float | None) -> RoundPlan:
         """What round ``number`` (from 1) asks of a worker; ``lr`` is the last round's, None in the first."""
@@ -168,6 +186,17 @@ class Settings:
         )
 
     order = plan  # its name in version 0.1
+
+    def ahead(self, number: int, lr: float | None) -> RoundPlan | None:
+        """What is asked after round ``number`` of workers that do not wait for its average; None if all do.
+
+        ``lr`` is that of the round before, the last that is known when this has to be said.
+        """
+        waits = number == self.rounds or self.tests_after(number) or self._drains_after(number)
+        return None if waits or not self.overlap else self.plan(number + 1, lr)
+
+    def _drains_after(self, number: int) -> bool:
+        return self.drain_every > 0 and number % self.drain_every == 0
 
     def tests_after(self, number: int) -> bool:
         return self.test_every > 0 and (number % self.test_every == 0 or number == self.rounds)

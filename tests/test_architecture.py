@@ -66,7 +66,7 @@ LAYERS = {
         ("sparknet.caffe_replica", "sparknet.replica", "sparknet.torch_model"),
         ("sparknet.algorithms", "sparknet.inference", "sparknet.modules", "sparknet.objectives"),
         ("sparknet.training", "sparknet.rounds"),
-        ("sparknet.outer", "sparknet.merge"),
+        ("sparknet.outer", "sparknet.merge", "sparknet.overlap"),
         ("sparknet.db",),
         ("sparknet.sources",),
         ("sparknet.caffe", "sparknet.data"),

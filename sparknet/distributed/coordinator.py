@@ -26,7 +26,7 @@ from sparknet.distributed.averaging import COPY_EVERY
 from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.averaging.ring import Ring
 from sparknet.distributed.averaging.star import Star
-from sparknet.distributed.comm.channel import NOTHING, Frame, Kind, raw
+from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.listener import Listener
 from sparknet.distributed.membership import Membership
@@ -40,6 +40,7 @@ from sparknet.distributed.messages import (
     read_scores,
     read_state,
 )
+from sparknet.distributed.overlap import Overlap
 from sparknet.distributed.rebalancing import Rebalancer, Submit, TaskStatus
 from sparknet.distributed.stragglers import Pace
 from sparknet.distributed.timeouts import Timeouts
@@ -99,6 +100,7 @@ class Coordinator:
             end_task=end_task,
         )
         self._scoring = Pace(timeouts)
+        self._overlap = Overlap()
         self._history: Vector | None = None
         self._rejected: set[int] = set()
 
@@ -123,13 +125,18 @@ class Coordinator:
         """The partitions that have a worker of their own, as far as is known."""
         return frozenset(member.who.partition for member in self._members.all)
 
-    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
+    def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
         """One round from ``weights``, float32 (P,). If every worker of it is lost, it begins again with those
         that come in their place.
 
-        Raises WorkersLost when none comes in time, TrainingError when the job ended or a worker keeps
-        failing.
+        With ``ahead`` workers go on to the next round before they know this one's average, as
+        ``Workers.train`` says. Those that have come meanwhile, or missed a round, wait for one that all begin
+        together, and the others for them: it is the next. Raises WorkersLost when none comes in time,
+        TrainingError when the job ended or a worker keeps failing.
         """
+        overlaps = ahead is not None or self._overlap.used
+        if overlaps:
+            self._averaging.overlap(self._members.all)
         self._averaging.begin(weights)
         merged: Merged | None = None
         joining = 0.0
@@ -137,11 +144,18 @@ class Coordinator:
             began = time.perf_counter()
             members = self._members.assemble(_can_train)
             joining += time.perf_counter() - began
-            answers = self._members.ask(self._train_requests(members, plan), self.timeouts.quorum)
+            runners, ahead = self._overlap.runners(members, ahead)
+            requests = self._train_requests(
+                runners, plan, {"ahead": ahead and vars(ahead)} if overlaps else {}
+            )
+            answers = self._members.ask(
+                requests, self.timeouts.quorum, head_start=self._overlap.head_start(runners)
+            )
             reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
             if answers:
                 merged = self._averaging.merge(answers, reports, plan)
         self._remember(answers, reports, merged, plan)
+        self._overlap.ran(self._members.all, [answers[k].member for k in merged.kept], ahead)
         return RoundResult(
             mean=merged.mean,
             reports=tuple(reports[k] for k in merged.kept),
@@ -156,6 +170,7 @@ class Coordinator:
     def test(self, weights: Weights, slices: Sequence[slice]) -> Scores:
         """Hand out the slices of the test set; one that is lost with its worker is handed out again, and all
         are if the weights are lost."""
+        self._overlap.drop(self._members.all)
         self._averaging.publish(weights)
         todo, parts = deque(slices), dict[Member, slice]()
         working: dict[Member, Request] = {}
@@ -252,6 +267,7 @@ class Coordinator:
         """Every worker goes on from its state with its next plan."""
         self._states.clear()
         self._states.update(states)
+        self._overlap.drop(self._members.all)
         for member in self._members.all:
             member.is_new = True
         self._rebalancer.send_positions()
@@ -283,23 +299,26 @@ class Coordinator:
                 parts[member], working[member] = todo.popleft(), request
                 self._members.give(member, request)
 
-    def _train_requests(self, members: list[Member], plan: RoundPlan) -> dict[Member, Request]:
+    def _train_requests(self, members: list[Member], plan: RoundPlan, ahead: Header) -> dict[Member, Request]:
         newcomers = [member for member in members if self._rebalancer.is_behind(member)]
         states = self._states_for(newcomers, [member for member in members if member not in newcomers])
         for member in newcomers:
             self._caught_up(member, states.get(member.who.partition))
         return {
-            member: self._train_request_of(member, plan, states.get(member.who.partition))
+            member: self._train_request_of(member, plan, states.get(member.who.partition), ahead)
             for member in members
         }
 
-    def _train_request_of(self, member: Member, plan: RoundPlan, state: WorkerState | None) -> Request:
+    def _train_request_of(
+        self, member: Member, plan: RoundPlan, state: WorkerState | None, ahead: Header
+    ) -> Request:
         if plan.momentum == "average" and self._history is not None:
             known = self._states.get(member.who.partition, WorkerState(iteration=member.iteration))
             state = replace(state or known, history=self._history)
         if member.who.partition in self._rejected:  # what spoiled its weights is in its momentum too
             plan = replace(plan, momentum="reset")
-        return self._train_request(self._averaging.train(member, vars(plan)), plan, state, self._averaging)
+        header = {**vars(plan), **ahead, **({"late": True} if member.is_ahead else {})}
+        return self._train_request(self._averaging.train(member, header), plan, state, self._averaging)
 
     def _train_request(
         self,
@@ -372,7 +391,8 @@ class Coordinator:
         self._record_progress(answers)
         for k, reason in merged.rejected.items():
             self._members.lost(answers[k].member, reason)
-        self._rejected = {reports[k].member for k in merged.rejected}
+        back = {report.member for report in reports}
+        self._rejected = (self._rejected - back) | {reports[k].member for k in merged.rejected}
         if plan.momentum == "average" and self._averaging is self._star:
             histories = [answers[k].member.history for k in merged.kept]
             self._history = mean_of(histories, [reports[k].steps for k in merged.kept])

@@ -123,16 +123,18 @@ class Membership:
         requests: Mapping[Member, Request],
         quorum: float = 1.0,
         at_loss: Callable[[], None] | None = None,
+        head_start: float = 0.0,
     ) -> list[Answered]:
         """Give each member its request and wait for the answers, in the order of the members.
 
         Once a share of ``quorum`` has answered, the others have ``Timeouts.grace`` left. Those that hang
-        are dropped (``stragglers.py``). ``at_loss`` is called when one of those that are waited for is lost.
+        are dropped (``stragglers.py``); they have worked for ``head_start`` seconds already. ``at_loss`` is
+        called when one of those that are waited for is lost.
         """
         for member, request in requests.items():
             self.give(member, request)
         waiting, answers = dict(requests), dict[int, Answered]()
-        policy = StragglerPolicy(len(requests), quorum, self._timeouts)
+        policy = StragglerPolicy(len(requests), quorum, self._timeouts, head_start)
         while waiting and not policy.over:
             answer = self.next_answer(waiting, policy.until)
             if answer:

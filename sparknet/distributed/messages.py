@@ -105,7 +105,8 @@ class Member:
     steps of its solver, as it said last. ``base`` float32 (P,) is what its round began from,
     ``delta_version`` the version of them if it is sent deltas only, ``vector`` float32 (P,) where it ended
     and ``moved`` how far that is. ``pending`` is sent before its next request, ``unanswered`` are those it
-    has been given. ``shard_bytes`` says how large its shards are.
+    has been given. ``shard_bytes`` says how large its shards are. ``is_ahead`` while it computes the next
+    round already, and will merge the average of the last when that ends.
     """
 
     who: Identity
@@ -127,6 +128,7 @@ class Member:
     gpu: str = ""
     iteration: int = 0
     shard_bytes: int = 0
+    is_ahead: bool = False
     unanswered: list[Request] = field(default_factory=list)
     requests: queue.SimpleQueue[Request | None] = field(default_factory=queue.SimpleQueue)
 

@@ -17,16 +17,17 @@ _REMEMBERED = 32
 
 
 class StragglerPolicy:
-    """For the answers of ``workers`` workers, all asked now; ``quorum`` is the share that is enough.
+    """For the answers of ``workers`` workers, all asked now, who have worked at them for ``head_start``
+    seconds already; ``quorum`` is the share that is enough.
 
     Two things end it before the round's own deadline: the grace after a quorum, whose late workers only miss
     the round, and a silence too long for a difference in speed, after which they are given up.
     """
 
-    def __init__(self, workers: int, quorum: float, timeouts: Timeouts) -> None:
+    def __init__(self, workers: int, quorum: float, timeouts: Timeouts, head_start: float = 0.0) -> None:
         self._workers, self._timeouts = workers, timeouts
         self._enough = math.ceil(quorum * workers)
-        self._began = time.monotonic()
+        self._began = time.monotonic() - head_start
         self._answers = 0
         self._grace_ends = self._hangs = math.inf
 

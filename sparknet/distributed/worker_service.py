@@ -21,13 +21,14 @@ from sparknet.codecs import Float32, get_codec
 from sparknet.data.dataset import Shard
 from sparknet.data.handoff import Handoff
 from sparknet.distributed.averaging.participant import Participant
+from sparknet.distributed.averaging.run_ahead import RunAhead
 from sparknet.distributed.averaging.star import DeltaSender
 from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Kind, raw
 from sparknet.distributed.comm.handshake import Identity, introduce
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
 from sparknet.traces import Tracer
-from sparknet.training import RoundPlan, WorkerState
+from sparknet.training import Report, RoundPlan, WorkerState
 from sparknet.worker import Recipe, Worker
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class Service:
         self._worker: Worker | None = None
         self._sender: DeltaSender | None = None
         self._participant: Participant | None = None
+        self._run_ahead: RunAhead | None = None
         self._handoff = Handoff(assignment.job)
         self.tracer = Tracer(assignment.trace_rounds)
 
@@ -99,6 +101,8 @@ class Service:
         try:
             self._serve()
         finally:
+            if self._run_ahead:
+                self._run_ahead.close()
             if self._participant:
                 self._participant.close()
 
@@ -159,9 +163,10 @@ class Service:
         channel.send(Kind.READY, header, seconds=timeouts.send)
         codec = Float32() if self.assignment.ring else get_codec(self.assignment.wire)
         sender = self._sender = self._sender or DeltaSender(worker.vector, codec)
+        arriving = raw(self._run_ahead.arrived if self._run_ahead else worker.vector)
         into = {
-            Kind.TRAIN: raw(worker.vector),
-            Kind.TEST: raw(worker.vector),
+            Kind.TRAIN: arriving,
+            Kind.TEST: arriving,
             Kind.RESTORE: raw(history),
             Kind.DELTA: raw(sender.delta),
         }
@@ -171,6 +176,12 @@ class Service:
             if participant and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
                 participant.arrived()
             match frame.kind:
+                case Kind.TRAIN if "ahead" in frame.header or self._run_ahead:
+                    sender.begin(arrived=frame.size > 0)
+                    if not self._run_ahead:
+                        self._run_ahead = self._prepared(worker, sender, arrived=frame.size > 0)
+                        into[Kind.TRAIN] = into[Kind.TEST] = raw(self._run_ahead.arrived)
+                    self._train_ahead(channel, self._run_ahead, sender, frame)
                 case Kind.TRAIN:
                     sender.begin(arrived=frame.size > 0)
                     with self.tracer.round():
@@ -193,6 +204,8 @@ class Service:
                 case Kind.SAVE:
                     self._send_state(channel, worker)
                 case Kind.RESTORE:
+                    if self._run_ahead:
+                        self._run_ahead.drop()
                     worker.restore(WorkerState(**frame.header, history=history if frame.size else None))
                 case Kind.ASSIGN:
                     self._assign(channel, worker, frame)
@@ -228,6 +241,31 @@ class Service:
         if plan.momentum == "average":
             self._send_state(channel, worker)
 
+    def _prepared(self, worker: Worker, sender: DeltaSender, *, arrived: bool) -> RunAhead:
+        """What a worker needs that trains while averages travel; weights that have ``arrived`` are in its
+        vector."""
+
+        def train(plan: RoundPlan) -> Report:
+            with self.tracer.round():
+                return worker.train(None, plan)
+
+        run_ahead = RunAhead(worker, worker.vector if arrived else worker.bring(), train)
+        sender.receive_in(run_ahead.arrived)
+        return run_ahead
+
+    def _train_ahead(self, channel: Channel, run_ahead: RunAhead, sender: DeltaSender, frame: Frame) -> None:
+        """A round, and the beginning of the next one before its average is known."""
+        header = dict(frame.header)
+        ahead, late, ring = header.pop("ahead", None), header.pop("late", False), header.pop("ring", False)
+        if frame.size:
+            sender.restart()
+        report = run_ahead.round(RoundPlan(**header), late=late)
+        run_ahead.begin(RoundPlan(**ahead) if ahead else None)
+        if ring and self._participant:
+            self._participant.begin(run_ahead)
+        payload = NOTHING if ring else sender.result(run_ahead.sent)
+        channel.send(Kind.REPORT, vars(report), payload, seconds=self.assignment.timeouts.send)
+
     def _reduce(self, channel: Channel, frame: Frame) -> None:
         assert self._participant is not None
         header: dict[str, object]
@@ -254,12 +292,19 @@ class Service:
         if self.assignment.test is None:
             raise DataError("there is no test set: give one, or set test_every to 0")
         examples = self.assignment.test.value[frame.header["start"] : frame.header["stop"]]
-        scores = worker.test(worker.vector if frame.size else None, examples)
+        vector = worker.vector
+        if self._run_ahead:
+            self._run_ahead.drop()
+            vector = self._run_ahead.arrived
+        scores = worker.test(vector if frame.size else None, examples)
         channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.timeouts.send)
 
     def _assign(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         """Train on these shards and no others; what is new has been handed over here by another."""
         due = {int(shard): int(position) for shard, position in frame.header["shards"].items()}
+        if self._run_ahead and self._run_ahead.busy:
+            self._run_ahead.pause()
+            due.update((shard, at) for shard, at in worker.positions.items() if shard in due)
         for shard in worker.readers.keys() - due.keys():
             worker.drop_shard(shard)
         for shard, position in due.items():
@@ -271,6 +316,8 @@ class Service:
 
     def _yield(self, channel: Channel, worker: Worker) -> None:
         """Leave the shards to the other workers of this executor, and the slot to another task."""
+        if self._run_ahead:
+            self._run_ahead.drop()
         for shard, reader in worker.readers.items():
             self._handoff.put(shard, reader.examples)
         self._send_state(channel, worker)
@@ -278,6 +325,8 @@ class Service:
         channel.send(Kind.YIELDED, header, seconds=self.assignment.timeouts.send)
 
     def _send_state(self, channel: Channel, worker: Worker) -> None:
+        if self._run_ahead:
+            self._run_ahead.pause()
         state = worker.state
         header = {"iteration": state.iteration, "position": state.position}
         history = NOTHING if state.history is None else raw(state.history)

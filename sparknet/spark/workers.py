@@ -168,8 +168,8 @@ class SparkWorkers:
     def initial_weights(self) -> Vector:
         return self._initial.copy()
 
-    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
-        return self._coordinator.train(weights, plan)
+    def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
+        return self._coordinator.train(weights, plan, ahead)
 
     def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
         return self._coordinator.exchanges(exchanger, plan)

@@ -320,3 +320,24 @@ def test_other_numbers_of_workers_can_go_on(tmp_path: Path) -> None:
 def test_numbers_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="keep is 0"):
         Checkpoints(str(tmp_path), keep=0)
+
+
+def test_a_run_that_overlaps_saves_where_its_workers_wait_for_each_other(tmp_path: Path) -> None:
+    """One that is due in between is saved at the next such round; going on from it is never having stopped."""
+    parts = [pictures()[part] for part in contiguous(240, 3)]
+
+    def run(folder: Path, drain_every: int) -> tuple[list[int], str]:
+        checkpoints, outer = Checkpoints(str(folder), every=4, keep=9), SlowMo()
+        settings = Settings(rounds=14, tau=3, overlap=True, drain_every=drain_every)
+        with LocalWorkers(small_recipe(), parts) as local:
+            start = resumed(checkpoints.latest(), local, outer)
+            rounds = train(local, settings, outer, **start)
+            done = [(r.number, r.weights, checkpoints.after(r, local, outer)) for r in rounds]
+        return [number for number, _, is_saved in done if is_saved], digest(done[-1][1])
+
+    saved_after, went_on = run(tmp_path / "a", drain_every=5)
+    assert saved_after == [5, 10, 14]
+    for name in ("round-00000010", "round-00000014"):
+        (tmp_path / "a" / name / "manifest.json").unlink()
+    assert run(tmp_path / "a", drain_every=5) == ([10, 14], went_on)
+    assert run(tmp_path / "b", drain_every=4)[0] == [4, 8, 12, 14]

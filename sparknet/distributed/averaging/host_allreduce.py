@@ -60,6 +60,10 @@ class HostAllReduce:
             self._pool = BufferPool()  # the old ones may still be written to
             self._group, self._key = self._rendezvous.gloo(key, rank, size), key
 
+    def forget(self) -> None:
+        """Drop what rounding took away in earlier rounds."""
+        self._encoders.clear()
+
     def average(
         self, vector: Vector, start: Vector | None, steps: Sequence[int], rank: int, out: Vector
     ) -> float:

@@ -23,10 +23,23 @@ class Averaged:
 
 
 class HostAverager:
-    """Between rounds ``start`` float32 (P,) is the net's weights: the last mean, or what the driver sent."""
+    """Between rounds ``start`` float32 (P,) is the net's weights: the last mean, or what the driver sent.
 
-    def __init__(self, worker: Worker, allreduce: HostAllReduce) -> None:
+    A round begins with what is in ``origin``, which is also where means go, and ``vector`` is what the worker
+    gives to the average, both float32 (P,); otherwise they are the worker's own vector.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        allreduce: HostAllReduce,
+        *,
+        origin: Vector | None = None,
+        vector: Vector | None = None,
+    ) -> None:
         self._worker, self._allreduce = worker, allreduce
+        self._origin: Vector = worker.vector if origin is None else origin
+        self._vector: Vector = worker.vector if vector is None else vector
         self._start: Vector = np.empty_like(worker.vector)
         self._mean: Vector = np.empty_like(worker.vector)
         self._is_start = self._is_mean = False
@@ -37,9 +50,9 @@ class HostAverager:
         self._is_start = False
 
     def begin(self) -> None:
-        """A round starts from the net's weights."""
+        """A round starts from what is in ``origin``."""
         if not self._is_start:
-            np.copyto(self._start, self._worker.vector)
+            np.copyto(self._start, self._origin)
             self._is_start = True
 
     @property
@@ -47,20 +60,24 @@ class HostAverager:
         """The bytes of what the round started from."""
         return raw(self._start) if self._is_start else NOTHING
 
-    def reduce(self, *, key: str, rank: int, steps: Sequence[int], history: bool) -> Averaged:
+    def reduce(
+        self, *, key: str, rank: int, steps: Sequence[int], history: bool, anew: bool = False
+    ) -> Averaged:
         """Average with the group. Raises RuntimeError if it could not be done.
 
-        ``moved`` is 0 if no round has begun here.
+        ``moved`` is 0 if no round has begun here; ``anew`` forgets what earlier rounds left over.
         """
-        worker, allreduce = self._worker, self._allreduce
+        worker, allreduce, vector = self._worker, self._allreduce, self._vector
         before = allreduce.sent
+        if anew:
+            allreduce.forget()
         self._is_mean, self._history = False, None
         if len(steps) > 1:
             allreduce.join(key, rank, len(steps))
         start = self._start if self._is_start else None
-        moved = allreduce.average(worker.vector, start, steps, rank, self._mean)
+        moved = allreduce.average(vector, start, steps, rank, self._mean)
         if len(steps) > 1:
-            allreduce.widen(worker.replica.statistics, worker.vector, steps[rank], self._mean)
+            allreduce.widen(worker.replica.statistics, vector, steps[rank], self._mean)
         if history:
             self._history = self._mean_history(steps, rank)
         self._is_mean = True
@@ -70,7 +87,7 @@ class HostAverager:
         """All have the mean: go on from it."""
         if not self._is_mean:
             return
-        np.copyto(self._worker.vector, self._mean)
+        np.copyto(self._origin, self._mean)
         self._start, self._mean = self._mean, self._start
         self._is_start, self._is_mean = True, False
         if self._history is not None:

@@ -18,6 +18,7 @@ from sparknet.distributed.averaging.device_averager import DeviceAverager
 from sparknet.distributed.averaging.host_allreduce import HostAllReduce
 from sparknet.distributed.averaging.host_averager import Averaged, HostAverager
 from sparknet.distributed.averaging.rendezvous import MakeGroup, Rendezvous, averaging_gpu
+from sparknet.distributed.averaging.run_ahead import RunAhead
 from sparknet.distributed.comm.channel import NOTHING, raw
 from sparknet.outer import Repeatable, from_settings
 from sparknet.training import Report, RoundPlan
@@ -39,6 +40,7 @@ class Participant:
         self._rendezvous = Rendezvous(store, host, seconds)
         self._groups = ExitStack()
         self._outer: Repeatable | None = None
+        self._run_ahead: RunAhead | None = None
 
     @cached_property
     def gpu(self) -> str:
@@ -65,6 +67,19 @@ class Participant:
             worker.bring()
         return report
 
+    def begin(self, run_ahead: RunAhead) -> None:
+        """A round of a worker that does not wait for its average has started from what has arrived there.
+
+        It averages in host memory from now on, also where it has a GPU, which goes on training meanwhile.
+        """
+        if self._run_ahead is None:
+            self._run_ahead = run_ahead
+            allreduce = HostAllReduce(self._rendezvous, self._codec)
+            self._averager = HostAverager(
+                self._worker, allreduce, origin=run_ahead.arrived, vector=run_ahead.sent
+            )
+        self._averager.begin()
+
     def reduce(self, *, backend: str, **group: Any) -> Averaged:
         """Average with a group. Raises RuntimeError if it could not be done."""
         averager = self._averager
@@ -79,6 +94,8 @@ class Participant:
         averager.commit()
         if lr is not None:
             self._step(_vector(start), _vector(averager.start), lr)
+        elif self._run_ahead:
+            self._run_ahead.committed()
         elif not self.gpu:
             self._worker.load(self._worker.vector)
 
@@ -103,9 +120,13 @@ class Participant:
 
     def _step(self, start: Vector, mean: Vector, lr: float) -> None:
         assert self._outer is not None
-        worker = self._worker
-        np.copyto(worker.vector, self._outer.step(start, mean, lr))
-        worker.load(worker.vector)
+        worker, stepped = self._worker, self._outer.step(start, mean, lr)
+        if self._run_ahead:
+            np.copyto(self._run_ahead.arrived, stepped)
+            self._run_ahead.committed()
+        else:
+            np.copyto(worker.vector, stepped)
+            worker.load(worker.vector)
         self._averager.arrived()
         self._averager.begin()
 

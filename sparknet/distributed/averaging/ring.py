@@ -105,6 +105,7 @@ class Ring:
         self._backend: Backend = "gloo"
         self._fetcher = Fetcher(members, timeouts)
         self._sent_bytes = 0
+        self._in_host_memory = self._anew = False
         self.outer = RemoteOuter(members, self._fetcher)
 
     def begin(self, weights: Weights) -> None:
@@ -122,6 +123,15 @@ class Ring:
         keepers = self._keepers(self._versions.number)
         here = self._versions.number in (member.version, self._versions.fetched)
         return here or not keepers or any(keeper.is_idle for keeper in keepers)
+
+    def overlap(self, members: Sequence[Member]) -> None:
+        """The next round is one whose workers may run ahead, and train while they average: in host memory.
+
+        Where none has, they forget what rounding took away so far: a run that is resumed there does the same.
+        """
+        self._anew = not any(member.is_ahead for member in members)
+        if not self._in_host_memory:
+            self._in_host_memory, self._group = True, []
 
     def publish(self, weights: Weights) -> None:
         """These are the current weights. Raises TrainingError if the workers have gone on from them."""
@@ -237,7 +247,9 @@ class Ring:
     def _form(self, group: list[Member], *, on_host: bool) -> None:
         """A new group, which averages on its members' GPUs if it can, and has not failed at that before."""
         self._group, self._key = group, secrets.token_hex(16)
-        self._backend = "gloo" if on_host else choose_backend([member.gpu for member in group])
+        self._backend = (
+            "gloo" if on_host or self._in_host_memory else choose_backend([member.gpu for member in group])
+        )
 
     def _abort(self) -> None:
         """The others need not wait for the one that is lost."""
@@ -250,6 +262,7 @@ class Ring:
             "key": self._key,
             "steps": [steps[member] for member in group],
             "history": history,
+            **({"anew": True} if self._anew else {}),
         }
         return {
             member: Request(

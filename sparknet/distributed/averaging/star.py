@@ -42,6 +42,14 @@ class Star:
             self._tracker.move(self._start)
             self._start = self._tracker.known
 
+    def overlap(self, members: Sequence[Member]) -> None:
+        """The next round is one whose workers may run ahead. Where none has, all begin it from whole weights,
+        and forget what rounding took away so far: a run that is resumed there does the same."""
+        if self._tracker is not None and not any(member.is_ahead for member in members):
+            self._tracker = DeltaTracker(self.codec)
+            for member in members:
+                member.delta_version = 0
+
     def publish(self, weights: Weights) -> None:
         self._versions.publish(fetch(weights))
 
@@ -128,9 +136,20 @@ class DeltaSender:
         else:
             np.copyto(self._vector, self._base)
 
-    def result(self) -> memoryview:
-        """What to send of ``vector`` now that the round has ended."""
+    def receive_in(self, vector: Vector) -> None:
+        """From now on frames are received into this vector, float32 (P,)."""
+        np.copyto(vector, self._vector)
+        self._vector = vector
+
+    def restart(self) -> None:
+        """Forget what rounding took away so far."""
+        if self._encoder is not None:
+            self._encoder = DeltaEncoder(self._codec, self._vector.size)
+
+    def result(self, vector: Vector | None = None) -> memoryview:
+        """What to send of ``vector``, the worker's unless it is given, now that the round has ended."""
+        vector = self._vector if vector is None else vector
         if self._encoder is None:
-            return raw(self._vector)
-        self._encoder.encode(self._vector, self._base, self._encoded)
+            return raw(vector)
+        self._encoder.encode(vector, self._base, self._encoded)
         return raw(self._encoded)

@@ -100,8 +100,8 @@ class InProcessWorkers:
     def initial_weights(self) -> Vector:
         return self.initial.copy()
 
-    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
-        return self.coordinator.train(weights, plan)
+    def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
+        return self.coordinator.train(weights, plan, ahead)
 
     def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
         return self.coordinator.exchanges(exchanger, plan)
