@@ -323,7 +323,7 @@ def test_numbers_that_cannot_be_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_that_overlaps_saves_where_its_workers_wait_for_each_other(tmp_path: Path) -> None:
-    """One that is due in between is saved at the next such round; going on from it is never having stopped."""
+    """One that is due in between is saved at the next such round, from which a run can go on bit for bit."""
     parts = [pictures()[part] for part in contiguous(240, 3)]
 
     def run(folder: Path, drain_every: int) -> tuple[list[int], str]:
