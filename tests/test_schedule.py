@@ -29,7 +29,7 @@ def test_shared_spark(spark): ...
 def test_namespaces(rig): ...
 @pytest.mark.spark
 def test_own_spark():
-    subprocess.run([os.environ["JAVA_HOME"] + "/bin/java", "-version"], check=True)
+    subprocess.run([os.environ["JAVA_HOME"] + "/bin/java", "--version"], check=True)
 @pytest.mark.rig
 def test_disks(): ...
 @pytest.mark.gpu
@@ -41,7 +41,9 @@ UNMARKED = """
 import os, subprocess
 
 def test_starts_java():
-    done = subprocess.run([os.environ["JAVA_HOME"] + "/bin/java", "-version"], capture_output=True, text=True)
+    java = os.environ["JAVA_HOME"] + "/bin/java"
+    subprocess.run([java, "-version"], check=True)  # to ask whether there is one is no start
+    done = subprocess.run([java, "--version"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 """
 
