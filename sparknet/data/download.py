@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import IO
 
 from sparknet.data import cifar10, mnist
+from sparknet.data.archives import DAMAGED, TooLargeError
 from sparknet.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -30,6 +31,7 @@ Progress = Callable[[str, int, int], None]
 ATTEMPTS = 3
 SILENCE_SECONDS = 20.0
 DEADLINE_SECONDS = 1800.0
+LARGEST_MEMBER = 1 << 30  # bytes; CIFAR-10's have 31 MB
 BLOCK_BYTES = 1 << 18
 
 
@@ -132,7 +134,7 @@ def unpack(archive: Path, target: Path, names: Iterable[str]) -> Path:
         try:
             with tarfile.open(archive) as tar:
                 missing = wanted - _take(tar, wanted, Path(scratch))
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except DAMAGED as error:
             raise DataError(f"{archive} cannot be unpacked ({error}): delete it and try again") from error
         if missing:
             raise DataError(
@@ -150,6 +152,8 @@ def _take(tar: tarfile.TarFile, wanted: set[str], scratch: Path) -> set[str]:
         name = PurePosixPath(member.name).name
         content = tar.extractfile(member) if member.isreg() and name in wanted else None
         if content is not None:
+            if member.size > LARGEST_MEMBER:
+                raise TooLargeError(f"{member.name} would be {member.size:,} bytes")
             with (scratch / name).open("wb") as file:
                 _copy(content, file)
             taken.add(name)

@@ -24,11 +24,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from sparknet.data.archives import DAMAGED, at_most
 from sparknet.data.dataset import Bytes, Examples
 from sparknet.errors import DataError
 
 SIDE = 256
 BLOCK = 256  # records of one block: 48 MiB at 256 x 256
+LARGEST = 1 << 28  # bytes of one picture, unpacked
 JPEG = (".jpg", ".jpeg")
 TAR = (".tar", ".tar.gz", ".tgz")
 
@@ -82,7 +84,7 @@ class Slice:
 
     def examples(self, labels: Labels, *, seed: int = 0, side: int = SIDE) -> Iterator[Examples]:
         """Its pictures, shuffled, in blocks of ``BLOCK``; what does not decode is logged and left out."""
-        found = [(labels.of(name), _decoded(name, read(), side)) for name, read in self._files(labels)]
+        found = [(labels.of(name), _decoded(name, read, side)) for name, read in self._files(labels)]
         good = [(label, pixels) for label, pixels in found if label is not None and pixels is not None]
         order = np.random.default_rng([seed, self.start]).permutation(len(good))
         for block in np.array_split(order, range(BLOCK, len(good), BLOCK)) if good else []:
@@ -143,7 +145,7 @@ def _pictures(source: Path) -> Iterator[File]:
             yield from _zipped(source)
         else:
             yield from _tarred(source)
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error) as error:
+    except DAMAGED as error:
         raise DataError(f"{source} cannot be read ({error}): it is missing, damaged or no archive") from error
 
 
@@ -157,7 +159,12 @@ def _zipped(source: Path) -> Iterator[File]:
     with zipfile.ZipFile(source) as archive:
         for name in archive.namelist():
             if name.lower().endswith(JPEG):
-                yield name, partial(archive.read, name)
+                yield name, partial(_member, archive, name)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as content:
+        return at_most(content, LARGEST)
 
 
 def _tarred(source: Path) -> Iterator[File]:
@@ -165,16 +172,16 @@ def _tarred(source: Path) -> Iterator[File]:
         for member in archive:
             content = archive.extractfile(member) if member.name.lower().endswith(JPEG) else None
             if content is not None:
-                yield member.name, content.read
+                yield member.name, partial(at_most, content, LARGEST)
 
 
-def _decoded(name: str, content: bytes, side: int) -> Bytes | None:
-    """uint8 (3, side, side), blue first; None for what is no picture."""
+def _decoded(name: str, read: Callable[[], bytes], side: int) -> Bytes | None:
+    """uint8 (3, side, side), blue first; None for what is no picture, or cannot be read."""
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(read())) as picture:
             picture.draft("RGB", (side, side))
             square = picture.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, SyntaxError, TypeError, LookupError, Image.DecompressionBombError) as error:
         log.warning("%s is left out: %s", name, error)
         return None
     return np.ascontiguousarray(np.asarray(square)[:, :, ::-1].transpose(2, 0, 1))

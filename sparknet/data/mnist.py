@@ -15,9 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sparknet.data.archives import TooLargeError, gunzipped
 from sparknet.data.dataset import Dataset, Examples
 from sparknet.errors import DataError
 
+LARGEST = 1 << 30  # bytes unpacked; the largest set of this form, EMNIST, has 0.5 GiB
+MOST_AXES = 4
 CLASSES = tuple("0123456789")
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -63,11 +66,13 @@ def read_idx(file: Path) -> NDArray[np.uint8]:
     raw = _bytes(file)
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise DataError(f"{file} is no idx file of bytes: it begins with {raw[:4].hex(' ') or 'nothing'}")
+    if not 1 <= raw[3] <= MOST_AXES:
+        raise DataError(f"{file} is damaged: it says that it has {raw[3]} axes; fetch it again")
     start = 4 + 4 * raw[3]
     if len(raw) < start:
         raise DataError(f"{file} is cut short inside its header; fetch it again")
     shape = struct.unpack(f">{raw[3]}I", raw[4:start])
-    if len(raw) - start != math.prod(shape):
+    if not len(raw) - start == math.prod(shape) > 0:
         raise DataError(
             f"{file} should hold {' x '.join(map(str, shape))} = {math.prod(shape):,} bytes after its header "
             f"and holds {len(raw) - start:,}: it is cut short or damaged; fetch it again"
@@ -104,8 +109,9 @@ def _file(folder: Path, name: str) -> Path | None:
 
 def _bytes(file: Path) -> bytes:
     try:
-        raw = file.read_bytes()
-        return gzip.decompress(raw) if file.suffix == ".gz" else raw
+        return gunzipped(file, LARGEST) if file.suffix == ".gz" else file.read_bytes()
+    except TooLargeError as error:
+        raise DataError(f"{file} is no idx file of MNIST's kind: unpacked {error}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{file} is damaged or cut short ({error}); fetch it again") from error
     except OSError as error:
