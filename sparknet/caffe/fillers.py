@@ -60,7 +60,9 @@ def fill(blob: torch.Tensor, filler: FillerLike, generator: torch.Generator | No
     except KeyError:
         raise ModelError(f'unknown filler "{filler.type}"; the fillers are {", ".join(FILLERS)}') from None
     if not blob.numel():
-        return
+        raise ModelError(f"a blob of shape {tuple(blob.shape)} has no elements to be filled")
+    if filler.type != "gaussian" and filler.sparse != -1:
+        raise ModelError(f"sparse is for the gaussian filler, not for {filler.type}")
     if blob.device.type == "cpu" and blob.is_contiguous():
         draw(blob, filler, generator)
         return
@@ -82,13 +84,19 @@ def _constant(blob: torch.Tensor, filler: FillerLike, _: torch.Generator | None)
 
 
 def _uniform(blob: torch.Tensor, filler: FillerLike, generator: torch.Generator | None) -> None:
+    if not filler.min <= filler.max:
+        raise ModelError(f"the uniform filler needs min <= max, not {filler.min:g} and {filler.max:g}")
     blob.uniform_(filler.min, filler.max, generator=generator)
 
 
 def _gaussian(blob: torch.Tensor, filler: FillerLike, generator: torch.Generator | None) -> None:
+    if not filler.std > 0:
+        raise ModelError(f"the gaussian filler needs a std above 0, not {filler.std:g}")
+    if not -1 <= filler.sparse <= blob.shape[0]:
+        raise ModelError(f"sparse is {filler.sparse}: it is -1 for all, or up to the {blob.shape[0]} outputs")
     blob.normal_(filler.mean, filler.std, generator=generator)
     if filler.sparse >= 0:  # -1, the default, means dense; otherwise so many inputs per output are expected
-        kept = min(1.0, filler.sparse / blob.shape[0])
+        kept = filler.sparse / blob.shape[0]
         blob.mul_(torch.empty_like(blob).bernoulli_(kept, generator=generator))
 
 

@@ -73,6 +73,8 @@ class Layer:
     """Fields of LayerParameter that are an error in this type, and what to do instead."""
     bottom_arity: ClassVar[Arity] = ONE
     top_arity: ClassVar[Arity] = ONE
+    may_be_in_place: ClassVar[bool] = True
+    """Whether a top may be a bottom too."""
     same_count: ClassVar[bool] = False
     """As many tops as bottoms."""
     default_loss_weight: ClassVar[float] = 0.0

@@ -24,7 +24,7 @@ from sparknet.caffe.blob import Blob
 from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe.layer import Layer
 from sparknet.caffe.layers import TYPES
-from sparknet.caffe.node import Node, make_layer, top_shapes
+from sparknet.caffe.node import Node, check_counts, make_layer, top_shapes
 from sparknet.caffe.parameters import allocate
 from sparknet.caffe.precision import dtype_named
 from sparknet.caffe.schema import in_state, layer_places, load_net, type_refusal, with_splits
@@ -226,6 +226,8 @@ class Net:
             top.name for node in self.nodes if node.is_fed for top in node.tops if top.name != ANONYMOUS
         ]
         self._allocate()
+        for node in self.nodes:
+            check_counts(node.layer, [top.shape for top in node.tops])
         self._plan_backward(param.force_backward)
 
     def _check_types(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -27,6 +28,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger("sparknet.caffe")
+
+MOST_AXES, MOST_ELEMENTS = 32, (1 << 31) - 1  # of blob.hpp: kMaxBlobAxes, INT_MAX
 
 
 class Node:
@@ -70,7 +73,9 @@ class Node:
         if self.is_fed or shapes == self.shapes:
             return
         self.shapes = shapes
-        for blob, shape in zip(self.tops, top_shapes(self.layer, shapes), strict=True):
+        tops = top_shapes(self.layer, shapes)
+        check_counts(self.layer, tops)
+        for blob, shape in zip(self.tops, tops, strict=True):
             blob.reshape(*shape)
 
     def backward(self) -> None:
@@ -155,9 +160,21 @@ def top_shapes(layer: Layer, bottoms: list[Shape]) -> list[Shape]:
     for shape in tops:
         if min(shape, default=0) < 0:
             raise layer.error(f"a top cannot have shape {shape}: a dim is negative")
+        if len(shape) > MOST_AXES:
+            raise layer.error(f"a top of {len(shape)} axes: Caffe's blobs have {MOST_AXES} at most")
         if too_large := excess([shape], layer.device):
             raise layer.error(f"a top of shape {shape} needs {too_large}")
     return tops
+
+
+def check_counts(layer: Layer, tops: Iterable[Shape]) -> None:
+    """Raises ModelError for a top of more elements than a blob of Caffe's can have."""
+    for shape in tops:
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise layer.error(
+                f"a top of shape {shape} has {math.prod(shape):,} elements: "
+                f"Caffe's blobs have {MOST_ELEMENTS:,} at most: take smaller batches"
+            )
 
 
 def _layer_class(param: LayerParameter) -> type[Layer]:
@@ -198,6 +215,8 @@ def _check_arity(layer: Layer) -> None:
     may_be_unnamed = layer.default_loss_weight and not tops
     if not layer.top_arity.allows(len(tops)) and not may_be_unnamed:
         raise layer.error(f"takes {layer.top_arity} tops and has {len(tops)}: {tops}")
+    if not layer.may_be_in_place and set(tops) & set(bottoms):
+        raise layer.error(f"cannot work in place: give it a top that is not its bottom, {tops[0]}")
     if layer.same_count and len(bottoms) != len(tops):
         raise layer.error(f"takes as many tops as bottoms, and has {len(tops)} and {len(bottoms)}")
 

@@ -131,6 +131,7 @@ class AbsVal(TapeLayer):
     """abs(x); the gradient at 0 is 0."""
 
     type = "AbsVal"
+    may_be_in_place = False
     arithmetic = Arithmetic.ANY
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
@@ -192,6 +193,8 @@ class Log(Neuron):
 
     def configure(self, bottoms: Shapes) -> None:
         self.log_base = _log_base(self, self.param.log_param.base)
+        if not self.log_base:
+            raise self.error("base is 1, to which there is no logarithm")
 
     def value(self, x: Tensor) -> Tensor:
         p = self.param.log_param
@@ -267,6 +270,6 @@ class Swish(Neuron):
 def _log_base(layer: Layer, base: float) -> float:
     if base == -1:
         return 1.0
-    if base <= 0:
-        raise layer.error(f"base is {base:g}; it must be positive, or -1 for e")
+    if not 0 < base < math.inf:
+        raise layer.error(f"base is {base:g}; it must be positive and finite, or -1 for e")
     return math.log(base)

@@ -119,6 +119,8 @@ class ContrastiveLoss(Layer):
         a, b, similar = (tuple(shape) for shape in bottoms)
         if math.prod(a) != math.prod(a[:2]) or a[:2] != b[:2] or math.prod(b) != math.prod(a):
             raise self.error(f"needs two bottoms of one shape (N, C), not {a} and {b}")
+        if max(len(a), len(b), len(similar)) > 4:
+            raise self.error(f"its bottoms have 4 axes at most, not {a}, {b} and {similar}")
         if math.prod(similar) != a[0]:
             raise self.error(f"{a[0]} pairs need as many marks of similarity, not shape {similar}")
         return [()]

@@ -177,7 +177,7 @@ class LSTMUnit(TapeLayer):
 
     def top_shapes(self, bottoms: Shapes) -> list[Shape]:
         c, gates, cont = (tuple(shape) for shape in bottoms)
-        if len(c) != 3 or gates != (c[0], c[1], 4 * c[2]) or math.prod(cont) != c[1] or c[0] != 1:
+        if len(c) != 3 or gates != (c[0], c[1], 4 * c[2]) or cont != c[:2] or c[0] != 1:
             raise self.error(
                 f"needs c (1, N, H), gates (1, N, 4H) and cont (1, N), not {c}, {gates} and {cont}"
             )

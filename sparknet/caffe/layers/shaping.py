@@ -20,6 +20,8 @@ from sparknet.weights import Shape
 class _Reshaping(Layer):
     """The top is the bottom's elements, in the same order, under another shape."""
 
+    may_be_in_place = False
+
     def forward(self, bottoms: Tensors) -> list[Tensor]:
         self.saved = bottoms[0].shape
         return [bottoms[0].reshape(self.top_shapes([tuple(bottoms[0].shape)])[0])]
@@ -143,6 +145,7 @@ class Split(Layer):
     """The bottom, given to several readers; their gradients are added."""
 
     type = "Split"
+    may_be_in_place = False
     arithmetic = Arithmetic.ANY
     top_arity = ANY
 

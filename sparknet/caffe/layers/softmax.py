@@ -163,6 +163,8 @@ class InfogainLoss(ClassLoss):
 
     def configure(self, bottoms: Shapes) -> None:
         self.along = self.axis(self.param.infogain_loss_param.axis, bottoms[0])
+        if self.param.loss_param.HasField("normalize"):
+            raise self.error("normalize is not for this layer: say normalization, which replaced it")
         self.mode = self._normalization(LossParameter.VALID)
         self.gain: Tensor | None = None
         if len(bottoms) < 3:

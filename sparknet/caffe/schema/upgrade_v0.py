@@ -134,6 +134,11 @@ def _take_padding(layer: V1LayerParameter, bottom: int, padding: V1LayerParamete
             f'layer "{layer.layer.name}" of type {layer.layer.type} cannot follow the padding layer '
             f'"{padding.layer.name}": only conv and pool can'
         )
+    if len(layer.bottom) != 1 or len(padding.bottom) != 1 or len(padding.top) != 1:
+        raise ModelError(
+            f'layer "{layer.layer.name}" and the padding layer "{padding.layer.name}" before it '
+            "have one bottom each, and the padding one top"
+        )
     layer.layer.pad = padding.layer.pad
     layer.bottom[bottom] = padding.bottom[0]
 

@@ -61,14 +61,22 @@ def rate(schedule: Schedule, iteration: int, current_step: int = 0) -> Rate:
     policy = POLICIES.get(schedule.lr_policy)
     if policy is None:
         raise ModelError(f'unknown lr_policy "{schedule.lr_policy}"; the policies are {", ".join(POLICIES)}')
+    _check(schedule)
     step = _steps_taken(schedule, iteration, current_step)
     return Rate(lr=_float32(policy(schedule, iteration, step)), current_step=step)
 
 
+def _check(schedule: Schedule) -> None:
+    """Raises ModelError for the numbers that Caffe refuses."""
+    policy = schedule.lr_policy
+    if policy in ("step", "exp", "inv", "multistep", "sigmoid") and not schedule.gamma >= 0:
+        raise ModelError(f'lr_policy "{policy}" needs a gamma of at least 0, not {schedule.gamma:g}')
+    if policy in ("step", "sigmoid") and schedule.stepsize <= 0:
+        raise ModelError(f'lr_policy "{policy}" needs a stepsize of at least 1')
+
+
 def _steps_taken(schedule: Schedule, iteration: int, current_step: int) -> int:
     if schedule.lr_policy == "step":
-        if schedule.stepsize <= 0:
-            raise ModelError('lr_policy "step" needs a stepsize of at least 1')
         return iteration // schedule.stepsize
     if schedule.lr_policy == "multistep":
         values = schedule.stepvalue
@@ -77,7 +85,7 @@ def _steps_taken(schedule: Schedule, iteration: int, current_step: int) -> int:
 
 
 def _stepped(schedule: Schedule, _: int, step: int) -> float:
-    return schedule.base_lr * math.pow(schedule.gamma, step)
+    return schedule.base_lr * _power(schedule.gamma, step)
 
 
 def _fixed(schedule: Schedule, _: int, __: int) -> float:
@@ -85,28 +93,39 @@ def _fixed(schedule: Schedule, _: int, __: int) -> float:
 
 
 def _exp(schedule: Schedule, iteration: int, _: int) -> float:
-    return schedule.base_lr * math.pow(schedule.gamma, iteration)
+    return schedule.base_lr * _power(schedule.gamma, iteration)
 
 
 def _inv(schedule: Schedule, iteration: int, _: int) -> float:
-    return schedule.base_lr * math.pow(1 + schedule.gamma * iteration, -schedule.power)
+    return schedule.base_lr * _power(1 + schedule.gamma * iteration, -schedule.power)
 
 
 def _poly(schedule: Schedule, iteration: int, _: int) -> float:
     if schedule.max_iter <= 0:
         raise ModelError('lr_policy "poly" needs max_iter: it reaches 0 there')
     # past max_iter Caffe takes a power of a negative number (NaN unless the power is whole); 0 is meant
-    return schedule.base_lr * math.pow(max(0.0, 1 - iteration / schedule.max_iter), schedule.power)
+    return schedule.base_lr * _power(max(0.0, 1 - iteration / schedule.max_iter), schedule.power)
 
 
 def _sigmoid(schedule: Schedule, iteration: int, _: int) -> float:
-    if schedule.gamma < 0:
-        raise ModelError(f'lr_policy "sigmoid" needs a gamma of at least 0, not {schedule.gamma:g}')
     return schedule.base_lr / (1 + math.exp(min(700.0, -schedule.gamma * (iteration - schedule.stepsize))))
 
 
+def _power(base: float, exponent: float) -> float:
+    """As C's ``pow``, which says infinity or NaN where Python raises."""
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:
+        return -math.inf if base < 0 and exponent % 2 else math.inf
+    except ValueError:
+        return math.inf if base == 0 else math.nan
+
+
 def _float32(value: float) -> float:
-    return float(struct.unpack("f", struct.pack("f", value))[0])
+    try:
+        return float(struct.unpack("f", struct.pack("f", value))[0])
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 POLICIES: dict[str, Callable[[Schedule, int, int], float]] = {

@@ -6,7 +6,10 @@ names it: a net beside its solver, weights beside their state.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from sparknet.errors import ModelError
 
 
 def found(path: str, folder: Path, *, by_name: bool = False) -> Path:
@@ -25,3 +28,12 @@ def snapshot_path(prefix: str, solver_file: Path, iteration: int, ending: str) -
     if Path(prefix).is_dir():
         prefix = str(Path(prefix) / (solver_file.stem or "snapshot"))
     return Path(f"{prefix}_iter_{iteration}{ending}")
+
+
+def check_writable(path: Path) -> None:
+    """Raises ModelError if nothing can be written at ``path``, whose folders may be missing yet."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ModelError(f"snapshots cannot be written to {path.parent}: see snapshot_prefix")

@@ -127,14 +127,24 @@ RULES: dict[str, Rule] = {
 }
 
 
-def rule_named(name: str, *, momentum: float = 0.0) -> Rule:
+def rule_named(
+    name: str, *, momentum: float = 0.0, momentum2: float = 0.999, rms_decay: float = 0.99
+) -> Rule:
     """The rule of a solver's ``type`` (upper and lower case matter, as in Caffe).
 
-    Raises ModelError for a type that is not known, and for AdaGrad or RMSProp with a momentum.
+    Raises ModelError for a type that is not known, for AdaGrad or RMSProp with a momentum, and for decays
+    that RMSProp and Adam cannot work with.
     """
     rule = RULES.get(name)
     if rule is None:
         raise ModelError(f'unknown solver type "{name}"; the types are {", ".join(RULES)}')
+    if not 0 <= rms_decay < 1 and name == "RMSProp":
+        raise ModelError(f"rms_decay lies between 0 and 1, and is not 1: not {rms_decay:g}")
+    if name == "Adam" and not (-1 < momentum < 1 and 0 <= momentum2 < 1):
+        raise ModelError(
+            f"Adam needs a momentum between -1 and 1 and a momentum2 from 0 to 1, both not 1 (it divides by "
+            f"1 less their powers): not {momentum:g} and {momentum2:g}"
+        )
     if momentum and not rule.takes_momentum:
         raise ModelError(f"momentum cannot be used with {name}: remove `momentum: {momentum:g}`")
     return rule

@@ -27,7 +27,7 @@ from sparknet.caffe.schema.caffe_pb2 import NetParameter, SolverParameter
 from sparknet.caffe.solver import nets, snapshots
 from sparknet.caffe.solver.display import Display
 from sparknet.caffe.solver.lr_policies import rate
-from sparknet.caffe.solver.paths import found
+from sparknet.caffe.solver.paths import check_writable, found, snapshot_path
 from sparknet.caffe.solver.rules import rule_named
 from sparknet.caffe.solver.scores import Feed, Score, mean_outputs
 from sparknet.caffe.solver.signals import Action
@@ -63,6 +63,8 @@ class Solver:
         self.loss_scale = LossScale(net.device) if net.dtype == torch.float16 else None
         self._display = Display(param.display)
         rate(param, 0)  # a policy that cannot be is refused now, not after the first forward pass
+        if param.snapshot:
+            check_writable(snapshot_path(param.snapshot_prefix, self.file, 0, ""))
         for test_net in self.test_nets:
             test_net.share_with(net)
 
@@ -308,7 +310,12 @@ class Solver:
     def _new_updater(self) -> Updater:
         param, net = self.param, self.net
         return Updater(
-            rule_named(param.type, momentum=param.momentum),
+            rule_named(
+                param.type,
+                momentum=param.momentum,
+                momentum2=param.momentum2,
+                rms_decay=param.rms_decay,
+            ),
             param,
             weights=net.weights,
             diffs=net.diffs,
