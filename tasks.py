@@ -37,10 +37,10 @@ def lint(c: Context) -> None:
     c.run("ruff check . && ruff format --check . && shellcheck run .ci/run $(git ls-files 'ami/*.sh')")
 
 
-@task
-def types(c: Context) -> None:
+@task(help={"args": "files to check in place of all packages"})
+def types(c: Context, args: str = "") -> None:
     """Check the types, strictly."""
-    c.run("mypy")
+    c.run(f"mypy {args}")
 
 
 @task(help={"name": "one of tests/bench, without .py", "args": "its own arguments"})

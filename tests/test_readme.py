@@ -31,7 +31,7 @@ EC2 = {
 DEVELOPER = {
     "./run test": "./run test --args '--collect-only -q tests/test_run.py'",
     "./run lint": "./run lint",
-    "./run types": "./run types",
+    "./run types": "./run types --args sparknet/errors.py",
     "./run bench round_overhead": "./run bench round_overhead --args --help",
 }
 

@@ -32,6 +32,7 @@ def main() -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sparknet-ec2", prog_name="sparknet")
 def cli() -> None:
     """Train and look at nets on this machine, and prepare data for them."""
 
