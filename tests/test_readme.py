@@ -91,12 +91,32 @@ def test_the_tasks_for_developers_pass(command: str) -> None:
     run(command, dict(os.environ))
 
 
-def test_the_example_in_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+HOUSES = """
+import numpy as np, pandas as pd
+x = np.random.default_rng(0).random((400, 3))
+made = pd.DataFrame(x, columns=["area", "rooms", "age"])
+made["price"] = 3 * x[:, 0] + x[:, 1] - x[:, 2]
+made.to_parquet("houses.parquet")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_the_examples_of_dataframes_run(tmp_path: Path) -> None:
+    training, stages, _ = blocks("python")
+    (tmp_path / "program.py").write_text(f"{HOUSES}\n{training}\n{stages}")
+    env = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
+    said = run(f"{ROOT / '.venv' / 'bin' / 'python'} -W ignore program.py", env, tmp_path)
+    assert "prediction" in said
+    assert (tmp_path / "model" / "metadata").is_dir()
+
+
+def test_the_example_of_pycaffe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = "apps/models/lenet_train_test.prototxt"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "apps").symlink_to(ROOT / "apps")
     caffe.Net(model, caffe.TEST).save("lenet.caffemodel")
-    (example,) = blocks("python")
+    *_, example = blocks("python")
     names: dict[str, object] = {}
     exec(example, names)
     assert isinstance(names["net"], caffe.Net)

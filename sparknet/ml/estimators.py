@@ -87,7 +87,7 @@ class _SparkNetEstimator(HasTraining, HasOutputs, Estimator[SparkNetModel], MLRe
         given = {
             "model": model,
             **({} if is_caffe(model) else of_torch),
-            "features": self.getOrDefault(self.featuresCol),
+            "features": [self.getOrDefault(self.featuresCol)],
             "label": self.getOrDefault(self.labelCol),
             "weight": self.getOrDefault(self.weightCol) if self.isSet(self.weightCol) else None,
             "epochs": self.getOrDefault(self.epochs),
@@ -123,7 +123,7 @@ class _SparkNetEstimator(HasTraining, HasOutputs, Estimator[SparkNetModel], MLRe
         """How many numbers a row has, how many outputs the net needs, and the strings of the classes."""
         label = Labels(column=self.getOrDefault(self.labelCol), kind=self._kind)
         shapes = self.getOrDefault(self.trainer).get("shapes")
-        found = select(dataset, features=self.getOrDefault(self.featuresCol), label=label, shapes=shapes)
+        found = select(dataset, features=[self.getOrDefault(self.featuresCol)], label=label, shapes=shapes)
         width = int(np.prod(found.inputs[0].column.shape))
         assert found.label is not None
         if self._kind != "classes":

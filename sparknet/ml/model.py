@@ -63,7 +63,7 @@ class SparkNetModel(HasClasses, HasOutputs, Model, MLReadable[Any], MLWritable):
         outputs = self._outputs()
         if not outputs:
             return dataset
-        selection = self.trained.selection(dataset, self.getOrDefault(self.featuresCol))
+        selection = self.trained.selection(dataset, [self.getOrDefault(self.featuresCol)])
         return predicted(
             dataset,
             self.trained.inference(outputs),

@@ -1,7 +1,7 @@
 """Which columns of a DataFrame become which input of a net, decided and checked before a job starts.
 
-    features="pixels"                            one column is the net's only input
-    features=["age", "height", "vector"]         several side by side, flattened, float32
+    features="pixels"                            one column is the net's only input; a number is (n,)
+    features=["age", "height", "vector"]         several side by side, flattened, float32: (n, width)
     features={"data": "pixels", "clip": "clip"}  columns by the names of the net's inputs
 
 A feature is binary (uint8), a number, an array (nested too), an ML vector, dense or sparse, or Spark's
@@ -209,7 +209,7 @@ def select(
     """
     look = _Look(frame, shapes or {})
     named = features if isinstance(features, Mapping) else {first: features}
-    inputs = tuple(_input(name, _listed(columns), look) for name, columns in named.items())
+    inputs = tuple(_input(name, columns, look) for name, columns in named.items())
     target, names = _label(label, look) if label else (None, ())
     return ColumnSelection(
         inputs=inputs, label=target, weight=_weight(weight, look) if weight else None, names=names
@@ -264,8 +264,10 @@ class _Look:
         return rows[0][0]
 
 
-def _input(name: str, columns: list[str], look: _Look) -> Input:
-    parts = tuple(_feature(column, look) for column in columns)
+def _input(name: str, columns: str | Sequence[str], look: _Look) -> Input:
+    parts = tuple(_feature(column, look) for column in _listed(columns))
+    if len(parts) == 1 and not isinstance(columns, str) and not parts[0].shape:
+        parts = (replace(parts[0], shape=(1,)),)  # a table of one column is one, too
     kinds = {part.reader.column.dtype for part in parts}
     return Input(name, parts, kinds.pop() if len(parts) == 1 else FLOAT)
 
