@@ -150,6 +150,19 @@ class Layer:
         """A ModelError that begins with this layer's name and type."""
         return ModelError(f'layer "{self.name}" ({self.type}): {message}')
 
+    def check_indices(self, indices: Tensor, count: int, what: str) -> None:
+        """Raises ModelError unless all of ``indices`` (int64) lie from 0 to ``count`` - 1.
+
+        ``what`` is the end of the sentence: what there are so many of.
+        """
+        if not indices.numel():
+            return
+        least, most = (int(bound) for bound in indices.aminmax())
+        if least == torch.iinfo(torch.int64).min:
+            raise self.error("a label or index is not a number (NaN), or far beyond all indices")
+        if least < 0 or most >= count:
+            raise self.error(f"labels run from {least} to {most}, and {what} (from 0)")
+
     def axis(self, axis: int, shape: Sequence[int], *, ends: bool = False) -> int:
         """``axis`` counted from the front. Raises ModelError if ``shape`` has no such axis.
 

@@ -108,7 +108,4 @@ class Embed(Layer):
 
     def _check(self, indices: Tensor) -> None:
         rows = self.param.embed_param.input_dim
-        if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= rows):
-            raise self.error(
-                f"indices run from {int(indices.min())} to {int(indices.max())}; the table has {rows} rows"
-            )
+        self.check_indices(indices, rows, f"the table has {rows} rows")

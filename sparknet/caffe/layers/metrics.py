@@ -70,10 +70,7 @@ class Accuracy(Layer):
             if p.HasField("ignore_label")
             else torch.ones_like(labels, dtype=torch.bool)
         )
-        if bool(((labels < 0) | (labels >= classes)).logical_and_(valid).any()):
-            raise self.error(
-                f"labels run from {int(labels.min())} to {int(labels.max())}, and there are {classes} classes"
-            )
+        self.check_indices(labels.masked_fill(~valid, 0), classes, f"there are {classes} classes")
         return valid
 
     @staticmethod

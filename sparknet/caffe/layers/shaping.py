@@ -258,10 +258,7 @@ class BatchReindex(TapeLayer):
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
         rows = bottoms[1].long()
-        if rows.numel() and (int(rows.min()) < 0 or int(rows.max()) >= bottoms[0].shape[0]):
-            raise self.error(
-                f"rows {int(rows.min())} to {int(rows.max())} are asked of a bottom of {bottoms[0].shape[0]}"
-            )
+        self.check_indices(rows, bottoms[0].shape[0], f"the bottom has {bottoms[0].shape[0]} rows")
         return [bottoms[0].index_select(0, rows)]
 
 

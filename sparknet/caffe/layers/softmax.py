@@ -107,13 +107,7 @@ class ClassLoss(Layer):
         return indices, valid
 
     def _check(self, indices: Tensor, classes: int) -> None:
-        if not indices.numel():
-            return
-        least, most = (int(bound) for bound in indices.aminmax())
-        if least < 0 or most >= classes:
-            raise self.error(
-                f"labels run from {least} to {most}, and the scores have {classes} classes (from 0)"
-            )
+        self.check_indices(indices, classes, f"the scores have {classes} classes")
 
 
 class SoftmaxWithLoss(ClassLoss):

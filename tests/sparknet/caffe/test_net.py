@@ -436,3 +436,28 @@ def test_a_python_layer_of_python_2_is_named_with_the_line(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModelError, match=r"old_layer\.py:2: .*for Python 2"):
         _net('layer { name: "u" type: "Python" top: "y" python_param { module: "old_layer" layer: "A" } }')
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "end"),
+    [
+        ("SoftmaxWithLoss", (2,), "the scores have 4 classes"),
+        ("InfogainLoss", (2,), "the scores have 4 classes"),
+        ("MultinomialLogisticLoss", (2,), "the scores have 4 classes"),
+        ("Accuracy", (2,), "there are 4 classes"),
+        ("BatchReindex", (3,), "the bottom has 2 rows"),
+    ],
+)
+@pytest.mark.parametrize("value", [7.0, -1.0, float("nan"), 1e30])
+def test_labels_out_of_range_are_refused_in_a_sentence(
+    layer: str, shape: tuple[int, ...], end: str, value: float
+) -> None:
+    third = ' input: "z" input_shape { dim: 4 dim: 4 }' if layer == "InfogainLoss" else ""
+    bottoms = 'bottom: "x" bottom: "y"' + (' bottom: "z"' if third else "")
+    net = _net(
+        f'input: "x" input_shape {{ dim: 2 dim: 4 }} input: "y" input_shape {{ dim: {shape[0]} }}{third}'
+        f' layer {{ name: "L" type: "{layer}" {bottoms} top: "t" }}'
+    )
+    is_number = abs(value) < 100
+    with pytest.raises(ModelError, match=f"and {end}" if is_number else r"not a number \(NaN\), or far"):
+        net.forward({"x": torch.ones(2, 4), "y": torch.full(shape, value)})
