@@ -172,7 +172,9 @@ def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool) ->
     left = cleanup.remaining(cloud.region, name)
     place = f"in {cloud.region.name}"
     if not left:
-        click.echo(f"There is no cluster {name} {place}; 0 resources left.")
+        others = cluster.names(cloud)
+        there = f" There are: {', '.join(others)}." if others else ""
+        click.echo(f"There is no cluster {name} {place}; 0 resources left.{there}")
         return
     if not yes:
         _confirm(f"{name} {place} and its {len(left)} resources")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import click
 
-from infra.cli.config import default_map
+from infra.cli import config as options_file
+from infra.cli import origins
 from infra.errors import InfraError, Interrupted, SetupError
 from infra.interrupts import interrupts_raise
 from infra.loopback import go_past_proxies
@@ -95,7 +96,8 @@ class Verbs(click.Group):
 @click.version_option(metadata.version("sparknet-ec2"), "--version")
 @click.pass_context
 def sparknet_ec2(ctx: click.Context, config: Path | None) -> None:
-    ctx.default_map = default_map(config, VERBS)
+    ctx.obj = options_file.read(config)
+    ctx.default_map = ctx.obj.default_map(VERBS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,9 +112,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with interrupts_raise():
             status = sparknet_ec2.main(args=arguments, prog_name="sparknet-ec2", standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:  # a command that only has others, by itself
+        click.echo(error.format_message())
+        return 0
     except click.UsageError as error:
         place = error.ctx.command_path if error.ctx else "sparknet-ec2"
-        return _say(f"{error.format_message()} ({place} --help)", error.exit_code)
+        return _say(f"{origins.told(error)} ({place} --help)", error.exit_code)
     except click.ClickException as error:
         return _say(error.format_message(), error.exit_code)
     except click.Abort:

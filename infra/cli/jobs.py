@@ -25,7 +25,7 @@ OUTPUT = option(
 )
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command(cls=options.PassesOn)
 @options.reaches_a_cluster
 @OUTPUT
 @option("-e", "--env", "variables", multiple=True, help="NAME=VALUE, or NAME to pass on its value here.")

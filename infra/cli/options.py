@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from infra.cli import origins
 from infra.cli.target import AWS, LOCAL, Target
-from infra.errors import UsageError
-from infra.spec import GPU_TYPES, MASTER_TYPE, ON_DEMAND, Access, ClusterSpec, Network, Purchase, Spill
+from infra.spec import (
+    GPU_TYPES,
+    MASTER_TYPE,
+    ON_DEMAND,
+    Access,
+    ClusterSpec,
+    Network,
+    Purchase,
+    Spill,
+    require,
+)
+
+_WORDS = re.compile(r"(?:\\[,:\\]|[^,])+")
+_PAIR = re.compile(r"((?:\\[,:\\]|[^:\\]|\\(?![,:\\]))+):(.*)", re.DOTALL)
+_ESCAPED = re.compile(r"\\([,:\\])")
+_SPECIAL = re.compile(r"[,:\\]")
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_REGION = "us-east-1"
 FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class Finite(click.FloatRange):
+    """A number within bounds: neither nan, which compares with nothing, nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is out of range; it is a finite number.", param, ctx)
+        return number
 
 
 def option(*names: str, **more: Any) -> Callable[[F], F]:
@@ -22,6 +52,33 @@ def option(*names: str, **more: Any) -> Callable[[F], F]:
     long = next(name for name in names if name.startswith("--")).partition("/")[0]
     variable = "SPARKNET_" + long[2:].upper().replace("-", "_")
     return click.option(*names, envvar=variable, **more)
+
+
+class PassesOn(click.Command):
+    """A command whose arguments are another program's: options that are not its own belong after --."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.UsageError(self._cure(ctx, typed, error.option_name), ctx) from None
+
+    def _cure(self, ctx: click.Context, typed: list[str], unknown: str) -> str:
+        near = get_close_matches(unknown, [word for one in self.params for word in one.opts], n=1, cutoff=0.8)
+        if near:
+            return f"No such option {unknown}. Did you mean {near[0]}? What the program gets stands after --."
+        place = next(index for index, word in enumerate(typed) if word.startswith(unknown))
+        program = next(one for one in self.params if isinstance(one, click.Argument))
+        before = self.make_parser(ctx).parse_args(typed[:place])[0].get(str(program.name))
+        if isinstance(before, str | tuple) and before:
+            example = shlex.join([*typed[:place], "--", *typed[place:]])
+        else:
+            example = f"{program.make_metavar(ctx)} -- {unknown} ..."
+        return (
+            f"{unknown} is no option of {ctx.info_name}; what the program gets stands after --: "
+            f"{ctx.command_path} {example}"
+        )
 
 
 def decorate(options: list[Callable[[F], F]]) -> Callable[[F], F]:
@@ -69,7 +126,7 @@ CLUSTER = [
     option("-a", "--ami", default="", help="Machine image.  [default: the newest Deep Learning Base image]"),
     option("--fresh", is_flag=True, help="Start from AWS's image, though there is one of `image build`."),
     option("-k", "--key-pair", default="", help="Key pair in EC2.  [default: one made for the cluster]"),
-    option("-p", "--spot-price", type=float, help="At most so many dollars an hour for one worker."),
+    option("-p", "--spot-price", type=Finite(), help="At most so many dollars an hour for one worker."),
     option(
         "--fallback",
         type=click.Choice([ON_DEMAND]),
@@ -78,7 +135,7 @@ CLUSTER = [
     option("--spread", is_flag=True, help="Workers may differ in type and zone."),
     option(
         "--max-hours",
-        type=float,
+        type=Finite(),
         default=12.0,
         show_default=True,
         help="The nodes end after so long; 0: never.",
@@ -88,7 +145,7 @@ CLUSTER = [
         type=int,
         help="So many nodes that fail are replaced.  [default: one in five, at least one]",
     ),
-    option("--max-price-per-hour", type=float, help="Refuse to launch what could cost more, in dollars."),
+    option("--max-price-per-hour", type=Finite(), help="Refuse to launch what could cost more, in dollars."),
     option("--ebs-vol-num", type=int, default=1, show_default=True, help="Volumes a node for what spills."),
     option("--ebs-vol-size", type=int, default=100, show_default=True, help="Their size in GiB."),
     option("--ebs-vol-type", default="gp3", show_default=True, help="Their type."),
@@ -98,7 +155,11 @@ CLUSTER = [
     option("--vpc-id", default="", help="VPC.  [default: the region's default one]"),
     option("--subnet-id", default="", help="Subnet.  [default: any of the VPC]"),
     option("--placement-group", default="", help="Placement group; it has to exist."),
-    option("--additional-tags", default="", help="key:value,key:value on everything that is made."),
+    option(
+        "--additional-tags",
+        default="",
+        help="key:value,key:value on everything that is made; \\: and \\, stand for themselves.",
+    ),
     option(
         "--additional-security-group",
         "additional_groups",
@@ -125,17 +186,42 @@ OF_SPARK_EC2 = [
     click.option("--no-ganglia", is_flag=True, hidden=True),
 ]
 
+
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def every() -> list[click.Option]:
     """The options of clusters, in their order."""
+    return _made([*TARGET, *CLUSTER])
 
-    @decorate([*TARGET, *CLUSTER])
-    def all_options() -> None:
-        """A command that has every option, to be asked for them."""
 
-    return list(reversed(all_options.__click_params__))  # type: ignore[attr-defined]
+def _made(some: list[Callable[[F], F]]) -> list[click.Option]:
+    @decorate(some)
+    def command() -> None:
+        """A command that has these options, to be asked for them."""
+
+    return list(reversed(command.__click_params__))  # type: ignore[attr-defined]
+
+
+def _is_set(value: Any) -> bool:
+    """False for the object by which click says that there is no value."""
+    return not (isinstance(value, enum.Enum) and value.name == "UNSET")
+
+
+def _name(one: click.Option) -> str:
+    return next(word for word in one.opts if word.startswith("--"))[2:]
+
+
+def of_cluster(*names: str) -> list[Callable[[F], F]]:
+    """Those of the options of clusters that are called so."""
+    return [one for one, made in zip(CLUSTER, _made(CLUSTER), strict=True) if _name(made) in names]
+
+
+def defaults() -> dict[str, Any]:
+    """What a command has that was given no option of a cluster."""
+    ctx = click.Context(click.Command("nothing"))
+    given = {str(one.name): one.process_value(ctx, one.get_default(ctx)) for one in _made(CLUSTER)}
+    return {name: value if _is_set(value) else None for name, value in given.items()}
 
 
 def target(values: dict[str, Any]) -> Target:
@@ -177,6 +263,7 @@ def reaches_a_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
     return decorate(TARGET)(with_target)
 
 
+@origins.named()
 def spec(where: Target, values: dict[str, Any]) -> ClusterSpec:
     """The cluster that the options describe. Raises UsageError."""
     return ClusterSpec(
@@ -194,7 +281,7 @@ def spec(where: Target, values: dict[str, Any]) -> ClusterSpec:
         require_gpus=where.cloud == AWS and not values["without_gpu"],
         max_hours=values["max_hours"],
         replacements=values["replacements"],
-        tags=_pairs(values["additional_tags"]),
+        tags=tags(values["additional_tags"]),
         purchase=Purchase(
             spot_price=values["spot_price"],
             fallback_on_demand=values["fallback"] == ON_DEMAND,
@@ -217,11 +304,21 @@ def spec(where: Target, values: dict[str, Any]) -> ClusterSpec:
     )
 
 
-def _pairs(text: str) -> dict[str, str]:
-    pairs = {}
-    for word in filter(None, (part.strip() for part in text.split(","))):
-        key, colon, value = word.partition(":")
-        if not colon or not key:
-            raise UsageError(f"--additional-tags {word!r} is not of the form key:value.")
+def tags(text: str) -> dict[str, str]:
+    """The tags that ``key:value,key:value`` stands for.
+
+    The first colon ends a key. A backslash before a colon, a comma or a backslash takes its meaning away.
+    """
+    pairs = dict[str, str]()
+    for word in filter(None, (one.strip() for one in _WORDS.findall(text))):
+        found = _PAIR.fullmatch(word)
+        key, value = (_ESCAPED.sub(r"\1", part) for part in found.groups()) if found else ("", "")
+        require(key, f"--additional-tags {word!r} is not of the form key:value.")
+        require(key not in pairs, f"--additional-tags has {key!r} twice; EC2 keeps one value of each key.")
         pairs[key] = value
     return pairs
+
+
+def tags_as_text(pairs: Mapping[str, str]) -> str:
+    """What ``tags`` reads as ``pairs``."""
+    return ",".join(":".join(_SPECIAL.sub(r"\\\g<0>", part) for part in pair) for pair in pairs.items())

@@ -18,9 +18,14 @@ from infra.errors import UsageError
 
 if TYPE_CHECKING:
     from infra.cloud import Cloud
+    from infra.spec import ClusterSpec
 
 HOW_MANY = option("--num-slaves", type=click.IntRange(min=1), default=1, show_default=True, help="So many.")
 OF_LAUNCH = [one for one in options.CLUSTER if one is not options.SLAVES]
+# of a cluster that only shrinks: how to reach the nodes that stay, and what has to be on them
+OF_WHAT_STAYS = options.of_cluster(
+    "key-pair", "authorized-address", "open-to-the-world", "spark-version", "without-gpu"
+)
 
 
 @click.command()
@@ -37,7 +42,7 @@ def add_slaves(where: Target, num_slaves: int, **values: Any) -> None:
 @options.names_a_cluster
 @options.reaches_a_cluster
 @HOW_MANY
-@options.decorate(OF_LAUNCH)
+@options.decorate(OF_WHAT_STAYS)
 def remove_slaves(where: Target, num_slaves: int, **values: Any) -> None:
     """Take workers from a cluster, the newest first."""
     left = _size(where) - num_slaves
@@ -46,7 +51,7 @@ def remove_slaves(where: Target, num_slaves: int, **values: Any) -> None:
             f"{where.name} has {left + num_slaves} workers, and one has to stay; sparknet-ec2 destroy --name "
             f"{where.name} removes all."
         )
-    _launch_again(where, values, workers=left)
+    _bring_up(where, _as_it_is(where, values, workers=left))
 
 
 @click.command()
@@ -92,6 +97,25 @@ def _size(where: Target) -> int:
 
 
 def _launch_again(where: Target, values: dict[str, Any], *, workers: int, repair: bool = False) -> None:
-    wanted = replace(options.spec(where, {**values, "slaves": workers}), repair=repair)
+    _bring_up(where, replace(options.spec(where, {**values, "slaves": workers}), repair=repair))
+
+
+def _as_it_is(where: Target, values: dict[str, Any], *, workers: int) -> ClusterSpec:
+    """The cluster with other ``workers``: of its own types and in its own VPC, since nothing is bought."""
+    from infra import cluster
+    from infra.ec2 import network
+
+    cloud = where.require()
+    there, group = cluster.find(cloud, where.name), network.find_group(cloud.region, where.name)
+    types = {
+        "instance_types": ",".join(dict.fromkeys(node.instance_type for node in there.workers)),
+        "master_instance_type": there.master.instance_type if there.master else "",
+        "vpc_id": group.vpc_id if group else "",
+        "slaves": workers,
+    }
+    return options.spec(where, {**options.defaults(), **{k: v for k, v in types.items() if v}, **values})
+
+
+def _bring_up(where: Target, wanted: ClusterSpec) -> None:
     with launching(where):
         clusters.bring_up(where, wanted)

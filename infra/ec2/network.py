@@ -29,6 +29,7 @@ class SecurityGroup:
     """The cluster's own group, and what its tags say of the cluster."""
 
     id: str
+    vpc_id: str
     generation: str
     created: str
     expires: str
@@ -83,6 +84,7 @@ def find_group(region: Region, cluster: str) -> SecurityGroup | None:
     known = tags.as_dict(found[0].get("Tags"))
     return SecurityGroup(
         id=found[0]["GroupId"],
+        vpc_id=found[0].get("VpcId", ""),
         generation=known.get(tags.GENERATION, ""),
         created=known.get(tags.CREATED, ""),
         expires=known.get(tags.EXPIRES, ""),

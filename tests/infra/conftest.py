@@ -22,6 +22,8 @@ from tests.infra.hosts import ScriptedCluster
 
 #: The command in this process: its words in, its status, stdout and stderr out.
 Run = Callable[..., tuple[int, str, str]]
+#: The words of ``launch`` in, the cluster that it would make out.
+Asked = Callable[..., ClusterSpec]
 
 QUOTAS = ("L-3819A6DF", "L-DB2E81BA", "L-34B43A08", "L-1216C47A")
 
@@ -83,6 +85,20 @@ def alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         status = command.run(list(words))
         told = capsys.readouterr()
         return status, told.out, told.err
+
+    return call
+
+
+@pytest.fixture
+def asked(alone: Run, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """The cluster that ``launch`` with these words would make."""
+    wanted: list[ClusterSpec] = []
+    monkeypatch.setattr("infra.cli.clusters.bring_up", lambda _where, spec, **_more: wanted.append(spec))
+
+    def call(*words: str) -> ClusterSpec:
+        status, _, err = alone("launch", *words)
+        assert status == 0, err
+        return wanted[-1]
 
     return call
 

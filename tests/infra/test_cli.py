@@ -336,3 +336,68 @@ def test_every_error_has_a_status_that_help_names() -> None:
     assert below(InfraError) == {2, 3, 4, 5, 6, 7}
     assert isinstance(command.sparknet_ec2, click.Group)
     assert os.environ.get("AWS_PROFILE") is None
+
+
+@pytest.mark.parametrize("words", [[], ["image"], ["local"]])
+def test_a_command_by_itself_shows_its_help_and_is_no_failure(words: list[str], alone: Run) -> None:
+    status, out, err = alone(*words)
+    assert (status, err) == (0, "")
+    assert out.startswith(" ".join(["Usage: sparknet-ec2", *words]))
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["submit", "CifarApp", "--tau", "10"], "sparknet-ec2 submit CifarApp -- --tau 10"),
+        (["submit", "--name", "x", "my app.py", "--tau=1"], "submit --name x 'my app.py' -- --tau=1"),
+        (["submit", "--tau=10", "CifarApp"], "sparknet-ec2 submit PROGRAM -- --tau ..."),
+        (["submit", "CifarApp", "--detatch"], "Did you mean --detach?"),
+        (["run-command", "ls", "-l"], "sparknet-ec2 run-command ls -- -l"),
+    ],
+)
+def test_options_of_a_program_before_the_dashes_are_told_where_they_belong(
+    words: list[str], cure: str, alone: Run
+) -> None:
+    status, _, err = alone(*words)
+    assert status == 2
+    assert cure in err
+    assert "--" in err
+
+
+@pytest.mark.parametrize("number", ["nan", "-nan", "inf", "NaN"])
+def test_what_is_no_number_is_out_of_every_range(number: str, alone: Run) -> None:
+    for verb, option in (
+        ("launch", "--max-hours"),
+        ("launch", "--spot-price"),
+        ("plan", "--max-price-per-hour"),
+        ("run-command", "--timeout"),
+    ):
+        status, _, err = alone(verb, f"{option}={number}")
+        assert (status, "is out of range" in err or "is not in the range" in err) == (2, True), err
+
+
+def test_a_mistyped_cluster_is_answered_with_those_there_are(
+    run: Run, simulated: Cloud, spec: ClusterSpec
+) -> None:
+    cluster.launch(simulated, replace(spec, workers=1), ignore)
+    status, out, _ = run("destroy", f"{spec.name}-typo", "--yes")
+    assert status == 0
+    assert f"There is no cluster {spec.name}-typo in us-east-1; 0 resources left. There are: " in out
+    assert spec.name in out.partition("There are: ")[2]
+    cluster.destroy(simulated, spec.name, ignore)
+
+
+def test_taking_workers_away_offers_nothing_about_buying(alone: Run) -> None:
+    _, out, _ = alone("remove-slaves", "--help")
+    bought = (
+        "--spot-price",
+        "--fallback",
+        "--instance-type",
+        "--ami",
+        "--user-data",
+        "--ebs-vol-size",
+        "--zone",
+    )
+    assert not [option for option in bought if option in out]
+    assert all(option in out for option in ("--num-slaves", "--key-pair", "--spark-version"))
+    assert alone("remove-slaves", "--spot-price", "1")[0] == 2

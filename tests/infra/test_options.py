@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from infra.cli import options
 from infra.cluster import Cloud
 from infra.ec2 import images, nodes
 from infra.spec import ClusterSpec
-from tests.infra.conftest import Run
+from tests.infra.conftest import Asked, Run
 
 #: option -> (what is given, where it goes in the ClusterSpec, what is there then)
 GIVEN: dict[str, tuple[Any, str, Any]] = {
@@ -48,22 +47,6 @@ GIVEN: dict[str, tuple[Any, str, Any]] = {
 }
 #: Options that another test holds, or that only go together with another one.
 ELSEWHERE = {"cloud", "identity-file", "key-pair", "open-to-the-world", "without-gpu", "replacements"}
-
-Asked = Callable[..., ClusterSpec]
-
-
-@pytest.fixture
-def asked(alone: Run, monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """The cluster that ``launch`` with these words would make."""
-    wanted: list[ClusterSpec] = []
-    monkeypatch.setattr("infra.cli.clusters.bring_up", lambda _where, spec, **_more: wanted.append(spec))
-
-    def call(*words: str) -> ClusterSpec:
-        status, _, err = alone("launch", *words)
-        assert status == 0, err
-        return wanted[-1]
-
-    return call
 
 
 def as_words(name: str, value: Any) -> list[str]:
