@@ -6,6 +6,7 @@ spark-submit --master spark://host:7077 --py-files trainer.zip apps/CifarApp.py 
 
 from __future__ import annotations
 
+from apps.datasets import Pictures, mean_image, training_data
 from apps.options import Options, launch, training_options
 from apps.progress import Downloading
 from apps.training import TrainingData, run
@@ -17,8 +18,15 @@ from sparknet.data.locate import locate
 def main(options: Options) -> None:
     """Train a net on CIFAR-10 with a Spark cluster, or on the cores of this machine.
 
-    Pictures are fed less the mean image of the training set.
+    Pictures are fed less the mean image of the training set. Those of --images and --dataset are made 32 x
+    32.
     """
+    if options.source:
+        pictures = Pictures(size=(32, 32))
+        run(
+            training_data(options, options.source, pictures, lambda s: Transform(mean=mean_image(s))), options
+        )
+        return
     located = locate("cifar10", options.data, seed=options.seed, progress=Downloading())
     mean = located.dataset.train.mean_image()
     run(TrainingData.of(located, Transform(mean=mean)), options)

@@ -44,6 +44,8 @@ class Options:
     solver: str
     weights: str | None
     data: str
+    images: str | None
+    dataset: str | None
     seed: int
     test_every: int
     output: Path
@@ -71,8 +73,19 @@ class Options:
     def __post_init__(self) -> None:
         if self.resume and self.checkpoint is None:
             raise UsageError("--resume needs --checkpoint: where is the run to go on from?")
+        given = [name for name in ("images", "dataset") if getattr(self, name)]
+        given += ["data"] if self.data != "auto" else []
+        if len(given) > 1:
+            raise UsageError(
+                f"{' and '.join(f'--{name}' for name in given)} both say what to train on: give one"
+            )
         if self.grace and self.quorum == 1:
             raise UsageError("--grace is what a --quorum below 1 leaves the others: give both, or neither")
+
+    @property
+    def source(self) -> str | None:
+        """Where records of any kind are to be read, if that was said."""
+        return self.images or self.dataset
 
 
 _POSITIVE = click.IntRange(min=1)
@@ -110,6 +123,16 @@ def training_options(
             default="auto",
             metavar="DIR|auto|synthetic",
             help="A folder with the data; auto: $SPARKNET_DATA, else downloaded once; synthetic: drawn.",
+        ),
+        click.option(
+            "--images",
+            metavar="DIR|URL",
+            help="Train on pictures of your own instead: a folder for each class, or a CSV of labels.",
+        ),
+        click.option(
+            "--dataset",
+            metavar="DIR|URL",
+            help="Train on what is there instead, of any kind: see docs/sources.md.",
         ),
         click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random."),
         click.option(

@@ -14,7 +14,9 @@ from sparknet.caffe.io import blobproto_to_array
 from sparknet.caffe.schema.caffe_pb2 import BlobProto
 from sparknet.data import Examples, Transform, imagenet
 from sparknet.data.imagenet import Labels
+from sparknet.db.imagenet import MEAN as MEAN_FILE
 from sparknet.errors import DataError
+from sparknet.sources import files, manifest
 
 # blue, green and red over the training set of ILSVRC-2012: the mean of Caffe's imagenet_mean.binaryproto
 MEAN = np.array([104.0069, 116.6688, 122.6789], np.float32)
@@ -43,6 +45,19 @@ def training_data(
         transform=transform,
         test_batch_size=50,
     )
+
+
+def is_source(data: str) -> bool:
+    """Whether it is read as a source: made by ``sparknet imagenet prepare``, or on no disk of this machine."""
+    if not files.is_remote(data) and not Path(data).is_dir():
+        return False
+    return files.is_remote(data) or manifest.read(data) is not None
+
+
+def prepared_mean(data: str | None) -> Path | None:
+    """The mean image that lies with prepared data, copied here if need be."""
+    url = files.joined(data, MEAN_FILE) if data else ""
+    return files.local_copy(url) if url and files.exists(url) else None
 
 
 def mean_of(file: Path | None) -> NDArray[np.float32]:

@@ -46,6 +46,7 @@ class TrainingData:
     test_transform: Transform | None = None
     test_batch_size: int = 100
     synthetic: bool = False
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, located: Located, transform: Transform) -> TrainingData:

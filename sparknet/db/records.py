@@ -90,7 +90,7 @@ def made(sample: Sample, number: int, making: Making) -> Record:
     # raw pixels whose order nobody says stay as they are, and nobody can say it of the copy
     known = isinstance(sample.image, bytes) or sample.order is not None
     order = making.order if known else None
-    contiguous: Raw = np.ascontiguousarray(pixels)
+    contiguous: Any = np.ascontiguousarray(pixels)
     if making.encoding == "raw" or pixels.dtype != np.uint8 or len(pixels) not in (1, 3):
         return replace(record, image=contiguous, order=order)
     data = encode(pixels, making.encoding, order=making.order if known else "rgb", quality=making.quality)  # type: ignore[arg-type]

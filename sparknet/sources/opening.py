@@ -162,12 +162,15 @@ def _open_folder(wanted: _Wanted) -> Source:
     elif labels is not None and not files.is_remote(labels) and not files.exists(labels):
         labels = joined(root, labels)
     found = folder.by_list(root, labels) if labels else folder.by_class(root, wanted.split, listed)
-    return _pictures(wanted, found.samples, "the folder", found.classes, url=found.samples.root)
+    root = found.samples.root
+    return _pictures(
+        wanted, found.samples, "the folder", found.classes, url=root, has_halves=root != wanted.url
+    )
 
 
 def _open_tar(wanted: _Wanted) -> Source:
     urls = files.expanded(wanted.url)
-    told = None
+    told, root = None, wanted.url
     if len(urls) > 1 or urls[0].lower().endswith(tar.ENDING):
         found = [File(url, files.size_of(url)) for url in urls]
     else:
@@ -179,7 +182,8 @@ def _open_tar(wanted: _Wanted) -> Source:
         raise DataError(f"{wanted.url} has no tar shards in it")
     samples = tar.TarSamples(shards, told.order if told else None)
     what = f"{len(shards):,} tar shards of" if len(shards) > 1 else "the tar shard"
-    return _pictures(wanted, samples, what, told.classes if told else None)
+    classes = told.classes if told else None
+    return _pictures(wanted, samples, what, classes, url=root, has_halves=root != wanted.url)
 
 
 def _half_of(url: str, split: str) -> str:
@@ -236,7 +240,9 @@ def _open_cifar(wanted: _Wanted) -> Source:
     samples = arrays.cifar_at(wanted.url, wanted.split)
     if samples is None:
         raise DataError(f"{wanted.url} has no CIFAR-10 in it, binary or Python batches")
-    return _pictures(wanted, samples, f"CIFAR-10's {wanted.split} set in", CLASSES)
+    return _pictures(
+        wanted, samples, f"CIFAR-10's {wanted.split} set in", CLASSES, has_halves=_is_folder(wanted.url)
+    )
 
 
 def _open_mnist(wanted: _Wanted) -> Source:
@@ -245,11 +251,13 @@ def _open_mnist(wanted: _Wanted) -> Source:
     samples = arrays.mnist_at(wanted.url, wanted.split)
     if samples is None:
         raise DataError(f"{wanted.url} has no MNIST in it, plain or gzipped")
-    return _pictures(wanted, samples, f"MNIST's {wanted.split} set in", CLASSES)
+    return _pictures(
+        wanted, samples, f"MNIST's {wanted.split} set in", CLASSES, has_halves=_is_folder(wanted.url)
+    )
 
 
 def _open_imagenet(wanted: _Wanted) -> Source:
-    urls, labels = [wanted.url], wanted.labels
+    urls, labels, has_halves = [wanted.url], wanted.labels, False
     if not wanted.url.lower().endswith(tar.ENDING):
         found = files.listing(wanted.url)
         urls = [file.url for file in found if file.name.lower().endswith(tar.ENDING)]
@@ -257,22 +265,36 @@ def _open_imagenet(wanted: _Wanted) -> Source:
             half: [u for u in urls if any(f"_{name}" in u.rpartition("/")[2] for name in names)]
             for half, names in folder.SPLITS.items()
         }
-        if all(halves.values()):
+        has_halves = all(halves.values())
+        if has_halves:
             urls = halves[wanted.split]
         val = joined(wanted.url, "val.txt")
         if labels is None and wanted.split == "test" and any(file.url == val for file in found):
             labels = val
     index = imagenet.index(urls, labels)
-    return _pictures(wanted, imagenet.ImageNetSamples(index.members), "ImageNet's archives at", index.classes)
+    samples = imagenet.ImageNetSamples(index.members)
+    what = "ImageNet's archives at"
+    return _pictures(wanted, samples, what, index.classes, has_halves=has_halves)
 
 
 def _pictures(
-    wanted: _Wanted, samples: Samples, what: str, classes: tuple[str, ...] | None, *, url: str = ""
+    wanted: _Wanted,
+    samples: Samples,
+    what: str,
+    classes: tuple[str, ...] | None,
+    *,
+    url: str = "",
+    has_halves: bool = False,
 ) -> PictureSource:
     count = f"{len(samples):,} pictures"
     if classes is not None:
         count += f" in {len(classes):,} classes" if len(classes) != 1 else " in 1 class"
-    return PictureSource(f"{count} from {what} {url or wanted.url}", samples, wanted.how, classes)
+    name = f"{count} from {what} {url or wanted.url}"
+    return PictureSource(name, samples, wanted.how, classes, wanted.split if has_halves else "")
+
+
+def _is_folder(url: str) -> bool:
+    return files.kind_of(url) == "folder"
 
 
 def _parent(url: str) -> str:

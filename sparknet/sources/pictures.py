@@ -130,13 +130,15 @@ class PictureSource:
     """A ``Source`` with the columns ``image`` (channels, height, width) and, where there are labels,
     ``label``.
 
-    Channels are as many as the first pictures have: three, if one of these is in colour.
+    Channels are as many as the first pictures have: three, if one of these is in colour. ``half`` is
+    "train" or "test" of a set that has two halves.
     """
 
     name: str
     samples: Samples
     how: Decoding = field(default_factory=lambda: Decoding(channels=None))
     classes: tuple[str, ...] | None = None
+    half: str = ""
 
     @cached_property
     def schema(self) -> Mapping[str, Column]:

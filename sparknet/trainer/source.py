@@ -104,6 +104,11 @@ class Prepared:
     def checked(self, classes: int, floats: bool) -> Prepared:
         """The same with labels checked against so many classes (0: as they are), whole numbers as floats."""
         if self.selection is None:
+            if classes and len(self.names) > classes:
+                raise DataError(
+                    f"the data have {len(self.names)} classes, and the net has {classes} outputs: "
+                    f"{some(self.names, 10)}"
+                )
             return self
         if classes and len(self.names) > classes:
             raise DataError(
@@ -178,7 +183,8 @@ def prepare(data: Any, columns: Columns) -> Prepared:
     if isinstance(data, Examples | Records):
         data = InMemory(data)
     if hasattr(data, "shards") and hasattr(data, "schema"):
-        return Prepared(data=data, schema=data.schema, features={"data": "data"})
+        names = tuple(getattr(data, "classes", ()))
+        return Prepared(data=data, schema=data.schema, features={"data": "data"}, names=names)
     if hasattr(data, "parts") and hasattr(data, "schema"):
         return _of_source(data, columns)
     raise UsageError(

@@ -36,6 +36,15 @@ def test_an_app_has_its_own_defaults() -> None:
     assert (options.join_deadline, options.shard_memory, options.deterministic) == (180, None, False)
 
 
+@pytest.mark.parametrize(
+    "both", [("--images", "a", "--dataset", "b"), ("--data", "synthetic", "--images", "a")]
+)
+def test_what_is_trained_on_is_said_once(both: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="both say what to train on: give one"):
+        parsed(*both)
+    assert parsed("--dataset", "s3://bucket/x").source == "s3://bucket/x"
+
+
 def test_every_option_arrives() -> None:
     options = parsed(
         *("--tau", "5", "--rounds", "6", "--batch-size", "7", "--workers", "8", "--time-cap", "1.5"),
@@ -56,6 +65,8 @@ def test_every_option_arrives() -> None:
         solver="s.prototxt",
         weights=__file__,
         data="synthetic",
+        images=None,
+        dataset=None,
         seed=9,
         test_every=0,
         output=Path("out"),

@@ -61,7 +61,7 @@ def test_shards_hold_all_pictures_with_their_classes_in_an_order_of_the_seed(
     found = made(archives, tmp_path / "a")
     assert (found.records, found.classes, found.left_out) == ({"train": 30, "val": 9}, 3, 0)
     source = open_source(str(tmp_path / "a"))
-    assert source.name == f"30 pictures in 3 classes from 5 tar shards of {tmp_path}/a"
+    assert source.name == f"30 pictures in 3 classes from 5 tar shards of {tmp_path}/a/train"
     assert source.classes == SYNSETS
     one = records(source, 2)
     assert sorted(one.labels.tolist()) == [k for k in range(3) for _ in range(10)]
