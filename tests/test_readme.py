@@ -33,6 +33,7 @@ DEVELOPER = {
     "./run lint": "./run lint",
     "./run types": "./run types --args sparknet/errors.py",
     "./run bench round_overhead": "./run bench round_overhead --args --help",
+    "./run bench faults": "./run bench faults --args --help",
 }
 
 

@@ -197,7 +197,10 @@ class Coordinator:
                 if not working:
                     self._members.assemble(_can_train)
                 pausing = working and self._rebalancer.due  # shards change hands between rounds
-                for member in [] if pausing else filter(_can_train, self._members.all):
+                # what its predecessor has brought, and nobody has looked at yet, comes first
+                at_work = {member.who.partition for member in working}
+                free = [m for m in self._members.all if _can_train(m) and m.who.partition not in at_work]
+                for member in [] if pausing else free:
                     start = exchanger.start_of(member.who.partition)
                     working[member] = self._train_request_from(start, member, plan())
                     self._members.give(member, working[member])

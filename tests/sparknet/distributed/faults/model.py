@@ -71,7 +71,7 @@ class Model:
             if rounds == self._went_back:
                 self._went_back = 0
             else:
-                start = self.at.get(done.number - 1 - rounds, start)
+                start = self.at[done.number - 1] = self.at.get(done.number - 1 - rounds, start)
             self._unsure = True
         if self._went_back:
             wrong.append(f"went back {self._went_back} rounds without a word")
