@@ -99,7 +99,7 @@ class Coordinator:
             tasks=tasks,
             end_task=end_task,
         )
-        self._scoring = Pace(timeouts)
+        self._training, self._scoring = Pace(timeouts), Pace(timeouts)
         self._overlap = Overlap()
         self._history: Vector | None = None
         self._rejected: set[int] = set()
@@ -149,8 +149,13 @@ class Coordinator:
                 runners, plan, {"ahead": ahead and vars(ahead)} if overlaps else {}
             )
             answers = self._members.ask(
-                requests, self.timeouts.quorum, head_start=self._overlap.head_start(runners)
+                requests,
+                self.timeouts.quorum,
+                head_start=self._overlap.head_start(runners),
+                hangs_at=None if overlaps else lambda request: self._training.until(request, plan.tau),
             )
+            for answer in answers:
+                self._training.answered(answer, plan.tau)
             reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
             if answers:
                 merged = self._averaging.merge(answers, reports, plan)
@@ -233,7 +238,8 @@ class Coordinator:
         wake = min([time.monotonic() + _LOOK_SECONDS, *until.values()])
         answer = self._members.next_answer(working, wake)
         if answer:
-            pace.answered(working.pop(answer.member), work(answer.member))
+            pace.answered(answer, work(answer.member))
+            del working[answer.member]
         for member, request in working.items():
             if request.answer is None and until.get(member, math.inf) <= time.monotonic():
                 self._members.drop(member, pace.reason(request))

@@ -124,19 +124,25 @@ class Membership:
         quorum: float = 1.0,
         at_loss: Callable[[], None] | None = None,
         head_start: float = 0.0,
+        hangs_at: Callable[[Request], float] | None = None,
     ) -> list[Answered]:
         """Give each member its request and wait for the answers, in the order of the members.
 
         Once a share of ``quorum`` has answered, the others have ``Timeouts.grace`` left. Those that hang
         are dropped (``stragglers.py``); they have worked for ``head_start`` seconds already. ``at_loss`` is
-        called when one of those that are waited for is lost.
+        called when one of those that are waited for is lost. While others have nothing to do, one hangs by
+        ``hangs_at`` too.
         """
         for member, request in requests.items():
             self.give(member, request)
         waiting, answers = dict(requests), dict[int, Answered]()
         policy = StragglerPolicy(len(requests), quorum, self._timeouts, head_start)
         while waiting and not policy.over:
-            answer = self.next_answer(waiting, policy.until)
+            limits = self._limits(waiting, hangs_at)
+            answer = self.next_answer(waiting, min([policy.until, *limits.values()]))
+            for member, limit in limits.items():
+                if limit <= time.monotonic() and waiting[member].answer is None:
+                    self.drop(member, "it hangs: it takes more than ten times as long as others took before")
             if answer:
                 answers[answer.member.who.partition] = answer
                 del waiting[answer.member]
@@ -195,6 +201,14 @@ class Membership:
 
     def clear(self) -> None:
         self._members.clear()
+
+    def _limits(
+        self, waiting: Mapping[Member, Request], hangs_at: Callable[[Request], float] | None
+    ) -> dict[Member, float]:
+        """When those that are waited for hang, while another has nothing to do but to wait for them."""
+        if hangs_at is None or not any(m.is_idle and m.records and m not in waiting for m in self.all):
+            return {}
+        return {member: hangs_at(request) for member, request in waiting.items()}
 
     def _drop_overdue(self) -> None:
         """Drop the members that have not answered in time, whoever waits for them, or nobody any more."""

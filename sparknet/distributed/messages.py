@@ -166,13 +166,16 @@ class Joined:
 
 @dataclass(frozen=True)
 class Answered:
-    """``content`` answers ``request``; ``sent`` and ``received`` count the bytes of both frames."""
+    """``content`` answers ``request``; ``sent`` and ``received`` count the bytes of both frames, and ``at`` is
+    when it came, by ``time.monotonic``.
+    """
 
     member: Member
     request: Request
     content: Content
     sent: int
     received: int
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)

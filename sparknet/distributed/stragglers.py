@@ -7,7 +7,7 @@ import time
 from collections import deque
 from statistics import median
 
-from sparknet.distributed.messages import Request
+from sparknet.distributed.messages import Answered, Request
 from sparknet.distributed.timeouts import Timeouts
 
 # A worker that takes this many times as long as the faster half does not straggle: it hangs.
@@ -78,8 +78,8 @@ class Pace:
         self._timeouts = timeouts
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)  # for a unit of work
 
-    def answered(self, request: Request, work: int) -> None:
-        self._seconds.append((time.monotonic() - request.made) / work)
+    def answered(self, answer: Answered, work: int) -> None:
+        self._seconds.append((answer.at - answer.request.made) / work)
 
     def until(self, request: Request, work: int) -> float:
         """When a worker that has not answered hangs, on the clock of ``time.monotonic``; never as long as

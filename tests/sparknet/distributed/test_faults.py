@@ -1,4 +1,4 @@
-"""The engine under faults, seeds 0 to 199 and all plans that ever failed, against the model of every round."""
+"""The engine under faults: seeds 0 to 199 and all plans that ever failed, against a model of every round."""
 
 from __future__ import annotations
 
