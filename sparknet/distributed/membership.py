@@ -9,7 +9,7 @@ import logging
 import math
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.listener import Listener
@@ -138,7 +138,7 @@ class Membership:
         waiting, answers = dict(requests), dict[int, Answered]()
         policy = StragglerPolicy(len(requests), quorum, self._timeouts, head_start)
         while waiting and not policy.over:
-            limits = self._limits(waiting, hangs_at)
+            limits = self._limits(requests, waiting, hangs_at)
             answer = self.next_answer(waiting, min([policy.until, *limits.values()]))
             for member, limit in limits.items():
                 if limit <= time.monotonic() and waiting[member].answer is None:
@@ -203,10 +203,13 @@ class Membership:
         self._members.clear()
 
     def _limits(
-        self, waiting: Mapping[Member, Request], hangs_at: Callable[[Request], float] | None
+        self,
+        asked: Container[Member],
+        waiting: Mapping[Member, Request],
+        hangs_at: Callable[[Request], float] | None,
     ) -> dict[Member, float]:
-        """When those that are waited for hang, while another has nothing to do but to wait for them."""
-        if hangs_at is None or not any(m.is_idle and m.records and m not in waiting for m in self.all):
+        """When those that are waited for hang, while another, who was not asked, has nothing to do."""
+        if hangs_at is None or not any(m.is_idle and m.records and m not in asked for m in self.all):
             return {}
         return {member: hangs_at(request) for member, request in waiting.items()}
 

@@ -166,7 +166,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class Answered:
-    """``content`` answers ``request``; ``sent`` and ``received`` count the bytes of both frames, and ``at`` is
+    """``content`` answers ``request``; ``sent`` and ``received`` count the bytes of both frames, ``at`` is
     when it came, by ``time.monotonic``.
     """
 
