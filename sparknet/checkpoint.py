@@ -87,7 +87,7 @@ class Checkpoints:
             raise UsageError(f"the patience with checkpoints is {patience:g} s: at least 0 is needed")
         self.folder, self.every, self.keep, self.patience = folder, every, keep, patience
         self._options = options
-        self._storage = self._opened()
+        self.storage = self._opened()
         self._failing: _Failing | None = None
         self._owed = False
 
@@ -127,8 +127,8 @@ class Checkpoints:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         if self._failing:
-            self._storage = self._opened()  # with the credentials of today
-        self._storage.publish(_name(checkpoint.round), _contents(checkpoint))
+            self.storage = self._opened()  # with the credentials of today
+        self.storage.publish(_name(checkpoint.round), _contents(checkpoint))
         self._remove_old(checkpoint.round)
 
     def _opened(self) -> Storage:
@@ -188,7 +188,7 @@ class Checkpoints:
     def _names(self) -> list[str]:
         """All that were completed, the newest first."""
         try:
-            return within(_CALL_SECONDS, lambda: self._storage.names("round-*"), "listing it")[::-1]
+            return within(_CALL_SECONDS, lambda: self.storage.names("round-*"), "listing it")[::-1]
         except OSError as error:
             raise CheckpointError(f"{self.folder} cannot be read: {_meaning(error)}") from error
 
@@ -212,7 +212,7 @@ class Checkpoints:
 
     def _read(self, name: str, file: str, size: int = 0) -> bytes:
         seconds = _CALL_SECONDS + size / _SLOW_BYTES
-        return within(seconds, lambda: self._storage.read(name, file), f"reading {file}")
+        return within(seconds, lambda: self.storage.read(name, file), f"reading {file}")
 
     def _vector(self, name: str, file: str, facts: Mapping[str, Any]) -> Vector:
         data = self._read(name, file, int(facts["bytes"]))
@@ -222,10 +222,10 @@ class Checkpoints:
 
     def _remove_old(self, newest: int) -> None:
         """Keep the last ones up to ``newest``; later ones belong to a run that this one has replaced."""
-        names = self._storage.names("round-*")[::-1]
+        names = self.storage.names("round-*")[::-1]
         past = [name for name in names if name <= _name(newest)]
         for name in [*(set(names) - set(past)), *past[self.keep :]]:
-            self._storage.remove(name)
+            self.storage.remove(name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,7 +109,7 @@ def own(region: Region, *, tag: str = CONTENT_HASH, value: str = "") -> list[Own
     """Our own images of the region, the newest first; with ``value`` only those whose ``tag`` it is."""
     filters = [{"Name": f"tag:{tag}", "Values": [value]}] if value else OURS
     found = region.pages("describe_images", "Images", Owners=["self"], Filters=filters)
-    images = [_own(region, one) for one in found]
+    images = [read_image(region, one) for one in found]
     return sorted(images, key=lambda one: (one.created, one.name), reverse=True)
 
 
@@ -224,7 +224,7 @@ def _specification(name: str, described: Mapping[str, str]) -> list[dict[str, ob
     return [{"ResourceType": kind, "Tags": pairs} for kind in ("image", "snapshot")]
 
 
-def _own(region: Region, one: dict[str, Any]) -> OwnImage:
+def read_image(region: Region, one: dict[str, Any]) -> OwnImage:
     known = tags.as_dict(one.get("Tags"))
     disks = [mapping["Ebs"] for mapping in one.get("BlockDeviceMappings", []) if "Ebs" in mapping]
     return OwnImage(

@@ -148,7 +148,7 @@ class Region:
         while True:
             attempt += 1
             try:
-                return self._once(operation, service, arguments)
+                return self.call_once(operation, service, arguments)
             except ApiError as error:
                 if not is_retryable(error.code) and not _matches(error.code, just_made):
                     raise
@@ -166,11 +166,12 @@ class Region:
             f"{time.monotonic() - began:.0f} s ({error.message}); run the same command again later."
         )
 
-    def _once(self, operation: str, service: str, arguments: Answer) -> Answer:
+    def call_once(self, operation: str, service: str, arguments: Answer) -> Answer:
+        """One attempt of a call. Raises ApiError with EC2's code, or one of ours where it never answered."""
         from botocore import exceptions as boto
 
         try:
-            client = self._client(service)
+            client = self.client(service)
             with interrupts_held():  # the answer alone says what was made
                 answer: Answer = getattr(client, operation)(**arguments)
             return answer
@@ -185,7 +186,8 @@ class Region:
             # refused before it was sent
             raise ApiError("InvalidParameterValue", str(error), operation) from None
 
-    def _client(self, service: str) -> Any:
+    def client(self, service: str) -> Any:
+        """boto3's client of a service, made once. Raises ApiError where there are no credentials."""
         with self._making:
             if not self._clients and not self._keys:
                 self._require_credentials()

@@ -86,12 +86,12 @@ class Coordinator:
         self._listener = Listener(
             bind=bind, token=token, size=size, codec=self._star.codec, timeouts=timeouts
         )
-        self._members = Membership(self._listener, workers)
-        self._ring = Ring(bind, versions, self._members, timeouts, copy_every) if ring else None
+        self.membership = Membership(self._listener, workers)
+        self._ring = Ring(bind, versions, self.membership, timeouts, copy_every) if ring else None
         self._averaging = self._ring or self._star
         self._states: dict[int, WorkerState] = {}
         self._rebalancer = Rebalancer(
-            self._members,
+            self.membership,
             self._states,
             secure=self._averaging.secure,
             submit=submit,
@@ -116,14 +116,14 @@ class Coordinator:
     @property
     def members(self) -> tuple[Identity, ...]:
         """Who is here now."""
-        while self._members.next(time.monotonic()):
+        while self.membership.next(time.monotonic()):
             pass
-        return tuple(member.who for member in self._members.all)
+        return tuple(member.who for member in self.membership.all)
 
     @property
     def numbers(self) -> frozenset[int]:
         """The partitions that have a worker of their own, as far as is known."""
-        return frozenset(member.who.partition for member in self._members.all)
+        return frozenset(member.who.partition for member in self.membership.all)
 
     def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
         """One round from ``weights``, float32 (P,). If every worker of it is lost, it begins again with those
@@ -136,19 +136,19 @@ class Coordinator:
         """
         overlaps = ahead is not None or self._overlap.used
         if overlaps:
-            self._averaging.overlap(self._members.all)
+            self._averaging.overlap(self.membership.all)
         self._averaging.begin(weights)
         merged: Merged | None = None
         joining = 0.0
         while merged is None:
             began = time.perf_counter()
-            members = self._members.assemble(_can_train)
+            members = self.membership.assemble(_can_train)
             joining += time.perf_counter() - began
             runners, ahead = self._overlap.runners(members, ahead)
             requests = self._train_requests(
                 runners, plan, {"ahead": ahead and vars(ahead)} if overlaps else {}
             )
-            answers = self._members.ask(
+            answers = self.membership.ask(
                 requests,
                 self.timeouts.quorum,
                 head_start=self._overlap.head_start(runners),
@@ -160,7 +160,7 @@ class Coordinator:
             if answers:
                 merged = self._averaging.merge(answers, reports, plan)
         self._remember(answers, reports, merged, plan)
-        self._overlap.ran(self._members.all, [answers[k].member for k in merged.kept], ahead)
+        self._overlap.ran(self.membership.all, [answers[k].member for k in merged.kept], ahead)
         return RoundResult(
             mean=merged.mean,
             reports=tuple(reports[k] for k in merged.kept),
@@ -168,14 +168,14 @@ class Coordinator:
             bytes_sent=sum(answer.sent for answer in answers),
             bytes_received=sum(answer.received for answer in answers) + self._averaging.take_fetched(),
             bytes_between=merged.sent,
-            lost=self._members.take_losses(),
+            lost=self.membership.take_losses(),
             names={answer.member.who.partition: str(answer.member) for answer in answers},
         )
 
     def test(self, weights: Weights, slices: Sequence[slice]) -> Scores:
         """Hand out the slices of the test set; one that is lost with its worker is handed out again, and all
         are if the weights are lost."""
-        self._overlap.drop(self._members.all)
+        self._overlap.drop(self.membership.all)
         self._averaging.publish(weights)
         todo, parts = deque(slices), dict[Member, slice]()
         working: dict[Member, Request] = {}
@@ -200,15 +200,15 @@ class Coordinator:
         try:
             while True:
                 if not working:
-                    self._members.assemble(_can_train)
+                    self.membership.assemble(_can_train)
                 pausing = working and self._rebalancer.due  # shards change hands between rounds
                 # what its predecessor has brought, and nobody has looked at yet, comes first
                 at_work = {member.who.partition for member in working}
-                free = [m for m in self._members.all if _can_train(m) and m.who.partition not in at_work]
+                free = [m for m in self.membership.all if _can_train(m) and m.who.partition not in at_work]
                 for member in [] if pausing else free:
                     start = exchanger.start_of(member.who.partition)
                     working[member] = self._train_request_from(start, member, plan())
-                    self._members.give(member, working[member])
+                    self.membership.give(member, working[member])
                 report = self._exchanged(working, exchanger, pace, plan().tau)
                 if report:
                     yield report
@@ -236,18 +236,18 @@ class Coordinator:
         something else happened. Those that hang, by the ``pace`` of the others, are dropped."""
         until = {member: pace.until(request, work(member)) for member, request in working.items()}
         wake = min([time.monotonic() + _LOOK_SECONDS, *until.values()])
-        answer = self._members.next_answer(working, wake)
+        answer = self.membership.next_answer(working, wake)
         if answer:
             pace.answered(answer, work(answer.member))
             del working[answer.member]
         for member, request in working.items():
             if request.answer is None and until.get(member, math.inf) <= time.monotonic():
-                self._members.drop(member, pace.reason(request))
+                self.membership.drop(member, pace.reason(request))
         return answer
 
     def _without_the_lost(self, working: dict[Member, Request]) -> list[Member]:
         """Those that are no members any more, and have left nothing behind, work no more."""
-        lost = [m for m, request in working.items() if not (self._members.has(m) or request.answer)]
+        lost = [m for m, request in working.items() if not (self.membership.has(m) or request.answer)]
         for member in lost:
             del working[member]
         return lost
@@ -265,7 +265,7 @@ class Coordinator:
 
         Of a worker that has yet to catch up it is what it goes on from, not what it was born with.
         """
-        members = self._members.assemble(_can_train)
+        members = self.membership.assemble(_can_train)
         behind = [m for m in members if self._rebalancer.is_behind(m)] if self._states else []
         states = self._saved([member for member in members if member not in behind])
         if self._history is not None:
@@ -276,8 +276,8 @@ class Coordinator:
         """Every worker goes on from its state with its next plan."""
         self._states.clear()
         self._states.update(states)
-        self._overlap.drop(self._members.all)
-        for member in self._members.all:
+        self._overlap.drop(self.membership.all)
+        for member in self.membership.all:
             member.is_new = True
         self._rebalancer.send_positions()
 
@@ -287,9 +287,9 @@ class Coordinator:
 
     def close(self) -> bool:
         """Tell every worker to stop, and stop listening; whether all were here to hear it."""
-        complete = self._members.complete
+        complete = self.membership.complete
         self._listener.close()
-        self._members.clear()
+        self.membership.clear()
         self._averaging.close()
         return complete
 
@@ -301,12 +301,12 @@ class Coordinator:
         """Give every idle member a slice while there are any; to one that needs the weights when they can be
         had without waiting for one that is busy."""
         if not working:
-            self._members.assemble(_is_idle)
-        for member in self._members.all:
-            if todo and member.is_idle and self._members.has(member) and self._averaging.can_send(member):
+            self.membership.assemble(_is_idle)
+        for member in self.membership.all:
+            if todo and member.is_idle and self.membership.has(member) and self._averaging.can_send(member):
                 request = self._slice(member, todo[0])
                 parts[member], working[member] = todo.popleft(), request
-                self._members.give(member, request)
+                self.membership.give(member, request)
 
     def _train_requests(self, members: list[Member], plan: RoundPlan, ahead: Header) -> dict[Member, Request]:
         newcomers = [member for member in members if self._rebalancer.is_behind(member)]
@@ -374,7 +374,7 @@ class Coordinator:
         }
         return {
             answer.member.who.partition: answer.content
-            for answer in self._members.ask(requests)
+            for answer in self.membership.ask(requests)
             if isinstance(answer.content, WorkerState)
         }
 
@@ -399,7 +399,7 @@ class Coordinator:
     ) -> None:
         self._record_progress(answers)
         for k, reason in merged.rejected.items():
-            self._members.lost(answers[k].member, reason)
+            self.membership.lost(answers[k].member, reason)
         back = {report.member for report in reports}
         self._rejected = (self._rejected - back) | {reports[k].member for k in merged.rejected}
         if plan.momentum == "average" and self._averaging is self._star:

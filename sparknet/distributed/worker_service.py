@@ -86,11 +86,11 @@ class Assignment:
 
 
 class Service:
-    """One worker's end, across lost connections."""
+    """One worker's end, across lost connections; ``drain`` reads the shard that ``worker`` trains on."""
 
     def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Shard]) -> None:
-        self.assignment, self.who, self._drain = assignment, who, drain
-        self._worker: Worker | None = None
+        self.assignment, self.who, self.drain = assignment, who, drain
+        self.worker: Worker | None = None
         self._sender: DeltaSender | None = None
         self._participant: Participant | None = None
         self._run_ahead: RunAhead | None = None
@@ -148,7 +148,7 @@ class Service:
         return channel
 
     def _run_commands(self, channel: Channel) -> None:
-        worker = self._worker = self._worker or self._built()
+        worker = self.worker = self.worker or self._built()
         participant = self._participant = self._participant or self._participant_of(worker, channel)
         timeouts = self.assignment.timeouts
         history = np.empty(worker.replica.history().numel(), np.float32)
@@ -220,7 +220,7 @@ class Service:
         """The net is built while the data is on its way."""
         recipe, number = self.assignment.recipe, self.who.partition
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sparknet-drain") as thread:
-            draining = thread.submit(self._drain)
+            draining = thread.submit(self.drain)
             replica = recipe.build()
             try:
                 return recipe.worker(number, draining.result(), replica)

@@ -63,7 +63,7 @@ def test_calls_to_the_embedded_cloud_pass_no_proxy(simulation: LocalCloud) -> No
 @pytest.mark.usefixtures("proxied")
 def test_calls_to_aws_take_the_proxy() -> None:
     region = Region("us-east-1", keys=("key", "secret"))
-    pool = region._client("ec2")._endpoint.http_session._proxy_config
+    pool = region.client("ec2")._endpoint.http_session._proxy_config
     assert pool.proxy_url_for("https://ec2.us-east-1.amazonaws.com") == DEAD
     region.close()
 

@@ -30,7 +30,7 @@ from infra.spec import ClusterSpec
 @contextmanager
 def at_call(region: Region, index: int, happen: Callable[[], None]) -> Iterator[None]:
     """``happen`` right after the call number ``index`` has been answered."""
-    original, count = region._once, 0
+    original, count = region.call_once, 0
 
     def once(*arguments: Any) -> Any:
         nonlocal count
@@ -40,11 +40,11 @@ def at_call(region: Region, index: int, happen: Callable[[], None]) -> Iterator[
             happen()
         return answer
 
-    region._once = once  # type: ignore[method-assign]
+    region.call_once = once  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del region._once  # type: ignore[attr-defined]
+        del region.call_once  # type: ignore[attr-defined]
 
 
 def left(cloud: Cloud, spec: ClusterSpec) -> list[cleanup.Resource]:

@@ -39,7 +39,7 @@ def answering(answer: Any) -> Region:
             return call
 
     region = Region("us-east-1", retry_seconds=0.01, sleep=lambda _seconds: None)
-    region._client = lambda _service: Client()  # type: ignore[method-assign]
+    region.client = lambda _service: Client()  # type: ignore[method-assign]
     region.at = lambda _name, retry_seconds=None: region  # type: ignore[method-assign]
     return region
 

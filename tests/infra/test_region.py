@@ -51,7 +51,7 @@ def region(client: Client, told: list[Event] | None = None, seconds: float = 60)
         retry_seconds=seconds,
         sleep=waited.append,
     )
-    made._client = lambda _service: client  # type: ignore[method-assign]
+    made.client = lambda _service: client  # type: ignore[method-assign]
     return made
 
 

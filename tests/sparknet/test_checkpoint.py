@@ -167,9 +167,9 @@ def test_a_save_that_was_cut_off_at_any_write_leaves_the_one_before(
 ) -> None:
     checkpoints = Checkpoints(str(tmp_path) if place == "disk" else f"memory://cut-off/{writes}", keep=9)
     checkpoints.save(checkpoint_of(1))
-    publish = checkpoints._storage.publish
+    publish = checkpoints.storage.publish
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints._storage, "publish", lambda n, c: publish(n, failing_after(writes, c)))
+        patch.setattr(checkpoints.storage, "publish", lambda n, c: publish(n, failing_after(writes, c)))
         with pytest.raises(CheckpointError, match=r"round 2 could not be saved.*No space left"):
             checkpoints.save(checkpoint_of(2))
     latest = checkpoints.latest()

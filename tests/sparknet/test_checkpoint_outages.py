@@ -160,7 +160,7 @@ def test_a_disk_that_does_not_answer_is_waited_for_no_longer_than_said(
 ) -> None:
     monkeypatch.setattr(checkpoint, "_CALL_SECONDS", 0.2)
     checkpoints, free = saved(tmp_path, 1), threading.Event()
-    monkeypatch.setattr(checkpoints._storage, "publish", lambda *_: free.wait(20))
+    monkeypatch.setattr(checkpoints.storage, "publish", lambda *_: free.wait(20))
     started = time.monotonic()
     with pytest.raises(CheckpointError, match=r"round 2 could not be saved: saving it did not end within"):
         checkpoints.save(checkpoint_of(2))

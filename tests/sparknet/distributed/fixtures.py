@@ -86,11 +86,11 @@ class DropsOut(Service):
 
 def join_as(kind: type[Service], workers: InProcessWorkers, partition: int, shard: Examples) -> None:
     service = workers.service(partition, shard, attempt=partition)
-    workers.start(kind(service.assignment, service.who, service._drain))
+    workers.start(kind(service.assignment, service.who, service.drain))
 
 
 def members_of(workers: InProcessWorkers) -> list[Member]:
-    return list(workers.coordinator._members.all)
+    return list(workers.coordinator.membership.all)
 
 
 def wait_for(workers: InProcessWorkers, *attempts: int) -> None:

@@ -63,7 +63,7 @@ def test_a_cut_connection_is_mended_and_the_worker_keeps_its_momentum() -> None:
     with in_process(small_recipe(), shards_of(2)) as workers:
         rounds = train(workers, Settings(rounds=4, tau=5))
         next(rounds)
-        before = set(workers.coordinator._members.all)
+        before = set(workers.coordinator.membership.all)
         for member in before:
             member.channel.close()
         wait_until(
@@ -83,13 +83,13 @@ def test_a_worker_that_misses_the_deadline_is_dropped_and_may_come_back() -> Non
         wait_for(workers, 0, 1)
         rounds = train(workers, Settings(rounds=100, tau=1))
         assert next(rounds).members == (0, 1)
-        slow._worker.replica.pause = 0.8  # type: ignore[union-attr]
+        slow.worker.replica.pause = 0.8  # type: ignore[union-attr]
         started = time.monotonic()
         late = next(rounds)
         assert time.monotonic() - started < 0.7
         assert late.members == (0,)
         assert "did not answer within 0.3 s" in late.result.lost[0]
-        slow._worker.replica.pause = 0.0  # type: ignore[union-attr]
+        slow.worker.replica.pause = 0.0  # type: ignore[union-attr]
         wait_for(workers, 0, 1)
         assert next(rounds).members == (0, 1)
 
@@ -244,13 +244,13 @@ def test_a_quorum_does_not_wait_for_the_slowest_and_has_it_back_later() -> None:
         wait_for(workers, 0, 1, 2)
         rounds = train(workers, Settings(rounds=100, tau=1))
         assert next(rounds).members == (0, 1, 2)
-        slow._worker.replica.pause = 0.5  # type: ignore[union-attr]
+        slow.worker.replica.pause = 0.5  # type: ignore[union-attr]
         late = next(rounds)
         assert late.members == (0, 1)
         assert late.seconds < 0.4
         assert "later than the others" in late.result.lost[0]
         assert next(rounds).members == (0, 1)  # it is still busy with the round before
-        slow._worker.replica.pause = 0.0  # type: ignore[union-attr]
+        slow.worker.replica.pause = 0.0  # type: ignore[union-attr]
         time.sleep(0.6)
         assert workers.coordinator.members
         assert next(rounds).members == (0, 1, 2)

@@ -173,7 +173,7 @@ def test_a_worker_that_is_lost_costs_its_own_contribution_only(ring: bool) -> No
         for round_ in train(workers, overlapping(8)):
             done.append(round_)
             if round_.number == 3:
-                workers.coordinator._members.all[2].channel.close()
+                workers.coordinator.membership.all[2].channel.close()
                 workers.services[2].assignment = None  # type: ignore[assignment]
     assert [r.members for r in done][:3] == [(0, 1, 2)] * 3
     assert (0, 1) in [r.members for r in done]
@@ -187,7 +187,7 @@ def test_a_newcomer_waits_for_a_round_that_all_begin_together(ring: bool) -> Non
         for round_ in train(workers, overlapping(9)):
             done.append(round_)
             if round_.number == 3:
-                workers.coordinator._members._workers = 3
+                workers.coordinator.membership._workers = 3
                 workers.join(2, shards_of(3)[2], attempt=9)
                 wait_for(workers, 9)
     assert [r.members for r in done] == [(0, 1)] * 4 + [(0, 1, 2)] * 5

@@ -83,7 +83,7 @@ class MiniatureSpark(InProcessWorkers):
                 shard = self.waiting.pop(0)
                 self.attempts += 1
                 service = self.service(shard, self.shards[shard], self.attempts)
-                service = Service(replace(service.assignment, job=self.job), service.who, service._drain)
+                service = Service(replace(service.assignment, job=self.job), service.who, service.drain)
                 self.running[shard] = service
                 thread = threading.Thread(target=self.hold, args=(shard, service), daemon=True)
                 self.threads.append(thread)
@@ -105,7 +105,7 @@ class MiniatureSpark(InProcessWorkers):
         service = self.running[worker]
         self.slots -= 1
         service._connected = killed  # type: ignore[method-assign]
-        self.coordinator._members._members[worker].channel.close()
+        self.coordinator.membership._members[worker].channel.close()
 
     def close(self) -> None:
         self.slots = 0
@@ -193,7 +193,7 @@ def test_a_slot_that_is_gone_for_good_leaves_its_shard_to_the_others_and_may_ret
 def test_momentum_outlives_the_worker_that_yielded() -> None:
     """One slot, two shards: the newcomer goes on from the other's steps and history."""
     with spark(2, 1, know=False) as workers:
-        workers.coordinator._members.assembled = True  # as if training had begun with one worker
+        workers.coordinator.membership.assembled = True  # as if training had begun with one worker
         rounds = train(workers, Settings(rounds=10**6, tau=5))
         first = next(rounds)
         (own_shard,) = first.members

@@ -55,7 +55,7 @@ def test_a_replacement_starts_from_the_mean_momentum_of_the_others() -> None:
         newcomer = workers.join(1, shards_of(3)[1], attempt=7, recipe=small_recipe(replica=watched))
         wait_for(workers, 7)
         next(rounds)
-    replica = newcomer._worker.replica  # type: ignore[union-attr]
+    replica = newcomer.worker.replica  # type: ignore[union-attr]
     assert isinstance(replica, Watched)
     assert replica.first is not None
     mean = (before[0].history + before[2].history) / 2  # type: ignore[operator]

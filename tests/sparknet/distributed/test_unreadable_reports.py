@@ -24,6 +24,6 @@ class OfAnotherVersion(Service):
 def test_reports_that_cannot_be_read_end_training_instead_of_coming_again_and_again() -> None:
     with in_process(small_recipe(), [], workers=1) as workers:
         plain = workers.service(0, pictures())
-        workers.start(OfAnotherVersion(plain.assignment, plain.who, plain._drain))
+        workers.start(OfAnotherVersion(plain.assignment, plain.who, plain.drain))
         with pytest.raises(TrainingError, match=r"failed \(3 times in a row\): a report that cannot be read"):
             next(train(workers, Settings(rounds=1)))

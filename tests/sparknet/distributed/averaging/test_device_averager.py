@@ -53,7 +53,7 @@ def backends(workers: InProcessWorkers) -> list[list[str]]:
 
 def copies(workers: InProcessWorkers) -> list[tuple[int, int]]:
     """How often each worker's weights went from host memory to the net, and back."""
-    made = [service._worker for service in workers.services.values()]
+    made = [service.worker for service in workers.services.values()]
     return [(worker.loads, worker.brings) for worker in made if isinstance(worker, Apart)]
 
 

@@ -49,7 +49,7 @@ def test_all_take_the_same_step_whatever_the_wire(wire: str) -> None:
         list(train(workers, Settings(rounds=6, tau=5), SlowMo()))
         workers.states()  # whoever answers has taken the last step
         assert len({digest(memory) for memory in memories(workers)}) == 1
-        nets = [service._worker.vector for service in workers.services.values() if service._worker]
+        nets = [service.worker.vector for service in workers.services.values() if service.worker]
         assert len({digest(net) for net in nets}) == 1
 
 

@@ -81,7 +81,7 @@ def test_a_ring_of_fewer_bits_trains_about_as_well(wire: str) -> None:
     expected = in_this_process(small_recipe(test_batch_size=8), 3, settings, Average())[-1]
     with in_process(small_recipe(test_batch_size=8), shards_of(3), TEST, ring=True, wire=wire) as workers:
         done = list(train(workers, settings))[-1]
-        nets = {digest(service._worker.vector) for service in workers.services.values()}  # type: ignore[union-attr]
+        nets = {digest(service.worker.vector) for service in workers.services.values()}  # type: ignore[union-attr]
     assert len(nets) == 1  # all make the same of what they hear
     assert np.abs(done.weights - expected.weights).max() < 0.05 * np.abs(expected.weights).max()
     assert done.accuracy == pytest.approx(expected.accuracy, abs=0.05)

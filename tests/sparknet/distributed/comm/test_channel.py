@@ -162,7 +162,7 @@ def test_a_forged_frame_costs_the_connection_and_the_round_but_not_the_worker() 
     with in_process(small_recipe(), shards_of(2)) as workers:
         rounds = train(workers, Settings(rounds=1_000_000, tau=2))
         assert next(rounds).members == (0, 1)
-        victim = workers.coordinator._members.all[1]
+        victim = workers.coordinator.membership.all[1]
         victim.channel._incoming.next()  # type: ignore[union-attr]  # a MAC that is never to match again
         assert "not as it was sent" in " ".join(next(rounds).result.lost)
         deadline = time.monotonic() + 20

@@ -283,12 +283,12 @@ class Scenario:
             self._rest_ends = time.monotonic() + REST_SECONDS
         coordinator = team.coordinator
         wanted = min(self.plan.workers, self._cluster.slots())
-        if len(coordinator.members) == wanted and coordinator._members.assignment.settled:
+        if len(coordinator.members) == wanted and coordinator.membership.assignment.settled:
             return True
         if time.monotonic() > self._rest_ends:
             self._wrong.append(
                 f"{len(coordinator.members)} workers in the end where {wanted} can be; shards without one: "
-                f"{coordinator._members.assignment.unassigned}"
+                f"{coordinator.membership.assignment.unassigned}"
             )
             return True
         return False
