@@ -1,7 +1,7 @@
 """Arrow columns to arrays of numbers, and what is wrong with a value that is none.
 
     Numbers(dtype, shape)     int, float, bool or decimal, or (nested) lists of them
-    Bytes(shape)              binary: uint8, as many bytes as the shape has places
+    Bytes(shape)              binary: uint8, as many bytes as the shape has places; files of pictures, too
     Vectors(size)             ML vectors, dense and sparse: float32 (size,)
     Pictures(shape)           Spark's image struct: uint8 (c, h, w), in the order blue, green, red
     Names(values)             strings: the place of each in ``values``, int64
@@ -24,7 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from sparknet.data.decoding import Decoding, decode, is_encoded
 from sparknet.data.records import IGNORED, Column
+from sparknet.errors import DataError
 
 _DENSE = 1  # the ``type`` of an ML vector
 
@@ -71,7 +73,11 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Bytes:
-    """Binary values of ``shape`` bytes each, without a copy."""
+    """Binary values of ``shape`` bytes each, without a copy.
+
+    Where they are the files of pictures (JPEG, PNG, ...), as ``binaryFile`` gives them, and ``shape`` is
+    (channels, height, width), they are decoded at that size.
+    """
 
     shape: tuple[int, ...]
 
@@ -81,17 +87,32 @@ class Bytes:
 
     def read(self, array: pa.Array) -> NDArray[np.uint8]:
         _refuse_nulls(array, 1)
-        width = int(np.prod(self.shape))
-        large = pa.types.is_large_binary(array.type)
-        _, offset_bytes, data = array.buffers()
         if not len(array):
             return np.zeros((0, *self.shape), np.uint8)
-        offsets = np.frombuffer(offset_bytes, np.int64 if large else np.int32)
+        width = int(np.prod(self.shape))
+        _, offset_bytes, data = array.buffers()
+        offsets = np.frombuffer(offset_bytes, _offsets_of(array.type))
         offsets = offsets[array.offset : array.offset + len(array) + 1]
-        due = " x ".join(map(str, self.shape))
-        _refuse_sizes(np.diff(offsets), width, 1, "{:,} bytes", f"{due} = {width:,}")
+        sizes = np.diff(offsets)
+        if self._are_files(array, sizes):
+            return np.stack([self._decoded(row, value.as_py()) for row, value in enumerate(array)])
+        _refuse_sizes(sizes, width, 1, "{:,} bytes", f"{' x '.join(map(str, self.shape))} = {width:,}")
         pixels = np.frombuffer(data, np.uint8)[int(offsets[0]) : int(offsets[0]) + len(array) * width]
         return pixels.reshape(len(array), *self.shape)
+
+    def _are_files(self, array: pa.Array, sizes: NDArray[Any]) -> bool:
+        """Whether the first value that is not as long as pixels would be is a picture's file."""
+        other = np.flatnonzero(sizes != int(np.prod(self.shape)))
+        picture = len(self.shape) == 3 and self.shape[0] in (1, 3)
+        return bool(picture and len(other) and is_encoded(array[int(other[0])].as_py()))
+
+    def _decoded(self, row: int, value: bytes) -> NDArray[np.uint8]:
+        channels, height, width = self.shape
+        how = Decoding(size=(height, width), channels=1 if channels == 1 else 3)
+        try:
+            return decode(value, "bytes", how)
+        except DataError as error:
+            raise BadValue(row, str(error), "a picture") from None
 
 
 @dataclass(frozen=True)
@@ -222,6 +243,10 @@ class Weights:
             row = int(np.flatnonzero(weights < 0)[0])
             raise BadValue(row, f"{weights[row]:g}", "a weight from 0 on")
         return weights
+
+
+def _offsets_of(kind: pa.DataType) -> type[np.int32 | np.int64]:
+    return np.int64 if pa.types.is_large_binary(kind) else np.int32
 
 
 def _leaf(kind: pa.DataType) -> pa.DataType:

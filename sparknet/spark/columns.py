@@ -291,8 +291,8 @@ def _bytes(name: str, look: _Look) -> Part:
     shape = look.shape(name)
     if shape is None:
         raise DataError(
-            f"column {name} is binary and does not say how large its pictures are: "
-            "give shape=(channels, height, width)"
+            f"column {name} is binary and does not say how large its pictures are, or are to be: "
+            f'give shapes={{"{name}": (channels, height, width)}}'
         )
     return Part(name, Bytes(shape), shape)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from sparknet.data.arrow import (
     BadValue,
@@ -85,6 +87,17 @@ def test_pictures_of_spark_become_channels_first() -> None:
     found = Pictures((3, 2, 4)).read(pa.array([picture(3, 2, 4)]))
     assert found.shape == (1, 3, 2, 4)
     assert found[0, :, 1, 2].tolist() == [18, 19, 20]  # blue, green, red of one pixel lie side by side
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_files_of_pictures_are_decoded_at_the_size_that_is_wanted(kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 20), (200, 100, 50)).save(file, kind)
+    found = Bytes((3, 8, 8)).read(pa.array([file.getvalue(), file.getvalue()]))
+    assert found.shape == (2, 3, 8, 8)
+    assert np.abs(found[0].reshape(3, -1).astype(int) - [[200], [100], [50]]).max() <= 3
+    with pytest.raises(BadValue, match="row 1 is bytes: not a picture"):
+        Bytes((3, 8, 8)).read(pa.array([file.getvalue(), file.getvalue()[:30]]))
 
 
 def test_names_are_classes_in_the_order_that_was_given() -> None:
