@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,7 @@ class _SparkNetEstimator(HasTraining, HasOutputs, Estimator[SparkNetModel], MLRe
 
     _loss = ""
     _kind: Any = "any"
+    _defaults: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, **params: Any) -> None:
         super().__init__()
@@ -55,6 +58,7 @@ class _SparkNetEstimator(HasTraining, HasOutputs, Estimator[SparkNetModel], MLRe
             handleInvalid="error",
             outputCols={},
             trainer={},
+            **self._defaults,
         )
         self.setParams(**params)
 
@@ -152,7 +156,7 @@ class _SparkNetEstimator(HasTraining, HasOutputs, Estimator[SparkNetModel], MLRe
         return EstimatorReader(cls)
 
 
-class SparkNetClassifier(HasClasses, _SparkNetEstimator):
+class SparkNetClassifier(_SparkNetEstimator, HasClasses):
     """Trains a net that tells classes apart: whole numbers from 0 on, of any type, or strings.
 
     Strings become classes in the order of their characters, which is kept with the model. Further arguments
@@ -160,10 +164,7 @@ class SparkNetClassifier(HasClasses, _SparkNetEstimator):
     """
 
     _loss, _kind = "cross_entropy", "classes"
-
-    def __init__(self, **params: Any) -> None:
-        self._setDefault(predictedLabelCol="")
-        super().__init__(**params)
+    _defaults = MappingProxyType({"predictedLabelCol": ""})
 
 
 class SparkNetRegressor(_SparkNetEstimator):

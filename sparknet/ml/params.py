@@ -8,7 +8,6 @@ from typing import Any, Self
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import (
     HasFeaturesCol,
-    HasHandleInvalid,
     HasLabelCol,
     HasPredictionCol,
     HasProbabilityCol,
@@ -77,8 +76,21 @@ class Settable(Params):
         return self.setParams(seed=value)
 
 
-class HasOutputs(HasFeaturesCol, HasPredictionCol, HasHandleInvalid, Settable):
+def _invalid(value: Any) -> str:
+    if value not in ("error", "keep"):
+        raise TypeError(f"handleInvalid is {value!r}: error or keep")
+    return str(value)
+
+
+class HasOutputs(HasFeaturesCol, HasPredictionCol, Settable):
     """What a model reads and writes, whatever it tells."""
+
+    handleInvalid: Param[str] = Param(  # noqa: N815
+        Params._dummy(),
+        "handleInvalid",
+        "what becomes of a row with a NULL, a NaN or another size: error, or keep, which predicts NULL",
+        typeConverter=_invalid,
+    )
 
     outputCols: Param[dict[str, str]] = Param(  # noqa: N815
         Params._dummy(),
