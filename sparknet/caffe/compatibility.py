@@ -32,15 +32,38 @@ DIFFERENCES = """\
 - `Data` reads a LevelDB with the package `plyvel-ci`, which there is for Python 3.11 and 3.12.
 - `Data` heeds `force_encoded_color`, which Caffe reads and forgets.
 - `Data` skips up to `rand_skip` records at the start, as Caffe once did; Caffe now ignores the field.
-- `MemoryData` does not transform the arrays it is given.
+- `MemoryData` does not transform the arrays it is given, and warns of a `transform_param`, as in Caffe.
 - `HDF5Output` adds the rows of each forward pass; Caffe can write only one.
 - With `force_backward`, layers that have no gradient for a bottom (labels, indices, `Accuracy`,
   `ArgMax`) give none, where Caffe aborts.
 - A gradient set by hand on a top with a loss weight holds until the next forward pass.
 - Settings in a layer that its type does not read are ignored, as in Caffe, but a warning
   (`UnusedSetting`) names them.
-- Fields of Caffe's forks are errors; `load_net_tolerantly` leaves them out and names them.
-- Where Caffe aborts the process, a `ModelError` or `DataError` says what is wrong and where.
+- A LevelDB is read with `paranoid_checks`: one whose log is torn is refused, where Caffe leaves records
+  out.
+- A snapshot without `snapshot_prefix` is named after the solver's file, wherever the net stands.
+- Of 16 bits per channel in an encoded record the upper 8 count, where Caffe aborts.
+- Where Caffe aborts the process, a `ModelError` or `DataError` says what is wrong and where. What Caffe
+  checks, and the answer to each check, is in [CHECKS.md](CHECKS.md).
+"""
+
+FORKS = """\
+Fields, values and layers of Caffe's forks are errors: one that names all of them, with file, line and
+layer, and tells them from misspelt names. `sparknet.caffe.schema.load_net_tolerantly(path)` gives the net
+and a list of what it left out; `sparknet caffe upgrade --tolerant SOURCE TARGET` writes that net. What a
+fork says in other words is put in Caffe's and not left out: `ceil_mode: false` of a pooling is
+`round_mode: FLOOR`, `hole` of a convolution is `dilation`. A value that changes no number (`engine: MKL2017`) passes
+without a word.
+"""
+
+PYTHON_LAYERS = """\
+A layer of `type: "Python"` names a module, found on `PYTHONPATH`, and a class in it. The module may say
+`import caffe` (and `from caffe import layers`, `import caffe.io` ..): under `sparknet caffe` and in every
+net that is built here the name `caffe` is then `sparknet.caffe`, unless something else has been imported as
+`caffe` before. `sparknet.caffe.pycaffe.alias.install()` gives a script the same.
+
+Building a net with such a layer runs the code of that module. Before you build a net that came from
+elsewhere, look for `python_param` in it, and read the module.
 """
 
 
@@ -73,10 +96,22 @@ def page() -> str:
             "| net and solver prototxt, of today, V1 (2014) and V0 (2013) | yes | of today |",
             "| `.caffemodel`, of today, V1 and V0, with blobs of 4 axes | yes | of today |",
             "| `.caffemodel.h5` | yes | yes |",
+            "| `.solverstate`, `.solverstate.h5` | yes | yes |",
             "| `.binaryproto` | yes | yes |",
             "| LMDB of Datum, plain and encoded | yes | no |",
             "| LevelDB of Datum, plain and encoded | yes | no |",
             "",
+            "Prototxt is read as C++ protobuf reads it: its numbers, booleans, strings and white space;",
+            "bytes that are not UTF-8 may stand in comments. Databases are read as they are when a net is",
+            "made; pictures have the channels, and are turned by EXIF, as OpenCV gives them to Caffe.",
+            "Damaged files are refused by name.",
+            "",
+            "## Nets of forks",
+            "",
+            FORKS,
+            "## Layers in Python",
+            "",
+            PYTHON_LAYERS,
             "## Where it differs",
             "",
             DIFFERENCES,
