@@ -52,8 +52,8 @@ Fields, values and layers of Caffe's forks are errors: one that names all of the
 layer, and tells them from misspelt names. `sparknet.caffe.schema.load_net_tolerantly(path)` gives the net
 and a list of what it left out; `sparknet caffe upgrade --tolerant SOURCE TARGET` writes that net. What a
 fork says in other words is put in Caffe's and not left out: `ceil_mode: false` of a pooling is
-`round_mode: FLOOR`, `hole` of a convolution is `dilation`. A value that changes no number (`engine: MKL2017`) passes
-without a word.
+`round_mode: FLOOR`, `hole` of a convolution is `dilation`. A value that changes no number
+(`engine: MKL2017`) passes without a word.
 """
 
 PYTHON_LAYERS = """\

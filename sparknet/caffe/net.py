@@ -88,7 +88,7 @@ class Net:
         device: torch.device | str = "cpu",
         precision: str = "float32",
     ) -> Net:
-        """The net of a prototxt file."""
+        """The net of a prototxt file; its Python layers, if any, run the code of the modules they name."""
         net = load_net(path)
         return cls(net, phase, level, stages, device=device, source=str(path), precision=precision)
 

@@ -27,7 +27,11 @@ FILE = click.Path(path_type=Path)
 
 @click.group()
 def caffe() -> None:
-    """Caffe's tools: train, test and time nets, draw them, bring old ones up to date, sum them up."""
+    """Caffe's tools: train, test and time nets, draw them, bring old ones up to date, sum them up.
+
+    A net with layers of type "Python" runs the code of the modules that they name (python_param), which may
+    say `import caffe`: look at nets that came from elsewhere before you run them.
+    """
 
 
 def device_option(command: Callable[..., None]) -> Callable[..., None]:
