@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparknet.distributed.shard_assignment import ShardAssignment
+from sparknet.distributed.shard_assignment import Plan, ShardAssignment
 
 WAIT_SECONDS = 10.0
 
@@ -153,6 +153,19 @@ def test_one_that_reports_a_shard_of_another_is_assigned_its_own_only() -> None:
     assignment.joined(1, "a", {1: 5}, 0.0)
     assignment.joined(0, "a", {0: 5, 1: 5}, 1.0)
     assert assignment.plan(2.0, stay=1).assignments == {0: frozenset({0})}
+
+
+def test_a_slot_is_yielded_only_for_a_task_that_waits_and_the_others_hang() -> None:
+    shards = ShardAssignment(3, WAIT_SECONDS)
+    for worker in range(3):
+        shards.joined(worker, "a", {worker: 5}, 0.0)
+    shards.left(2, 1.0)
+    assert shards.plan(2.0, stay=1, waiting=()) == Plan()  # its own worker may still come
+    late = 2.0 + WAIT_SECONDS
+    assert shards.plan(late, stay=1, waiting=()) == Plan(hanging=(2,))
+    shards.ended(2, late)
+    assert shards.plan(late + 1, stay=1, waiting=()) == Plan()
+    assert len(shards.plan(late + WAIT_SECONDS, stay=1, waiting={2}).yields) == 1
 
 
 @pytest.mark.parametrize("seed", range(20))

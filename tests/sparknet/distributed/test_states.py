@@ -11,7 +11,7 @@ import torch
 
 from sparknet.data.dataset import Batch
 from sparknet.replica import TorchReplica
-from sparknet.training import Momentum, Settings, train
+from sparknet.training import Momentum, Settings, WorkerState, train
 from tests.sparknet.distributed.fixtures import (
     reference,
     shards_of,
@@ -45,6 +45,34 @@ def test_states_travel_and_come_back(momentum: Momentum) -> None:
         rest = list(train(workers, settings, weights=done[-1].weights, done=3))
     assert [r.number for r in rest] == [4, 5, 6]
     assert digest(rest[-1].weights) == digest(expected[-1].weights)
+
+
+def test_a_replacement_that_has_not_trained_keeps_what_its_shard_had_come_to() -> None:
+    """Neither a checkpoint nor a worker that yields at once may put the shard back to its beginning."""
+    with in_process(small_recipe(), shards_of(3)) as workers:
+        rounds = train(workers, Settings(rounds=100, tau=5))
+        next(rounds)
+        before = workers.states()
+        workers.join(1, shards_of(3)[1], attempt=7)
+        wait_for(workers, 7)
+        after = workers.states()
+        assert (after[1].iteration, after[1].position) == (before[1].iteration, before[1].position) == (5, 50)
+        mean = (before[0].history + before[2].history) / 2  # type: ignore[operator]
+        assert np.allclose(after[1].history, mean, atol=1e-7)  # type: ignore[arg-type]
+        workers.coordinator._rebalancer._yield([1])
+        assert workers.coordinator._states[1].iteration == 5
+        assert workers.coordinator._states[1].position == 50
+
+
+def test_one_that_others_went_on_without_catches_up_with_its_shard() -> None:
+    with in_process(small_recipe(), shards_of(2)) as workers:
+        rounds = train(workers, Settings(rounds=100, tau=5))
+        next(rounds)
+        workers.coordinator._states[1] = WorkerState(
+            iteration=40, position=400
+        )  # by whoever had it meanwhile
+        report = next(rounds).reports[1]
+        assert (report.iteration, report.position) == (45, 450)
 
 
 def test_a_replacement_starts_from_the_mean_momentum_of_the_others() -> None:

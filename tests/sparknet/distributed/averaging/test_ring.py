@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 
@@ -131,6 +132,38 @@ def test_if_all_that_had_the_average_are_gone_the_last_that_was_fetched_is_next(
         local.restore({k: WorkerState(iteration=4, position=40) for k in range(2)})
         expected = fetch(local.train(fetched, RoundPlan(tau=2)).mean)
     assert digest(third_weights) == digest(expected)
+
+
+def test_no_more_rounds_are_lost_with_all_workers_than_the_driver_lets_pass_without_a_copy() -> None:
+    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
+        workers.coordinator._ring._copy_every = 3  # type: ignore[union-attr]
+        rounds = train(workers, Settings(rounds=50, tau=2))
+        copied = [next(rounds) for _ in range(8)]
+        assert [done.bytes_received > workers.initial.nbytes for done in copied].count(True) == 2
+        for number in range(2):
+            workers.join(number, shards_of(2)[number], attempt=7 + number)
+        wait_for(workers, 7, 8)
+        last = copied[-1].weights  # what the next round begins from: a copy that the driver has
+        done = next(rounds)
+        after = done.weights
+    found = re.search(r"going on from that of (\d+) rounds before", " ".join(done.result.lost))
+    assert found
+    assert 1 <= int(found[1]) <= 3
+    with LocalWorkers(small_recipe(), shards_of(2)) as local:
+        local.restore({k: WorkerState(iteration=16, position=160) for k in range(2)})
+        assert digest(after) == digest(fetch(local.train(last, RoundPlan(tau=2)).mean))
+
+
+def test_what_only_one_worker_has_is_fetched_before_it_yields() -> None:
+    with in_process(small_recipe(), shards_of(1), ring=True) as workers:
+        rounds = train(workers, Settings(rounds=50, tau=2))
+        second = [next(rounds), next(rounds)][1]
+        workers.coordinator._rebalancer._yield([0])
+        assert not workers.coordinator.members
+        assert second.weights.size
+        workers.join(0, shards_of(1)[0], attempt=7)
+        wait_for(workers, 7)
+        assert not [lost for lost in next(rounds).result.lost if "rounds before" in lost]
 
 
 def batch_normed() -> TorchReplica:
