@@ -2,6 +2,7 @@
 
     ./run bench leaks
     ./run bench leaks --args '--rounds 5000 --size 60965224'
+    ./run bench leaks --args '--rounds 5000 --kill-every 50'    while workers are killed (SIGKILL)
 
 Two executors in JVMs of their own and nets that compute nothing: all that happens is the engine's, tests
 and checkpoints included. After a warm-up of a third, a line is fitted to each figure: what it says a thousand
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
+import signal
 import sys
 import tempfile
 import warnings
@@ -108,18 +111,26 @@ def links(pid: int) -> Iterator[str]:
             yield str(entry.readlink())
 
 
-def processes(crew: SparkWorkers) -> dict[str, int]:
-    """Driver, its JVM, the workers and theirs."""
+def processes(crew: SparkWorkers, *, lasting: bool) -> dict[str, int]:
+    """Driver, its JVM, the workers and theirs; only those that no worker takes along if ``lasting``."""
     jvm = next(pid for pid in descendants(os.getpid()) if "java" in command_of(pid).split(" ")[0])
     workers = {f"worker {who.partition}": who.pid for who in crew.members}
     executors = {f"{name}'s JVM": parent_of(parent_of(pid)) for name, pid in workers.items()}
-    return {"driver": os.getpid(), "driver's JVM": jvm, **workers, **executors}
+    return {"driver": os.getpid(), "driver's JVM": jvm, **({} if lasting else workers), **executors}
 
 
 def run(
-    spark: SparkSession, exchange: Literal["star", "ring"], *, workers: int, rounds: int, size: int
+    spark: SparkSession,
+    exchange: Literal["star", "ring"],
+    *,
+    workers: int,
+    rounds: int,
+    size: int,
+    kill_every: int = 0,
 ) -> list[Series]:
-    """What was seen in ``rounds`` rounds of ``workers`` workers with ``size`` weights."""
+    """What was seen in ``rounds`` rounds of ``workers`` workers with ``size`` weights, one of which is killed
+    every ``kill_every`` rounds: then it is of the processes that live on."""
+    rng, killed = random.Random(1), 0
     records = Examples(np.zeros((workers * 8, 1, 1, 1), np.uint8), np.zeros(workers * 8, np.int64))
     recipe = Recipe(replica=lambda: Scaling(size), batch_size=1, transform=Transform())
     data, outer, every = from_examples(spark, records, workers), Average(), max(1, rounds // 40)
@@ -131,9 +142,14 @@ def run(
         watched: Watched | None = None
         for done in train(crew, Settings(rounds=rounds, tau=1, test_every=every), outer):
             checkpoints.after(done, crew, outer)
+            if kill_every and done.number % kill_every == 0 and len(crew.members) == workers:
+                os.kill(rng.choice(crew.members).pid, signal.SIGKILL)
+                killed += 1
             if done.number % every == 0:
-                watched = watched or Watched(processes(crew))
+                watched = watched or Watched(processes(crew, lasting=kill_every > 0))
                 watched.sample(done.number)
+    if kill_every:
+        click.echo(f"{killed} workers killed")
     assert watched
     return list(watched.series.values())
 
@@ -145,6 +161,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--size", type=int, default=145_578, help="number of weights (cifar10_quick's)")
+    parser.add_argument(
+        "--kill-every", type=int, default=0, metavar="ROUNDS", help="kill a worker this often"
+    )
     options = parser.parse_args()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--driver-memory 512m pyspark-shell")
@@ -161,7 +180,14 @@ def main() -> None:
             f"{exchange}, {options.rounds} rounds of {options.workers} workers, {4e-6 * options.size:.2f} MB"
         )
         click.echo(f"{'who':<20}{'what':<14}{'first':>10}{'last':>10}{'per 1,000':>12}{'limit':>8}")
-        found = run(spark, exchange, workers=options.workers, rounds=options.rounds, size=options.size)
+        found = run(
+            spark,
+            exchange,
+            workers=options.workers,
+            rounds=options.rounds,
+            size=options.size,
+            kill_every=options.kill_every,
+        )
         for series in found:
             click.echo(str(series))
         leaks += sum(series.leaks for series in found)
