@@ -48,7 +48,7 @@ def training_data(
 
 
 def is_source(data: str) -> bool:
-    """Whether it is read as a source: made by ``sparknet imagenet prepare``, or on no disk of this machine."""
+    """Whether it is read as a source: made by ``sparknet imagenet prepare``, or lies elsewhere."""
     if not files.is_remote(data) and not Path(data).is_dir():
         return False
     return files.is_remote(data) or manifest.read(data) is not None

@@ -58,7 +58,7 @@ class PicturePart:
                 label = row.get(LABEL)
                 if isinstance(label, str):
                     label = places.get(label)
-                yield _sample(row[IMAGE], label, name, self.shape)
+                yield sample_of(row[IMAGE], label, name, self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,8 @@ def _reader(name: str, kind: pa.DataType, first: pa.Array | None, told: Shape | 
     return None
 
 
-def _sample(value: Any, label: Any, name: str, shape: Shape | None) -> Sample:
+def sample_of(value: Any, label: Any, name: str, shape: Shape | None) -> Sample:
+    """The picture in a value of the column ``image``. Raises DataError, beginning with ``name``, for none."""
     if value is None:
         raise DataError(f"{name} has no image")
     key = name.rpartition("/")[2].replace(" row ", "-")
