@@ -21,7 +21,7 @@ from typing import Any, NoReturn, get_args
 import click
 
 from apps.sizes import SIZE
-from sparknet.algorithms import ALGORITHMS
+from sparknet.algorithms import ALGORITHMS, Asked, algorithm
 from sparknet.codecs import CODECS
 from sparknet.distributed.averaging import COPY_EVERY, Exchange
 from sparknet.errors import UsageError
@@ -36,7 +36,10 @@ class Options:
     Raises UsageError for options that do not go together.
     """
 
-    tau: int
+    tau: int | str
+    tau_schedule: str
+    tau_growth: float | None
+    overhead: float
     rounds: int
     batch_size: int
     workers: int | None
@@ -50,7 +53,11 @@ class Options:
     test_every: int
     output: Path
     sampling: str
-    outer: str
+    algorithm: str
+    outer_lr: float | None
+    outer_momentum: float | None
+    moving_rate: float | None
+    overlap: bool
     momentum: Momentum | None
     checkpoint: str | None
     checkpoint_every: int
@@ -81,6 +88,35 @@ class Options:
             )
         if self.grace and self.quorum == 1:
             raise UsageError("--grace is what a --quorum below 1 leaves the others: give both, or neither")
+        if self.tau == "auto" and self.tau_schedule != "constant":
+            raise UsageError("--tau auto is a schedule itself: leave --tau-schedule out")
+        if (self.tau_schedule == "quadratic") != (self.tau_growth is not None):
+            raise UsageError("--tau-growth is the a of --tau-schedule quadratic: give both, or neither")
+        self._check_algorithm()
+
+    @property
+    def algorithm_options(self) -> dict[str, float | None]:
+        """Those that were given; None for the others."""
+        return {
+            "outer_lr": self.outer_lr,
+            "outer_momentum": self.outer_momentum,
+            "moving_rate": self.moving_rate,
+        }
+
+    def _check_algorithm(self) -> None:
+        asked = Asked(
+            tau=self.tau,
+            overlap=self.overlap,
+            momentum=self.momentum,
+            quorum=self.quorum,
+            exchange=self.exchange,
+            workers=self.workers,
+        )
+        algorithm(self.algorithm).with_options(self.algorithm_options).check(asked)
+        if self.overlap and self.momentum == "average":
+            raise UsageError(
+                "--momentum average is for workers that wait for each other, which they do not with --overlap"
+            )
 
     @property
     def source(self) -> str | None:
@@ -91,6 +127,15 @@ class Options:
 _POSITIVE = click.IntRange(min=1)
 
 
+class _Tau(click.ParamType):
+    """A number of steps, or auto."""
+
+    name = "steps"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return "auto" if value == "auto" else _POSITIVE.convert(value, param, ctx)
+
+
 def training_options(
     *, tau: int, rounds: int, batch_size: int, solver: str, test_every: int = 10
 ) -> Callable[[Callable[..., None]], click.Command]:
@@ -99,7 +144,33 @@ def training_options(
     Further ``click.option``s of the function's own reach it as keyword arguments.
     """
     options = [
-        click.option("--tau", type=_POSITIVE, default=tau, help="Steps of SGD between two averagings."),
+        click.option(
+            "--tau",
+            type=_Tau(),
+            metavar="STEPS|auto",
+            help="Steps of SGD between two averagings; auto: measured, for exchanges to cost no more than "
+            f"--overhead of the time.  [default: {tau}, or the algorithm's]",
+        ),
+        click.option(
+            "--tau-schedule",
+            type=click.Choice(["constant", "post-local", "quadratic"]),
+            default="constant",
+            help="The same in every round; 1 until the rate falls below base_lr, then --tau; or "
+            "(a / rate)^2, at least --tau.",
+        ),
+        click.option(
+            "--tau-growth",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="A",
+            help="The a of --tau-schedule quadratic.",
+        ),
+        click.option(
+            "--overhead",
+            type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+            default=0.05,
+            metavar="SHARE",
+            help="Of the time, that exchanges may cost with --tau auto.",
+        ),
         click.option("--rounds", type=_POSITIVE, default=rounds, help="Averagings in all."),
         click.option("--batch-size", type=_POSITIVE, default=batch_size, help="Images per worker and step."),
         click.option("--workers", type=_POSITIVE, help="Replicas of the net.  [default: all slots]"),
@@ -155,11 +226,33 @@ def training_options(
             "every record once an epoch; or each at random.",
         ),
         click.option(
-            "--outer",
+            "--algorithm",
             type=click.Choice(list(ALGORITHMS)),
-            default="average",
-            help="What becomes of the workers' weights: the average, as in SparkNet, slow "
-            "momentum, or what else there is.",
+            help="What becomes of the workers' weights; see below.  [default: average]",
+        ),
+        click.option("--outer", type=click.Choice(list(ALGORITHMS)), help="Another spelling of --algorithm."),
+        click.option(
+            "--outer-lr",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="RATE",
+            help="How far slowmo and diloco go with the average.  [default: the algorithm's]",
+        ),
+        click.option(
+            "--outer-momentum",
+            type=click.FloatRange(min=0, max=1, max_open=True),
+            metavar="SHARE",
+            help="The momentum of slowmo and diloco.  [default: the algorithm's]",
+        ),
+        click.option(
+            "--moving-rate",
+            type=click.FloatRange(min=0, max=1, max_open=True),
+            metavar="SHARE",
+            help="How far elastic averaging pulls a worker and the centre.  [default: the algorithm's]",
+        ),
+        click.option(
+            "--overlap",
+            is_flag=True,
+            help="Averages travel while the next round is computed, and are merged when that ends.",
         ),
         click.option(
             "--momentum",
@@ -271,6 +364,8 @@ def training_options(
 
     def make(function: Callable[..., None]) -> click.Command:
         def command(**values: Any) -> None:
+            values["algorithm"] = _chosen(values.pop("outer"), values["algorithm"])
+            values["tau"] = values["tau"] or algorithm(values["algorithm"]).tau or tau
             ours = {name: values.pop(name) for name in Options.__annotations__}
             function(Options(**ours), **values)
 
@@ -279,9 +374,22 @@ def training_options(
         for option in reversed(options):
             command = option(command)
         context = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
-        return click.command(help=function.__doc__, context_settings=context)(command)
+        return click.command(help=function.__doc__, epilog=_EPILOG, context_settings=context)(command)
 
     return make
+
+
+_EPILOG = "\b\nAlgorithms:\n" + "\n".join(
+    f"  {name:<15} {each.summary}{f' ({each.paper})' if each.paper else ''}"
+    for name, each in ALGORITHMS.items()
+)
+
+
+def _chosen(outer: str | None, given: str | None) -> str:
+    """The algorithm, which two options name. Raises UsageError if they differ."""
+    if outer and given and outer != given:
+        raise UsageError(f"--algorithm {given} and --outer {outer} name one thing: give one of them")
+    return given or outer or "average"
 
 
 def launch(command: click.Command) -> NoReturn:

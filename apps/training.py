@@ -23,6 +23,7 @@ from sparknet.checkpoint import Checkpoints
 from sparknet.data import Column, Examples, Transform
 from sparknet.data.locate import Located
 from sparknet.distributed.timeouts import Timeouts
+from sparknet.outer import Schedule, post_local, quadratic
 from sparknet.reporting.metrics import Record
 from sparknet.reporting.report import Run
 from sparknet.spark import from_examples
@@ -97,10 +98,13 @@ def trainer_of(data: TrainingData, options: Options, model: CaffeModel) -> Train
         weights=options.weights,
         transform=data.transform,
         test_transform=data.test_transform,
-        algorithm=options.outer,
+        algorithm=options.algorithm,
+        algorithm_options=options.algorithm_options,
+        overlap=options.overlap,
         momentum=options.momentum,
         rounds=options.rounds,
-        tau=options.tau,
+        tau=_tau(options, model),
+        overhead=options.overhead,
         batch_size=options.batch_size,
         test_batch_size=data.test_batch_size,
         workers=options.workers,
@@ -117,6 +121,19 @@ def trainer_of(data: TrainingData, options: Options, model: CaffeModel) -> Train
         synthetic=data.synthetic,
         cluster=_cluster(options),
     )
+
+
+def _tau(options: Options, model: CaffeModel) -> int | str | Schedule:
+    if options.tau_schedule == "post-local":
+        return post_local(_steps(options), model.solver.base_lr)
+    if options.tau_schedule == "quadratic":
+        return quadratic(_steps(options), options.tau_growth or 0.0)
+    return options.tau
+
+
+def _steps(options: Options) -> int:
+    assert isinstance(options.tau, int)
+    return options.tau
 
 
 class Lines:

@@ -1,44 +1,218 @@
 """The algorithms a run can choose by name: what becomes of the workers' weights at the end of a round.
 
-    chosen = algorithm("slowmo")
+    chosen = algorithm("slowmo").of(workers=8)
     for done in chosen.train(workers, chosen.settings(rounds=100, tau=10), chosen.outer()): ...
 
-To add one, add a line to ``ALGORITHMS``: ``Trainer`` and the apps offer it from then on.
+To add one, add an entry to ``ALGORITHMS``: ``Trainer``, the apps and the table of the docs have it from then
+on. Its options have the defaults for nets of convolutions that are trained by SGD with momentum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sparknet import training
+from sparknet import easgd, training
+from sparknet.easgd import Elastic, LockFree
 from sparknet.errors import UsageError
-from sparknet.outer import Average, Outer, SlowMo
+from sparknet.outer import Average, DiLoCo, SlowMo
 from sparknet.training import Momentum, Round, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Algorithm:
-    """``outer`` makes its outer optimiser, ``momentum`` is what becomes of the workers' own by default.
+class Asked:
+    """What else a run was asked for, as far as algorithms differ in it; None for what was not said."""
 
-    ``train`` is its loop, with the arguments of ``training.train``. ``summary`` is a line for people.
+    tau: object = None
+    overlap: bool = False
+    momentum: Momentum | None = None
+    quorum: float = 1.0
+    exchange: str = "auto"
+    workers: int | None = None
+
+
+_CONDITIONS: Mapping[str, Callable[[Asked], bool]] = {
+    "tau": lambda asked: asked.tau not in (None, 1),
+    "overlap": lambda asked: asked.overlap,
+    "momentum": lambda asked: asked.momentum not in (None, "keep"),
+    "quorum": lambda asked: asked.quorum < 1,
+    "ring": lambda asked: asked.exchange == "ring",
+    "workers": lambda asked: asked.workers not in (None, 1),
+    "measured tau": lambda asked: asked.tau == "auto",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """An algorithm and what is to be known of it.
+
+    ``summary``, ``paper`` and ``cost`` (of a round, beyond the steps) are for people.
+    ``make`` makes its outer optimiser, or its centre, of ``options``: their names and defaults.
+    ``momentum`` is what becomes of the workers' own by default, ``tau`` the steps of a round, None for the
+    app's. ``nesterov`` asks for workers that step by Nesterov's momentum.
+    ``train`` is its loop, with the arguments of ``training.train``.
+    ``refuses`` has a sentence for each thing (of ``Asked``) that cannot be with it.
     """
 
     summary: str
-    outer: Callable[[], Outer] = Average
+    paper: str = ""
+    cost: str = ""
+    make: Callable[..., Any] = Average
+    options: Mapping[str, float | None] = field(default_factory=dict)
     momentum: Momentum = "keep"
+    tau: int | None = None
+    nesterov: bool = False
     train: Callable[..., Iterator[Round]] = training.train
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    recommended: Callable[[int], Algorithm] | None = None
 
     def settings(self, *, momentum: Momentum | None = None, **values: Any) -> Settings:
         """As ``Settings``; ``momentum`` is the algorithm's unless it is given."""
         return Settings(momentum=momentum or self.momentum, **values)
 
+    def outer(self) -> Any:
+        """Its outer optimiser, or its centre."""
+        return self.make(**self.options)
+
+    def with_options(self, given: Mapping[str, float | None]) -> Algorithm:
+        """The same with these options, those that are None left as they are.
+
+        Raises UsageError for one that it does not have, or a value that cannot be.
+        """
+        chosen = {name: value for name, value in given.items() if value is not None}
+        unknown = [name for name in chosen if name not in self.options]
+        if unknown:
+            known = ", ".join(self.options) or "none"
+            raise UsageError(
+                f"{unknown[0]} is no option of this algorithm ({self.summary}), which has {known}"
+            )
+        made = replace(self, options={**self.options, **chosen})
+        made.outer()
+        return made
+
+    def check(self, asked: Asked) -> None:
+        """Raise UsageError if something that is asked for cannot be with it."""
+        for name, sentence in self.refuses.items():
+            if _CONDITIONS[name](asked):
+                raise UsageError(sentence)
+
+    def of(self, workers: int) -> Algorithm:
+        """What it is for so many workers."""
+        return self.recommended(workers) if self.recommended else self
+
+
+def _slowmo(outer_lr: float, outer_momentum: float) -> SlowMo:
+    return SlowMo(step_size=outer_lr, momentum=outer_momentum)
+
+
+def _diloco(outer_lr: float, outer_momentum: float) -> DiLoCo:
+    return DiLoCo(lr=outer_lr, momentum=outer_momentum)
+
+
+def _elastic(moving_rate: float | None) -> Elastic:
+    return Elastic(moving_rate=moving_rate)
+
+
+def _lock_free(moving_rate: float | None) -> LockFree:
+    return LockFree(moving_rate=moving_rate)
+
+
+_AT_OWN_PACE = {
+    "overlap": "--overlap is for rounds that all workers share: with elastic averaging nobody waits for the "
+    "others already, and a worker needs the answer to its exchange to go on",
+    "momentum": "with elastic averaging each worker keeps its own momentum: --momentum keep",
+    "quorum": "--quorum is for rounds that all workers share: with elastic averaging nobody waits for others",
+    "measured tau": "--tau auto goes by how long all workers wait for an average, and with elastic averaging "
+    "nobody does: give a number of steps",
+    "ring": "elastic averaging exchanges with a centre in the driver: --exchange star or auto",
+}
+_CENTRE = "a vector up and one down for each worker, whenever it is ready; the driver keeps K + 1 vectors"
+
+AVERAGE = Algorithm(
+    summary="the average, as in SparkNet",
+    paper="arXiv 1511.06051",
+    cost="one average; no memory",
+)
+SLOWMO = Algorithm(
+    summary="slow momentum on the averages, which takes the place of the workers' own",
+    paper="arXiv 1910.00643",
+    cost="one average; a vector of momentum",
+    make=_slowmo,
+    options={"outer_lr": 1.0, "outer_momentum": 0.5},
+    momentum="reset",
+)
+
+
+def _recommended(workers: int) -> Algorithm:
+    """By the grid of the SlowMo paper, on nets of convolutions: none below 4 workers, more with more."""
+    momentum = next((value for least, value in ((16, 0.6), (8, 0.5), (4, 0.2)) if workers >= least), None)
+    return AVERAGE if momentum is None else SLOWMO.with_options({"outer_momentum": momentum})
+
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    "average": Algorithm(summary="the average, as in SparkNet (arXiv 1511.06051)"),
-    # its momentum takes the place of the workers' own
-    "slowmo": Algorithm(summary="slow momentum (arXiv 1910.00643)", outer=SlowMo, momentum="reset"),
+    "average": AVERAGE,
+    "slowmo": SLOWMO,
+    # a mean that moves the same way in every round goes lr / (1 - momentum) = 1 times as far: as it is
+    "diloco": Algorithm(
+        summary="Nesterov momentum on the averages, the workers keeping theirs",
+        paper="arXiv 2311.08105",
+        cost="one average; a vector of momentum",
+        make=_diloco,
+        options={"outer_lr": 0.7, "outer_momentum": 0.3},
+    ),
+    "easgd": Algorithm(
+        summary="elastic averaging at each worker's own pace; no exchange is lost",
+        paper="arXiv 1412.6651",
+        cost=_CENTRE,
+        make=_elastic,
+        options={"moving_rate": None},
+        train=easgd.train,
+        refuses=_AT_OWN_PACE,
+    ),
+    "easgd-lockfree": Algorithm(
+        summary="elastic averaging as DeepSpark's server does it: exchanges at the same time may be lost",
+        paper="arXiv 1602.08191",
+        cost=_CENTRE,
+        make=_lock_free,
+        options={"moving_rate": easgd.DEEPSPARK_RATE},
+        tau=50,
+        train=easgd.train,
+        refuses=_AT_OWN_PACE,
+    ),
+    "eamsgd": Algorithm(
+        summary="elastic averaging of workers that step by Nesterov's momentum",
+        paper="arXiv 1412.6651",
+        cost=_CENTRE,
+        make=_elastic,
+        options={"moving_rate": None},
+        nesterov=True,
+        train=easgd.train,
+        refuses=_AT_OWN_PACE,
+    ),
+    "sync": Algorithm(
+        summary="an average after every step: for SGD that of the mean gradient, as with K batches in one",
+        paper="arXiv 1604.00981",
+        cost="one average a step",
+        tau=1,
+        refuses={
+            "tau": "sync averages after every step: --tau 1, or --algorithm average for rounds of more",
+            "overlap": "sync uses the gradients of every step in that step, and --overlap would make them "
+            "late: --algorithm average --tau 1 --overlap does that",
+        },
+    ),
+    "serial": Algorithm(
+        summary="one worker alone, as on one machine",
+        cost="none",
+        refuses={"workers": "serial is one worker alone: leave --workers out, or choose another --algorithm"},
+    ),
+    "auto": Algorithm(
+        summary="what is recommended for the workers there are: average below 4, then slowmo with an "
+        "outer_momentum of 0.2, from 8 workers on 0.5, from 16 on 0.6",
+        paper="arXiv 1910.00643",
+        cost="as the one it takes",
+        recommended=_recommended,
+    ),
 }
 
 
@@ -49,3 +223,19 @@ def algorithm(name: str | Algorithm) -> Algorithm:
     if name not in ALGORITHMS:
         raise UsageError(f"there is no algorithm {name!r}: {', '.join(ALGORITHMS)}")
     return ALGORITHMS[name]
+
+
+def table() -> str:
+    """All of them, in Markdown."""
+    rows = ["| `--algorithm` | what it is | paper | options and defaults | costs |", "|---|---|---|---|---|"]
+    for name, each in ALGORITHMS.items():
+        tau = {"tau": each.tau} if each.tau else {}
+        momentum = {"momentum": each.momentum} if each.momentum != "keep" else {}
+        said = [f"`--{key.replace('_', '-')}` {_default(value)}" for key, value in each.options.items()]
+        said += [f"`--{key}` {value}" for key, value in {**tau, **momentum}.items()]
+        rows.append(f"| `{name}` | {each.summary} | {each.paper} | {', '.join(said)} | {each.cost} |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(value: float | None) -> str:
+    return "0.9 / K" if value is None else f"{value:g}"

@@ -6,7 +6,7 @@ Nobody waits for anybody. Whenever a worker has made its tau steps, it and the c
 
 The same d on both sides, so x~ + sum x_i never changes by an exchange. a = 0.9 / K, as in the EASGD paper,
 with K the workers there are at that moment. DeepSpark's own server lets exchanges overlap without a lock and
-loses some of them: here a block of the centre is locked while it moves.
+loses some of them (``LockFree``): otherwise a block of the centre is locked while it moves.
 
     elastic = Elastic()
     for done in train(workers, Settings(rounds=100, tau=10), elastic):
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -30,7 +30,11 @@ from sparknet.weights import Vector
 # The EASGD paper's beta: a times the number of workers.
 BETA = 0.9
 
+# DeepSpark's moving_rate (script/deepspark_param_imagenet.prototxt).
+DEEPSPARK_RATE = 0.1
+
 _BLOCK = 1 << 16
+_REPLICA = "replica-"
 
 
 class Exchanger(Protocol):
@@ -60,27 +64,40 @@ class AsynchronousWorkers(Workers, Protocol):
 class Elastic:
     """The centre and the workers' own weights. ``moving_rate`` is a; 0.9 / K by default.
 
-    Any thread may call ``exchange`` for its own worker.
+    Without ``center`` it is what training begins with. Any thread may call ``exchange`` for its own worker.
     """
 
-    def __init__(self, center: Vector, moving_rate: float | None = None) -> None:
+    def __init__(self, center: Vector | None = None, moving_rate: float | None = None) -> None:
         if moving_rate is not None and not 0 <= moving_rate < 1:
             raise UsageError(f"the moving rate is {moving_rate}: it must be at least 0 and below 1")
-        self.center: Vector = np.array(center, np.float32)
         self.moving_rate = moving_rate
         self.replicas: dict[int, Vector] = {}
+        self.center: Vector = np.empty(0, np.float32)
+        self._locks: list[threading.Lock] = []
+        if center is not None:
+            self.begin(center)
+
+    def begin(self, center: Vector) -> None:
+        """The centre is ``center``, float32 (P,), of which a copy is kept."""
+        self.center = np.array(center, np.float32)
         self._locks = [threading.Lock() for _ in range(0, max(1, self.center.size), _BLOCK)]
+
+    @property
+    def state(self) -> Mapping[str, Vector]:
+        """Every worker's own weights: with the centre, all that must be kept to go on later."""
+        return {f"{_REPLICA}{member}": vector for member, vector in sorted(self.replicas.items())}
+
+    def resume(self, state: Mapping[str, Vector]) -> None:
+        self.replicas = {
+            int(name.removeprefix(_REPLICA)): np.array(vector, np.float32) for name, vector in state.items()
+        }
 
     def start_of(self, member: int) -> Vector:
         return self.replicas.setdefault(member, self.center.copy())
 
     def exchange(self, member: int, vector: Vector, members: int) -> None:
         own = self.start_of(member)
-        if not np.isfinite(distance(self.center, vector)):
-            raise TrainingError(
-                f"training diverged: the weights of worker {member} have overflowed or are not numbers. "
-                "Lower base_lr, or clip gradients"
-            )
+        self._check(member, vector)
         rate = np.float32(BETA / members if self.moving_rate is None else self.moving_rate)
         for number, lock in enumerate(self._locks):
             block = slice(number * _BLOCK, (number + 1) * _BLOCK)
@@ -89,25 +106,63 @@ class Elastic:
                 self.center[block] += pull
             np.subtract(vector[block], pull, out=own[block])
 
+    def _check(self, member: int, vector: Vector) -> None:
+        if not np.isfinite(distance(self.center, vector)):
+            raise TrainingError(
+                f"training diverged: the weights of worker {member} have overflowed or are not numbers. "
+                "Lower base_lr, or clip gradients"
+            )
 
-def train(workers: AsynchronousWorkers, settings: Settings, elastic: Elastic) -> Iterator[Round]:
+
+class LockFree(Elastic):
+    """DeepSpark's own server: it sends the centre, takes the worker's weights, and locks nothing.
+
+        x_i <- (1 - a) x_i + a x~;   x~ <- (1 - a) x~ + a x_i
+
+    Of exchanges at the same time some are lost. a is 0.1 by default, as in its configuration.
+    """
+
+    def __init__(self, center: Vector | None = None, moving_rate: float | None = None) -> None:
+        super().__init__(center, DEEPSPARK_RATE if moving_rate is None else moving_rate)
+
+    def exchange(self, member: int, vector: Vector, members: int) -> None:  # noqa: ARG002 - a is fixed
+        self._check(member, vector)
+        sent, rate = self.center.copy(), np.float32(self.moving_rate)
+        moved = (1 - rate) * sent + rate * vector
+        time.sleep(0)  # where its threads change places, as they do between its two calls
+        self.center = moved
+        self.replicas[member] = (1 - rate) * vector + rate * sent
+
+
+def train(
+    workers: AsynchronousWorkers,
+    settings: Settings,
+    elastic: Elastic,
+    *,
+    weights: Vector | None = None,
+    done: int = 0,
+    lr: float | None = None,
+) -> Iterator[Round]:
     """As ``training.train``; a round is as many exchanges as there are workers, and its weights are the
     centre.
 
-    Workers are waited for only before a test and at the end.
+    Workers are waited for only before a test, after every ``settings.drain_every``-th round, where a
+    checkpoint can be taken, and at the end.
     """
-    plan = settings.plan(1, None)
+    if weights is not None or not elastic.center.size:
+        elastic.begin(workers.initial_weights() if weights is None else weights)
+    plan = settings.plan(done + 1, lr)
     reports = workers.exchanges(elastic, lambda: plan)
     try:
-        for number in range(1, settings.rounds + 1):
+        for number in range(done + 1, settings.rounds + 1):
             started = time.perf_counter()
-            done = [next(reports)]
-            while len(done) < len(elastic.replicas):
-                done.append(next(reports))
-            plan = settings.plan(number + 1, done[-1].lr)
+            made = [next(reports)]
+            while len(made) < len(elastic.replicas):
+                made.append(next(reports))
+            tau, plan = plan.tau, settings.plan(number + 1, made[-1].lr)
             seconds = time.perf_counter() - started
-            tested = settings.tests_after(number)
-            if tested:
+            tested, waited = settings.tests_after(number), settings.waits_after(number)
+            if waited:
                 reports.close()
                 reports = workers.exchanges(elastic, lambda: plan)  # noqa: B023 - the plan of the moment
             center = frozen(elastic.center.copy())
@@ -115,12 +170,13 @@ def train(workers: AsynchronousWorkers, settings: Settings, elastic: Elastic) ->
             yield Round(
                 number=number,
                 rounds=settings.rounds,
-                tau=plan.tau,
+                tau=tau,
                 outcome=center,
-                result=RoundResult(mean=center, reports=tuple(done)),
+                result=RoundResult(mean=center, reports=tuple(made)),
                 seconds=seconds,
                 scores=scores,
                 test_seconds=time.perf_counter() - started - seconds if tested else 0.0,
+                drained=waited,
             )
     finally:
         reports.close()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -189,12 +190,41 @@ def constant(tau: int) -> Schedule:
 
 def post_local(tau: int, initial_lr: float, before: int = 1) -> Schedule:
     """Post-local SGD (arXiv 1808.07217): ``before`` steps a round until the rate falls, then ``tau``."""
-    return lambda _number, lr: before if lr is None or lr >= initial_lr else tau
+    return PostLocal(tau=tau, initial_lr=initial_lr, before=before)
 
 
 def quadratic(base: int, a: float) -> Schedule:
     """The quadratic synchronisation rule (Gu and others, 2024): max(base, floor((a / lr)^2)) steps."""
-    return lambda _number, lr: max(base, math.floor((a / lr) ** 2)) if lr else base
+    return Quadratic(base=base, a=a)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostLocal:
+    """What ``post_local`` gives."""
+
+    tau: int
+    initial_lr: float
+    before: int = 1
+
+    def __call__(self, _number: int, lr: float | None) -> int:
+        return self.before if lr is None or lr >= self.initial_lr else self.tau
+
+    def __str__(self) -> str:
+        return f"{self.before} until the rate falls below {self.initial_lr:g}, then {self.tau}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quadratic:
+    """What ``quadratic`` gives."""
+
+    base: int
+    a: float
+
+    def __call__(self, _number: int, lr: float | None) -> int:
+        return max(self.base, math.floor((self.a / lr) ** 2)) if lr else self.base
+
+    def __str__(self) -> str:
+        return f"({self.a:g} / rate)^2, at least {self.base}"
 
 
 def _velocity(difference: Vector, momentum: float, before: Vector | None) -> Vector:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sparknet.errors import UsageError
 from sparknet.outer import Average, Outer, RemoteMean, Schedule, constant
@@ -73,7 +73,7 @@ def train(
         trained = time.perf_counter()
         scores = workers.test(w) if settings.tests_after(number) else None
         w = fetch(w) if number == settings.rounds else w  # the workers may end now
-        yield Round(
+        round_ = Round(
             number=number,
             rounds=settings.rounds,
             tau=plan.tau,
@@ -84,6 +84,9 @@ def train(
             test_seconds=time.perf_counter() - trained if scores else 0.0,
             drained=ahead is None,
         )
+        if isinstance(settings.tau, Adaptive):
+            settings.tau.observe(round_)
+        yield round_
 
 
 def _after(weights: Weights, mean: Weights, lr: float, outer: Outer) -> Weights:
@@ -99,6 +102,16 @@ def frozen(vector: Vector) -> Vector:
     view = vector.view()
     view.flags.writeable = False
     return view
+
+
+@runtime_checkable
+class Adaptive(Protocol):
+    """A schedule of tau that learns from the rounds. While it measures all workers wait for every average."""
+
+    @property
+    def is_measuring(self) -> bool: ...
+
+    def observe(self, done: Round) -> None: ...
 
 
 class Workers(Protocol):
@@ -192,11 +205,13 @@ class Settings:
 
         ``lr`` is that of the round before, the last that is known when this has to be said.
         """
-        waits = number == self.rounds or self.tests_after(number) or self._drains_after(number)
-        return None if waits or not self.overlap else self.plan(number + 1, lr)
+        return None if self.waits_after(number) or not self.overlap else self.plan(number + 1, lr)
 
-    def _drains_after(self, number: int) -> bool:
-        return self.drain_every > 0 and number % self.drain_every == 0
+    def waits_after(self, number: int) -> bool:
+        """Whether all workers wait for the weights of round ``number``, whatever they do otherwise."""
+        drains = self.drain_every > 0 and number % self.drain_every == 0
+        drains = drains or (isinstance(self.tau, Adaptive) and self.tau.is_measuring)
+        return drains or number == self.rounds or self.tests_after(number)
 
     def tests_after(self, number: int) -> bool:
         return self.test_every > 0 and (number % self.test_every == 0 or number == self.rounds)

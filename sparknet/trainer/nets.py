@@ -128,6 +128,29 @@ def frozen_caffe(model: CaffeModel, patterns: tuple[str, ...]) -> CaffeModel:
     return replace(model, net=net)
 
 
+def with_nesterov(model: CaffeModel) -> CaffeModel:
+    """The same, trained by Nesterov's momentum. Raises UsageError for a solver without momentum."""
+    solver = type(model.solver)()
+    solver.CopyFrom(model.solver)
+    if solver.type not in ("SGD", "Nesterov") or not solver.momentum:
+        raise UsageError(
+            f"eamsgd is for solvers of type SGD or Nesterov with momentum; this one is {solver.type} with "
+            f"momentum {solver.momentum:g}: choose easgd"
+        )
+    solver.type = "Nesterov"
+    return replace(model, solver=solver)
+
+
+def check_nesterov(model: TorchModel) -> None:
+    """Raise UsageError unless its optimiser steps by Nesterov's momentum."""
+    groups = model().optimizer.param_groups
+    if not all(group.get("nesterov") for group in groups):
+        raise UsageError(
+            "eamsgd is for optimisers with Nesterov's momentum: optimizer=functools.partial(torch.optim.SGD, "
+            "momentum=0.9, nesterov=True), or choose easgd"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probed:
     """``classes`` the net tells apart (0: not known); ``floats``: it takes whole numbers as float32."""

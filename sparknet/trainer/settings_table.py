@@ -25,7 +25,7 @@ def settings_table(
         **_of_net(trainer, model),
         "workers": f"{_count(workers, 'worker')}, {_count(replica.threads, 'thread')} each",
         "batch size": f"{trainer.batch_size} for each worker and step",
-        "tau": f"{settings.tau} steps a round",
+        "tau": f"{settings.tau} steps a round" + (", overlapped" if settings.overlap else ""),
         "time cap": f"{trainer.time_cap:g} s a round" if trainer.time_cap else "none",
         "rounds": str(settings.rounds),
         "sampling": trainer.sampling,

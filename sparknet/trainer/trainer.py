@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from pyspark.sql import DataFrame, SparkSession
 
-from sparknet.algorithms import Algorithm, algorithm
+from sparknet.algorithms import Algorithm, Asked, algorithm
+from sparknet.auto_tau import AutoTau
 from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe_replica import CaffeModel, CaffeReplica
 from sparknet.checkpoint import Checkpoints
@@ -31,7 +32,7 @@ from sparknet.distributed.averaging import COPY_EVERY
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import DataError, TrainingError, UsageError
 from sparknet.objectives import Loss, Metric, Objective, check_weighted
-from sparknet.outer import Outer
+from sparknet.outer import Outer, Schedule
 from sparknet.replica import TorchReplica
 from sparknet.reporting.metrics import Record
 from sparknet.spark import SparkWorkers
@@ -41,18 +42,28 @@ from sparknet.spark.turns import turn
 from sparknet.torch_model import MakeOptimizer, MakeScheduler, TorchModel, load_weights
 from sparknet.trainer.callbacks import Best, EarlyStopping
 from sparknet.trainer.journal import Journal, make_folder
-from sparknet.trainer.nets import Model, Threaded, caffe_model, frozen_caffe, is_caffe, label_kind, probe
+from sparknet.trainer.nets import (
+    Model,
+    Threaded,
+    caffe_model,
+    check_nesterov,
+    frozen_caffe,
+    is_caffe,
+    label_kind,
+    probe,
+    with_nesterov,
+)
 from sparknet.trainer.resuming import Saved
 from sparknet.trainer.settings_table import name_of, settings_table
 from sparknet.trainer.source import Columns, Prepared, prepare, session_of
 from sparknet.trainer.trained import Trained
-from sparknet.training import Momentum, Round, Settings
+from sparknet.training import Momentum, Round, Settings, train
 from sparknet.weights import Vector, fetch
 from sparknet.worker import Recipe
 
 log = logging.getLogger(__name__)
 
-EPOCHS = 10
+EPOCHS, TAU = 10, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +102,11 @@ class Trainer:  # the one place where all that can be said of a run is listed
 
     How it is trained:
 
-    ``algorithm``  one of ``algorithms``; ``momentum``: what becomes of the workers' at an averaging
-    ``epochs`` or ``rounds``, of ``tau`` steps of ``batch_size`` records for each of ``workers`` (all slots)
+    ``algorithm``  one of ``algorithms``, with ``algorithm_options`` of its own; ``momentum``: what becomes of
+        the workers' at an averaging; ``overlap``: averages travel while the next round is computed
+    ``epochs`` or ``rounds``, of ``tau`` steps of ``batch_size`` records for each of ``workers`` (all slots);
+        ``tau`` is a number, a schedule of ``outer``, or "auto", for exchanges to cost at most ``overhead`` of
+        the time; by default the algorithm's, or 10
     ``test_every`` rounds the validation set is tested; ``early_stopping`` and ``keep_best`` (a metric) go by
         it; ``callbacks`` are told of every round
     ``output``  a folder for model, metrics.jsonl, report.html and curves
@@ -119,11 +133,14 @@ class Trainer:  # the one place where all that can be said of a run is listed
     transform: Transforms | None = None
     test_transform: Transforms | None = None
     algorithm: str | Algorithm = "average"
+    algorithm_options: Mapping[str, float | None] = field(default_factory=dict)
+    overlap: bool = False
     outer: Callable[[], Outer] | None = None
     momentum: Momentum | None = None
     epochs: float | None = None
     rounds: int | None = None
-    tau: int = 10
+    tau: int | str | Schedule | None = None
+    overhead: float = 0.05
     batch_size: int = 32
     test_batch_size: int = 100
     workers: int | None = None
@@ -144,10 +161,10 @@ class Trainer:  # the one place where all that can be said of a run is listed
     cluster: Cluster = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
-        algorithm(self.algorithm)
+        self._check_algorithm()
         if self.epochs is not None and self.rounds is not None:
             raise UsageError("epochs and rounds both say how long to train: give one of them")
-        for name in ("tau", "batch_size", "test_batch_size", "rounds", "epochs", "workers"):
+        for name in ("batch_size", "test_batch_size", "rounds", "epochs", "workers"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}: it must be positive")
@@ -160,6 +177,25 @@ class Trainer:  # the one place where all that can be said of a run is listed
             self._refuse_torch_options()
         elif self.weight and self.loss is not None:
             check_weighted(self.loss)
+
+    def _check_algorithm(self) -> None:
+        if isinstance(self.tau, str) and self.tau != "auto":
+            raise UsageError(f"tau is {self.tau!r}: a number of steps, a schedule of them, or auto")
+        if isinstance(self.tau, int) and self.tau < 1:
+            raise UsageError(f"tau is {self.tau}: it must be positive")
+        algorithm(self.algorithm).with_options(self.algorithm_options).check(
+            Asked(
+                tau=self.tau,
+                overlap=self.overlap,
+                momentum=self.momentum,
+                quorum=self.cluster.timeouts.quorum,
+                exchange=self.cluster.exchange,
+                workers=self.workers,
+            )
+        )
+        if self.outer and algorithm(self.algorithm).train is not train:
+            raise UsageError("an outer optimiser is for averages: elastic averaging has none, only a centre")
+        AutoTau(self.overhead)
 
     def check(self) -> None:
         """Raise UsageError if the run would replace another's checkpoints, or has been run to its end."""
@@ -206,8 +242,9 @@ class Trainer:  # the one place where all that can be said of a run is listed
                 test_batch_size=self.test_batch_size,
                 precision=self.cluster.precision,
             )
+            built = with_nesterov(built) if algorithm(self.algorithm).nesterov else built
             return frozen_caffe(built, tuple(self.freeze))
-        return TorchModel(
+        model = TorchModel(
             module=self.model,  # type: ignore[arg-type]
             optimizer=self.optimizer,
             lr=self.lr,
@@ -217,6 +254,9 @@ class Trainer:  # the one place where all that can be said of a run is listed
             clip_value=self.clip_value,
             freeze=tuple(self.freeze),
         )
+        if algorithm(self.algorithm).nesterov:
+            check_nesterov(model)
+        return model
 
     @property
     def _objective(self) -> Objective:
@@ -264,7 +304,7 @@ class _Run:
     ) -> None:
         self.trainer, self.spark, self.prepared, self.model = trainer, spark, prepared, model
         self.saved = saved
-        self.algorithm = algorithm(trainer.algorithm)
+        self.algorithm = algorithm(trainer.algorithm).with_options(trainer.algorithm_options)
         self.test = None if validation is None else prepared.collected(validation)
         self.best = _best_of(trainer)
         self.best_round: Round | None = None
@@ -273,7 +313,8 @@ class _Run:
     def trained(self) -> Trained:
         """Train, and leave in ``output`` what there is, however it ends."""
         timeouts = self.trainer.cluster.timeouts
-        slots = workers_for(self.spark, self.trainer.workers, deadline_seconds=timeouts.join)
+        wanted = 1 if "workers" in self.algorithm.refuses else self.trainer.workers
+        slots = workers_for(self.spark, wanted, deadline_seconds=timeouts.join)
         with turn(self.spark, slots):
             count, settings = self._plan(slots)
             recipe = self._recipe(threads_each(self.spark, count))
@@ -295,7 +336,7 @@ class _Run:
 
     def _plan(self, slots: int) -> tuple[int, Settings]:
         """How many workers, and how long they train."""
-        trainer, tau, rounds = self.trainer, self.trainer.tau, self.trainer.rounds
+        trainer, tau, rounds = self.trainer, self._tau(), self.trainer.rounds
         count = slots
         if rounds is None:
             records = self.prepared.count()
@@ -303,16 +344,30 @@ class _Run:
                 raise DataError("there are no rows to train on")
             count = min(slots, records)
             steps = max(1, math.ceil((trainer.epochs or EPOCHS) * records / (count * trainer.batch_size)))
+            if not isinstance(tau, int):
+                raise UsageError(
+                    "how many rounds there are in epochs is not known with this tau: give rounds"
+                )
             tau = min(tau, steps)
             rounds = math.ceil(steps / tau)
+        self.algorithm = self.algorithm.of(count)
         settings = self.algorithm.settings(
             momentum=trainer.momentum,
             rounds=rounds,
             tau=tau,
             time_cap_seconds=trainer.time_cap,
             test_every=trainer.test_every if self.test is not None else 0,
+            overlap=trainer.overlap,
+            drain_every=trainer.checkpoints.every if trainer.checkpoints else 0,
         )
         return count, settings
+
+    def _tau(self) -> int | Schedule:
+        """Steps of a round, or what says how many."""
+        tau = self.trainer.tau or self.algorithm.tau or TAU
+        if isinstance(tau, str):
+            return AutoTau(self.trainer.overhead, overlap=self.trainer.overlap, tell=log.info)
+        return tau
 
     def _recipe(self, threads: int) -> Recipe:
         trainer, model = self.trainer, self.model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -10,7 +12,11 @@ from click.testing import CliRunner
 
 from apps.CifarApp import main
 from apps.options import Options, training_options
-from sparknet.data import cifar10, synthetic
+from apps.solvers import load
+from apps.training import TrainingData, trainer_of
+from sparknet.algorithms import ALGORITHMS, algorithm
+from sparknet.data import Transform, cifar10, synthetic
+from sparknet.data.locate import locate
 from sparknet.errors import DataError, SparkNetError, TrainingError, UsageError, WorkersLost
 from sparknet.exits import status_of
 from tests.apps.run_app import run_app
@@ -49,11 +55,13 @@ def test_every_option_arrives() -> None:
     options = parsed(
         *("--tau", "5", "--rounds", "6", "--batch-size", "7", "--workers", "8", "--time-cap", "1.5"),
         *("--solver", "s.prototxt", "--data", "synthetic", "--seed", "9", "--test-every", "0"),
-        *("--output", "out", "--sampling", "epoch", "--outer", "slowmo", "--momentum", "keep"),
+        *("--output", "out", "--sampling", "epoch", "--algorithm", "slowmo", "--momentum", "keep"),
         *("--checkpoint", "s3://bucket/run", "--checkpoint-every", "7", "--precision", "bf16"),
         *("--checkpoint-patience", "90", "--copy-every", "7"),
         *("--checkpoint-keep", "3", "--resume", "--wire", "int8", "--exchange", "star", "--profile", "2"),
         *("--quorum", "0.75", "--grace", "1.5", "--deadline", "60", "--tensorboard", "curves"),
+        *("--outer-lr", "0.9", "--outer-momentum", "0.3", "--overlap", "--overhead", "0.1"),
+        *("--tau-schedule", "quadratic", "--tau-growth", "0.2"),
         *("--join-deadline", "30", "--shard-memory", "3m", "--deterministic", "--weights", __file__),
     )
     assert options == Options(
@@ -71,7 +79,14 @@ def test_every_option_arrives() -> None:
         test_every=0,
         output=Path("out"),
         sampling="epoch",
-        outer="slowmo",
+        algorithm="slowmo",
+        outer_lr=0.9,
+        outer_momentum=0.3,
+        moving_rate=None,
+        overlap=True,
+        overhead=0.1,
+        tau_schedule="quadratic",
+        tau_growth=0.2,
         momentum="keep",
         checkpoint="s3://bucket/run",
         checkpoint_every=7,
@@ -121,6 +136,20 @@ def test_a_size_is_what_spark_reads_in_it(size: str, bytes_: int) -> None:
         (["--test-every", "-1"], "Invalid value for '--test-every'"),
         (["--sampling", "sorted"], "'sorted' is not one of"),
         (["--outer", "adam"], "'adam' is not one of"),
+        (["--algorithm", "adam"], "'adam' is not one of"),
+        (
+            ["--algorithm", "easgd", "--outer", "slowmo"],
+            "--algorithm easgd and --outer slowmo name one thing",
+        ),
+        (["--outer-lr", "2"], "outer_lr is no option of this algorithm"),
+        (["--algorithm", "easgd", "--overlap"], "--overlap is for rounds that all workers share"),
+        (["--algorithm", "sync", "--tau", "5"], "sync averages after every step"),
+        (["--algorithm", "serial", "--workers", "2"], "serial is one worker alone"),
+        (["--overlap", "--momentum", "average"], "which they do not with --overlap"),
+        (["--tau", "auto", "--tau-schedule", "post-local"], "--tau auto is a schedule itself"),
+        (["--tau-schedule", "quadratic"], "--tau-growth is the a of --tau-schedule quadratic"),
+        (["--tau-growth", "2"], "--tau-growth is the a of --tau-schedule quadratic"),
+        (["--overhead", "0"], "Invalid value for '--overhead'"),
         (["--wire", "float64"], "'float64' is not one of"),
         (["--exchange", "tree"], "'tree' is not one of"),
         (["--quorum", "1.5"], "Invalid value for '--quorum'"),
@@ -168,6 +197,75 @@ def test_how_a_run_ends_decides_the_exit_status(
 
     assert status_of(run) == status
     assert capsys.readouterr().err.strip().endswith(says)
+
+
+def test_two_spellings_of_one_algorithm_are_one() -> None:
+    assert parsed().algorithm == "average"
+    assert parsed("--outer", "slowmo").algorithm == "slowmo"
+    assert parsed("--algorithm", "slowmo", "--outer", "slowmo") == parsed("--outer", "slowmo")
+
+
+def test_an_algorithm_brings_its_own_tau_unless_one_is_given() -> None:
+    assert parsed("--algorithm", "sync").tau == 1
+    assert parsed("--algorithm", "easgd-lockfree").tau == 50
+    assert parsed("--algorithm", "easgd-lockfree", "--tau", "7").tau == 7
+    assert parsed("--tau", "auto").tau == "auto"
+
+
+def test_help_names_every_algorithm_with_its_paper() -> None:
+    shown = CliRunner().invoke(main, ["--help"]).output
+    for name, each in ALGORITHMS.items():
+        assert f"  {name} " in shown
+        assert each.summary in shown
+        assert each.paper in shown
+
+
+def crossed(rng: random.Random) -> list[str]:
+    """Options of algorithms, schedules and the network, some of them, at random."""
+    choices: dict[str, tuple[object, ...]] = {
+        "--algorithm": tuple(ALGORITHMS),
+        "--outer": tuple(ALGORITHMS),
+        "--tau": (1, 7, "auto"),
+        "--tau-schedule": ("constant", "post-local", "quadratic"),
+        "--tau-growth": (0.2,),
+        "--outer-lr": (0.5,),
+        "--outer-momentum": (0.3,),
+        "--moving-rate": (0.2,),
+        "--momentum": ("keep", "average", "reset"),
+        "--wire": ("float32", "bfloat16", "int8"),
+        "--exchange": ("auto", "star", "ring"),
+        "--quorum": (0.5, 1),
+        "--workers": (1, 3),
+        "--time-cap": (1,),
+    }
+    given = [name for name in choices if rng.random() < 0.25]
+    words = [str(word) for name in given for word in (name, rng.choice(choices[name]))]
+    return [*words, *(["--overlap"] if rng.random() < 0.3 else [])]
+
+
+def test_options_that_are_crossed_at_random_make_a_trainer_or_are_refused_in_a_sentence() -> None:
+    """Never anything in between: what a run is asked for is what the trainer is told, or it ends at once."""
+    data = TrainingData.of(locate("cifar10", "synthetic", seed=0), Transform())
+    model = load("cifar10_quick_solver.prototxt", (3, 32, 32), batch_size=2, test_batch_size=2)
+    ends, sentences = Counter[str](), list[str]()
+    for seed in range(400):
+        words = crossed(random.Random(seed))
+        try:
+            options = parsed(*words)
+            trainer = trainer_of(data, options, model)
+        except UsageError as error:
+            sentences.append(str(error))
+            ends["refused"] += 1
+            continue
+        ends["made"] += 1
+        found = algorithm(options.algorithm)
+        assert (trainer.algorithm, trainer.overlap) == (options.algorithm, "--overlap" in words)
+        assert not ({"--outer-lr", "--outer-momentum"} & set(words)) or "outer_lr" in found.options
+        assert "--overlap" not in words or "overlap" not in found.refuses
+        assert str(trainer.tau) == str(options.tau) or options.tau_schedule != "constant"
+    assert not any("\n" in sentence for sentence in sentences)
+    assert ends["made"] > 50
+    assert ends["refused"] > 50
 
 
 def test_help_names_every_option() -> None:

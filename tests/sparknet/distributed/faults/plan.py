@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 MODES = ("star", "ring", "elastic")
@@ -78,6 +78,7 @@ class Plan:
     sampling: str
     quorum: float
     copy_every: int
+    overlap: bool
     test_every: int
     fetches: tuple[int, ...]
     saves: tuple[int, ...]
@@ -94,7 +95,7 @@ class Plan:
         slots = workers if rng.random() < 0.75 else rng.randint(1, workers + 1)
         wire = rng.choice(WIRES)
         exact = wire == "float32" and mode != "elastic"
-        return cls(
+        plan = cls(
             seed=seed,
             mode=mode,
             wire=wire,
@@ -107,6 +108,7 @@ class Plan:
             sampling=rng.choice(("window", "epoch")),
             quorum=rng.choice((1.0, 1.0, 1.0, 0.6)),
             copy_every=rng.randint(1, 6),
+            overlap=False,
             test_every=rng.choice((0, 0, 1, 2, 5)),
             fetches=_some(rng, rounds, rng.choice((0.0, 0.1, 0.5))),
             saves=_some(rng, rounds, rng.choice((0.0, 0.1, 0.3))),
@@ -117,11 +119,16 @@ class Plan:
                 _blow(rng, rounds, workers) for _ in range(rng.choices((0, 1, 2), weights=(3, 2, 1))[0])
             ),
         )
+        can_overlap = mode != "elastic" and plan.momentum != "average"
+        return replace(plan, overlap=can_overlap and rng.random() < 0.5)
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Self:
         """From what ``told`` says."""
-        values = {field.name: said[field.name] for field in fields(cls)}
+        values = {
+            "overlap": False,
+            **{field.name: said[field.name] for field in fields(cls) if field.name in said},
+        }
         lists = {name: tuple(values[name]) for name in ("fetches", "saves", "dwells")}
         strikes = tuple(Strike(**strike) for strike in values["strikes"])
         blows = tuple(Blow(**blow) for blow in values["blows"])

@@ -38,6 +38,9 @@ TIMEOUTS = Timeouts(join=6, round=8, hang=1.0, ping=0.2, send=1.5, stop=3, lease
 LONGEST_SECONDS = 7.5
 """Of one call: where half of the workers are well, the others cost some short deadlines, never a round's."""
 
+DRAIN_EVERY = 3
+"""Rounds after which nobody has begun the next one, where rounds overlap."""
+
 REST_SECONDS = 25.0
 """After the last fault all are back within so long."""
 
@@ -83,8 +86,8 @@ class Team:
     def initial_weights(self) -> Vector:
         return np.zeros(adding.SIZE, np.float32)
 
-    def train(self, weights: Weights, plan: RoundPlan) -> RoundResult:
-        return self._timed("a round", lambda: self.coordinator.train(weights, plan))
+    def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
+        return self._timed("a round", lambda: self.coordinator.train(weights, plan, ahead))
 
     def test(self, weights: Weights) -> Scores:
         return self._timed("a test", lambda: self.coordinator.test(weights, self._slices))
@@ -149,7 +152,14 @@ class Scenario:
         """Train from the last checkpoint to the end; False if the driver was killed on the way."""
         plan, outer = self.plan, SlowMo() if self.plan.outer == "slowmo" else Average()
         last = plan.rounds if plan.ends == "at once" else 10**6
-        settings = Settings(rounds=last, tau=plan.tau, test_every=plan.test_every, momentum=plan.momentum)  # type: ignore[arg-type]
+        settings = Settings(
+            rounds=last,
+            tau=plan.tau,
+            test_every=plan.test_every,
+            momentum=plan.momentum,  # type: ignore[arg-type]
+            overlap=plan.overlap,
+            drain_every=DRAIN_EVERY,
+        )
         with self._team() as team:
             start = self._resume(team, outer)
             for done in train(team, settings, outer, **start):
@@ -248,7 +258,7 @@ class Scenario:
             self._wrong += self._model.scores(number, done.scores, back)
         if number in plan.fetches or number in plan.saves:
             self._wrong += self._model.weights(number, done.weights)
-        if number in plan.saves:
+        if number in plan.saves and done.drained:
             states = team.states()
             self._wrong += [f"after round {number}: {what}" for what in self._model.states(states)]
             self._saved = Saved(
