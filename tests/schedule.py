@@ -22,8 +22,6 @@ QUICK = "not spark and not rig and not gpu and not slow"
 BY_FIXTURE = {"spark": "spark", "rig": "rig"}
 """Whoever uses one of these fixtures has the marker."""
 
-ONE_SPARK = "the Spark of tests/sparknet/spark"
-
 SECONDS = {"spark": 30, "rig": 10, "slow": 10}
 """What a test with the marker may take; one with none takes hardly any time."""
 
@@ -37,10 +35,14 @@ class ByUnit(LoadFileScheduling):
 
 @cache
 def unit_of(file: str) -> str:
-    """What is run in one process with this file: those who ask for the fixture ``spark`` go together."""
+    """What is run in one process with this file: those who ask for the ``spark`` of one folder go together."""
     path = ROOT / file
-    asks = path.exists() and "spark: SparkSession" in path.read_text(encoding="utf-8")
-    return ONE_SPARK if asks else file
+    if path.exists() and "spark: SparkSession" in path.read_text(encoding="utf-8"):
+        for folder in path.relative_to(ROOT).parents:
+            conftest = ROOT / folder / "conftest.py"
+            if conftest.exists() and "def spark(" in conftest.read_text(encoding="utf-8"):
+                return f"the Spark of {folder}"
+    return file
 
 
 def mark(items: Iterable[pytest.Item]) -> None:

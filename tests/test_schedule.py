@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.schedule import ONE_SPARK, longest_first, unit_of
+from tests.schedule import longest_first, unit_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -123,7 +123,8 @@ def test_units_come_longest_first_each_in_one_piece() -> None:
 
 
 def test_files_whose_tests_share_a_spark_are_one_unit() -> None:
-    folder = ROOT / "tests" / "sparknet" / "spark"
-    files = {path.name: unit_of(str(path.relative_to(ROOT))) for path in folder.glob("test_*.py")}
-    assert {files[name] for name in ("test_workers.py", "test_features.py", "test_leaks.py")} == {ONE_SPARK}
-    assert files["test_chaos.py"] == "tests/sparknet/spark/test_chaos.py"
+    folder = "tests/sparknet/spark"
+    shared = {unit_of(f"{folder}/test_{name}.py") for name in ("workers", "features", "leaks", "rebalancing")}
+    assert shared == {f"the Spark of {folder}"}
+    assert unit_of(f"{folder}/test_chaos.py") == f"{folder}/test_chaos.py"
+    assert unit_of("tests/sparknet/trainer/test_trainer.py") == "the Spark of tests/sparknet/trainer"
