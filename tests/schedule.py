@@ -35,7 +35,7 @@ class ByUnit(LoadFileScheduling):
 
 @cache
 def unit_of(file: str) -> str:
-    """What is run in one process with this file: those who ask for the ``spark`` of one folder go together."""
+    """What one process runs with this file: those who ask for the ``spark`` of one folder go together."""
     path = ROOT / file
     if path.exists() and "spark: SparkSession" in path.read_text(encoding="utf-8"):
         for folder in path.relative_to(ROOT).parents:
