@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sparknet.codecs import Float32, get_codec
 from sparknet.distributed.averaging import COPY_EVERY
@@ -148,14 +149,15 @@ class Coordinator:
             requests = self._train_requests(
                 runners, plan, {"ahead": ahead and vars(ahead)} if overlaps else {}
             )
+            head_start = self._overlap.head_start(runners)
             answers = self.membership.ask(
                 requests,
                 self.timeouts.quorum,
-                head_start=self._overlap.head_start(runners),
-                hangs_at=None if overlaps else lambda request: self._training.until(request, plan.tau),
+                head_start=head_start,
+                hangs_at=partial(self._training.until, work=plan.tau, head_start=head_start),
             )
             for answer in answers:
-                self._training.answered(answer, plan.tau)
+                self._training.answered(answer, plan.tau, head_start)
             reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
             if answers:
                 merged = self._averaging.merge(answers, reports, plan)

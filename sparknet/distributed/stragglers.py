@@ -78,15 +78,16 @@ class Pace:
         self._timeouts = timeouts
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)  # for a unit of work
 
-    def answered(self, answer: Answered, work: int) -> None:
-        self._seconds.append((answer.at - answer.request.made) / work)
+    def answered(self, answer: Answered, work: int, head_start: float = 0.0) -> None:
+        """It came, of a worker that had begun ``head_start`` seconds before it was asked."""
+        self._seconds.append((answer.at - answer.request.made + head_start) / work)
 
-    def until(self, request: Request, work: int) -> float:
+    def until(self, request: Request, work: int, head_start: float = 0.0) -> float:
         """When a worker that has not answered hangs, on the clock of ``time.monotonic``; never as long as
         nothing is known."""
         if not self._seconds:
             return math.inf
-        return request.made + max(self._timeouts.hang, _HANGS * median(self._seconds) * work)
+        return request.made - head_start + max(self._timeouts.hang, _HANGS * median(self._seconds) * work)
 
     def reason(self, request: Request) -> str:
         waited = time.monotonic() - request.made

@@ -161,9 +161,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--size", type=int, default=145_578, help="number of weights (cifar10_quick's)")
-    parser.add_argument(
-        "--kill-every", type=int, default=0, metavar="ROUNDS", help="kill a worker this often"
-    )
+    parser.add_argument("--kill-every", type=int, default=0, help="rounds after which a worker is killed")
     options = parser.parse_args()
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--driver-memory 512m pyspark-shell")

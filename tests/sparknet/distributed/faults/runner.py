@@ -64,6 +64,7 @@ def _started(plan: Plan, place: Path) -> int:
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with (place / "log").open("a") as log:
             os.dup2(log.fileno(), 2)
         faulthandler.dump_traceback_later(DEADLINE_SECONDS - 10)
