@@ -111,10 +111,10 @@ class Input:
             return blocks[0].astype(self.dtype, copy=False)
         count, width = len(arrays[0]), self.column.shape[0]
         rows, start = np.empty((count, width), self.dtype), 0
-        for block in blocks:
-            flat = block.reshape(count, -1)
-            rows[:, start : start + flat.shape[1]] = flat
-            start += flat.shape[1]
+        for part, block in zip(self.parts, blocks, strict=True):
+            end = start + int(np.prod(part.shape))
+            rows[:, start:end] = block.reshape(count, end - start)
+            start = end
         return rows
 
 

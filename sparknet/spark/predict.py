@@ -225,6 +225,8 @@ class _Work:
             before += len(arrays[0])
 
     def _computed(self, opened: Opened, arrays: list[pa.Array], before: int) -> pa.Array:
+        if not len(arrays[0]):
+            return pa.nulls(0, _type_of(self.outputs))
         try:
             columns = self.selection.read(arrays)
         except WrongRow as error:
