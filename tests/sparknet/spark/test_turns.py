@@ -71,9 +71,12 @@ def test_who_asked_first_is_served_first() -> None:
 
 def test_more_workers_than_slots_take_all_of_them() -> None:
     turns = Turns()
-    with turns.turn(5, 2), pytest.raises(TrainingError, match=r"no 1 of 2 slots became free in 0 s"):
-        with turns.turn(1, 2, deadline_seconds=0.05):
-            raise AssertionError("there was a slot")
+    with (
+        turns.turn(5, 2),
+        pytest.raises(TrainingError, match=r"no 1 of 2 slots became free in 0 s"),
+        turns.turn(1, 2, deadline_seconds=0.05),
+    ):
+        raise AssertionError("there was a slot")
     with turns.turn(2, 2):
         pass
 

@@ -154,13 +154,13 @@ def test_a_trained_net_comes_back_from_its_files_bit_for_bit(solver: Path) -> No
 
 def test_a_trained_net_gives_its_tensors_by_name(solver: Path, tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    flat = torch.arange(14, dtype=torch.float32).numpy()
+    flat = torch.arange(16, dtype=torch.float32).numpy()
     trained = Trained(
         model=torch_model(module), weights=flat, features=["a"], schema=schema((3,)), kind="any"
     )
     state = trained.state_dict()
     assert state["0.weight"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert state["1.running_var"].tolist() == [12, 13]
+    assert state["1.running_var"].tolist() == [14, 15]
     trained.save_weights(tmp_path / "net.pt")
     assert torch.load(tmp_path / "net.pt")["0.bias"].tolist() == [6, 7]
     with pytest.raises(ModelError, match="a torch module is no Caffe net"):
