@@ -54,6 +54,7 @@ class Membership:
         self.settle: Callable[[], bool] = lambda: False
         self.changed = time.monotonic()
         self.attempts: dict[int, int] = {}  # by partition, the last that came
+        self.restarted = 0  # tasks that were ended, for Spark to start them again
         self._members: dict[int, Member] = {}
         self.assembled = False
         self._failures: dict[int, int] = {}
@@ -94,6 +95,7 @@ class Membership:
         Raises WorkersLost when there is none at the deadline.
         """
         deadline, extensions = time.monotonic() + self._timeouts.join, _EXTENSIONS
+        restarted = self.restarted
         while True:
             self._drop_overdue()
             if self.settle():  # every shard that finds a worker is worth waiting for the next
@@ -103,8 +105,10 @@ class Membership:
             event = self.next(min(deadline, time.monotonic() + _LOOK_SECONDS))
             if event is None and time.monotonic() >= deadline:
                 break
-            if isinstance(event, Arriving | Gone) and extensions and not any(map(able, self.all)):
+            on_the_way = isinstance(event, Arriving | Gone) or self.restarted > restarted
+            if on_the_way and extensions and not any(map(able, self.all)):
                 deadline, extensions = time.monotonic() + self._timeouts.join + 1, extensions - 1
+            restarted = self.restarted
         found = [member for member in self.all if able(member)]
         if not found:
             raise WorkersLost(self._who_is_missing())

@@ -146,6 +146,7 @@ class Rebalancer:
             log.warning("the worker of shard %d hangs: ending its task, for Spark to start it again", shard)
             assert self._end_task
             self._end_task(task.attempt)
+            self._members.restarted += 1
             self._assignment.ended(shard, time.monotonic())
 
     @property
