@@ -173,7 +173,7 @@ def test_an_error_in_the_data_ends_training_with_its_message() -> None:
         in_process(
             small_recipe(replica=lambda: paused(error=DataError("row 7 is torn"))), shards_of(1)
         ) as workers,
-        pytest.raises(TrainingError, match=r"worker 0 .* failed: DataError: row 7 is torn"),
+        pytest.raises(DataError, match="row 7 is torn"),
     ):
         next(train(workers, Settings(rounds=1)))
 
