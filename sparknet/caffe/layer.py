@@ -189,7 +189,7 @@ class TapeLayer(Layer):
             low = self.arithmetic is Arithmetic.LOW
             tops = self.compute(inputs, [p.to(inputs[0].dtype) for p in parameters] if low else parameters)
         self.saved = inputs, parameters, tops
-        return [top.data for top in tops]  # nor does autograd mind who writes to these
+        return [top.data for top in tops]  # nor does autograd count writes to these
 
     def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
         inputs, parameters, tops = self.saved

@@ -1,4 +1,4 @@
-"""The learned blobs of a net: who owns which, and the two flat vectors they are views of.
+"""The learned blobs of a net: which layer owns which, and the two flat vectors they are views of.
 
 Layers that name a blob alike (``param { name: "w" }``) share it: the first is the owner, gradients of all
 add up in the owner's, and the solver updates it once.

@@ -1,7 +1,7 @@
-"""Whether a net can have a place in memory at all, asked before any is taken.
+"""Whether arrays fit into the memory of the machine, checked before any is allocated.
 
-Linux promises memory that it does not have and kills who uses it; a digit too many in a prototxt is better
-answered with a sentence.
+Linux allocates more memory than there is, and ends the process that uses it; a digit too many in a prototxt
+is to give an error message instead.
 """
 
 from __future__ import annotations

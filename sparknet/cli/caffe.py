@@ -186,12 +186,16 @@ def upgrade(source: Path, target: Path | None, solver: bool, tolerant: bool) -> 
         _upgrade_weights(source, target)
         return
     message: Any
-    if tolerant and not solver:
-        message, skipped = schema.load_net_tolerantly(source)
-        for field in skipped:
-            click.echo(f"left out: {field}", err=True)
-    else:
-        message = schema.load_solver(source) if solver else schema.load_net(source)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if tolerant and not solver:
+            message, skipped = schema.load_net_tolerantly(source)
+            for field in skipped:
+                click.echo(f"left out: {field}", err=True)
+        else:
+            message = schema.load_solver(source) if solver else schema.load_net(source)
+    for warning in caught:
+        click.echo(f"{source}: {warning.message}", err=True)
     text = text_format.MessageToString(message)
     if target is None:
         click.echo(text, nl=False)

@@ -161,6 +161,13 @@ def test_the_net_of_a_fork_is_written_without_what_is_the_forks(folder: Path) ->
     assert ran.stderr == f"left out: {folder / 'fork.prototxt'}:2:28: LayerParameter.fork_param\n"
 
 
+def test_a_setting_that_an_old_layer_never_had_is_named_in_a_line(folder: Path) -> None:
+    (folder / "old.prototxt").write_text('layers { layer { name: "r" type: "relu" kernelsize: 3 } }')
+    ran = run("upgrade", folder / "old.prototxt")
+    said = 'V0 layer "r" of type relu has no setting kernelsize: left out, as in Caffe'
+    assert ran.stderr == f"{folder / 'old.prototxt'}: {said}\n"
+
+
 def test_an_old_solver_is_brought_up_to_date(folder: Path) -> None:
     (folder / "old.prototxt").write_text("solver_type: ADAGRAD base_lr: 0.1")
     assert 'type: "AdaGrad"' in run("upgrade", "--solver", folder / "old.prototxt").output

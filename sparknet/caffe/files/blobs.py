@@ -1,6 +1,7 @@
 """Single blobs on disk: mean images (``.binaryproto``), and the blobs within weight files and solver states.
 
-Files of all ages are read: those before 2015 give a blob four axes, and protobuf 1 wrote numbers one by one.
+Files of all versions of Caffe are read: those before 2015 give a blob four axes, and protobuf 1 wrote numbers
+one by one.
 """
 
 from __future__ import annotations

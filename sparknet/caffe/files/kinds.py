@@ -1,4 +1,4 @@
-"""What kind of file somebody has given instead of the one that belongs there, for errors that say so."""
+"""What kind of file was given in place of the one that is needed, for error messages."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ An LMDB is a file of pages. Two meta pages at its beginning tell, for the last t
 the root of the tree of records; branch pages name pages below them, leaf pages hold keys and values, and a
 value of more than about half a page lies on pages of its own. Numbers are little-endian.
 
-liblmdb trusts what it maps: of a damaged file it ends the process by a signal, and it opens one file once per
-process, at the size it had then. Here every page is read where it is needed, and looked at before it is
-believed; a file that has grown or was replaced is read as it is when it is opened.
+liblmdb does not check what it maps: a damaged file can end the process by a signal, and a file can be opened
+once per process only, at the size it has then. Here every page is read where it is needed, and its bounds are
+checked before use; a file that has grown or was replaced is read as it is when it is opened.
 
 Source of the format: ``libraries/liblmdb/mdb.c`` of OpenLDAP, version 0.9 (``MDB_DATA_VERSION`` 1).
 """
@@ -50,7 +50,7 @@ class _Snapshot:
 
 
 class LmdbFile:
-    """An LMDB open for reading, closed when it is forgotten.
+    """An LMDB open for reading, closed when the object is freed.
 
     Raises DataError if ``path``, a folder with a ``data.mdb`` or that file itself, is none.
     """

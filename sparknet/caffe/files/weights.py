@@ -1,7 +1,7 @@
 """The weights of a net on disk, as Caffe writes them: ``.caffemodel`` (binary) and ``.caffemodel.h5``.
 
 Weights go to layers of the same name. Layers that only the file or only the net has are left alone; another
-number of blobs, or another shape, is an error. Files of all ages are read: those before 2015 give a blob
+number of blobs, or another shape, is an error. Files of all versions are read: those before 2015 give a blob
 four axes, and fit a blob of fewer if the leading ones are 1.
 
 Source: ``Net::CopyTrainedLayersFrom``, ``Net::ToProto`` and ``Net::ToHDF5`` of BVLC Caffe.

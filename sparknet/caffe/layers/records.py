@@ -27,7 +27,7 @@ class Records(Protocol):
 
 
 class Lmdb:
-    """An open LMDB, closed when forgotten."""
+    """An open LMDB, closed when the object is freed."""
 
     def __init__(self, path: str) -> None:
         self.file = LmdbFile(path)
@@ -40,7 +40,7 @@ class Lmdb:
 
 
 class LevelDb:
-    """An open LevelDB, closed when forgotten; no other process can open it meanwhile."""
+    """An open LevelDB, closed when the object is freed; no other process can open it meanwhile."""
 
     def __init__(self, path: str, name: str = "") -> None:
         try:

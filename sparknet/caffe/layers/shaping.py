@@ -224,7 +224,7 @@ class Crop(TapeLayer):
 
 
 class Silence(Layer):
-    """Takes blobs that nobody reads, so that they are no outputs of the net."""
+    """Takes blobs that no other layer reads, so that they are no outputs of the net."""
 
     type = "Silence"
     arithmetic = Arithmetic.ANY

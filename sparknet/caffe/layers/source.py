@@ -23,14 +23,14 @@ class SourceLayer(Layer):
     bottom_arity = NONE
     top_arity = ANY
     is_fed: ClassVar[bool] = False
-    """Whether forward leaves the tops as whoever runs the net has set them."""
+    """Whether forward leaves the tops as the caller has set them."""
 
     def backward(self, top_diffs: Tensors, propagate_down: Sequence[bool]) -> Gradients:
         return []
 
 
 class Input(SourceLayer):
-    """Blobs that whoever runs the net sets; ``shape`` is what they have until then."""
+    """Blobs that the caller sets; ``shape`` is theirs until then."""
 
     type = "Input"
     messages = ("input_param",)

@@ -24,7 +24,7 @@ class Transformer:
     """The preprocessing of one data layer."""
 
     def __init__(self, layer: Layer, param: TransformationParameter) -> None:
-        self.layer: Layer = weakref.proxy(layer)  # which has this one: a net is gone when it is forgotten
+        self.layer: Layer = weakref.proxy(layer)  # no cycle: a net is freed with its last reference
         self.param = param
         if param.HasField("mean_file") and param.mean_value:
             raise layer.error("mean_file and mean_value are both given: keep one")

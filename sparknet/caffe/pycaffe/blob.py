@@ -3,7 +3,7 @@
 What a net has learned, and its inputs, are shown as they lie in memory. A top of any other layer is another
 tensor after each pass, perhaps one that belongs to someone else, and the tensors of a GPU are no numpy
 memory at all: of these an array is a copy. What was written to it is taken over before the net runs, and as
-long as somebody holds it what the net has computed is copied back after.
+long as the caller keeps it, what the net has computed is copied back after.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ class HeldArrays:
         if self._views is not None:
             self._views |= {("diff", id(blob)) for blob in plain_diffs}
         self._copies: list[tuple[CoreBlob, str, weakref.ref[Floats]]] = []
-        self._unread: list[
-            Floats
-        ] = []  # copies since the last run: nobody else may hold what was written to them
+        self._unread: list[Floats] = []  # copies since the last run, kept for what was written to them
 
     def array(self, blob: CoreBlob, kind: str) -> Floats:
         """The array of ``blob.data`` or ``blob.diff``, the same one while it is held."""

@@ -225,7 +225,7 @@ class Net(NetView):
         before: Sequence[Callback],
         after: Sequence[Callback],
     ) -> float:
-        """All at once if nobody is to be called in between."""
+        """All layers at once if there are no callbacks."""
         self._held.push()
         loss = 0.0
         whole = [(first, last)]

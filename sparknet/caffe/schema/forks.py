@@ -1,4 +1,4 @@
-"""What nets of Caffe's forks say that BVLC Caffe does not know: told from misspelt names, and named.
+"""Fields, values and layers of Caffe's forks, which BVLC Caffe does not have, told from misspelt names.
 
 A name close to one that is known is taken for misspelt. All others are of a fork: which is said, with file,
 line and layer, of all of them at once.

@@ -1,4 +1,4 @@
-"""The data layers of a net replaced by inputs, so that whoever runs the net feeds it."""
+"""The data layers of a net replaced by Input layers, so that the caller feeds the net."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DATA_TYPES = frozenset({"Data", "ImageData", "HDF5Data", "MemoryData", "WindowDa
 def replace_data_layers(
     net: NetParameter, train_batch: int, test_batch: int, channels: int, height: int, width: int
 ) -> NetParameter:
-    """A copy of ``net`` that is fed images (N, C, H, W) and labels (N), both float32, by whoever runs it.
+    """A copy of ``net`` that is fed images (N, C, H, W) and labels (N), both float32, by the caller.
 
     A layer without bottoms that reads or makes records is a data layer. The tops keep their names (``data``
     and ``label`` as a rule): the first is the images, the second the labels. A Python layer stays, since

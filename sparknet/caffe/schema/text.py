@@ -10,6 +10,7 @@ Caffe does not know are collected, so that one error names them all (see ``forks
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from sparknet.errors import ModelError, SchemaError
 M = TypeVar("M", bound=Message)
 _Translated = tuple[str, int, int]  # a field of BVLC Caffe, its value, and where the fork's word for it stood
 
+_CONTROL = re.compile(r"[\x01-\x08\x0e-\x1f\x7f]")
 _CLOSING = {"{": "}", "<": ">"}
 _WORDS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 _FLOATS = {"inf": "inf", "infinity": "inf", "nan": "nan"}
@@ -89,9 +91,11 @@ def read(path: str | Path) -> str:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:  # a zero in the path
         raise ModelError(f"cannot read {path!r}: this is no path") from None
-    if b"\0" in data:
+    text = data.decode("utf-8", "surrogateescape")
+    has_stray_bytes = any("\udc80" <= letter <= "\udcff" for letter in text)
+    if "\0" in text or (has_stray_bytes and _CONTROL.search(text)):
         raise ModelError(f"{path} is not text: a .caffemodel is given where a prototxt belongs?")
-    return data.decode("utf-8", "surrogateescape")
+    return text
 
 
 class _Reader:

@@ -89,7 +89,9 @@ class Text:
         if first == "\ufeff":
             raise self.error("a byte order mark: save the file as UTF-8 without one", at)
         if not " " < first < "\x7f":
-            raise self.error(f"{first!r} can only stand in a comment or a string", at)
+            code = ord(first)
+            shown = f"byte {code - 0xDC00:#x}" if 0xDC80 <= code <= 0xDCFF else repr(first)
+            raise self.error(f"{shown} can only stand in a comment or a string", at)
         return Token(Kind.SYMBOL, first, at)
 
     def _number(self, at: int) -> Token:

@@ -1,4 +1,4 @@
-"""The warning for settings that are read by nobody, which Caffe ignores as well."""
+"""The warning for settings that no layer reads, which Caffe ignores as well."""
 
 from __future__ import annotations
 

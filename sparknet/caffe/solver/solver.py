@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ log = logging.getLogger("caffe")
 
 
 class Solver:
-    """Trains ``net`` as ``param`` says, testing with ``test_nets``, which come to share its weights.
+    """Trains ``net`` as ``param`` says, testing with ``test_nets``, which share its weights.
 
     ``requested_action`` is asked between iterations; ``callbacks`` are pairs of functions called before the
     forward pass and before the update. If ``net`` computes in fp16, ``loss_scale`` keeps its gradients from
@@ -93,7 +94,8 @@ class Solver:
             return str(found(path, folder) if path else file)
 
         device = device or default_device(param)
-        trained = nets.train_net(param, read)
+        with _naming(file):
+            trained, tested = nets.train_net(param, read), nets.test_nets(param, read)
         net = Net(
             trained,
             trained.state.phase,
@@ -103,9 +105,10 @@ class Solver:
         )
         tests = [
             Net(wanted, wanted.state.phase, device=device, source=source(path))
-            for wanted, path in zip(nets.test_nets(param, read), nets.test_files(param), strict=True)
+            for wanted, path in zip(tested, nets.test_files(param), strict=True)
         ]
-        solver = cls(param, net, tests, file=file)
+        with _naming(file):
+            solver = cls(param, net, tests, file=file)
         for name in (name.strip() for names in param.weights for name in names.split(",")):
             weight_files.load(net, found(name, folder))
         return solver
@@ -324,6 +327,16 @@ class Solver:
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [tuple(blob.shape) for blob in self.net.learnable]
+
+
+@contextmanager
+def _naming(file: str | Path) -> Iterator[None]:
+    """Errors begin with the solver's file, unless they name a place already."""
+    try:
+        yield
+    except ModelError as error:
+        named = type(error) is ModelError and str(file) and not str(error).startswith("cannot read")
+        raise (ModelError(f"{file}: {error}") if named else error) from None
 
 
 def default_device(param: SolverParameter) -> torch.device:

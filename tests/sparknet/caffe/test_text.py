@@ -11,7 +11,8 @@ from google.protobuf import text_format
 
 from sparknet.caffe import schema
 from sparknet.caffe.schema import caffe_pb2
-from sparknet.errors import SchemaError
+from sparknet.caffe.schema.caffe_pb2 import NetParameter
+from sparknet.errors import ModelError, SchemaError
 
 MODELS = sorted((Path(__file__).parents[3] / "apps" / "models").glob("*.prototxt"))
 
@@ -234,3 +235,13 @@ def test_time_grows_with_the_text_not_with_what_is_unknown_in_it() -> None:
     _, skipped = schema.parse_tolerantly(layer * 2000, caffe_pb2.NetParameter())
     assert len(skipped) == 2000
     assert time.perf_counter() - start < 10  # each start afresh of the older reader took 0.05 s
+
+
+def test_a_caffemodel_without_zeros_is_told_from_text(tmp_path: Path) -> None:
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(NetParameter(layer=[{"name": "conv1", "type": "Convolution"}]).SerializeToString())
+    with pytest.raises(ModelError, match=r"w\.caffemodel is not text: a \.caffemodel is given"):
+        schema.load_net(path)
+    path.write_bytes(b"name: 'n' \xfc")
+    with pytest.raises(SchemaError, match=r":1:11: byte 0xfc can only stand in a comment or a string"):
+        schema.load_net(path)

@@ -291,7 +291,6 @@ def test_a_state_that_was_saved_does_not_change_with_the_solver() -> None:
 STATE = weights_file("cifar10_quick_iter_4000.solverstate")
 
 
-@pytest.mark.skipif(STATE is None, reason="SPARKNET_WEIGHTS does not name a folder with published weights")
 @pytest.mark.parametrize("batches", [0, -1])
 def test_a_test_of_no_batches_runs_none_and_training_goes_on(
     batches: int, caplog: pytest.LogCaptureFixture, tmp_path: Path
@@ -330,6 +329,7 @@ def test_of_several_solvers_only_the_root_tests_and_snapshots(tmp_path: Path) ->
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.skipif(STATE is None, reason="SPARKNET_WEIGHTS does not name a folder with published weights")
 def test_a_published_state_is_gone_on_from() -> None:
     models = Path(__file__).parents[4] / "apps" / "models"
     solver = Solver.for_file(models / "cifar10_quick_solver.prototxt")
@@ -356,3 +356,21 @@ def test_every_setting_of_a_solver_is_read_or_known_to_have_no_effect() -> None:
 def test_the_parameters_that_a_solver_reads_are_caffes_defaults() -> None:
     param = SolverParameter()
     assert (param.delta, param.momentum2, param.rms_decay) == pytest.approx((1e-8, 0.999, 0.99))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("average_loss: 0", "average_loss must be at least 1"),
+        ('type: "RMSProp" rms_decay: 1.2', "rms_decay"),
+        ('train_net: "x"', "names its train net in one of"),
+        ("test_iter: 1", "test_iter needs test_interval"),
+    ],
+)
+def test_what_is_wrong_with_a_solver_is_said_with_its_file(
+    setting: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "s.prototxt"
+    path.write_text(f'net_param {{ }} base_lr: 1 lr_policy: "fixed" {setting}')
+    with pytest.raises(ModelError, match=f"^{path}: .*{message}"):
+        Solver.for_file(path)
