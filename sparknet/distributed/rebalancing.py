@@ -130,7 +130,7 @@ class Rebalancer:
     def _waiting(self) -> Container[int]:
         """The shards whose tasks wait for a slot, as far as is known."""
         everyone = range(self._assignment.shards)
-        if self._ask_for_tasks:
+        if self._tasks:
             return {shard for shard, task in self._tasks.items() if task.attempt is None}
         if self._slots is None or self._slots() <= len(self._members.all):
             return everyone

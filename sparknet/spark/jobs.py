@@ -71,7 +71,8 @@ class Jobs:
                 quietly(partial(self._context.cancelJobGroup, job.group))
 
     def tasks(self) -> dict[int, TaskStatus]:
-        """By partition, the task that has not ended: it runs, or waits for a slot."""
+        """By partition, the task that has not ended: it runs, or waits for a slot. Nothing if Spark does not
+        tell."""
         found: dict[int, TaskStatus] = {}
         for job in self._jobs:
             if job.alive:
@@ -94,10 +95,13 @@ class Jobs:
         ]
         if not stages:
             return  # it is on its way to Spark
+        stage = max(stages)  # the last one is that of the workers
+        attempts = [
+            store.taskList(stage, attempt, 1 << 20)
+            for attempt in range(store.lastStageAttempt(stage).attemptId() + 1)
+        ]
         found |= dict.fromkeys(job.partitions, TaskStatus())
-        tasks = store.taskList(max(stages), 0, 1 << 20)  # the last stage is that of the workers
-        for place in range(tasks.size()):
-            task = tasks.apply(place)
+        for task in (tasks.apply(place) for tasks in attempts for place in range(tasks.size())):
             partition, state = task.partitionId(), task.status()
             if state == "RUNNING":
                 seconds = time.time() - task.launchTime().getTime() / 1000

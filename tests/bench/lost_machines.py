@@ -95,14 +95,14 @@ CASES = {
 class App:
     """MnistApp on the cluster, and what it said: ``losses`` by round, and the seconds each took."""
 
-    def __init__(self, cluster: Cluster, folder: Path, case: Case) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, case: Case, *, address: str = "127.0.0.1") -> None:
         self._cluster, self._case = cluster, case
         self.losses: dict[int, float] = {}
         self._times: list[float] = []
         self._errors = folder / "errors"
         settings = {
             "spark.ui.enabled": "false",
-            "spark.driver.host": "127.0.0.1",
+            "spark.driver.host": address,
             "spark.driver.memory": "512m",
             "spark.executor.memory": "512m",
             "spark.local.dir": str(folder),
@@ -116,7 +116,11 @@ class App:
                     str(APPS / "MnistApp.py"),
                     *(*_COMMON, *case.options, "--output", str(folder / "output")),
                 ],
-                env=environment(PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable),
+                env=environment(
+                    PYSPARK_PYTHON=sys.executable,
+                    PYSPARK_DRIVER_PYTHON=sys.executable,
+                    SPARK_LOCAL_IP=address,
+                ),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

@@ -25,18 +25,21 @@ _RUNS, _RESTS = 0.05, 0.2
 class Cluster:
     """A master and ``hosts`` hosts with ``cores`` cores each; logs and scratch space lie in ``folder``."""
 
+    address = "127.0.0.1"
+    """Of the master."""
+
     def __init__(self, folder: Path, hosts: int, cores: int = 1) -> None:
         self._folder, self._cores, self._started = folder, cores, 0
         self._port = _free_port()
         self._master = self._daemon(
-            "org.apache.spark.deploy.master.Master", "--host", "127.0.0.1", "--port", str(self._port)
+            "org.apache.spark.deploy.master.Master", "--host", self.address, "--port", str(self._port)
         )
-        _wait_for(self._port)
+        _wait_for(self.address, self._port)
         self.hosts = [self._host() for _ in range(hosts)]
 
     @property
     def url(self) -> str:
-        return f"spark://127.0.0.1:{self._port}"
+        return f"spark://{self.address}:{self._port}"
 
     def __enter__(self) -> Cluster:
         return self
@@ -62,20 +65,37 @@ class Cluster:
         return Host(
             self._daemon(
                 "org.apache.spark.deploy.worker.Worker",
-                *("--host", "127.0.0.1", "--cores", str(self._cores), "--memory", "1g"),
+                *("--host", self._address_of(self._started), "--cores", str(self._cores), "--memory", "1g"),
                 *("--work-dir", str(work), self.url),
+                inside=self._inside(self._started),
+                address=self._address_of(self._started),
             )
         )
 
-    def _daemon(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _address_of(self, _host: int) -> str:
+        """Of a host, counted from 1."""
+        return self.address
+
+    def _inside(self, _host: int) -> tuple[str, ...]:
+        """What its processes are started by."""
+        return ()
+
+    def _daemon(
+        self, name: str, *arguments: str, inside: tuple[str, ...] = (), address: str = ""
+    ) -> subprocess.Popen[bytes]:
         options = (
             "-Dspark.deploy.maxExecutorRetries=-1 -Dspark.worker.timeout=30 "
             "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # there are many of them on one machine
         )
-        environment = {**os.environ, "SPARK_DAEMON_MEMORY": "128m", "SPARK_DAEMON_JAVA_OPTS": options}
+        environment = {
+            **os.environ,
+            "SPARK_DAEMON_MEMORY": "128m",
+            "SPARK_DAEMON_JAVA_OPTS": options,
+            "SPARK_LOCAL_IP": address or self.address,
+        }
         with (self._folder / "daemons.log").open("ab") as log:
             return subprocess.Popen(
-                [str(_CLASS), name, "--webui-port", "0", *arguments],
+                [*inside, str(_CLASS), name, "--webui-port", "0", *arguments],
                 env=environment,
                 stdout=log,
                 stderr=log,
@@ -175,11 +195,11 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _wait_for(port: int, seconds: float = 120.0) -> None:
+def _wait_for(address: str, port: int, seconds: float = 120.0) -> None:
     ends = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection((address, port), timeout=1).close()
         except OSError:
             if time.monotonic() > ends:
                 raise
