@@ -124,6 +124,16 @@ class Options:
         return self.images or self.dataset
 
 
+class Number(click.FloatRange):
+    """A number of a range; nan, which compares with nothing, is out of every one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
 _POSITIVE = click.IntRange(min=1)
 
 
@@ -176,7 +186,7 @@ def training_options(
         click.option("--workers", type=_POSITIVE, help="Replicas of the net.  [default: all slots]"),
         click.option(
             "--time-cap",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             metavar="SECONDS",
             help="A worker begins no step of a round after this time: a slow one does not hold it up.",
         ),
@@ -272,7 +282,7 @@ def training_options(
         ),
         click.option(
             "--checkpoint-patience",
-            type=click.FloatRange(min=0),
+            type=Number(min=0),
             default=600.0,
             metavar="SECONDS",
             help="How long saving may fail before the run ends: it trains on, and tries again, meanwhile.",
@@ -308,21 +318,21 @@ def training_options(
         ),
         click.option(
             "--quorum",
-            type=click.FloatRange(min=0, max=1, min_open=True),
+            type=Number(min=0, max=1, min_open=True),
             default=1.0,
             metavar="SHARE",
             help="A round waits for this share of the workers, then no longer than --grace for the others.",
         ),
         click.option(
             "--grace",
-            type=click.FloatRange(min=0),
+            type=Number(min=0),
             default=0.0,
             metavar="SECONDS",
             help="What the others have left once there is a --quorum; they are back in the next round.",
         ),
         click.option(
             "--deadline",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             default=3600.0,
             metavar="SECONDS",
             help="A worker that takes longer for a round is given up until it comes back or is replaced; "
@@ -330,7 +340,7 @@ def training_options(
         ),
         click.option(
             "--join-deadline",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             default=180.0,
             metavar="SECONDS",
             help="How long to wait for the workers: for all at the start, for one when none is left.",

@@ -191,9 +191,7 @@ def _make_group_and_key(
         cluster_tags, generation=group.generation, created=group.created, expires=group.expires
     )
     network.open_group(region, group, spec.network.authorized_address or cloud.caller_address())
-    if spec.access.key_pair and spec.access.identity_file:
-        keys.check_file(spec.access.identity_file)
-    else:
+    if not spec.access.key_pair:
         keys.make_pair(region, cluster_tags, cloud.home, may_replace=not has_nodes)
     return cluster_tags, group
 

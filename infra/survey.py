@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infra import costs
+from infra import costs, private_key
 from infra.ec2 import catalog, images, keys, network, prices, template
 from infra.ec2.catalog import InstanceType
 from infra.ec2.fleet import Pool
@@ -13,7 +13,7 @@ from infra.ec2.images import Image
 from infra.ec2.network import SecurityGroup, Subnet
 from infra.ec2.region import Region
 from infra.errors import CapacityError, UsageError
-from infra.node import bootstrap
+from infra.node import bootstrap, login
 from infra.spec import ClusterSpec
 
 
@@ -80,11 +80,13 @@ def launch_data(spec: ClusterSpec, found: Survey, group: SecurityGroup) -> templ
 def _require_what_is_named(region: Region, spec: ClusterSpec) -> None:
     """Raises UsageError if a file, a key pair, a group that the options name is not there."""
     if spec.access.identity_file:
-        keys.check_file(spec.access.identity_file)
+        private_key.check_file(spec.access.identity_file)
+        login.require_usable(spec.access.identity_file)
     if spec.user_data and not spec.user_data.is_file():
         raise UsageError(f"There is no file {spec.user_data} for --user-data.")
-    if spec.access.key_pair:
-        region.read("describe_key_pairs", KeyNames=[spec.access.key_pair])
+    if spec.access.key_pair and spec.access.identity_file:
+        key = private_key.read(spec.access.identity_file, private_key.known_passphrase())
+        keys.require_pair(region, spec.access.key_pair, key)
     if spec.network.placement_group:
         region.read("describe_placement_groups", GroupNames=[spec.network.placement_group])
     if spec.network.additional_security_groups:

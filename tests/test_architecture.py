@@ -38,7 +38,7 @@ LAYERS = {
         ("infra.cloud",),
         ("infra.node", "infra.ec2"),
         ("infra.spec",),
-        ("infra.interrupts", "infra.polling", "infra.job_names"),
+        ("infra.interrupts", "infra.polling", "infra.job_names", "infra.private_key"),
         ("infra.events", "infra.errors", "infra.aws", "infra.home", "infra.loopback"),
     ),
     # the embedded cloud, as moto itself is laid out: state in models, calls that act on it, hosts below both

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from infra.cli import origins
-from infra.cli.target import AWS, LOCAL, Target
+from infra.cli.target import AWS, LOCAL, Target, unlock
 from infra.spec import (
     GPU_TYPES,
     MASTER_TYPE,
@@ -104,6 +104,7 @@ TARGET = [
     option("--name", default="sparknet", show_default=True, help="The cluster's name."),
     option("-i", "--identity-file", type=FILE, help="Private half of --key-pair."),
     option("--user", default="ubuntu", show_default=True, help="The image's login user."),
+    option("--ssh-config", type=FILE, help="ssh's configuration for the way to the nodes.  [default: none]"),
     option("--private-ips", is_flag=True, help="Reach the nodes at their private addresses."),
 ]
 
@@ -235,6 +236,7 @@ def target(values: dict[str, Any]) -> Target:
         identity_file=values.pop("identity_file"),
         user=values.pop("user"),
         private_ips=values.pop("private_ips"),
+        ssh_config=values.pop("ssh_config"),
     )
 
 
@@ -266,6 +268,7 @@ def reaches_a_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
 @origins.named()
 def spec(where: Target, values: dict[str, Any]) -> ClusterSpec:
     """The cluster that the options describe. Raises UsageError."""
+    unlock(where.identity_file)
     return ClusterSpec(
         name=where.name,
         region=where.region,

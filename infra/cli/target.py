@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from infra import private_key
 from infra.errors import SetupError, UsageError
 from infra.events import Emit, ignore
 from infra.home import home
@@ -38,6 +40,7 @@ class Target:
     identity_file: Path | None = None
     user: str = "ubuntu"
     private_ips: bool = False
+    ssh_config: Path | None = None
 
     def open(self, emit: Emit = ignore, *, start: bool = False) -> Cloud | None:
         """The cloud; None if it is the embedded one, is not running and ``start`` is False."""
@@ -102,7 +105,30 @@ class Target:
         address = node.private_ip if self.private_ips else node.public_ip or node.private_ip
         key = self.identity_file or keys.key_file(self.cluster_files, self.region, node.cluster)
         known_hosts = keys.known_hosts_file(self.cluster_files, self.region, node.cluster)
-        return SSHHost(node.name, address, user=self.user, key=key, known_hosts=known_hosts)
+        unlock(key)
+        return SSHHost(
+            node.name,
+            address,
+            user=self.user,
+            key=key,
+            known_hosts=known_hosts,
+            ssh_config=self.ssh_config,
+        )
+
+
+def unlock(key: Path | None) -> None:
+    """Ask for the passphrase of a key that nothing else opens, once, where somebody can be asked."""
+    import click
+
+    from infra.node import login
+    from infra.private_key import PASSPHRASE_VARIABLE
+
+    if key is None or not key.is_file() or not sys.stdin.isatty() or PASSPHRASE_VARIABLE in os.environ:
+        return
+    found = private_key.read(key)
+    if found.is_open or login.is_in_agent(found):
+        return
+    os.environ[PASSPHRASE_VARIABLE] = click.prompt(f"Passphrase of {key}", hide_input=True, err=True)
 
 
 def open_local(*, start: bool, port: int = 0, scenario: Path | None = None) -> LocalCloud | None:

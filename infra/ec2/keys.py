@@ -10,6 +10,7 @@ from infra.ec2 import tags
 from infra.ec2.region import Region
 from infra.ec2.tags import ClusterTags
 from infra.errors import UsageError
+from infra.private_key import PrivateKey
 
 
 def key_name(cluster: str) -> str:
@@ -78,13 +79,15 @@ def forget_hosts(home: Path, region: str, cluster: str, addresses: Collection[st
         file.write_text("".join(line for line in lines if line.split(" ", 1)[0] not in addresses))
 
 
-def check_file(file: Path) -> None:
-    """Raises UsageError if ssh would refuse ``file``: missing, or readable by others."""
-    if not file.is_file():
-        raise UsageError(f"There is no key file {file}.")
-    mode = file.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise UsageError(f"The key file {file} can be read by others (mode {mode:o}); run chmod 600 {file}.")
+def require_pair(region: Region, name: str, key: PrivateKey) -> None:
+    """Raises UsageError if EC2 has no key pair ``name``, or one that ``key`` is not the private half of."""
+    pair = region.read("describe_key_pairs", KeyNames=[name])["KeyPairs"][0]
+    if key.is_shown_as(pair.get("KeyFingerprint", "")) is False:
+        raise UsageError(
+            f"{key.file} is not the private half of key pair {name} in {region.name}, whose fingerprint is "
+            f"{pair['KeyFingerprint']}: no node would let it in. Name the file that belongs to it with "
+            "--identity-file, or another pair with --key-pair (aws ec2 describe-key-pairs lists them)."
+        )
 
 
 def _new_pair(comment: str) -> tuple[bytes, bytes]:

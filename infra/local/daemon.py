@@ -24,6 +24,7 @@ from infra.local.home import OF_CLUSTERS, Endpoint, Home
 from infra.local.hosts import namespaces
 from infra.local.hosts.processes import end_processes_of_home
 from infra.loopback import unproxied
+from infra.private_key import PASSPHRASE_VARIABLE
 
 START_SECONDS = 60.0  # usually 2; importing moto from a cold disk takes far longer
 STOP_SECONDS = 20.0
@@ -111,12 +112,13 @@ def _start(home: Home, scenario: Path | None, port: int) -> Endpoint:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, in which the child finds this very package."""
+    """This process's environment, in which the child finds this very package, without the user's secret."""
     package_parent = str(Path(__file__).resolve().parents[2])
     paths = [package_parent, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    inherited = {name: value for name, value in os.environ.items() if name != PASSPHRASE_VARIABLE}
     return {
-        **os.environ,
-        **unproxied(os.environ),
+        **inherited,
+        **unproxied(inherited),
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
     }
 

@@ -14,6 +14,7 @@ from infra.local.calls import (  # noqa: F401 - each registers its patches
     general,
     images,
     instances,
+    key_pairs,
     launch_templates,
     network,
     placement_groups,

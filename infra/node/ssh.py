@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from infra.errors import CommandFailed, CommandTimedOut, HostError, HostUnreachable
 from infra.node.host import LeftOut, Lines, Result
-from infra.node.login import CONNECT_SECONDS, Address, log_in
+from infra.node.login import CONNECT_SECONDS, Address, hang_up, log_in
 
 NETWORK_GRACE_SECONDS = 15.0  # beyond a command's own deadline, which the node holds
 COPY_SECONDS = 600.0
@@ -47,10 +47,20 @@ class SSHHost:
     """
 
     def __init__(
-        self, name: str, address: str, *, user: str, key: Path, known_hosts: Path, port: int = 22
+        self,
+        name: str,
+        address: str,
+        *,
+        user: str,
+        key: Path,
+        known_hosts: Path,
+        port: int = 22,
+        ssh_config: Path | None = None,
     ) -> None:
         self._name = name
-        self._address = Address(host=address, port=port, user=user, key=key, known_hosts=known_hosts)
+        self._address = Address(
+            host=address, port=port, user=user, key=key, known_hosts=known_hosts, ssh_config=ssh_config
+        )
         self._opening = threading.Lock()
         self._open: Any = None  # fabric.Connection
 
@@ -64,10 +74,11 @@ class SSHHost:
 
     @property
     def login_command(self) -> list[str]:
-        """The ssh client of this machine, with the same key, user and known hosts."""
+        """The ssh client of this machine, with the same key, user, known hosts and configuration."""
         where = self._address
         return [
             "ssh",
+            *("-F", str(where.ssh_config or "none")),
             *("-i", str(where.key), "-p", str(where.port)),
             *("-o", f"UserKnownHostsFile={where.known_hosts}", "-o", "IdentitiesOnly=yes"),
             f"{where.user}@{where.host}",
@@ -159,7 +170,7 @@ class SSHHost:
     def close(self) -> None:
         with self._opening:
             if self._open is not None:
-                self._open.close()
+                hang_up(self._open)
             self._open = None
 
     def _follow(self, command: str, stdin: str, out: Lines, error: Lines, seconds: float) -> int:

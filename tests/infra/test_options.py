@@ -46,7 +46,15 @@ GIVEN: dict[str, tuple[Any, str, Any]] = {
     "authorized-address": ("198.51.100.0/24", "network.authorized_address", "198.51.100.0/24"),
 }
 #: Options that another test holds, or that only go together with another one.
-ELSEWHERE = {"cloud", "identity-file", "key-pair", "open-to-the-world", "without-gpu", "replacements"}
+ELSEWHERE = {
+    "cloud",
+    "ssh-config",
+    "identity-file",
+    "key-pair",
+    "open-to-the-world",
+    "without-gpu",
+    "replacements",
+}
 
 
 def as_words(name: str, value: Any) -> list[str]:

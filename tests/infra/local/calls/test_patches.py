@@ -51,6 +51,8 @@ replaces Instance.terminate
 replaces InstanceBackend.get_instance
 replaces InstanceResponse.run_instances
 replaces ElasticBlockStore.describe_volumes
+replaces KeyPairBackend.create_key_pair
+replaces KeyPairBackend.import_key_pair
 replaces LaunchTemplates.create_launch_template
 replaces LaunchTemplates.delete_launch_template
 replaces ParameterDict._check_loading_status
