@@ -17,6 +17,13 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor
 from sparknet.caffe.schema import caffe_pb2
 from sparknet.errors import ModelError, SchemaError
 
+_ADVICE = (
+    "sparknet.caffe.schema.load_net_tolerantly, or sparknet caffe upgrade --tolerant, reads a net without a "
+    "fork's fields and names what it left out; a fork's layer can be written as a layer of type \"Python\""
+)
+_Layer = tuple[str, str, int, int]  # name, type, line, column
+_Row = tuple[int, int, str, bool]  # line, column, sentence, whether it is a fork's
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownField:
@@ -51,6 +58,17 @@ EQUIVALENTS: Mapping[tuple[str, str], Equivalent] = {
     ),
     ("ConvolutionParameter", "hole"): Equivalent(name="dilation", takes_any=True),  # DeepLab's word for it
 }
+
+_TYPES = """
+    AbsVal Accuracy ArgMax BatchNorm BatchReindex Bias BNLL Clip Concat ContrastiveLoss Convolution
+    Crop Data Deconvolution Dropout DummyData Eltwise ELU Embed EuclideanLoss Exp Filter Flatten
+    HDF5Data HDF5Output HingeLoss Im2col ImageData InfogainLoss InnerProduct Input Log LRN LSTM
+    LSTMUnit MemoryData MultinomialLogisticLoss MVN Parameter Pooling Power PReLU Python Reduction
+    ReLU Reshape RNN Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax SoftmaxWithLoss
+    Split SPP Swish TanH Threshold Tile WindowData
+"""
+BVLC_TYPES = frozenset(_TYPES.split())
+"""The layer types of BVLC Caffe."""
 
 FORK_TYPES: Mapping[str, str] = {
     **dict.fromkeys(("AnnotatedData", "DetectionEvaluate", "DetectionOutput", "MultiBoxLoss"), "SSD"),
@@ -111,21 +129,20 @@ def has_no_influence(message: Any, name: str) -> bool:
     return False
 
 
-def refusal(unknown: Sequence[UnknownField], file: str) -> SchemaError:
-    """One error for all that is not known."""
-    first = unknown[0]
+def refusal(unknown: Sequence[UnknownField], file: str, layers: Sequence[_Layer] = ()) -> SchemaError:
+    """One error for all that is not known; ``layers`` are all of the text, forks' or not."""
+    strange = [layer for layer in layers if layer[1] and layer[1] not in BVLC_TYPES]
     typos = [is_typo_of(one) for one in unknown]
-    if len(unknown) == 1 and typos[0]:
-        message = _what(first, typos[0])
-    else:
-        message = _list_of(
-            [
-                (one.line, one.column, _in_layer(one.layer) + _what(one, typo), not typo)
-                for one, typo in zip(unknown, typos, strict=True)
-            ],
-            file,
-        )
-    return SchemaError(message, file=file, line=first.line, column=first.column)
+    if len(unknown) == 1 and typos[0] and not strange:
+        (one,) = unknown
+        return SchemaError(_what(one, typos[0]), file=file, line=one.line, column=one.column)
+    rows = [_type_row(layer, BVLC_TYPES) for layer in strange]
+    rows += [
+        (one.line, one.column, _in_layer(one.layer) + _what(one, typo), not typo)
+        for one, typo in zip(unknown, typos, strict=True)
+    ]
+    rows.sort(key=lambda row: row[:2])
+    return SchemaError(_list_of(rows, file), file=file, line=rows[0][0], column=rows[0][1])
 
 
 def type_refusal(
@@ -137,32 +154,35 @@ def type_refusal(
 ) -> ModelError:
     """One error for all layers, (name, type), of types not ``known``; ``places`` has lines and columns."""
     names = list(known)
-    rows = []
-    for name, kind in layers:
-        line, column = places.get((name, kind), (0, 0))
-        typo = "" if kind in FORK_TYPES else typo_of(kind, names)
-        hint = f'; the nearest is "{typo}"' if typo else ""
-        fork = f" (it is of {FORK_TYPES[kind]})" if kind in FORK_TYPES else ""
-        rows.append((line, column, f'layer "{name}": there is no type "{kind}"{hint}{fork}', not typo))
+    rows = [_type_row((*layer, *places.get(layer, (0, 0))), names) for layer in layers]
     message = _list_of(rows, file)
     if not file:
         return ModelError(message)
     return SchemaError(message, file=file, line=rows[0][0], column=rows[0][1])
 
 
-def _list_of(rows: Sequence[tuple[int, int, str, bool]], file: str) -> str:
+def _type_row(layer: _Layer, known: Iterable[str]) -> _Row:
+    name, kind, line, column = layer
+    typo = "" if kind in FORK_TYPES else typo_of(kind, known)
+    hint = f'; the nearest is "{typo}"' if typo else ""
+    fork = f" (it is of {FORK_TYPES[kind]})" if kind in FORK_TYPES else ""
+    return line, column, f'layer "{name}": there is no type "{kind}"{hint}{fork}', not typo
+
+
+def _list_of(rows: Sequence[_Row], file: str) -> str:
     """Sentences with their places, the first without, and what they have in common."""
     (_, _, first, _), *rest = rows
     lines = [first]
     lines += [f"{_place(file, line, column)}{what}" for line, column, what, _ in rest]
-    if any(is_fork for *_, is_fork in rows):
-        count = "this is" if len(rows) == 1 else f"these {len(rows)} are"
-        lines.append(
-            f"{count} not of BVLC Caffe but of a fork of it. sparknet.caffe.schema.load_net_tolerantly, or "
-            "sparknet caffe upgrade --tolerant, reads a net without a fork's fields and names what it left "
-            'out; a fork\'s layer can be written as a layer of type "Python"'
-        )
+    if forks := sum(is_fork for *_, is_fork in rows):
+        lines.append(f"{_share(forks, len(rows))} not of BVLC Caffe but of a fork of it. {_ADVICE}")
     return "\n  ".join(lines)
+
+
+def _share(forks: int, count: int) -> str:
+    if forks < count:
+        return f"{forks} of these {count} {'is' if forks == 1 else 'are'}"
+    return "this is" if count == 1 else f"these {count} are"
 
 
 def _place(file: str, line: int, column: int) -> str:

@@ -49,7 +49,7 @@ def parse(text: str, message: M, *, file: str = "") -> M:
     reader = _Reader(text, file, tolerant=False)
     reader.read(message)
     if reader.unknown:
-        raise refusal(reader.unknown, file)
+        raise refusal(reader.unknown, file, reader.layer_places())
     return message
 
 
@@ -76,7 +76,7 @@ def layer_places(path: str | Path) -> dict[tuple[str, str], tuple[int, int]]:
             reader.read(message)
         except ModelError:
             continue
-        places.update({(layer.name, layer.type): reader.text.place(at) for layer, at in reader.layers})
+        places.update({(name, kind): (line, column) for name, kind, line, column in reader.layer_places()})
     return places
 
 
@@ -124,6 +124,14 @@ class _Reader:
             )  # fmt: skip
         return found
 
+    def layer_places(self) -> list[tuple[str, str, int, int]]:
+        """Name, type, line and column of each layer read; those before 2015 have no names for their types."""
+        return [
+            (layer.name, layer.type, *self.text.place(at))
+            for layer, at in self.layers
+            if isinstance(layer.type, str)
+        ]
+
     def read(self, message: Any) -> None:
         """Fill ``message`` from the whole text."""
         try:
@@ -131,7 +139,7 @@ class _Reader:
             self._read_fields(message, "", None)
         except SchemaError:
             if self._unknown and not self.tolerant:  # what follows something unknown may be misunderstood
-                raise refusal(self.unknown, self.text.file) from None
+                raise refusal(self.unknown, self.text.file, self.layer_places()) from None
             raise
         missing: list[str] = message.FindInitializationErrors()
         if missing and not self._unknown:

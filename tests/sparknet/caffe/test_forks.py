@@ -10,7 +10,7 @@ from sparknet.caffe import schema
 from sparknet.caffe.layers import TYPES
 from sparknet.caffe.net import Net
 from sparknet.caffe.schema.caffe_pb2 import NetParameter
-from sparknet.caffe.schema.forks import FORK_TYPES, typo_of
+from sparknet.caffe.schema.forks import BVLC_TYPES, FORK_TYPES, typo_of
 from sparknet.caffe.solver import Solver
 from sparknet.errors import ModelError, SchemaError
 
@@ -75,9 +75,10 @@ def test_a_refusal_names_file_line_and_layer_of_all_that_is_a_forks(tmp_path: Pa
     assert lines[0] == (
         f'{path}:3:61: layer "pool1": PoolingParameter has no field "ceil_mode" (its word for round_mode)'
     )
-    assert lines[1] == f'{path}:8:3: layer "perm": LayerParameter has no field "permute_param"'
-    assert lines[2].startswith("these 2 are not of BVLC Caffe but of a fork of it.")
-    assert "load_net_tolerantly" in lines[2]
+    assert lines[1] == f'{path}:6:1: layer "perm": there is no type "Permute" (it is of SSD)'
+    assert lines[2] == f'{path}:8:3: layer "perm": LayerParameter has no field "permute_param"'
+    assert lines[3].startswith("these 3 are not of BVLC Caffe but of a fork of it.")
+    assert "load_net_tolerantly" in lines[3]
     assert "nearest" not in str(caught.value)
     assert (caught.value.file, caught.value.line) == (str(path), 3)
 
@@ -112,6 +113,11 @@ def test_misspelt_names_are_told_from_those_of_forks(tmp_path: Path) -> None:
     assert 'LayerParameter has no field "typ"; the nearest is "type"\n' in str(caught.value)
     assert 'no field "fnord"\n' in str(caught.value)
     assert 'no field "botom"; the nearest is "bottom"\n' in str(caught.value)
+    assert "1 of these 3 is not of BVLC Caffe" in str(caught.value)
+
+
+def test_the_types_of_bvlc_caffe_are_those_that_there_are() -> None:
+    assert set(TYPES) == BVLC_TYPES
 
 
 @pytest.mark.parametrize("name", sorted(FORK_TYPES))
