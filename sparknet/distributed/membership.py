@@ -182,10 +182,14 @@ class Membership:
         self.assignment.left(member.who.partition, time.monotonic())
         self.lost(member, reason)
 
-    def dismiss(self, member: Member) -> None:
-        """The member has done its work and leaves; nothing is lost by it."""
-        if self.has(member):
-            del self._members[member.who.partition]
+    def dismiss(self, member: Member, *, politely: bool = False) -> None:
+        """The member leaves; ``politely`` it is told to stop, and nothing is lost by it."""
+        if not self.has(member):
+            return
+        del self._members[member.who.partition]
+        if politely:
+            member.requests.put(None)
+        else:
             member.channel.close()
 
     def lost(self, member: Member, reason: str) -> None:

@@ -3,6 +3,7 @@ and ends tasks that hang.
 
     driver ── YIELD ───────────────────> worker    hands its shards over and ends its task
     driver <─ STATE, YIELDED(records) ── worker
+    driver ── STOP ────────────────────> worker    which ends its task when it knows that this has come
     driver ── ASSIGN(shard: position) ─> worker    all it is to train on; maps what it has not, drops the rest
     driver <─ ASSIGNED(shard: records) ─ worker
 
@@ -85,7 +86,7 @@ class Rebalancer:
         if self._assignment.settled:
             return False
         plan = self._plan()
-        return bool(plan.yields or plan.assignments or plan.submit)
+        return bool(plan.yields or plan.assignments or plan.submit or self._hanging(plan.hanging))
 
     def settle(self) -> bool:
         """Take the next step towards every shard having a worker; whether that moved anybody."""
@@ -136,16 +137,22 @@ class Rebalancer:
             return everyone
         return ()
 
-    def _end(self, shards: Iterable[int]) -> None:
-        """End the tasks of these shards whose workers have been given up, or never came."""
+    def _hanging(self, shards: Iterable[int]) -> dict[int, int]:
+        """The attempts of these shards whose workers have been given up, or never came."""
+        found = {}
         for shard in shards if self._end_task else ():
             task = self._tasks.get(shard, TaskStatus())
             known = task.attempt == self._members.attempts.get(shard)
-            if task.attempt is None or not (known or task.seconds >= self._members.timeouts.join / 2):
-                continue
+            if task.attempt is not None and (known or task.seconds >= self._members.timeouts.join / 2):
+                found[shard] = task.attempt
+        return found
+
+    def _end(self, shards: Iterable[int]) -> None:
+        """End the tasks of those that hang."""
+        for shard, attempt in self._hanging(shards).items():
             log.warning("the worker of shard %d hangs: ending its task, for Spark to start it again", shard)
             assert self._end_task
-            self._end_task(task.attempt)
+            self._end_task(attempt)
             self._members.restarted += 1
             self._assignment.ended(shard, time.monotonic())
 
@@ -182,7 +189,7 @@ class Rebalancer:
                 log.info("%s yielded its slot to a shard that had no worker", member)
                 if not self.is_behind(member):
                     self._states[member.who.partition] = content.state
-                self._members.dismiss(member)
+                self._members.dismiss(member, politely=True)
                 now = time.monotonic()
                 self._assignment.yielded(member.who.partition, content.records, content.place, now)
         return len(requests)

@@ -322,7 +322,11 @@ class Service:
             self._handoff.put(shard, reader.examples)
         self._send_state(channel, worker)
         header = {**_holding(worker), "place": self._handoff.place}
-        channel.send(Kind.YIELDED, header, seconds=self.assignment.timeouts.send)
+        timeouts = self.assignment.timeouts
+        channel.send(Kind.YIELDED, header, seconds=timeouts.send)
+        # a task that ends before the driver knows of it would be done for Spark, and its shard nobody's
+        while channel.receive(Kind.PING, Kind.STOP, seconds=_MISSED_PINGS * timeouts.ping).kind is Kind.PING:
+            pass
 
     def _send_state(self, channel: Channel, worker: Worker) -> None:
         if self._run_ahead:

@@ -4,7 +4,7 @@
     ./run bench cut_link --args '--exchange star --seconds 30'
 
 Each host is a Spark worker daemon in a network namespace of its own. While the link is down neither end is
-told anything, as when a cable is pulled. Exit status 0 if the app ends with 0, without a traceback, having gone
+told anything, as when a cable is pulled. Exit status 0 if the app ends with 0, without a traceback, has gone
 back no further than ``--copy-every`` allows, and both workers are there in the end.
 """
 
