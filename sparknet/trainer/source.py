@@ -93,7 +93,7 @@ class Prepared:
             return int(self.data.count())
         if isinstance(self.data, RDD):
             return int(self.data.map(len).sum())
-        if isinstance(self.data, InMemory):
+        if hasattr(self.data, "__len__"):
             return len(self.data)
         if not hasattr(self.data, "parts"):
             raise UsageError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -327,7 +327,8 @@ class _Run:
                 with self._journal() as journal:
                     try:
                         rounds = self.algorithm.train(workers, settings, outer, **start)
-                        self._follow(rounds, journal, workers, outer)
+                        with closing(rounds):  # type: ignore[type-var]  # a generator
+                            self._follow(rounds, journal, workers, outer)
                     finally:
                         self._finish(journal, table)
         if self.result is None:

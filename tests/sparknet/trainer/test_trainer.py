@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,30 @@ def test_a_table_of_numbers_is_learned_and_predicted(table: DataFrame) -> None:
     assert trained.history[-1].loss < 0.2 * trained.history[0].loss
     found = trained.predict(table).select("y", "prediction").toPandas()
     assert ((found.y - found.prediction) ** 2).mean() < 0.1 * found.y.var()
+
+
+def test_twelve_columns_are_learned_as_well_as_by_scikit_learn(spark: SparkSession) -> None:
+    """The same net by its MLPRegressor, for as many epochs: R2 on rows that were held out."""
+    networks = pytest.importorskip("sklearn.neural_network", reason="needs scikit-learn")
+    rng = np.random.default_rng(1)
+    x, names = rng.normal(size=(1500, 12)), [f"x{k}" for k in range(12)]
+    y = x[:, 0] * x[:, 1] + np.sin(2 * x[:, 2]) + x[:, 3:] @ rng.normal(size=9)
+    table = pd.DataFrame(x, columns=names).assign(y=y)
+    train, test = table[:1200], table[1200:]
+
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    settings = {"learning_rate_init": 0.003, "batch_size": 32, "max_iter": 40, "tol": 0, "random_state": 0}
+    theirs = networks.MLPRegressor((32,), **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it could train for longer
+        theirs.fit(train[names], train.y)
+    options = {"model": net, "features": names, "lr": 0.006, "epochs": 40, "batch_size": 16}
+    ours = trainer(**options).fit(spark.createDataFrame(train))
+    found = ours.predict(spark.createDataFrame(test)).toPandas()
+    r2 = 1 - ((found.y - found.prediction) ** 2).sum() / ((found.y - found.y.mean()) ** 2).sum()
+    assert r2 > theirs.score(test[names], test.y) - 0.02
 
 
 @pytest.mark.parametrize("kind", ["boolean", "byte", "double", "decimal(3,1)", "string"])
