@@ -305,7 +305,9 @@ class Coordinator:
         if not working:
             self.membership.assemble(_is_idle)
         for member in self.membership.all:
-            if todo and member.is_idle and self.membership.has(member) and self._averaging.can_send(member):
+            # one that is working and idle has answered, and nobody has looked at it yet
+            free = member.is_idle and member not in working and self.membership.has(member)
+            if todo and free and self._averaging.can_send(member):
                 request = self._slice(member, todo[0])
                 parts[member], working[member] = todo.popleft(), request
                 self.membership.give(member, request)
