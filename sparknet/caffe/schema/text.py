@@ -178,10 +178,12 @@ class _Reader:
         if not (field.is_repeated and self._take("[")):
             self._read_value(message, field, layer, start)
             return
+        if self._take("]"):
+            return
+        self._read_value(message, field, layer, self.token.start)
         while not self._take("]"):
+            self._expect(",")
             self._read_value(message, field, layer, self.token.start)
-            if self.token.text != "]":
-                self._expect(",")
 
     def _read_value(self, message: Any, field: FieldDescriptor, layer: Any, start: int) -> None:
         if field.cpp_type == _F.CPPTYPE_MESSAGE:

@@ -144,7 +144,8 @@ def _unescaped(escape: str) -> bytes:
     if escape in _SIMPLE:
         return bytes([_SIMPLE[escape]])
     if escape[0] in "uU":
-        return chr(min(int(escape[1:], 16), 0x10FFFF)).encode("utf-8", "replace")
+        code = int(escape[1:], 16)
+        return chr(code).encode("utf-8", "replace") if code <= 0x10FFFF else f"\\U{code:08x}".encode()
     base, digits = (16, escape[1:]) if escape[0] in "xX" else (8, escape)
     return bytes([int(digits, base) & 0xFF])
 

@@ -197,7 +197,7 @@ def test_separators_may_follow_a_field_and_lists_may_be_empty() -> None:
             "name 'n'",
             "name:: 'n'",
             "layer { ] }",
-            "layer { top: ['a',, 'b'] }",
+            *("layer { top: ['a',, 'b'] }", "layer { top: ['a',] }"),
         ),
         *(
             "name: 'n',,",
