@@ -1,0 +1,277 @@
+"""Training over slow links: rounds that wait for their averages, and rounds that overlap; needs root.
+
+    ./run bench slow_network                                         10 Mbit/s, 100 ms: about 10 minutes
+    ./run bench slow_network --args '--delay-ms 0 --exchange ring'
+    ./run bench slow_network --args '--megabytes 244 --mbit 1000 --delay-ms 0 --exchange ring --wires float32'
+
+Each worker is a process with one thread in a network namespace of its own (``links.py``), and trains
+cifar10_quick on drawn pictures, or goes over a vector of ``--megabytes``. In turns are run: the same without
+a limit (what the network costs is nothing there), rounds of ``--tau`` steps that wait, tau auto that waits,
+and tau auto that overlaps. Images/s are those of the rounds after tau has been chosen.
+
+A worker computes on a core of its own: with more workers than idle cores the numbers mean little.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import click
+import numpy as np
+import torch
+
+from apps.solvers import load
+from sparknet.auto_tau import AutoTau
+from sparknet.codecs import CODECS
+from sparknet.data import Examples, Transform, contiguous
+from sparknet.data.dataset import Batch
+from sparknet.data.synthetic import draw
+from sparknet.distributed.comm.handshake import Identity
+from sparknet.distributed.coordinator import Coordinator
+from sparknet.distributed.timeouts import Timeouts
+from sparknet.distributed.worker_service import Assignment, Service
+from sparknet.merge import Statistics
+from sparknet.trainer.nets import Threaded
+from sparknet.training import RoundPlan, RoundResult, Settings, train
+from sparknet.weights import Layout, Vector, Weights
+from sparknet.worker import Recipe
+from tests.bench.links import DRIVER, Link, Network
+
+TIMEOUTS = Timeouts(join=120, round=600, hang=300, send=300, stop=20)
+# Rounds that are not counted: connections are made, and tau is chosen.
+WARM = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One row: how rounds are run, and over which link."""
+
+    name: str
+    link: Link
+    wire: str = "float32"
+    tau: int | None = None
+    overlap: bool = False
+
+
+class Pass:
+    """A replica whose step is one pass over its weights."""
+
+    batches_per_step, iteration, lr = 1, 0, 1.0
+    statistics: tuple[Statistics, ...] = ()
+
+    def __init__(self, size: int) -> None:
+        torch.set_num_threads(1)
+        self.layout, self.weights = Layout.of({"w": (size,)}), torch.ones(size)
+
+    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        next(batches)
+        self.weights.mul_(0.999)
+        self.iteration += 1
+        return self.weights[0].clone()
+
+    def score(self, batch: Batch) -> dict[str, float]:
+        return {"loss": 0.0}
+
+    def history(self) -> torch.Tensor:
+        return torch.empty(0)
+
+    def restore_history(self, history: torch.Tensor) -> None:
+        """There is none."""
+
+
+def problem(megabytes: float | None) -> tuple[Recipe, Examples]:
+    """What is trained, and on what."""
+    if megabytes is not None:
+        size = int(megabytes * 1e6 / 4)
+        pictures = Examples(np.zeros((64, 1, 1, 1), np.uint8), np.zeros(64, np.int64))
+        return Recipe(replica=lambda: Pass(size), batch_size=1, transform=Transform()), pictures
+    model = load("cifar10_quick_solver.prototxt", (3, 32, 32), batch_size=100, test_batch_size=100)
+    drawn = draw(train=4000, test=10).train
+    recipe = Recipe(replica=Threaded(model=model, threads=1), batch_size=100, transform=Transform())
+    return recipe, drawn
+
+
+class Team:
+    """A coordinator as ``Workers``, for rounds alone."""
+
+    def __init__(self, coordinator: Coordinator, initial: Vector) -> None:
+        self._coordinator, self._initial = coordinator, initial
+
+    def initial_weights(self) -> Vector:
+        return self._initial
+
+    def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
+        return self._coordinator.train(weights, plan, ahead)
+
+
+def run(trial: Trial, workers: int, exchange: str, megabytes: float | None, seconds: float) -> dict[str, Any]:
+    """The row's numbers; in a process of its own, which has the network."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.close(read)
+        code = 1
+        try:
+            result = _driven(trial, workers, exchange, megabytes, seconds)
+            os.write(write, json.dumps(result).encode())
+            code = 0
+        except BaseException:  # noqa: BLE001 - the process ends here, whatever it was
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # its workers and relays
+    if not said:
+        raise click.ClickException(f"{trial.name}: the run failed, see above")
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+def _driven(
+    trial: Trial, workers: int, exchange: str, megabytes: float | None, seconds: float
+) -> dict[str, Any]:
+    recipe, records = problem(megabytes)
+    torch.set_num_threads(1)
+    initial: Vector = recipe.build().weights.numpy().copy()
+    network = Network(trial.link)
+    coordinator_port = _Port()
+    children: list[int] = []
+    for number, part in enumerate(contiguous(len(records), workers)):
+        shard = records[part]
+        children += network.fork(
+            number, lambda n=number, s=shard: _work(coordinator_port, trial, recipe, n, s)
+        )
+    coordinator = Coordinator(
+        bind=DRIVER,
+        workers=workers,
+        size=initial.size,
+        token=b"b" * 32,
+        timeouts=TIMEOUTS,
+        wire=trial.wire,
+        ring=exchange == "ring",
+    )
+    coordinator_port.tell(workers, coordinator.port, coordinator.ring_port)
+    try:
+        return _measured(Team(coordinator, initial), trial, seconds)
+    finally:
+        coordinator.close()
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+
+
+class _Port:
+    """Tells the workers, which are forked before any thread is started, where the coordinator listens."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+
+    def tell(self, workers: int, *ports: int | None) -> None:
+        os.write(self._write, workers * (json.dumps(ports).ljust(40)).encode())
+
+    def __call__(self) -> list[int | None]:
+        found: list[int | None] = json.loads(os.read(self._read, 40))
+        return found
+
+
+def _work(port: _Port, trial: Trial, recipe: Recipe, number: int, shard: Examples) -> None:
+    listens, ring = port()
+    assert listens is not None
+    assignment = Assignment(
+        address=(DRIVER, listens),
+        token=b"b" * 32,
+        recipe=recipe,
+        test=None,
+        timeouts=TIMEOUTS,
+        wire=trial.wire,
+        ring=(DRIVER, ring) if ring else None,
+    )
+    who = Identity(partition=number, attempt=number, host="here", pid=os.getpid())
+    Service(assignment, who, lambda: shard).run()
+
+
+def _measured(team: Any, trial: Trial, seconds: float) -> dict[str, Any]:
+    tau = trial.tau or AutoTau(overlap=trial.overlap, tell=lambda said: click.echo(f"  {trial.name}: {said}"))
+    settings = Settings(rounds=10**6, tau=tau, overlap=trial.overlap)
+    images, took, exchanges, ends = 0, 0.0, list[float](), 0.0
+    steps = list[float]()
+    for done in train(team, settings):
+        measuring = isinstance(tau, AutoTau) and (tau.is_measuring or done.tau != tau.tau)
+        if measuring or done.number <= WARM:
+            continue
+        ends = ends or time.monotonic() + seconds
+        images, took = images + done.images, took + done.seconds
+        exchanges.append(done.exchange_seconds)
+        steps += [report.seconds / report.steps for report in done.reports]
+        if time.monotonic() > ends and len(exchanges) >= 3:
+            break
+    return {
+        "images": images / took,
+        "tau": done.tau,
+        "exchange": median(exchanges),
+        "round": took / len(exchanges),
+        "step": median(steps),
+    }
+
+
+@click.command(help=__doc__)
+@click.option("--workers", "-k", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--mbit", type=click.FloatRange(min=0.1), default=10.0, show_default=True)
+@click.option("--delay-ms", type=click.FloatRange(min=0), default=50.0, show_default=True, help="One way.")
+@click.option("--tau", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--exchange", type=click.Choice(["star", "ring"]), default="star", show_default=True)
+@click.option("--wires", default="float32,int8", show_default=True)
+@click.option("--megabytes", type=click.FloatRange(min=0.1), help="A vector, in place of cifar10_quick.")
+@click.option("--seconds", type=float, default=20.0, show_default=True, help="To measure, for each row.")
+@click.option("--turns", type=click.IntRange(min=1), default=3, show_default=True)
+def main(
+    workers: int,
+    mbit: float,
+    delay_ms: float,
+    tau: int,
+    exchange: str,
+    wires: str,
+    megabytes: float | None,
+    seconds: float,
+    turns: int,
+) -> None:
+    slow, fast = Link(mbit=mbit, delay_ms=delay_ms), Link()
+    trials = [Trial(name="no network cost", link=fast, tau=tau)]
+    trials.append(Trial(name=f"tau {tau}, waits, float32", link=slow, tau=tau))
+    for wire in wires.split(","):
+        if wire not in CODECS:
+            raise click.UsageError(f"there is no wire format {wire}: {', '.join(CODECS)}")
+        trials.append(Trial(name=f"tau auto, waits, {wire}", link=slow, wire=wire))
+        trials.append(Trial(name=f"tau auto, overlap, {wire}", link=slow, wire=wire, overlap=True))
+    found: dict[str, list[dict[str, Any]]] = {trial.name: [] for trial in trials}
+    for _ in range(turns):
+        for trial in trials:
+            found[trial.name].append(run(trial, workers, exchange, megabytes, seconds))
+    click.echo(f"{workers} workers, {slow}, {exchange}; medians of {turns}, load {os.getloadavg()[0]:.1f}")
+    click.echo(f"{'':<30}{'tau':>6}{'images/s':>10}{'share':>8}{'round s':>9}{'waits s':>9}{'step ms':>9}")
+    base = median(row["images"] for row in found["no network cost"])
+    for name, rows in found.items():
+        row = {key: median(each[key] for each in rows) for key in rows[0]}
+        click.echo(
+            f"{name:<30}{row['tau']:>6.0f}{row['images']:>10.0f}{row['images'] / base:>8.2f}"
+            f"{row['round']:>9.3f}{row['exchange']:>9.3f}{1e3 * row['step']:>9.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
