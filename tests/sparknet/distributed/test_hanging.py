@@ -12,13 +12,13 @@ import torch
 
 from sparknet.data.dataset import Batch
 from sparknet.distributed.comm.channel import Channel, Frame, Kind
-from sparknet.distributed.messages import Message, Request, read_state
+from sparknet.distributed.messages import Member, Message, Request, read_state
 from sparknet.distributed.rebalancing import TaskStatus
 from sparknet.distributed.worker_service import Service
 from sparknet.easgd import Elastic
 from sparknet.easgd import train as train_elastically
 from sparknet.replica import TorchReplica
-from sparknet.training import Settings, train
+from sparknet.training import Scores, Settings, train
 from tests.sparknet.distributed.fixtures import (
     TEST,
     join_as,
@@ -127,7 +127,7 @@ def test_weights_are_fetched_from_another_if_one_hangs_while_it_sends_them() -> 
 def test_an_answer_that_comes_while_something_else_is_waited_for_is_not_lost() -> None:
     with in_process(small_recipe(), shards_of(2)) as workers:
         wait_for(workers, 0, 1)
-        membership = workers.coordinator._members
+        membership = workers.coordinator.membership
         first, second = members_of(workers)
         early, late = (
             Request(messages=(Message(Kind.SAVE, {}),), answers=(Kind.STATE,), read=read_state, seconds=5)
@@ -140,6 +140,26 @@ def test_an_answer_that_comes_while_something_else_is_waited_for_is_not_lost() -
         assert answer is not None
         assert answer.member is first
         assert membership.next_answer({}, time.monotonic()) is None
+
+
+def test_scores_that_come_while_another_is_sent_the_weights_are_not_lost() -> None:
+    expected = reference(2, Settings(rounds=1, test_every=1))[-1]
+    with in_process(small_recipe(test_batch_size=8), shards_of(2), TEST) as workers:
+        wait_for(workers, 0, 1)
+        membership, averaging = workers.coordinator.membership, workers.coordinator._averaging
+        whole = averaging.whole
+
+        def reads_events(member: Member) -> memoryview:
+            for _ in range(5):
+                membership.next(time.monotonic() + 0.01)
+            return whole(member)
+
+        averaging.whole = reads_events  # type: ignore[method-assign]
+        scores: list[Scores] = []
+        testing = threading.Thread(target=lambda: scores.append(workers.test(expected.weights)), daemon=True)
+        testing.start()
+        testing.join(20)
+        assert scores == [expected.scores]
 
 
 def test_healthy_workers_do_not_yield_for_one_that_hangs_and_its_task_is_ended(
