@@ -88,6 +88,13 @@ def run_command(command: str, folder: Path) -> str:
     return run([sys.executable, str(ROOT / arguments[0]), *arguments[1:]], folder)
 
 
+def test_the_tests_that_the_page_names_are_there() -> None:
+    tests = (ROOT / "tests" / "sparknet" / "db" / "test_create.py").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)`", PAGE)
+    assert len(named) == 3
+    assert all(f"def {name}(" in tests for name in named)
+
+
 @pytest.mark.slow
 def test_the_commands_that_write_do_what_the_page_says(scene: Path) -> None:
     said = run([sys.executable, "-c", blocks("python")[0]], scene)

@@ -18,8 +18,9 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from sparknet.data.archives import DAMAGED
 from sparknet.data.dataset import Bytes
 from sparknet.errors import DataError, UsageError
 
@@ -29,6 +30,9 @@ Size = tuple[int, int]
 
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 """A file that declares more is refused, by Pillow too: it could be made to fill the memory."""
+
+_NO_PICTURE = (*DAMAGED, SyntaxError, TypeError, LookupError, AttributeError, Image.DecompressionBombError)
+"""What Pillow's readers let pass of damaged files."""
 
 _ORIENTATION = 0x0112
 _HEADER_BYTES = 1 << 16  # where EXIF is found, if at all: segments before the pixels are at most so long
@@ -69,7 +73,7 @@ def decode(data: bytes, where: str, how: Decoding | None = None) -> Bytes:
         pixels = _jpeg(data, how) if data[:2] == _JPEG else None
         if pixels is None:
             pixels = _other(data, how)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _NO_PICTURE as error:
         raise DataError(f"{where}: not a picture that can be read: {_words(error)}") from None
     return planes(resized(pixels, how.size))
 

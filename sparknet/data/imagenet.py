@@ -10,7 +10,6 @@ Nothing here reads a whole set: ``Slice`` is the part of the archives that one w
 
 from __future__ import annotations
 
-import io
 import logging
 import tarfile
 import zipfile
@@ -22,10 +21,10 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from sparknet.data.archives import DAMAGED, at_most
 from sparknet.data.dataset import Bytes, Examples
+from sparknet.data.decoding import Decoding, decode
 from sparknet.errors import DataError
 
 SIDE = 256
@@ -178,13 +177,10 @@ def _tarred(source: Path) -> Iterator[File]:
 def _decoded(name: str, read: Callable[[], bytes], side: int) -> Bytes | None:
     """uint8 (3, side, side), blue first; None for what is no picture, or cannot be read."""
     try:
-        with Image.open(io.BytesIO(read())) as picture:
-            picture.draft("RGB", (side, side))
-            square = picture.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-    except (*DAMAGED, SyntaxError, TypeError, LookupError, Image.DecompressionBombError) as error:
-        log.warning("%s is left out: %s", name, error)
+        return decode(read(), name, Decoding(size=(side, side), order="bgr"))
+    except (*DAMAGED, DataError) as error:
+        log.warning("%s is left out: %s", name, str(error).removeprefix(f"{name}: "))
         return None
-    return np.ascontiguousarray(np.asarray(square)[:, :, ::-1].transpose(2, 0, 1))
 
 
 def _is_in(part: str, name: str) -> bool:

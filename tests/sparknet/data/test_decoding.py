@@ -154,6 +154,26 @@ def test_bytes_that_are_no_picture_are_an_error_of_one_line(data: bytes) -> None
     assert "0x" not in str(raised.value)
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, of damaged EXIF and the like
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP"])
+def test_a_damaged_file_is_a_picture_or_an_error_and_nothing_else(kind: str) -> None:
+    rng = np.random.default_rng(11)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = file_of(photograph(30, 40), kind, **({"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}))
+    refused: list[str] = []
+    for _ in range(150):
+        data = bytearray(whole)
+        for place in rng.integers(2, len(data), rng.integers(1, 12)):
+            data[place] = rng.integers(256)
+        try:
+            assert decode(bytes(data), "x", Decoding(size=(8, 8))).shape == (3, 8, 8)
+        except DataError as error:
+            refused.append(str(error))
+    assert not any("\n" in sentence for sentence in refused)
+    assert kind in ("BMP", "GIF") or refused
+
+
 def test_bits_that_libjpeg_only_warns_of_do_not_lose_a_picture() -> None:
     data = file_of(photograph(), "JPEG", quality=95)
     stray = data[:-2] + b"\0\0\0" + data[-2:]  # before the last marker, as in some files of ImageNet
