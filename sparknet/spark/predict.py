@@ -26,6 +26,7 @@ from pyspark.sql.types import (
     DataType,
     DoubleType,
     FloatType,
+    LongType,
     StringType,
     StructField,
     StructType,
@@ -109,10 +110,25 @@ class Likeliest:
         return StringType() if self.names else DoubleType()
 
     def column(self, rows: NDArray[Any]) -> pa.Array:
-        classes = rows.reshape(len(rows), -1).argmax(1)
+        scores = rows.reshape(len(rows), -1)
+        # a net may have more outputs than there are names
+        classes = scores[:, : len(self.names) or None].argmax(1)
         if self.names:
             return pa.array(self.names, pa.string()).take(pa.array(classes))
         return pa.array(classes.astype(np.float64))
+
+
+@dataclass(frozen=True)
+class LikeliestOfEach:
+    """array<bigint>: the class with the highest score, along axis 1, at every place of a sequence or mask."""
+
+    @property
+    def kind(self) -> DataType:
+        return ArrayType(LongType())
+
+    def column(self, rows: NDArray[Any]) -> pa.Array:
+        classes = rows.argmax(1).reshape(len(rows), -1).astype(np.int64)
+        return _lists(classes, pa.array(classes.reshape(-1)))
 
 
 @dataclass(frozen=True)

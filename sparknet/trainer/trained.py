@@ -28,7 +28,7 @@ from sparknet.modules import fill
 from sparknet.objectives import LabelKind
 from sparknet.reporting.metrics import Record
 from sparknet.spark.columns import ColumnSelection, Features, select, some
-from sparknet.spark.predict import Form, Likeliest, Lists, Number, Output, predicted
+from sparknet.spark.predict import Form, Likeliest, LikeliestOfEach, Lists, Number, Output, predicted
 from sparknet.torch_model import TorchModel
 from sparknet.weights import Vector
 
@@ -68,7 +68,7 @@ class Trained:
     @property
     def classes(self) -> int:
         """How many classes the net tells apart; 0 if it does not tell classes."""
-        return self._scores_width if self.kind == "classes" else 0
+        return self._scores_shape[0] if self.kind == "classes" else 0
 
     def module(self) -> nn.Module:
         """The trained module, on the CPU, in ``eval``. Raises ModelError for a Caffe net."""
@@ -116,7 +116,8 @@ class Trained:
         batch_size: int = BATCH_SIZE,
         keep_invalid: bool = False,
     ) -> DataFrame:
-        """``frame`` and the column ``column``: the class (by name, if it had one), a number, or array<float>.
+        """``frame`` and the column ``column``: the class (by name, if it had one) or an array of classes, a
+        number or array<float>.
 
         ``outputs`` adds further ones: names of columns to blobs or submodules ("" is what the net gives in
         the end), as array<float>. ``features`` are the columns to read if not those trained on. A row with a
@@ -140,9 +141,10 @@ class Trained:
 
     def form(self) -> Form:
         """How what the net gives is put into a column."""
+        shape = self._scores_shape
         if self.kind == "classes":
-            return Likeliest(self.names)
-        return Number() if self._scores_width == 1 else Lists()
+            return Likeliest(self.names) if len(shape) == 1 else LikeliestOfEach()
+        return Number() if shape in ((), (1,)) else Lists()
 
     def inference(self, outputs: Sequence[Output], batch_size: int = BATCH_SIZE) -> Inference:
         """The net at work, for these outputs."""
@@ -176,11 +178,12 @@ class Trained:
         }
 
     @property
-    def _scores_width(self) -> int:
+    def _scores_shape(self) -> tuple[int, ...]:
+        """What the net gives for each record."""
         one = Output("prediction", "", Lists())
         opened = self.inference([one]).open(self.weights)
         (rows,) = opened({name: column.empty(1) for name, column in self.schema.items()})
-        return int(np.prod(rows.shape[1:]))
+        return rows.shape[1:]
 
 
 def without_training(model: TorchModel) -> TorchModel:

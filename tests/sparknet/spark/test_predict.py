@@ -15,7 +15,17 @@ from sparknet.data.arrow import Numbers
 from sparknet.errors import DataError
 from sparknet.inference import Inference
 from sparknet.spark.columns import ColumnSelection, Input, Part
-from sparknet.spark.predict import Form, Likeliest, Lists, Number, Output, Probabilities, Scores, _Work
+from sparknet.spark.predict import (
+    Form,
+    Likeliest,
+    LikeliestOfEach,
+    Lists,
+    Number,
+    Output,
+    Probabilities,
+    Scores,
+    _Work,
+)
 
 FLOAT = np.dtype(np.float32)
 PAIR = ColumnSelection(
@@ -51,6 +61,15 @@ said: list[str] = []
 )
 def test_scores_are_put_into_the_form_that_is_asked_for(form: Form, expected: list[object]) -> None:
     assert form.column(SCORES).to_pylist() == expected
+
+
+def test_a_class_without_a_name_is_never_the_likeliest() -> None:
+    assert Likeliest(("only",)).column(SCORES).to_pylist() == ["only"] * 3
+
+
+def test_sequences_have_a_class_at_every_place() -> None:
+    scores = np.array([[[1.0, 0, 2], [0, 1, 3]]], np.float32)  # (1, 2 classes, 3 places)
+    assert LikeliestOfEach().column(scores).to_pylist() == [[0, 1, 1]]
 
 
 def test_a_number_is_a_double() -> None:
