@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column as SparkColumn
@@ -247,22 +248,57 @@ class _Work:
             columns = self.selection.read(arrays)
         except WrongRow as error:
             if self.keep_invalid:
-                return self._around(opened, arrays, error.row)
+                return self._kept(opened, arrays)
             failure = error.at(partition_id(), before)
             self.cancel(str(failure))
             raise failure from None
         found = dict(zip(opened.names, opened(columns), strict=True))
-        made = [output.form.column(found[output.name]) for output in self.outputs]
-        if len(made) == 1:
-            return made[0]
-        return pa.StructArray.from_arrays(made, names=[output.column for output in self.outputs])
+        return self._joined([output.form.column(found[output.name]) for output in self.outputs])
 
-    def _around(self, opened: Opened, arrays: list[pa.Array], wrong: int) -> pa.Array:
-        """NULL for row ``wrong``, and what the net makes of the others."""
-        parts = [[array[:wrong] for array in arrays], [array[wrong + 1 :] for array in arrays]]
-        made = [self._computed(opened, part, 0) if len(part[0]) else None for part in parts]
-        kind = next((each.type for each in made if each is not None), None) or _type_of(self.outputs)
-        return pa.concat_arrays([each for each in (made[0], pa.nulls(1, kind), made[1]) if each is not None])
+    def _kept(self, opened: Opened, arrays: list[pa.Array]) -> pa.Array:
+        """NULL for rows that cannot be, and what the net makes of the others."""
+        valid = self._valid(arrays)
+        if valid.any():
+            columns = self.selection.read([array.filter(pa.array(valid)) for array in arrays])
+        else:  # the shapes of the outputs are needed all the same
+            columns = {each.name: each.column.empty(1) for each in self.selection.inputs}
+        found = dict(zip(opened.names, opened(columns), strict=True))
+        made = []
+        for output in self.outputs:
+            rows = found[output.name]
+            every = np.zeros((len(valid), *rows.shape[1:]), rows.dtype)
+            every[valid] = rows[: valid.sum()]
+            made.append(output.form.column(every))
+        return self._joined(made, ~valid)
+
+    def _valid(self, arrays: list[pa.Array]) -> NDArray[np.bool_]:
+        """Which rows can be read, (n,): halves of a block that cannot are looked at each by itself."""
+        count = len(arrays[0])
+        try:
+            self.selection.read(arrays)
+        except WrongRow:
+            if count == 1:
+                return np.zeros(1, np.bool_)
+            half = count // 2
+            parts = ([array[:half] for array in arrays], [array[half:] for array in arrays])
+            return np.concatenate([self._valid(part) for part in parts])
+        return np.ones(count, np.bool_)
+
+    def _joined(self, made: list[pa.Array], invalid: NDArray[np.bool_] | None = None) -> pa.Array:
+        """A struct of several outputs, or the only one, which is NULL where ``invalid``.
+
+        What is in a NULL is there all the same: parts of ML vectors must not be NULL themselves.
+        """
+        mask = None if invalid is None else pa.array(invalid)
+        if len(made) > 1:
+            names = [output.column for output in self.outputs]
+            return pa.StructArray.from_arrays(made, names=names, mask=mask)
+        if mask is None:
+            return made[0]
+        if pa.types.is_struct(made[0].type):
+            parts = [made[0].field(place) for place in range(made[0].type.num_fields)]
+            return pa.StructArray.from_arrays(parts, fields=list(made[0].type), mask=mask)
+        return pc.if_else(mask, pa.scalar(None, made[0].type), made[0])
 
 
 def _served(work: _Work) -> SparkColumn:
