@@ -37,11 +37,14 @@ from sparknet.errors import UsageError
 from sparknet.inference import Inference, Opened
 from sparknet.spark.cancelling import canceller
 from sparknet.spark.columns import ColumnSelection, WrongRow
-from sparknet.spark.task import partition_id
+from sparknet.spark.task import attempt_number, partition_id
 from sparknet.weights import Vector
 
 # Plans of Spark Connect travel in one message, of 128 MiB at most; closures may be pickled in them twice.
 CONNECT_BYTES = 48 << 20
+
+# A task that has failed so often fails for good, whatever the session allows.
+_ATTEMPTS = 3
 
 _VECTOR = pa.struct(
     [
@@ -234,6 +237,15 @@ class _Work:
     cancel: Callable[[str], None]
 
     def serve(self, batches: Iterator[Any]) -> Iterator[pa.Array]:
+        """What is made of each batch. An error that comes again and again ends the stage."""
+        try:
+            yield from self._made(batches)
+        except Exception as error:
+            if attempt_number() >= _ATTEMPTS:
+                self.cancel(f"{type(error).__name__}: {error}")
+            raise
+
+    def _made(self, batches: Iterator[Any]) -> Iterator[pa.Array]:
         opened = _opened(self.key, self.inference, self.weights)
         before = 0
         for batch in batches:

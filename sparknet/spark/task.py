@@ -47,6 +47,12 @@ def partition_id() -> int:
     return context.partitionId() if context else 0
 
 
+def attempt_number() -> int:
+    """How often the task this runs in has been tried before; 0 outside of tasks."""
+    context = TaskContext.get()
+    return context.attemptNumber() if context else 0
+
+
 def memory_limit(context: TaskContext, memory_bytes: int | None) -> MemoryLimit:
     """Of a shard: ``memory_bytes``, or what as many tasks as there are cores for may have each."""
     tasks = (os.cpu_count() or 1) // context.cpus()
