@@ -77,14 +77,15 @@ def install() -> None:
 
 
 def moved_name(module: str, homes: Mapping[str, str], name: str) -> object:
-    """What stands in another module now, by ``homes``; ``partial`` makes a module's ``__getattr__`` of it.
+    """What stands elsewhere now; ``partial`` makes a module's ``__getattr__`` of it.
 
-    Raises AttributeError for any other name.
+    ``homes`` has the module and the name of today by the old name. Raises AttributeError for any other name.
     """
     if name not in homes:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    _warn(f"{module}.{name}", f"{homes[name]}.{name}")
-    return getattr(import_module(homes[name]), name)
+    _warn(f"{module}.{name}", homes[name])
+    home, _, new = homes[name].rpartition(".")
+    return getattr(import_module(home), new)
 
 
 def _warn(old: str, new: str) -> None:

@@ -28,7 +28,10 @@ from sparknet.weights import Layout
 __getattr__ = partial(
     moved_name,
     __name__,
-    {"CaffeModel": "sparknet.caffe_replica", "CaffeReplica": "sparknet.caffe_replica"},
+    {
+        "CaffeModel": "sparknet.caffe_replica.CaffeModel",
+        "CaffeReplica": "sparknet.caffe_replica.CaffeReplica",
+    },
 )
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

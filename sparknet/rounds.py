@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from sparknet.moved import moved_name
 from sparknet.weights import Vector, Weights, fetch, mean_of
+
+__getattr__ = partial(
+    moved_name, __name__, {"Gathered": "sparknet.rounds.RoundResult", "Order": "sparknet.rounds.RoundPlan"}
+)
 
 Momentum = Literal["keep", "average", "reset"]
 

@@ -22,9 +22,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from sparknet.errors import UsageError
+from sparknet.moved import moved_name
 from sparknet.outer import Average, Outer, RemoteMean, Schedule, constant
 from sparknet.rounds import Momentum, Report, Round, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, fetch
@@ -43,6 +45,10 @@ __all__ = [
     "mean_state",
     "train",
 ]
+
+__getattr__ = partial(
+    moved_name, __name__, {"Gathered": "sparknet.rounds.RoundResult", "Order": "sparknet.rounds.RoundPlan"}
+)
 
 
 def train(

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -115,9 +116,20 @@ def modules() -> list[Path]:
     return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def tree(path: Path) -> ast.Module:
+    """What Python makes of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
     """(line, dotted name) of every import, those for the type checker alone among them."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -188,8 +200,7 @@ def test_every_module_opens_with_a_docstring() -> None:
     silent = [
         str(path.relative_to(ROOT))
         for path in modules()
-        if not path.name.endswith("_pb2.py")
-        and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if not path.name.endswith("_pb2.py") and not ast.get_docstring(tree(path))
     ]
     assert silent == []
 
@@ -217,6 +228,7 @@ def test_the_embedded_cloud_is_imported_by_the_command_alone() -> None:
         ),
         ("import sparknet.replica", {"pyspark", "sparknet.caffe", "infra"}),
         ("import infra.cluster", {"moto", "torch", "pyspark", "click", "sparknet"}),
+        ("import sparknet.spark.daemon", {"pandas", "pyspark.ml"}),
         ("import infra.cli", {"boto3", "fabric", "moto", "torch", "pyspark", "sparknet"}),
     ],
 )

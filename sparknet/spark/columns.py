@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.errors import PySparkException
-from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -37,6 +36,7 @@ from pyspark.sql.types import (
     StringType,
     StructField,
     StructType,
+    UserDefinedType,
 )
 
 from sparknet.data.arrow import BadValue, Bytes, Classes, Names, Numbers, Pictures, Reader, Vectors, Weights
@@ -276,7 +276,7 @@ def _feature(name: str, look: _Look) -> Part:
     kind = look.field(name).dataType
     if isinstance(kind, BinaryType):
         return _bytes(name, look)
-    if isinstance(kind, VectorUDT):
+    if _is_vector(kind):
         size = (look.shape(name) or (len(look.first(name)),))[0]
         return Part(name, Vectors(size), (size,))
     if _is_image(kind):
@@ -322,7 +322,7 @@ def _label(label: Labels, look: _Look) -> tuple[Input, tuple[str, ...]]:
         names = label.names or _distinct(label.column, look)
         part = Part(label.column, Names(names), ())
         return Input("label", (part,), INTEGER), names
-    if isinstance(kind, VectorUDT) and label.kind != "classes":
+    if _is_vector(kind) and label.kind != "classes":
         part = _feature(label.column, look)
         return Input("label", (part,), FLOAT), ()
     whole = isinstance(_leaf(kind), IntegralType | BooleanType)
@@ -384,6 +384,13 @@ def _depth(kind: DataType) -> int:
 
 def _is_number(kind: DataType) -> bool:
     return isinstance(kind, IntegralType | FractionalType | BooleanType | DecimalType)
+
+
+def _is_vector(kind: DataType) -> bool:
+    """Whether it is ML's vector, told by its name: its module brings pandas and half a second of imports, and
+    whoever has a column of vectors has imported it already.
+    """
+    return isinstance(kind, UserDefinedType) and kind.simpleString() == "vector"
 
 
 def _is_image(kind: DataType) -> bool:

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -141,7 +140,7 @@ class Scores:
 
     @property
     def kind(self) -> DataType:
-        return VectorUDT()
+        return _vector_type()
 
     def column(self, rows: NDArray[Any]) -> pa.Array:
         return _vectors(rows.reshape(len(rows), -1).astype(np.float64))
@@ -153,7 +152,7 @@ class Probabilities:
 
     @property
     def kind(self) -> DataType:
-        return VectorUDT()
+        return _vector_type()
 
     def column(self, rows: NDArray[Any]) -> pa.Array:
         scores = rows.reshape(len(rows), -1).astype(np.float64)
@@ -354,6 +353,13 @@ def _opened(key: str, inference: Inference, weights: Callable[[], Vector]) -> Op
 def _lists(rows: NDArray[Any], values: pa.Array) -> pa.Array:
     offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
     return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def _vector_type() -> DataType:
+    # Its module brings pandas: half a second of imports that no worker needs, and few drivers.
+    from pyspark.ml.linalg import VectorUDT
+
+    return VectorUDT()
 
 
 def _vectors(rows: NDArray[np.float64]) -> pa.Array:

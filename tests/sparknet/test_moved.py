@@ -6,11 +6,14 @@ import pickle
 import subprocess
 import sys
 from importlib import import_module
+from types import ModuleType
 
 import pytest
 
 import sparknet.caffe_replica
 import sparknet.replica
+import sparknet.rounds
+import sparknet.training
 from sparknet.moved import MOVED, RENAMED
 
 
@@ -31,10 +34,18 @@ def test_every_new_name_exists() -> None:
 
 
 def test_caffe_models_are_found_where_they_were() -> None:
-    with pytest.warns(DeprecationWarning, match=r"CaffeModel has moved to sparknet.caffe_replica"):
+    with pytest.warns(DeprecationWarning, match=r"CaffeModel has moved to sparknet\.caffe_replica\.Caf"):
         assert sparknet.replica.CaffeModel is sparknet.caffe_replica.CaffeModel
     with pytest.raises(AttributeError, match="no attribute 'CafeModel'"):
         _ = sparknet.replica.CafeModel
+
+
+@pytest.mark.parametrize("module", [sparknet.rounds, sparknet.training])
+def test_what_passes_in_a_round_is_found_under_its_old_names(module: ModuleType) -> None:
+    with pytest.warns(DeprecationWarning, match=r"Order has moved to sparknet.rounds.RoundPlan;"):
+        assert module.Order is sparknet.rounds.RoundPlan
+    with pytest.warns(DeprecationWarning, match=r"Gathered has moved to sparknet.rounds.RoundResult;"):
+        assert module.Gathered is sparknet.rounds.RoundResult
 
 
 def test_what_was_pickled_under_an_old_name_is_read() -> None:
