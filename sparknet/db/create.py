@@ -74,6 +74,8 @@ def create(
         )
     if format == "hdf5" and making.encoding in ("png", "jpeg"):
         raise UsageError("HDF5 holds pixels: encoding raw or keep")
+    if target.rstrip("/").lower().endswith((".h5", ".hdf5", ".tar", ".mdb")):
+        raise UsageError(f"{target}: {format} goes into a folder, such as {_folder_for(target, format)}")
     told = _begun(source, target, format, making, shard_records, overwrite=overwrite)
     if told.is_complete:
         return Created(records=told.records, left_out=told.left_out, named=(), resumed_at=len(samples))
@@ -187,12 +189,18 @@ def _begun(
         if files.kind_of(target) == "folder" and not files.listing(target):
             return wanted
         raise DataError(f"{target} is there already: choose another place, or overwrite it")
+    if not there.is_complete and not files.listing(target)[1:]:
+        return wanted  # begun, and nothing was written
     if dict(there.settings) != settings:
         names = [name for name in settings if there.settings.get(name) != settings[name]]
         raise DataError(
             f"{target} was begun with another {' and '.join(names)}: choose another place, or overwrite it"
         )
     return there
+
+
+def _folder_for(target: str, format: Format) -> str:
+    return f"{target.rstrip('/').rpartition('.')[0]}_{format}"
 
 
 def _clear(target: str) -> None:

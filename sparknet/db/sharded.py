@@ -49,7 +49,7 @@ class ShardedTarget:
         self._records[name] = len(records)
 
     def close(self) -> None:
-        if self._name.endswith(".h5"):
+        if self._name.endswith(".h5") and self._records:
             files.write(
                 joined(self.url, LIST), "".join(f"{name}\n" for name in sorted(self._records)).encode()
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -20,6 +20,7 @@ from sparknet.caffe.files.datum import parsed, raw_pixels
 from sparknet.caffe.layers.records import LevelDb, Lmdb, Records, open_records
 from sparknet.data.decoding import Order
 from sparknet.sources import files
+from sparknet.sources.files import File
 from sparknet.sources.pictures import Sample
 
 Database = type[Lmdb] | type[LevelDb]
@@ -29,10 +30,15 @@ def kind_at(url: str) -> Database | None:
     """Which database is in the folder (or, an LMDB, the file) ``url``, by the names of its files."""
     if url.endswith((".mdb", ".lmdb")) and files.kind_of(url) == "file":
         return Lmdb
-    names = {file.name for file in files.listing(url)}
-    if "data.mdb" in names:
+    return kind_among(files.listing(url), url)
+
+
+def kind_among(found: Sequence[File], folder: str) -> Database | None:
+    """Which database the files of ``folder`` are; those in folders below it do not count."""
+    urls = {file.url for file in found}
+    if files.joined(folder, "data.mdb") in urls:
         return Lmdb
-    return LevelDb if "CURRENT" in names else None
+    return LevelDb if files.joined(folder, "CURRENT") in urls else None
 
 
 @dataclass(frozen=True)

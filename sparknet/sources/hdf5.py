@@ -159,7 +159,7 @@ class Hdf5Source:
 
 def files_at(url: str) -> tuple[str, ...]:
     """The HDF5 files of a folder, a list of paths, or the one file. Raises DataError for an empty list."""
-    if url.endswith(ENDINGS):
+    if url.endswith(ENDINGS) and files.kind_of(url) == "file":
         return (url,)
     if url.endswith(".txt"):
         folder = url.rpartition("/")[0]

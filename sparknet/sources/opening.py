@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sparknet.caffe.layers.records import Lmdb
 from sparknet.data.decoding import Decoding, Order, Size
 from sparknet.errors import DataError, UsageError
 from sparknet.sources import arrays, datum, files, folder, hdf5, imagenet, manifest, parquet, tar
@@ -118,11 +119,9 @@ def _kind_of_file(url: str, name: str) -> Kind:
 
 def _kind_of_folder(url: str) -> Kind:
     found = files.listing(url)
-    names = [file.name.lower() for file in found]
-    if "data.mdb" in names:
-        return "lmdb"
-    if "current" in names and any(name.startswith("manifest-") for name in names):
-        return "leveldb"
+    database = datum.kind_among(found, url)
+    if database is not None:
+        return "lmdb" if database is Lmdb else "leveldb"
     endings: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         ("tar", (tar.ENDING,)),
         ("parquet", (parquet.ENDING,)),

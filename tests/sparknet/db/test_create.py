@@ -238,6 +238,20 @@ def test_what_was_begun_with_other_settings_is_left_alone(photos: Path, tmp_path
     assert (tmp_path / "mine" / "notes.txt").exists()
 
 
+def test_a_run_that_wrote_nothing_is_in_nobodys_way(photos: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (7, 9)).save(photos / "class0" / "00000.png")
+    with pytest.raises(
+        DataError, match=r"is \(3, 32, 32\) where the first picture is \(3, 9, 7\): give a size"
+    ):
+        made(photos, tmp_path / "db", "hdf5")
+    assert made(photos, tmp_path / "db", "hdf5", size=(16, 16)).records == COUNT
+
+
+def test_a_folder_that_is_called_like_a_file_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"x\.h5: hdf5 goes into a folder, such as .*/x_hdf5$"):
+        made(photos, tmp_path / "x.h5", "hdf5")
+
+
 @pytest.mark.parametrize(
     ("format_", "options", "said"),
     [

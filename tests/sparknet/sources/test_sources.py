@@ -15,7 +15,7 @@ from sparknet.data.records import Column
 from sparknet.data.shards import contiguous, sampler
 from sparknet.errors import DataError, UsageError
 from sparknet.sources import Source, open_source
-from tests.sparknet.sources.writing import CLASSES, WRITERS, drawn, put_folder, put_mnist, put_tars
+from tests.sparknet.sources.writing import CLASSES, WRITERS, drawn, put_folder, put_lmdb, put_mnist, put_tars
 
 COUNT = 2000
 
@@ -223,6 +223,15 @@ def test_a_shard_cut_between_two_files_is_noticed(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         open_source(str(tmp_path), **options)
+
+
+def test_what_lies_in_folders_below_does_not_make_a_folder_a_database(tmp_path: Path) -> None:
+    (tmp_path / "databases").mkdir()
+    put_lmdb(tmp_path / "databases" / "db", drawn(4), encoded=False)
+    put_folder(tmp_path / "databases" / "photos", drawn(10))
+    with pytest.raises(DataError, match=r"databases is neither an LMDB \(data\.mdb\) nor a LevelDB"):
+        _ = open_source(str(tmp_path / "databases"), kind="lmdb").schema
+    assert open_source(str(tmp_path / "databases")).name.startswith("10 pictures")
 
 
 def test_nothing_and_nothing_known_are_said_plainly(tmp_path: Path) -> None:
