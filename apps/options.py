@@ -137,7 +137,7 @@ class Number(click.FloatRange):
 _POSITIVE = click.IntRange(min=1)
 
 
-class _Tau(click.ParamType):
+class _Tau(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in newer versions of click
     """A number of steps, or auto."""
 
     name = "steps"

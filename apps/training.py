@@ -21,6 +21,7 @@ from apps.solvers import load
 from sparknet.caffe_replica import CaffeModel
 from sparknet.checkpoint import Checkpoints
 from sparknet.data import Column, Examples, Transform
+from sparknet.data.dataset import Shard
 from sparknet.data.locate import Located
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.outer import Schedule, post_local, quadratic
@@ -40,7 +41,7 @@ class TrainingData:
     from.
     """
 
-    shards: Callable[[SparkSession, int], RDD[Examples]]
+    shards: Callable[[SparkSession, int], RDD[Examples] | RDD[Shard]]
     test: Examples
     origin: str
     transform: Transform

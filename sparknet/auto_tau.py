@@ -44,6 +44,8 @@ class AutoTau:
         self._tell = tell
         self._workers = 0
         self._waited = False
+        self._others = 0
+        self._warm = False
         self._measure()
 
     def __call__(self, _number: int, _lr: float | None) -> int:
@@ -69,7 +71,7 @@ class AutoTau:
         elif self._warm and waited and done.drained and self.is_measuring:
             self._steps.append(max(report.seconds / report.steps for report in done.reports))
             self._exchanges.append(done.exchange_seconds)
-            if not self.is_measuring:
+            if len(self._exchanges) == _SAMPLES:
                 self._choose()
         elif not self.is_measuring:
             self._check(done)

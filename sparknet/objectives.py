@@ -158,7 +158,7 @@ def check_weighted(loss: str | Loss) -> None:
 
 def _weighted(loss: Loss, output: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
-        unreduced = copy.copy(loss)
+        unreduced: Any = copy.copy(loss)
         unreduced.reduction = "none"
         each = unreduced(output, label)
     elif _reduces(loss):

@@ -82,7 +82,8 @@ class TorchModel:
         return named if named not in ("", "<lambda>") else "module"
 
     def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        make = _optimizer_named(self.optimizer) if isinstance(self.optimizer, str) else self.optimizer
+        given: Callable[..., torch.optim.Optimizer] | str = self.optimizer
+        make = _optimizer_named(given) if isinstance(given, str) else given
         optimizer = make(parameters) if self.lr is None else make(parameters, lr=self.lr)
         if isinstance(optimizer, torch.optim.LBFGS):
             raise UsageError(

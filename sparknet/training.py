@@ -119,6 +119,8 @@ class Adaptive(Protocol):
 
     def observe(self, done: Round) -> None: ...
 
+    def __call__(self, number: int, lr: float | None, /) -> int: ...
+
 
 class Workers(Protocol):
     """K replicas of one net, each with its own shard, wherever they are.
@@ -172,7 +174,7 @@ class Settings:
     """
 
     rounds: int
-    tau: int | Schedule = 10
+    tau: int | Schedule | Adaptive = 10
     time_cap_seconds: float | None = None
     test_every: int = 0
     momentum: Momentum = "keep"

@@ -91,7 +91,7 @@ def _pairs(file: Path) -> list[tuple[str, Any, int]]:
         return [
             (
                 str(key.value).replace("_", "-"),
-                loader.construct_object(value, deep=True),  # type: ignore[no-untyped-call]
+                loader.construct_object(value, deep=True),
                 key.start_mark.line + 1,
             )
             for key, value in (node.value if node else ())
@@ -99,4 +99,4 @@ def _pairs(file: Path) -> list[tuple[str, Any, int]]:
     except (ValueError, yaml.YAMLError) as error:  # ValueError: a date that is none
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()

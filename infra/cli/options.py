@@ -196,12 +196,12 @@ def every() -> list[click.Option]:
     return _made([*TARGET, *CLUSTER])
 
 
-def _made(some: list[Callable[[F], F]]) -> list[click.Option]:
+def _made(some: list[Callable[[Any], Any]]) -> list[click.Option]:
     @decorate(some)
     def command() -> None:
         """A command that has these options, to be asked for them."""
 
-    return list(reversed(command.__click_params__))  # type: ignore[attr-defined]
+    return list(reversed(command.__click_params__))
 
 
 def _is_set(value: Any) -> bool:

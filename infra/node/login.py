@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +153,8 @@ def _agent_key(found: PrivateKey) -> Iterator[Any]:
     """The agent's key of the same public half, which signs while this is entered; None if it has none."""
     import paramiko
 
-    agent, keys = None, ()
+    agent: paramiko.Agent | None = None
+    keys: Iterable[Any] = ()
     try:
         with suppress(paramiko.SSHException, OSError):  # none answers
             agent = paramiko.Agent() if found.public else None

@@ -31,7 +31,7 @@ class TooLargeError(ValueError):
     """There is more than was allowed for."""
 
 
-def at_most(file: IO[bytes], limit: int) -> bytes:
+def at_most(file: IO[bytes] | gzip.GzipFile, limit: int) -> bytes:
     """All of ``file``. Raises TooLargeError if that is over ``limit`` bytes, of which no more are read."""
     pieces, left = [], limit + 1
     while left and (piece := file.read(min(left, 1 << 20))):

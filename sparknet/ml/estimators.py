@@ -78,7 +78,7 @@ class _SparkNetEstimator(HasTraining, HasOutputs, Estimator[SparkNetModel], MLRe
         trainer = self._trainer(width, outputs)
         trained = trainer.fit(train, validation)
         model = SparkNetModel(trained, outputs if self._kind == "classes" else 0, names)
-        return self._copyValues(model.inheriting(self))  # type: ignore[no-any-return]
+        return self._copyValues(model.inheriting(self))
 
     def _trainer(self, width: int, outputs: int) -> Trainer:
         model = self._model(width, outputs)

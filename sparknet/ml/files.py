@@ -37,7 +37,8 @@ class EstimatorWriter(MLWriter):
         objects = {name: values.pop(name) for name in _OBJECTS if name in values}
         defaults = {p.name: v for p, v in self.instance._defaultParamMap.items()}
         _save_metadata(self.instance, path, self.sparkSession, values, defaults)
-        _write(self.sparkSession, path, {"objects": cloudpickle.dumps(objects)})
+        pickled: bytes = cloudpickle.dumps(objects)  # type: ignore[no-untyped-call]
+        _write(self.sparkSession, path, {"objects": pickled})
 
 
 class EstimatorReader(MLReader[Any]):

@@ -96,7 +96,7 @@ class HasOutputs(HasFeaturesCol, HasPredictionCol, Settable):
         Params._dummy(),
         "outputCols",
         "further columns, array<float>: {column: blob or submodule}",
-        typeConverter=_mapping,  # type: ignore[arg-type]
+        typeConverter=_mapping,
     )
 
     def getOutputCols(self) -> dict[str, str]:  # noqa: N802
@@ -129,7 +129,7 @@ class HasTraining(HasLabelCol, HasWeightCol, HasSeed, HasValidationIndicatorCol,
         "a torch.nn.Module, a function that makes one, which may take the number of features and of outputs, "
         "or the path of a Caffe solver; a perceptron of hiddenLayers if it is not given",
     )
-    hiddenLayers: Param[list[int]] = Param(  # noqa: N815
+    hiddenLayers: Param[Any] = Param(  # noqa: N815
         Params._dummy(),
         "hiddenLayers",
         "sizes of the hidden layers where no model is given; none: a linear model",

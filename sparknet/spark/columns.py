@@ -239,6 +239,7 @@ class _Look:
         """Raises DataError for a column that is not there."""
         if name in self._fields:
             return self._fields[name]
+        field: StructField
         try:
             (field,) = self.frame.select(name).schema  # a field of a struct
         except PySparkException:

@@ -123,7 +123,7 @@ def drain_batches(
     return collect(selection.blocks(batches, partition), selection.schema, limit)
 
 
-def _check_sizes(sizes: NDArray[Any], shape: Shape, item: int) -> None:
+def _check_sizes(sizes: NDArray[Any], shape: tuple[int, ...], item: int) -> None:
     """All pictures must have as many bytes as ``shape`` asks for, at ``item`` bytes each."""
     width = int(np.prod(shape)) * item
     if (sizes != width).any():

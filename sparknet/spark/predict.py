@@ -324,7 +324,8 @@ def _served(work: _Work) -> SparkColumn:
     argument = pa.Array if len(work.selection.sources) == 1 else tuple[pa.Array, ...]
     hints: Any = {"batches": Iterator[argument], "return": Iterator[pa.Array]}  # type: ignore[valid-type]
     serve.__annotations__ = hints
-    return F.arrow_udf(serve, returned)(*(F.col(name) for name in work.selection.sources))
+    column: SparkColumn = F.arrow_udf(serve, returned)(*map(F.col, work.selection.sources))  # type: ignore[attr-defined]
+    return column
 
 
 def _no_canceller(reason: str) -> None:

@@ -166,7 +166,7 @@ def label_kind(model: CaffeModel | TorchModel) -> LabelKind:
     return "classes" if any(layer.type in _OF_CLASSES for layer in model.net.layer) else "numbers"
 
 
-def probe(model: CaffeModel | TorchModel, schema: Schema, transforms: Transforms) -> Probed:
+def probe(model: CaffeModel | TorchModel, schema: Schema, transforms: Transforms | None) -> Probed:
     """Let two records of zeros through the net. Raises ModelError if it does not take them."""
     if isinstance(model, TorchModel):
         return _probe_module(model, schema, transforms)
@@ -181,7 +181,7 @@ def probe(model: CaffeModel | TorchModel, schema: Schema, transforms: Transforms
     return Probed(classes=scores.shape[1] if scores.ndim > 1 else 0)
 
 
-def _probe_module(model: TorchModel, schema: Schema, transforms: Transforms) -> Probed:
+def _probe_module(model: TorchModel, schema: Schema, transforms: Transforms | None) -> Probed:
     module = model.build().eval()
     inputs = _zeros(schema, transforms)
     floats, whole = (
@@ -220,7 +220,7 @@ def _check_loss(model: TorchModel, schema: Schema, output: torch.Tensor) -> None
         ) from error
 
 
-def _zeros(schema: Schema, transforms: Transforms) -> dict[str, torch.Tensor]:
+def _zeros(schema: Schema, transforms: Transforms | None) -> dict[str, torch.Tensor]:
     found = by_column(transforms)
     return {
         name: for_net(found.get(name), torch.from_numpy(column.empty(2)), train=False)

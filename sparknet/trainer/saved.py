@@ -61,7 +61,7 @@ def contents(trained: Trained) -> dict[str, bytes]:
         files[_NET] = text_format.MessageToString(model.net).encode()
         files[_SOLVER] = text_format.MessageToString(model.solver).encode()
     else:
-        files[_MODULE] = cloudpickle.dumps(model.module)
+        files[_MODULE] = cloudpickle.dumps(model.module)  # type: ignore[no-untyped-call]
     facts = {
         "format": _FORMAT,
         "kind": "caffe" if isinstance(model, CaffeModel) else "torch",

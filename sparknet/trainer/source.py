@@ -7,7 +7,7 @@ Source                its parts are read by the workers themselves
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -193,7 +193,7 @@ def prepare(data: Any, columns: Columns) -> Prepared:
     )
 
 
-def joined(blocks: list[Mapping[str, NDArray[Any]]], schema: Mapping[str, Column]) -> Records:
+def joined(blocks: Sequence[Mapping[str, NDArray[Any]]], schema: Mapping[str, Column]) -> Records:
     """One block of all. Raises DataError where there are no records."""
     if not any(_length(block) for block in blocks):
         raise DataError("the validation set has no rows")

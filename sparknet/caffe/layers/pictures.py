@@ -64,7 +64,8 @@ def decode(data: bytes, where: str, *, color: bool | None = None) -> Tensor:
         raise DataError(f"{where}: there is no memory for the picture") from None
     except Exception as error:  # noqa: BLE001 - Pillow's readers let pass what damaged files make them raise
         raise DataError(f"{where}: not a picture that can be read: {error}") from None
-    pixels = _TURNS.get(orientation, lambda upright: upright)(pixels)
+    if orientation in _TURNS:
+        pixels = _TURNS[orientation](pixels)
     if pixels.ndim == 2:
         return torch.from_numpy(pixels.copy()).unsqueeze(0)
     channels = [2, 1, 0, 3][: pixels.shape[2]]
