@@ -102,15 +102,17 @@ def old_weights(folder: Path) -> list[Path]:
     from sparknet.caffe.schema import NetParameter
 
     paths = []
-    for age, net in (("v1", NetParameter()), ("v0", NetParameter())):
+    for version in ("v1", "v0"):
+        net = NetParameter()
         layer = net.layers.add()
-        if age == "v0":
+        if version == "v0":
             layer.layer.name, layer.layer.type = "conv", "conv"
-            layer.layer.blobs.add(num=1, channels=1, height=1, width=4, data=[1, 2, 3, 4])
         else:
             layer.name, layer.type = "conv", 4
-            layer.blobs.add(num=1, channels=1, height=1, width=4, data=[1, 2, 3, 4])
-        paths.append(folder / f"{age}.caffemodel")
+        blobs = layer.layer.blobs if version == "v0" else layer.blobs
+        blobs.add(num=4, channels=3, height=3, width=3, data=[0.5] * 108)
+        blobs.add(num=1, channels=1, height=1, width=4, data=[1, 2, 3, 4])
+        paths.append(folder / f"{version}.caffemodel")
         paths[-1].write_bytes(net.SerializeToString())
     return paths
 
