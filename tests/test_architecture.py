@@ -18,7 +18,7 @@ PACKAGES = ("infra", "sparknet", "apps")
 # Third-party packages that only some modules may import: everything else must do without.
 ONLY_IN = {
     "boto3": ("infra.ec2",),
-    "botocore": ("infra.ec2",),
+    "botocore": ("infra.ec2", "infra.service_models"),
     "fabric": ("infra.node.ssh", "infra.node.login"),
     "paramiko": ("infra.node.ssh", "infra.node.login"),
     "invoke": ("infra.node.ssh", "infra.node.login"),
@@ -40,7 +40,7 @@ LAYERS = {
         ("infra.node", "infra.ec2"),
         ("infra.spec",),
         ("infra.interrupts", "infra.polling", "infra.job_names", "infra.private_key"),
-        ("infra.events", "infra.errors", "infra.aws", "infra.home", "infra.loopback"),
+        ("infra.events", "infra.errors", "infra.aws", "infra.home", "infra.loopback", "infra.service_models"),
     ),
     # the embedded cloud, as moto itself is laid out: state in models, calls that act on it, hosts below both
     "infra.local": (

@@ -24,7 +24,7 @@ FETCHES = (
 
 @cache
 def session(keys: tuple[str, str] | None) -> Any:
-    """One for all regions: to read botocore's model of EC2 takes half a second each time.
+    """One for all regions.
 
     ``keys``: an access key and its secret, with which nothing of the user's own configuration is read; None:
     those that boto3 finds.
@@ -32,6 +32,9 @@ def session(keys: tuple[str, str] | None) -> Any:
     import boto3
     import botocore.session
 
+    from infra import service_models
+
+    service_models.install()
     if keys is None:
         return boto3.session.Session()
     nowhere = (None, None, os.devnull, None)

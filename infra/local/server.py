@@ -71,8 +71,10 @@ def serve(folder: Path, port: int, scenario_file: Path | None) -> None:
 
 def prepare_moto(runtime: Path) -> None:
     """Set what moto reads when it is imported; its images go to a file in the folder ``runtime``."""
+    from infra import service_models
     from infra.local.models import published_images
 
+    service_models.install()
     path = runtime / "images.json"
     published_images.write(path)
     os.environ["MOTO_AMIS_PATH"] = str(path)
