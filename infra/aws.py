@@ -41,6 +41,11 @@ def storage_prices() -> Mapping[str, float]:
     return found
 
 
+def volume_sizes() -> Mapping[str, tuple[int, int]]:
+    """The smallest and the largest volume in GiB, by volume type."""
+    return {kind: (least, most) for kind, (least, most) in _table()["volume_gib"].items()}
+
+
 def address_price() -> float:
     """Dollars an hour for a public IPv4 address."""
     return float(_table()["other"]["address"])

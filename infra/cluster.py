@@ -162,6 +162,7 @@ def _survey(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Survey:
             emit(Note(text=note))
         missing = max(0, spec.workers - len(before.workers))
         if missing or before.master is None:
+            plan.require_place(spec, found, missing)
             plan.require_quota(cloud.region, spec, found, missing, master=before.master is None)
     return found
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra import costs
-from infra.ec2 import prices, quotas
+from infra.ec2 import network, prices, quotas
 from infra.ec2.error_codes import explain
 from infra.ec2.fleet import Pool
 from infra.ec2.prices import Price
 from infra.ec2.quotas import Need, QuotaLine
 from infra.ec2.region import ApiError, Region
-from infra.errors import InfraError, QuotaError, UsageError
+from infra.errors import InfraError, QuotaError
 from infra.spec import ON_DEMAND, SPOT, ClusterSpec
 from infra.survey import Survey, survey
 
@@ -85,19 +85,18 @@ def require_quota(
         raise refusal
 
 
+def require_place(spec: ClusterSpec, found: Survey, workers: int) -> None:
+    """Raises UsageError if the subnets have no address for ``workers`` more workers, or no way out."""
+    network.require_room(found.subnets, workers, spread=spec.purchase.spread)
+    network.require_way_out(found.subnets)
+
+
 def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -> Plan:
     """All that can be known before the first thing is made; what is wrong stands in ``problems``."""
     account = str(region.read("get_caller_identity", service="sts")["Arn"])
     found = survey(region, spec)
     problems = _permission_problems(region, found)
-    problems += [
-        UsageError(
-            f"The subnet {subnet.id} in {subnet.zone} has {subnet.free_addresses} free addresses, "
-            f"and {spec.nodes} are needed."
-        )
-        for subnet in found.subnets
-        if subnet.free_addresses < spec.nodes
-    ]
+    problems += _problem(require_place, spec, found, spec.workers)
     problems += _problem(require_quota, region, spec, found, spec.workers)
     names = {pool.instance_type for pool in found.pools}
     known = prices.on_demand(region, {*names, found.master_places[0].instance_type})

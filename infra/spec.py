@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra import aws
 from infra.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
@@ -23,6 +24,8 @@ LOWEST_SPOT_PRICE = 0.001  # EC2 refuses a maximum price at or below this
 MOST_WORKERS = 1000  # an instant fleet launches at most this many
 MOST_HOURS = 24 * 28
 NODES_A_REPLACEMENT = 5
+MOST_TAGS, OWN_TAGS = 50, 12  # of one resource, as EC2; of them for what sparknet-ec2 notes itself
+MOST_KEY_CHARACTERS, MOST_VALUE_CHARACTERS = 128, 256  # of a tag
 
 #: The ways to buy a node, as EC2 and the options call them.
 SPOT, ON_DEMAND = "spot", "on-demand"
@@ -71,11 +74,14 @@ class Spill:
     def __post_init__(self) -> None:
         require(0 <= self.count <= 11, f"--ebs-vol-num {self.count} is not between 0 and 11.")
         require(
-            1 <= self.size_gib <= 16384, f"--ebs-vol-size {self.size_gib} is not between 1 and 16384 GiB."
-        )
-        require(
             self.type in VOLUME_TYPES,
             f"--ebs-vol-type {self.type} is not a volume type; choose one of {', '.join(VOLUME_TYPES)}.",
+        )
+        least, most = aws.volume_sizes()[self.type]
+        require(
+            least <= self.size_gib <= most,
+            f"--ebs-vol-size {self.size_gib} is not between {least} and {most} GiB, as volumes of type "
+            f"{self.type} are.",
         )
 
 
@@ -164,6 +170,7 @@ class ClusterSpec:
             f"--spark-version {self.spark_version} is not a version like 4.1.0.",
         )
         self._check_size()
+        self._check_tags()
         self._check_places()
         self._check_types()
 
@@ -181,6 +188,26 @@ class ClusterSpec:
             0 <= self.max_hours <= MOST_HOURS,
             f"--max-hours {self.max_hours:g} is not between 0 (no limit) and {MOST_HOURS}.",
         )
+
+    def _check_tags(self) -> None:
+        most = MOST_TAGS - OWN_TAGS
+        require(
+            len(self.tags) <= most,
+            f"--additional-tags has {len(self.tags)} tags, and {most} are the most: EC2 keeps {MOST_TAGS} of "
+            f"a resource, and {OWN_TAGS} of them are sparknet-ec2's own.",
+        )
+        for key, value in self.tags.items():
+            owner = next((one for one in ("aws:", "sparknet:") if key.lower().startswith(one)), "")
+            require(not owner, f"--additional-tags {key}: keys that begin with {owner} belong to it alone.")
+            require(
+                key != "Name",
+                "--additional-tags Name: sparknet-ec2 names each node for its cluster and role.",
+            )
+            require(
+                0 < len(key) <= MOST_KEY_CHARACTERS and len(value) <= MOST_VALUE_CHARACTERS,
+                f"--additional-tags {key[:40]}: a key has at most {MOST_KEY_CHARACTERS} characters, and its "
+                f"value {MOST_VALUE_CHARACTERS}.",
+            )
 
     def _check_places(self) -> None:
         for zone in self.zones:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from infra.ec2 import tags
 from infra.ec2.region import LISTED_SECONDS, Region
 from infra.ec2.tags import ClusterTags
-from infra.errors import SetupError, UsageError
+from infra.errors import CredentialsError, SetupError, UsageError
 from infra.polling import Pending, poll
 from infra.spec import ClusterSpec
 
@@ -22,6 +24,7 @@ class Subnet:
     zone: str
     vpc_id: str
     free_addresses: int
+    trouble: str = ""  # why nodes in it cannot be installed or reached
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,7 @@ class SecurityGroup:
 def subnets(region: Region, spec: ClusterSpec) -> tuple[Subnet, ...]:
     """The subnets the spec allows, one a zone (the one with most free addresses), by zone.
 
+    Those without a way to the internet are left out, unless there are no others.
     Raises UsageError if there is none, and says what is missing.
     """
     where = spec.network
@@ -49,19 +53,20 @@ def subnets(region: Region, spec: ClusterSpec) -> tuple[Subnet, ...]:
         vpc = where.vpc_id or _default_vpc(region)
         filters = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "state", "Values": ["available"]}]
         found = list(region.pages("describe_subnets", "Subnets", Filters=filters))
-    best: dict[str, Subnet] = {}
-    for one in found:
-        subnet = Subnet(
+    troubles = _troubles(region, found, private_ips=where.private_ips)
+    known = [
+        Subnet(
             id=one["SubnetId"],
             zone=one["AvailabilityZone"],
             vpc_id=one["VpcId"],
             free_addresses=one["AvailableIpAddressCount"],
+            trouble=troubles.get(one["SubnetId"], ""),
         )
-        known = best.get(subnet.zone)
-        if (not spec.zones or subnet.zone in spec.zones) and (
-            known is None or known.free_addresses < subnet.free_addresses
-        ):
-            best[subnet.zone] = subnet
+        for one in found
+        if not spec.zones or one["AvailabilityZone"] in spec.zones
+    ]
+    usable = [one for one in known if not one.trouble] or known
+    best = {one.zone: one for one in sorted(usable, key=lambda one: one.free_addresses)}
     if not found and where.vpc_id:
         raise UsageError(
             f"{where.vpc_id} is no VPC of {region.name} that has a subnet: aws ec2 describe-subnets lists "
@@ -74,6 +79,70 @@ def subnets(region: Region, spec: ClusterSpec) -> tuple[Subnet, ...]:
             "or name one with --subnet-id."
         )
     return tuple(best[zone] for zone in sorted(best))
+
+
+def require_room(found: Sequence[Subnet], workers: int, *, spread: bool) -> None:
+    """Raises UsageError if no subnet has the addresses for ``workers``; with ``spread``, all together.
+
+    The master needs one more, anywhere.
+    """
+    free = [max(0, subnet.free_addresses) for subnet in found]
+    if (sum(free) if spread else max(free, default=0)) >= workers and sum(free) > workers:
+        return
+    listed = ", ".join(f"{subnet.id} in {subnet.zone} has {subnet.free_addresses}" for subnet in found)
+    raise UsageError(
+        f"No subnet has the free addresses for {workers} workers and a master: {listed}. Ask for fewer "
+        "workers, name another --vpc-id or --subnet-id, or let workers go to several zones with --spread."
+    )
+
+
+def require_way_out(found: Sequence[Subnet]) -> None:
+    """Raises UsageError if nodes of no subnet could be installed and reached."""
+    if found and all(subnet.trouble for subnet in found):
+        raise UsageError(found[0].trouble)
+
+
+def _troubles(region: Region, found: Sequence[dict[str, Any]], *, private_ips: bool) -> dict[str, str]:
+    """Why nodes in a subnet cannot be installed or reached, by its id; nothing where routes are not told."""
+    filters = [{"Name": "vpc-id", "Values": sorted({one["VpcId"] for one in found})}]
+    try:
+        tables = list(region.pages("describe_route_tables", "RouteTables", Filters=filters)) if found else []
+    except CredentialsError:
+        return {}
+    return {one["SubnetId"]: _trouble(one, tables, private_ips=private_ips) for one in found}
+
+
+def _trouble(subnet: dict[str, Any], tables: Sequence[dict[str, Any]], *, private_ips: bool) -> str:
+    place = f"The subnet {subnet['SubnetId']} in {subnet['AvailabilityZone']} of {subnet['VpcId']}"
+    ways = [
+        route
+        for route in _routes(subnet, tables)
+        if route.get("DestinationCidrBlock") == "0.0.0.0/0" and route.get("State") != "blackhole"
+    ]
+    if not ways:
+        return (
+            f"{place} has no way to the internet, from which nodes are installed: give its route table a "
+            "route for 0.0.0.0/0 (aws ec2 create-route), or name another --subnet-id or --vpc-id."
+        )
+    if not private_ips and not any(str(way.get("GatewayId", "")).startswith("igw-") for way in ways):
+        return (
+            f"{place} has no internet gateway, so that nobody reaches its nodes at public addresses: say "
+            "--private-ips on a machine of that network, or name another --subnet-id."
+        )
+    return ""
+
+
+def _routes(subnet: dict[str, Any], tables: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Of the subnet's own table, or else of the VPC's main one."""
+    links = [
+        (one, link)
+        for one in tables
+        if one["VpcId"] == subnet["VpcId"]
+        for link in one.get("Associations", [])
+    ]
+    own = [table for table, link in links if link.get("SubnetId") == subnet["SubnetId"]]
+    main = [table for table, link in links if link.get("Main")]
+    return next((table.get("Routes", []) for table in (*own, *main)), [])
 
 
 def find_group(region: Region, cluster: str) -> SecurityGroup | None:

@@ -58,7 +58,6 @@ class ClusterTags:
     def as_list(self, role: str = "") -> TagList:
         """As the API takes them; ``role`` is "master", "worker" or nothing for what belongs to all nodes."""
         pairs = {
-            **self.extra,
             "Name": f"{self.cluster}-{role}" if role else self.cluster,
             CLUSTER: self.cluster,
             ROLE: role,
@@ -68,7 +67,8 @@ class ClusterTags:
             VERSION: self.version,
             GENERATION: self.generation,
         }
-        return [{"Key": key, "Value": value} for key, value in pairs.items() if value]
+        own = {key: value for key, value in pairs.items() if value}
+        return [{"Key": key, "Value": value} for key, value in {**self.extra, **own}.items()]
 
     def specification(self, kinds: tuple[str, ...], role: str = "") -> list[dict[str, object]]:
         """A ``TagSpecifications`` argument for resources of ``kinds``."""

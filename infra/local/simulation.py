@@ -21,6 +21,7 @@ from infra.local.calls import (  # noqa: F401 - each registers its patches
     service_quotas,
     spot_prices,
     spot_requests,
+    tags,
     validation,
     volumes,
 )

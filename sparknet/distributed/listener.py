@@ -19,6 +19,7 @@ import numpy as np
 from sparknet.codecs import Codec
 from sparknet.distributed.comm.channel import Channel, ExchangeError, Frame, Kind, raw
 from sparknet.distributed.comm.handshake import Identity, admit
+from sparknet.distributed.limited_log import LimitedLog
 from sparknet.distributed.messages import (
     Answered,
     Arriving,
@@ -52,6 +53,7 @@ class Listener:
     def __init__(self, *, bind: str, token: bytes, size: int, codec: Codec, timeouts: Timeouts) -> None:
         self.token, self.size, self.codec, self.timeouts = token, size, codec, timeouts
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.strangers = LimitedLog(log)
         self._socket = socket.create_server((bind, 0), backlog=128)
         self.port: int = self._socket.getsockname()[1]
         self._unauthenticated = threading.Semaphore(_UNAUTHENTICATED)
@@ -79,6 +81,7 @@ class Listener:
             connection.channel.close()
             connection.join(1.0)
         self._thread.join(1.0)
+        self.strangers.flush()
 
     def refusal(self, who: Identity) -> str | None:
         """Why this attempt is refused, or None; remembers it as the newest of its partition."""
@@ -98,7 +101,7 @@ class Listener:
             except OSError:
                 return  # closed
             if not self._unauthenticated.acquire(blocking=False):
-                log.warning(
+                self.strangers.warning(
                     "turned a connection away: %d others have not proved themselves yet", _UNAUTHENTICATED
                 )
                 accepted.close()
@@ -141,7 +144,9 @@ class Connection(threading.Thread):
         except (OSError, EOFError, ExchangeError) as error:
             reason = str(error) or type(error).__name__
             if self.member is None:
-                log.warning("dropped a connection: %s", reason)
+                # whoever is not known to be a worker may come as often as he likes
+                told = log if who else self.listener.strangers
+                told.warning("dropped a connection: %s", reason)
         finally:
             self.channel.close()
             self.listener.ended(self)

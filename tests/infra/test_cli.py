@@ -26,6 +26,7 @@ from infra.errors import InfraError
 from infra.events import NodeProgress, Note, PhaseEnded, PhaseStarted, PoolAnswered, Removed, Retrying, ignore
 from infra.spec import ClusterSpec
 from tests.infra.conftest import Run
+from tests.infra.test_ssh import new_key as make_key
 
 
 def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
@@ -192,7 +193,7 @@ def test_what_is_not_there_ends_plan_and_launch_before_anything_is_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, mode in (("open.pem", 0o644), ("mine.pem", 0o600)):
-        (tmp_path / name).touch(mode=mode)
+        make_key(tmp_path / name)
         (tmp_path / name).chmod(mode)
     simulation.control("DELETE", "calls")
     for verb in ("plan", "launch"):

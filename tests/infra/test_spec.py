@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from infra.ec2.tags import ClusterTags
 from infra.errors import UsageError
-from infra.spec import Access, ClusterSpec, Network, Purchase, Spill
+from infra.spec import MOST_TAGS, OWN_TAGS, Access, ClusterSpec, Network, Purchase, Spill
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,43 @@ def test_a_cluster_without_any_option_is_sensible() -> None:
     assert spec.max_hours == 12
     assert spec.spill.type == "gp3"
     assert len(spec.instance_types) >= 6
+
+
+@pytest.mark.parametrize(
+    ("tags", "sentence"),
+    [
+        ({"aws:mine": "x"}, "keys that begin with aws: belong to it alone"),
+        ({"AWS:mine": "x"}, "keys that begin with aws: belong to it alone"),
+        ({"sparknet:cluster": "x"}, "keys that begin with sparknet: belong to it alone"),
+        ({"Name": "x"}, "sparknet-ec2 names each node"),
+        ({f"k{number}": "" for number in range(39)}, "39 tags, and 38 are the most"),
+        ({"k" * 129: ""}, "at most 128 characters"),
+        ({"k": "v" * 257}, "its value 256"),
+    ],
+)
+def test_tags_that_ec2_refuses_are_refused_before_it_is_asked(tags: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        ClusterSpec(tags=tags)
+
+
+def test_the_tags_of_a_cluster_fit_beside_its_own_and_empty_ones_stay() -> None:
+    mine = {f"k{number}": "" for number in range(37)} | {"corp:team": "a, b"}
+    spec = ClusterSpec(tags=mine)
+    made = ClusterTags.new(spec.name, "generation", max_hours=1, extra=spec.tags)
+    pairs = {one["Key"]: one["Value"] for one in made.as_list("worker")}
+    assert mine.items() <= pairs.items()
+    on_the_group = 2  # its state, and how many workers the last launch was for
+    assert len(pairs) - len(mine) + on_the_group <= OWN_TAGS
+    assert len(pairs) <= MOST_TAGS
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "most"),
+    [("st1", 125, 16384), ("sc1", 125, 16384), ("gp3", 1, 65536), ("gp2", 1, 16384), ("io1", 4, 16384)],
+)
+def test_a_volume_is_as_large_as_its_type_can_be(kind: str, least: int, most: int) -> None:
+    for size in (least, most):
+        Spill(size_gib=size, type=kind)
+    for size in (0, least - 1, most + 1):
+        with pytest.raises(UsageError, match=f"--ebs-vol-size {size} is not between {least} and {most} GiB"):
+            Spill(size_gib=size, type=kind)

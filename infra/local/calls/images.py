@@ -38,6 +38,14 @@ def create_image(
     return image
 
 
+@patch(AmiBackend, "describe_images", why="images show that machines of them have enhanced networking")
+def describe_images(_cloud: Cloud, original: Original, backend: Any, *arguments: Any, **named: Any) -> Any:
+    found = original(backend, *arguments, **named)
+    for image in found:
+        image.ena_support = True
+    return found
+
+
 @patch(AmisResponse, "copy_image", why="a client token makes it idempotent, copies have tags and content")
 def copy_image(cloud: Cloud, _original: Original, response: Any) -> ActionResult:
     backend = response.ec2_backend

@@ -7,6 +7,7 @@ does.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,12 @@ from moto.ec2.utils import filter_iam_instance_profiles
 from infra.local.calls.cloud import Cloud
 from infra.local.models.capacity import CapacityPool, check_type, zones_with
 from infra.local.models.published_images import PARAMETERS
-from infra.local.models.volumes import VOLUME_TYPES
+from infra.local.models.volumes import VOLUME_TYPES, check_size
 from infra.spec import ON_DEMAND, SPOT
 
 ROOT_DISK = {"VolumeSize": 15, "VolumeType": "gp3", "DeleteOnTermination": True}
 SSM_PREFIX = "resolve:ssm:"
+MOST_USER_DATA_BYTES = 16_384  # before it is encoded
 DEFAULT_TYPE = "m1.small"  # EC2's own, for calls that name none
 RESERVED_ADDRESSES = range(5)  # of each subnet, by AWS
 
@@ -68,7 +70,7 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for layer in layers:
         for name, value in layer.items():
-            if value in (None, "", [], {}):
+            if value is None or value in ("", [], {}):
                 continue
             if name == "BlockDeviceMappings":
                 value = _merged_devices(result.get(name, []), value)
@@ -85,6 +87,7 @@ def resolve(cloud: Cloud, backend: Any, parameters: Mapping[str, Any]) -> Launch
     image = _image(backend, parameters.get("ImageId"))
     _check_key(backend, parameters.get("KeyName"))
     _check_profile(backend, parameters.get("IamInstanceProfile"))
+    decode_user_data(parameters.get("UserData"))
     market = parameters.get("InstanceMarketOptions") or {}
     subnet = _subnet(cloud, backend, parameters, instance_type)
     price = (market.get("SpotOptions") or {}).get("MaxPrice")
@@ -130,14 +133,30 @@ def new_volume(backend: Any, ebs: Mapping[str, Any], zone: str) -> Any:
     )
 
 
+def count_of(parameters: Mapping[str, Any], name: str) -> int:
+    """The count ``name``, 1 where it is left out. Raises InvalidParameterValue for none at all."""
+    given = parameters.get(name)
+    count = 1 if given in (None, "") else int(given)
+    if count < 1:
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"Value ({count}) for parameter {name[0].lower()}{name[1:]} is invalid. It must be at least 1.",
+        )
+    return count
+
+
 def decode_user_data(value: Any) -> Base64EncodedString | None:
-    """As moto keeps it. Raises InvalidUserData.Malformed."""
-    if not value or isinstance(value, Base64EncodedString):
-        return value or None
+    """As moto keeps it. Raises InvalidUserData.Malformed, and what EC2 says to more than 16 KiB."""
+    if not value:
+        return None
+    text = value.decode() if isinstance(value, bytes) else str(value)
     try:
-        return Base64EncodedString(value.decode() if isinstance(value, bytes) else str(value))
+        content = base64.b64decode("".join(text.split()), validate=True)
     except ValueError:
         raise EC2ClientError("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.") from None
+    if len(content) > MOST_USER_DATA_BYTES:
+        raise EC2ClientError("InvalidParameterValue", f"User data is limited to {MOST_USER_DATA_BYTES} bytes")
+    return value if isinstance(value, Base64EncodedString) else Base64EncodedString(text)
 
 
 def tags_by_kind(specifications: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
@@ -222,6 +241,7 @@ def _check_disks(backend: Any, spec: LaunchSpec) -> None:
             raise EC2ClientError(
                 "InvalidParameterValue", f"Invalid value '{ebs['VolumeType']}' for VolumeType."
             )
+        check_size(ebs.get("VolumeType", "gp2"), ebs.get("VolumeSize"))
         volume = new_volume(backend, ebs, spec.subnet.availability_zone)
         del backend.volumes[volume.id]
 
@@ -292,7 +312,7 @@ def _disks(image: Any, mappings: Iterable[Mapping[str, Any]]) -> dict[str, dict[
         elif not mapping.get("VirtualName"):  # NVMe instance store is there whether mapped or not
             disks[device] = {**disks.get(device, {}), **(mapping.get("Ebs") or {})}
     for device, ebs in disks.items():
-        if not ebs.get("VolumeSize") and not ebs.get("SnapshotId"):
+        if ebs.get("VolumeSize") is None and not ebs.get("SnapshotId"):
             raise EC2ClientError(
                 "MissingParameter", f"The request must contain the parameter size or snapshotId ({device})"
             )

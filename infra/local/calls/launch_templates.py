@@ -9,11 +9,13 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses.launch_templates import LaunchTemplates
 
 from infra.local.calls.cloud import Cloud
+from infra.local.calls.launch_spec import decode_user_data
 from infra.local.calls.patches import Original, patch
 
 
 @patch(LaunchTemplates, "create_launch_template", why="a client token makes the call idempotent")
 def create_launch_template(cloud: Cloud, original: Original, response: Any) -> Any:
+    decode_user_data((response._get_param("LaunchTemplateData") or {}).get("UserData"))
     return cloud.tokens.once(response, "CreateLaunchTemplate", lambda: original(response))
 
 

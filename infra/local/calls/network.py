@@ -16,11 +16,15 @@ from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
 
 
-@patch(EC2Backend, "create_default_vpc", why="the default VPC is a block of loopback addresses")
+@patch(EC2Backend, "create_default_vpc", why="a block of loopback addresses, and a way out")
 def create_default_vpc(cloud: Cloud, _original: Original, backend: Any) -> Any:
     vpc = backend.create_vpc(cidr_block=cloud.blocks.claim(), is_default=True)
     for zone in backend.describe_availability_zones():
         backend.create_default_subnet(zone.name)
+    gateway = backend.create_internet_gateway()
+    backend.attach_internet_gateway(gateway.id, vpc.id)
+    main = next(table for table in backend.route_tables.values() if table.vpc_id == vpc.id)
+    backend.create_route(main.id, "0.0.0.0/0", gateway_id=gateway.id)
     return vpc
 
 
@@ -79,7 +83,8 @@ def delete_security_group(
 
 
 def _refuse_if_used(backend: Any, group: Any) -> None:
-    if group.is_default:
+    # a VPC that is deleted gives up its route tables, then its default group
+    if group.is_default and any(table.vpc_id == group.vpc_id for table in backend.route_tables.values()):
         raise EC2ClientError(
             "CannotDelete",
             f'the specified group: "{group.id}" name: "{group.name}" cannot be deleted by a user',

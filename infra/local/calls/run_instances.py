@@ -18,6 +18,7 @@ from infra.local.calls.cloud import Cloud
 from infra.local.calls.launch_spec import (
     LaunchSpec,
     check_addresses,
+    count_of,
     decode_user_data,
     first_interface,
     merged,
@@ -47,7 +48,7 @@ def make(
     """
     reservation = _reserve(backend, spec, count)
     for index, instance in enumerate(reservation.instances):
-        instance.ami_launch_index = index
+        instance.ami_launch_index, instance.ena_support = index, True
         instance.placement.group_name = (spec.parameters.get("Placement") or {}).get("GroupName", "")
         if fleet_id:
             instance.add_tags({"aws:ec2:fleet-id": fleet_id})
@@ -82,8 +83,8 @@ def run_instances(cloud: Cloud, _original: Original, response: Any) -> ActionRes
         spec = resolve(
             cloud, backend, merged(template_data(backend, request.get("LaunchTemplate") or {}), request)
         )
-        least, most = int(request.get("MinCount") or 1), int(request.get("MaxCount") or 1)
-        if not 1 <= least <= most:
+        least, most = count_of(request, "MinCount"), count_of(request, "MaxCount")
+        if least > most:
             raise EC2ClientError(
                 "InvalidParameterValue",
                 f"Value ({least}) for parameter minCount is invalid. It must be 1 to maxCount.",

@@ -66,7 +66,7 @@ def _request(cloud: Cloud, response: Any) -> ActionResult:
         raise EC2ClientError(
             "UnsupportedOperation", f"This simulated cloud has one-time requests, not {kind} ones."
         )
-    count = int(asked.get("InstanceCount") or 1)
+    count = launch_spec.count_of(asked, "InstanceCount")
     price = asked.get("SpotPrice")
     market = {"MarketType": "spot", "SpotOptions": {"MaxPrice": price}}
     parameters = launch_spec.merged(asked.get("LaunchSpecification") or {}, {"InstanceMarketOptions": market})

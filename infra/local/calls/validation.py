@@ -1,4 +1,4 @@
-"""What EC2 refuses by the look of a request: ids that cannot be, filters that it does not know, pages.
+"""What EC2 refuses by the look of a request: ids and tags that cannot be, filters it does not know, pages.
 
 moto takes any word for an id, and answers everything at once whatever ``MaxResults`` says.
 """
@@ -6,7 +6,7 @@ moto takes any word for an id, and answers everything at once whatever ``MaxResu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from moto.core.responses import ActionResult
@@ -38,6 +38,66 @@ PAGED = (
     (SecurityGroups, "describe_security_groups", "SecurityGroups"),
     (Subnets, "describe_subnets", "Subnets"),
 )
+
+
+#: Calls whose pages may be as small as one item.
+OF_ANY_SIZE = {
+    "DescribeFleets",
+    "DescribeImages",
+    "DescribeLaunchTemplateVersions",
+    "DescribeLaunchTemplates",
+    "DescribeSpotPriceHistory",
+}
+LEAST_RESULTS, MOST_RESULTS = 5, 1000
+MOST_TAGS, MOST_KEY_CHARACTERS, MOST_VALUE_CHARACTERS = 50, 128, 256
+TAG_KEY = re.compile(r"(.*?)(?:^|\.)Tag\.(\d+)\.Key")
+
+
+def refusal(action: str, parameters: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(code, message) if EC2 would refuse the call ``action`` by its look."""
+    return malformed_id(parameters) or _page_size(action, parameters) or _tags(parameters)
+
+
+def _page_size(action: str, parameters: Mapping[str, Any]) -> tuple[str, str] | None:
+    given = str(parameters.get("MaxResults", ""))
+    if not action.startswith("Describe") or not given:
+        return None
+    least = 1 if action in OF_ANY_SIZE else LEAST_RESULTS
+    if given.lstrip("-").isdigit() and least <= int(given) <= MOST_RESULTS:
+        return None
+    return "InvalidParameterValue", (
+        f"Value ( {given} ) for parameter maxResults is invalid. Expecting a value between {least} and "
+        f"{MOST_RESULTS}."
+    )
+
+
+def _tags(parameters: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Of each list of tags in the call: those of CreateTags, and of every TagSpecification."""
+    lists: dict[str, list[str]] = {}
+    for name, key in parameters.items():
+        found = TAG_KEY.fullmatch(name)
+        if not found:
+            continue
+        keys = lists.setdefault(found[1], [])
+        value = str(parameters.get(f"{name.removesuffix('Key')}Value", ""))
+        if wrong := _tag(str(key), value, keys):
+            return "InvalidParameterValue", wrong
+        keys.append(str(key))
+    if any(len(keys) > MOST_TAGS for keys in lists.values()):
+        return "TagLimitExceeded", f"More than {MOST_TAGS} tags specified"
+    return None
+
+
+def _tag(key: str, value: str, before: Collection[str]) -> str:
+    if key.lower().startswith("aws:"):
+        return "Tag keys starting with 'aws:' are reserved for internal use"
+    if key in before:
+        return f"Duplicate tag key '{key}' specified."
+    if not 0 < len(key) <= MOST_KEY_CHARACTERS:
+        return f"Tag key exceeds the maximum length of {MOST_KEY_CHARACTERS} characters, or is empty"
+    if len(value) > MOST_VALUE_CHARACTERS:
+        return f"Tag value exceeds the maximum length of {MOST_VALUE_CHARACTERS} characters"
+    return ""
 
 
 def malformed_id(parameters: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -6,12 +6,12 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
-from moto.ec2.models.elastic_block_store import EBSBackend
+from moto.ec2.models.elastic_block_store import EBSBackend, Volume
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 
 from infra.local.calls.cloud import Cloud
 from infra.local.calls.patches import Original, patch
-from infra.local.models.volumes import VOLUME_TYPES
+from infra.local.models.volumes import VOLUME_TYPES, check_size
 
 ATTACHABLE = ("running", "stopped", "pending")
 
@@ -104,6 +104,7 @@ def modify_volume(cloud: Cloud, original: Original, response: Any) -> Any:
             "InvalidParameterValue",
             f"New size cannot be smaller than existing size ({volume.size} GiB).",
         )
+    check_size(response._get_param("VolumeType") or volume.volume_type, size)
     result: ActionResult = original(response)
     cloud.volumes.make(volume)
     return result
@@ -116,3 +117,14 @@ def _check_volume(response: Any) -> None:
         raise EC2ClientError("InvalidZone.NotFound", f"The zone '{zone}' does not exist.")
     if kind not in VOLUME_TYPES:
         raise EC2ClientError("UnknownVolumeType", f"Unsupported volume type '{kind}' for volume creation.")
+    check_size(kind, response._get_param("Size"))
+
+
+GP3_THROUGHPUT = 125  # MiB a second, unless more was bought
+
+
+@patch(Volume, "__init__", why="a gp3 volume shows the throughput that it has")
+def init_volume(_cloud: Cloud, original: Original, volume: Any, *arguments: Any, **named: Any) -> None:
+    original(volume, *arguments, **named)
+    if volume.volume_type == "gp3" and not volume.throughput:
+        volume.throughput = GP3_THROUGHPUT

@@ -147,8 +147,8 @@ class App:
 
     def _consistent_work(self, environ: dict[str, Any], body: bytes, call: Call) -> Answer:
         """As soon as what the call names can be found."""
-        malformed = validation.malformed_id(call.parameters) if call.service == "ec2" else None
-        refusal = malformed or self._cloud.consistency.refusal(call.parameters)
+        wrong = validation.refusal(call.action, call.parameters) if call.service == "ec2" else None
+        refusal = wrong or self._cloud.consistency.refusal(call.parameters)
         if refusal is not None:
             return _error(400, *refusal, call)
         answer = self._work(environ, body, call)

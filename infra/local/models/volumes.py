@@ -8,10 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from moto.core.utils import utcnow
+from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.block_device import BlockDeviceType
 from moto.ec2.models.elastic_block_store import VolumeAttachment
 
-VOLUME_TYPES = ("gp3", "gp2", "io1", "io2", "st1", "sc1", "standard")
+from infra import aws
+
+VOLUME_TYPES = tuple(aws.volume_sizes())
+
+
+def check_size(kind: str, size: object) -> None:
+    """Raises what EC2 says to a volume of ``size`` GiB that its ``kind`` cannot have; None is another's."""
+    if size is None:
+        return
+    least, most = aws.volume_sizes()[kind]
+    if int(str(size)) < least:
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"Volume of {size}GiB is too small for volume type {kind}; minimum is {least}GiB.",
+        )
+    if int(str(size)) > most:
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"Volume of {size}GiB is too large for volume type {kind}; maximum is {most}GiB.",
+        )
 
 
 class VolumeFolders:

@@ -33,6 +33,7 @@ adds ServiceQuotasResponse.list_service_quotas
 adds ServiceQuotasResponse.request_service_quota_increase
 replaces AmiBackend.create_image
 replaces AmiBackend.deregister_image
+replaces AmiBackend.describe_images
 replaces AmisResponse.copy_image
 replaces EBSBackend.attach_volume
 replaces EBSBackend.delete_volume
@@ -44,11 +45,13 @@ replaces ElasticBlockStore.modify_volume
 replaces Fleets.create_fleet
 replaces Fleets.delete_fleets
 replaces General.get_console_output
+replaces EC2Backend.do_resources_exist
 replaces Instance.reboot
 replaces Instance.start
 replaces Instance.stop
 replaces Instance.terminate
 replaces InstanceBackend.get_instance
+replaces InstanceResponse.modify_instance_attribute
 replaces InstanceResponse.run_instances
 replaces ElasticBlockStore.describe_volumes
 replaces KeyPairBackend.create_key_pair
@@ -64,6 +67,7 @@ replaces SpotInstances.describe_spot_instance_requests
 replaces SpotInstances.describe_spot_price_history
 replaces SpotInstances.request_spot_instances
 replaces TaggedEC2Resource.get_tags
+replaces Volume.__init__
 replaces moto.ec2.models.elastic_ip_addresses.random_ip
 replaces moto.ec2.models.elastic_network_interfaces.random_public_ip
 """
