@@ -58,6 +58,8 @@ class Membership:
         self._members: dict[int, Member] = {}
         self.assembled = False
         self._failures: dict[int, int] = {}
+        self._left = 0  # members that have, so far
+        self._looked = 0.0
         self._losses: list[str] = []
         self._ended: str | None = None
 
@@ -139,7 +141,7 @@ class Membership:
         """
         for member, request in requests.items():
             self.give(member, request)
-        waiting, answers = dict(requests), dict[int, Answered]()
+        left, waiting, answers = -1, dict(requests), dict[int, Answered]()
         policy = StragglerPolicy(len(requests), quorum, self._timeouts, head_start)
         while waiting and not policy.over:
             limits = self._limits(requests, waiting, hangs_at)
@@ -151,10 +153,11 @@ class Membership:
                 answers[answer.member.who.partition] = answer
                 del waiting[answer.member]
                 policy.answered()
-            left = {member: request for member, request in waiting.items() if self.has(member)}
-            if at_loss and len(left) < len(waiting):
-                at_loss()
-            waiting = left
+            if self._left != left:  # somebody has: those that are waited for are looked through
+                left, before = self._left, len(waiting)
+                waiting = {member: request for member, request in waiting.items() if self.has(member)}
+                if at_loss and len(waiting) < before:
+                    at_loss()
         for member, request in waiting.items():
             request.seconds = min(request.seconds, policy.late_seconds)
             (self.drop if policy.given_up else self.lost)(member, policy.reason)
@@ -166,8 +169,9 @@ class Membership:
         It may have come while somebody else read the events. Members past their deadline are dropped.
         """
         if not (requests and _first_answer(requests)):
-            self.next(min([until, *(request.deadline for request in requests.values())]))
-            self._drop_overdue()
+            event = self.next(min([until, *(request.deadline for request in requests.values())]))
+            if event is None or time.monotonic() >= self._looked + _LOOK_SECONDS:
+                self._drop_overdue()  # not at every event: that looks at all members
         return _first_answer(requests)
 
     def give(self, member: Member, request: Request) -> None:
@@ -187,6 +191,7 @@ class Membership:
         if not self.has(member):
             return
         del self._members[member.who.partition]
+        self._left += 1
         if politely:
             member.requests.put(None)
         else:
@@ -223,7 +228,7 @@ class Membership:
 
     def _drop_overdue(self) -> None:
         """Drop the members that have not answered in time, whoever waits for them, or nobody any more."""
-        now = time.monotonic()
+        now = self._looked = time.monotonic()
         for member in self.all:
             late = [request for request in member.unanswered if request.deadline <= now]
             if late:
