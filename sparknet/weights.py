@@ -135,6 +135,6 @@ def mean_of(vectors: Sequence[Vector], shares: Sequence[int], out: Vector | None
             continue
         total = np.multiply(vectors[0][block], factors[0], dtype=np.float64)
         for vector, factor in zip(vectors[1:], factors[1:], strict=True):
-            total += np.multiply(vector[block], factor, dtype=np.float64)
+            total += vector[block] if factor == 1 else np.multiply(vector[block], factor, dtype=np.float64)
         np.divide(total, sum(factors), out=mean[block], casting="same_kind")
     return mean

@@ -9,7 +9,7 @@ import logging
 import math
 import queue
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.listener import Listener
@@ -58,7 +58,7 @@ class Membership:
         self._members: dict[int, Member] = {}
         self.assembled = False
         self._failures: dict[int, int] = {}
-        self._left = 0  # members that have, so far
+        self._changes = 0  # members that have come or gone, so far
         self._looked = 0.0
         self._losses: list[str] = []
         self._ended: str | None = None
@@ -141,10 +141,13 @@ class Membership:
         """
         for member, request in requests.items():
             self.give(member, request)
-        left, waiting, answers = -1, dict(requests), dict[int, Answered]()
+        waiting, answers = dict(requests), dict[int, Answered]()
+        seen, looked, others = -1, -1, list[Member]()
         policy = StragglerPolicy(len(requests), quorum, self._timeouts, head_start)
         while waiting and not policy.over:
-            limits = self._limits(requests, waiting, hangs_at)
+            if seen != self._changes:
+                seen, others = self._changes, [member for member in self.all if member not in requests]
+            limits = self._limits(others, waiting, hangs_at)
             answer = self.next_answer(waiting, min([policy.until, *limits.values()]))
             for member, limit in limits.items():
                 if limit <= time.monotonic() and waiting[member].answer is None:
@@ -153,8 +156,8 @@ class Membership:
                 answers[answer.member.who.partition] = answer
                 del waiting[answer.member]
                 policy.answered()
-            if self._left != left:  # somebody has: those that are waited for are looked through
-                left, before = self._left, len(waiting)
+            if looked != self._changes:  # somebody may have left
+                looked, before = self._changes, len(waiting)
                 waiting = {member: request for member, request in waiting.items() if self.has(member)}
                 if at_loss and len(waiting) < before:
                     at_loss()
@@ -191,7 +194,7 @@ class Membership:
         if not self.has(member):
             return
         del self._members[member.who.partition]
-        self._left += 1
+        self._changes += 1
         if politely:
             member.requests.put(None)
         else:
@@ -217,12 +220,12 @@ class Membership:
 
     def _limits(
         self,
-        asked: Container[Member],
+        others: Sequence[Member],
         waiting: Mapping[Member, Request],
         hangs_at: Callable[[Request], float] | None,
     ) -> dict[Member, float]:
-        """When those that are waited for hang, while another, who was not asked, has nothing to do."""
-        if hangs_at is None or not any(m.is_idle and m.records and m not in asked for m in self.all):
+        """When those that are waited for hang, while one of the ``others`` has nothing to do."""
+        if hangs_at is None or not any(member.is_idle and member.records for member in others):
             return {}
         return {member: hangs_at(request) for member, request in waiting.items()}
 
@@ -272,6 +275,7 @@ class Membership:
         if older:
             self.drop(older, f"attempt {member.who.attempt} took its place")
         self._members[member.who.partition] = member
+        self._changes += 1
         records = {member.who.partition: 0, **member.shards}
         self.assignment.joined(member.who.partition, member.place, records, time.monotonic())
         self.changed = time.monotonic()
