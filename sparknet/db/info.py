@@ -40,7 +40,8 @@ def info(source: Source, url: str) -> Info:
                 labels[int(label)] = labels.get(int(label), 0) + int(count)
         if looked_at >= FIRST_LABELS:
             break
-    told = manifest.read(url) if files.kind_of(url) == "folder" else None
+    is_folder = not files.has_braces(url) and files.kind_of(url) == "folder"
+    told = manifest.read(url) if is_folder else None
     return Info(
         name=source.name,
         columns={name: str(column) for name, column in source.schema.items()},

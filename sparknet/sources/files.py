@@ -55,6 +55,11 @@ def joined(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}"
 
 
+def has_braces(url: str) -> bool:
+    """Whether it stands for numbered files, as in ``shard-{000..012}.tar``."""
+    return bool(_BRACES.search(url))
+
+
 def expanded(url: str) -> list[str]:
     """The URLs that ``shard-{000..012}.tar`` stands for, as WebDataset writes it; else the one.
 
@@ -274,7 +279,12 @@ def _type(url: str) -> str | None:
         files.invalidate_cache()
         try:
             return str(files.info(path)["type"])
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            # of whatever went wrong, the file system of http says that nothing is there
+            if is_http(url) and getattr(error.__cause__, "status", None) not in (None, 404, 410):
+                raise DataError(f"{url} cannot be read: the server says {error.__cause__}") from None
+            if is_http(url) and isinstance(error.__cause__, OSError):
+                raise DataError(f"{url} cannot be read: {error.__cause__}") from None
             return None
 
 

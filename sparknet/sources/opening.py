@@ -67,6 +67,8 @@ def open_source(
     Raises DataError if there is nothing, nothing that is known, or something is damaged, and UsageError for
     settings that cannot be.
     """
+    if not str(url):
+        raise UsageError("there is nothing to open: give a path or a URL")
     if kind is not None and kind not in KINDS:
         raise UsageError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
     if split not in folder.SPLITS:
@@ -84,7 +86,7 @@ def open_source(
 
 
 def _kind_at(url: str) -> Kind:
-    if len(files.expanded(url)) > 1:
+    if files.has_braces(url):
         return "parquet" if url.endswith(parquet.ENDING) else "tar"
     at = files.kind_of(url)
     name = url.rstrip("/").lower()
@@ -220,7 +222,7 @@ def _open_hdf5(wanted: _Wanted) -> Source:
 
 def _open_parquet(wanted: _Wanted) -> Source:
     urls = files.expanded(wanted.url)
-    if len(urls) == 1 and files.kind_of(wanted.url) == "folder":
+    if not files.has_braces(wanted.url) and files.kind_of(wanted.url) == "folder":
         urls = [file.url for file in files.listing(wanted.url) if file.name.endswith(parquet.ENDING)]
     if not urls:
         raise DataError(f"{wanted.url} has no Parquet files in it")

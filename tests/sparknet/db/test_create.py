@@ -301,6 +301,7 @@ def test_the_command_creates_converts_and_looks(photos: Path, tmp_path: Path) ->
     run("db", "convert", tmp_path / "shards", tmp_path / "back", "--format", "folder")
     wanted = records(open_source(str(photos), size=16))[order_of(COUNT, 1)]
     assert same(records(open_source(str(tmp_path / "shards"))), wanted)
+    assert "230 pictures" in run("db", "info", f"{tmp_path}/shards/shard-{{000000..000000}}.tar")
     said = run("db", "info", tmp_path / "shards")
     assert "image: uint8 (3, 16, 16)" in said
     assert "classes: class0, class1" in said

@@ -235,6 +235,8 @@ def test_what_lies_in_folders_below_does_not_make_a_folder_a_database(tmp_path: 
 
 
 def test_nothing_and_nothing_known_are_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give a path or a URL"):
+        open_source("")
     with pytest.raises(DataError, match=r"nowhere does not exist$"):
         open_source(str(tmp_path / "nowhere"))
     (tmp_path / "notes.md").write_text("x")
