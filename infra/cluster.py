@@ -24,7 +24,7 @@ from infra.events import Emit, Note, phase
 from infra.node import command_log, spark
 from infra.spec import ClusterSpec
 from infra.survey import Survey, launch_data, survey
-from infra.teardown import destroy, end, torn_down_on_failure
+from infra.teardown import destroy, end, undone_on_failure
 
 __all__ = [
     "Cloud",
@@ -93,7 +93,8 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
     was_ready = old_group is not None and old_group.is_ready
     # jobs may run on a cluster that was ready: a change of it that fails takes back only what it added
     kept = {node.id for node in before.nodes} if was_ready else set()
-    with torn_down_on_failure(cloud, spec.name, emit, kept=kept, whole=not was_ready, lock=lock):
+
+    def work() -> Cluster:
         known = found or _survey(cloud, spec, emit)
         with phase(emit, "network"):
             cluster_tags, group = _make_group_and_key(
@@ -114,7 +115,9 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
         cluster = _bring_up(cloud, setup, buy, set() if spec.repair else kept)
         # the next change is a purchase of its own: with the old tokens EC2 would answer with the old nodes
         network.mark_ready(region, group, secrets.token_hex(8), workers=spec.workers)
-    return cluster
+        return cluster
+
+    return undone_on_failure(cloud, spec.name, emit, work, kept=kept, whole=not was_ready, lock=lock)
 
 
 def _bring_up(

@@ -11,10 +11,10 @@ it if the machine that builds is switched off.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from shlex import quote
+from typing import TypeVar
 
 from infra import cluster, provision
 from infra.cluster import Cloud
@@ -25,10 +25,12 @@ from infra.ec2.region import Region
 from infra.ec2.tags import ClusterTags
 from infra.errors import InfraError, Leftovers, UsageError
 from infra.events import CheckFailed, Emit, Note, Removed, phase
-from infra.interrupts import interrupts_held
+from infra.interrupts import undone_on_failure
 from infra.node import bootstrap, checks
 from infra.spec import ClusterSpec
 from infra.survey import Survey, launch_data, survey
+
+T = TypeVar("T")
 
 BUILDER = "image-"  # begins the name of the builder's cluster
 BUILDER_HOURS = 3.0  # it ends by itself then, should the machine that builds be gone
@@ -75,29 +77,37 @@ def build(cloud: Cloud, request: BuildRequest, emit: Emit) -> OwnImage:
     Raises what a launch raises, ChecksFailed if the builder is not fit to train. Whatever is raised, an
     interrupt too, neither the builder nor an unfinished image is left (Leftovers says what could not go).
     """
-    spec, region = request.spec, cloud.region
-    cluster_tags = ClusterTags.new(spec.name, secrets.token_hex(8), max_hours=spec.max_hours, extra=spec.tags)
-    with _builder_removed(cloud, spec.name, emit):
-        with phase(emit, "choose"):
-            found = survey(region, spec)
-        with phase(emit, "buy"):
-            _buy(cloud, spec, found, cluster_tags, emit)
-            (node,) = nodes.wait_running(
-                region, spec.name, 1, deadline_seconds=RUNNING_SECONDS, poll_seconds=cloud.poll_seconds
-            )
-        facts = _install(cloud, spec, replace(node, name="builder", role=WORKER), found, emit)
-        with phase(emit, "stop"):
-            _stop(cloud, node)
-        with _removed_on_failure(cloud, region, cluster_tags.generation, emit), phase(emit, "image"):
-            described = _describe(spec, cluster_tags, facts, source=found.image.id)
-            made = images.create(region, node.id, f"sparknet-{cluster_tags.generation}", described)
-            made = images.wait_available(
-                region, made, deadline_seconds=IMAGE_SECONDS, poll_seconds=cloud.poll_seconds
-            )
+    made = _with_builder_removed(cloud, request.spec.name, lambda: _build(cloud, request.spec, emit), emit)
     for name in request.copy_to:
         with phase(emit, f"copy to {name}"):
             copy(cloud, made, name, emit)
     return made
+
+
+def _build(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> OwnImage:
+    """``build`` in the one region; the builder stays."""
+    region = cloud.region
+    cluster_tags = ClusterTags.new(spec.name, secrets.token_hex(8), max_hours=spec.max_hours, extra=spec.tags)
+    with phase(emit, "choose"):
+        found = survey(region, spec)
+    with phase(emit, "buy"):
+        _buy(cloud, spec, found, cluster_tags, emit)
+        (node,) = nodes.wait_running(
+            region, spec.name, 1, deadline_seconds=RUNNING_SECONDS, poll_seconds=cloud.poll_seconds
+        )
+    facts = _install(cloud, spec, replace(node, name="builder", role=WORKER), found, emit)
+    with phase(emit, "stop"):
+        _stop(cloud, node)
+
+    def create() -> OwnImage:
+        described = _describe(spec, cluster_tags, facts, source=found.image.id)
+        made = images.create(region, node.id, f"sparknet-{cluster_tags.generation}", described)
+        return images.wait_available(
+            region, made, deadline_seconds=IMAGE_SECONDS, poll_seconds=cloud.poll_seconds
+        )
+
+    with phase(emit, "image"):
+        return _removed_on_failure(cloud, region, cluster_tags.generation, create, emit)
 
 
 def copy(cloud: Cloud, image: OwnImage, region_name: str, emit: Emit) -> OwnImage:
@@ -111,11 +121,14 @@ def copy(cloud: Cloud, image: OwnImage, region_name: str, emit: Emit) -> OwnImag
         tags.CREATED: image.created,
         tags.OWNER: image.owner,
     }
-    with _removed_on_failure(cloud, target, image.generation, emit):
+
+    def make() -> OwnImage:
         made = images.copy(cloud.region, target, image, described)
         return images.wait_available(
             target, made, deadline_seconds=COPY_SECONDS, poll_seconds=cloud.poll_seconds
         )
+
+    return _removed_on_failure(cloud, target, image.generation, make, emit)
 
 
 def find(region: Region, wanted: str) -> OwnImage:
@@ -191,30 +204,38 @@ def _describe(
     }
 
 
-@contextmanager
-def _builder_removed(cloud: Cloud, name: str, emit: Emit) -> Iterator[None]:
-    """Whatever ends the body, the builder and all that belonged to it is gone afterwards."""
-    try:
-        yield
-    except BaseException as error:
-        with interrupts_held():
-            emit(Note(text="The image was not built; removing the builder."))
-            _tear_down(error, lambda: cluster.destroy(cloud, name, emit))
-        raise
-    with interrupts_held():
+def _with_builder_removed(cloud: Cloud, name: str, work: Callable[[], T], emit: Emit) -> T:
+    """``work``; whatever ends it, the builder and all that belonged to it is gone afterwards."""
+
+    def work_and_remove() -> T:
+        made = work()
         cluster.destroy(cloud, name, emit)
+        return made
+
+    def undo(error: BaseException) -> None:
+        emit(Note(text="The image was not built; removing the builder."))
+        _tear_down(error, lambda: cluster.destroy(cloud, name, emit))
+
+    return undone_on_failure(work_and_remove, undo, _reporting("the builder", emit))
 
 
-@contextmanager
-def _removed_on_failure(cloud: Cloud, region: Region, generation: str, emit: Emit) -> Iterator[None]:
-    """Whatever ends the body before its end first removes the image of ``generation`` from ``region``."""
-    try:
-        yield
-    except BaseException as error:
-        with interrupts_held():
-            emit(Note(text=f"The image in {region.name} did not come to its end; removing it."))
-            _tear_down(error, lambda: images.remove(region, generation, poll_seconds=cloud.poll_seconds))
-        raise
+def _removed_on_failure(
+    cloud: Cloud, region: Region, generation: str, work: Callable[[], T], emit: Emit
+) -> T:
+    """``work``; whatever ends it before its end first removes the image of ``generation`` from ``region``."""
+
+    def undo(error: BaseException) -> None:
+        emit(Note(text=f"The image in {region.name} did not come to its end; removing it."))
+        _tear_down(error, lambda: images.remove(region, generation, poll_seconds=cloud.poll_seconds))
+
+    return undone_on_failure(work, undo, _reporting("the image", emit))
+
+
+def _reporting(what: str, emit: Emit) -> Callable[[str], None]:
+    """What answers an interrupt while ``what`` is removed."""
+    return lambda signal: emit(
+        Note(text=f"{signal}: still removing {what}; wait, or interrupt once more to leave it as it is.")
+    )
 
 
 def _tear_down(error: BaseException, remove: Callable[[], object]) -> None:

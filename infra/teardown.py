@@ -2,52 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from infra.cloud import Cloud, look
-from infra.ec2 import cleanup, keys, nodes
+from infra import costs, interrupts
+from infra.cloud import Cloud
+from infra.ec2 import cleanup, keys, nodes, removal
 from infra.ec2.cleanup import Resource
 from infra.errors import InfraError, Interrupted, Leftovers
 from infra.events import Emit, Note, Removed, phase
-from infra.interrupts import interrupts_answered
 
+T = TypeVar("T")
 GONE_SECONDS = 300.0  # a GPU instance takes a minute or two to shut down
 
 
 def destroy(cloud: Cloud, name: str, emit: Emit, *, keep: str = "") -> list[Resource]:
     """Remove all of the cluster but the resource ``keep``, in whatever state it is; what there was.
 
-    Raises Leftovers.
+    Raises Leftovers, which says what the rest costs.
     """
     with _interrupt_names_the_rest(cloud, name), phase(emit, "remove"):
-        removed = cleanup.remove_all(cloud.region, name, emit, settle_seconds=cloud.poll_seconds, keep=keep)
+        try:
+            removed = removal.remove_all(
+                cloud.region, name, emit, settle_seconds=cloud.poll_seconds, keep=keep
+            )
+        except Leftovers as error:
+            raise Leftovers(f"{error}{_cost(cloud, name)}") from None
     # last: until nothing is left, the key may still be needed to look at a node
     keys.forget(cloud.home, cloud.region.name, name)
     return removed
 
 
 def end(cloud: Cloud, name: str, ids: set[str]) -> None:
-    """End some nodes of the cluster and wait until they are gone. Raises DeadlineExceeded."""
-    nodes.terminate(cloud.region, sorted(ids))
+    """End some nodes of the cluster and wait until they are gone.
+
+    Raises DeadlineExceeded, or Leftovers, once the others are gone, if EC2 protects some of them.
+    """
+    protected = nodes.terminate(cloud.region, sorted(ids))
     nodes.wait_gone(
         cloud.region,
         name,
-        lambda node: node.id in ids,
+        lambda node: node.id in ids.difference(protected),
         deadline_seconds=GONE_SECONDS,
         poll_seconds=cloud.poll_seconds,
     )
+    if protected:
+        cures = "".join(
+            "\n  try: aws ec2 modify-instance-attribute --no-disable-api-termination --instance-id "
+            f"{one} --region {cloud.region.name}"
+            for one in protected
+        )
+        raise Leftovers(
+            f"EC2 protects {', '.join(protected)} of {name} against termination; run the same command again "
+            f"after{cures}"
+        )
 
 
-@contextmanager
-def torn_down_on_failure(
-    cloud: Cloud, name: str, emit: Emit, *, kept: set[str], whole: bool, lock: str
-) -> Iterator[None]:
-    """Whatever ends the body before its end, an interrupt too, first takes down what was made.
+def undone_on_failure(
+    cloud: Cloud,
+    name: str,
+    emit: Emit,
+    work: Callable[[], T],
+    *,
+    kept: set[str],
+    whole: bool,
+    lock: str,
+) -> T:
+    """``work``; whatever ends it before its end, an interrupt too, first takes down what was made.
 
     ``whole``: all of the cluster but its launch lock; otherwise the nodes that are not ``kept``. A further
-    interrupt is answered with a note that this goes on; the one after that ends it. Raises the body's error,
-    Leftovers with it if not everything could be removed, or Interrupted if that was not waited for.
+    interrupt is answered with a note that this goes on; the one after that ends it. Raises the error of
+    ``work``, Leftovers with it if not everything could be removed, or Interrupted if that was not waited for.
     """
 
     def report(signal: str) -> None:
@@ -58,22 +84,22 @@ def torn_down_on_failure(
             )
         )
 
-    try:
-        yield
-    except BaseException as error:
+    def undo(error: BaseException) -> None:
         try:
             # half a cluster costs as much an hour as a whole one, and nobody would know of it
-            with interrupts_answered(report):
-                if whole:
-                    _remove_whole(cloud, name, emit, lock)
-                else:
-                    _remove_added(cloud, name, kept, emit)
+            if whole:
+                _remove_whole(cloud, name, emit, lock)
+            else:
+                _remove_added(cloud, name, kept, emit)
         except (InfraError, OSError) as second:
+            if whole:  # it never was a cluster that anybody could use: its key is of no use either
+                keys.forget(cloud.home, cloud.region.name, name)
             raise Leftovers(
                 f"{error}\nand not everything that had been made could be removed: {second}\n"
                 f"  try: {cloud.command('destroy', name)}"
             ) from error
-        raise
+
+    return interrupts.undone_on_failure(work, undo, report)
 
 
 @contextmanager
@@ -94,12 +120,23 @@ def _remove_whole(cloud: Cloud, name: str, emit: Emit, lock: str) -> None:
 
 
 def _remove_added(cloud: Cloud, name: str, kept: set[str], emit: Emit) -> None:
-    """Of a cluster that was ready before: the nodes that are new."""
+    """Of a cluster that was ready before: the nodes that are new, a second master among them."""
     with _interrupt_names_the_rest(cloud, name):
-        added = {node.id for node in look(cloud, name).nodes} - kept
+        there = nodes.alive(nodes.describe(cloud.region, name))
+        added = {node.id for node in there} - kept
         if not added:
             return
         emit(Note(text=f"The change of {name} did not succeed; removing the nodes it added."))
         end(cloud, name, added)
     for identity in sorted(added):
         emit(Removed(kind="instance", id=identity))
+
+
+def _cost(cloud: Cloud, name: str) -> str:
+    """What is left of the cluster costs, as a line; empty where that cannot be asked, or is nothing."""
+    try:
+        left = cleanup.remaining(cloud.region, name)
+        spent = costs.of_cluster(cloud.region, nodes.alive(nodes.describe(cloud.region, name)), left)
+    except InfraError:
+        return ""
+    return f"\n  it costs ${spent.per_hour:.2f} an hour until then" if spent.per_hour else ""

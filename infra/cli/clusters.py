@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,7 +64,8 @@ def bring_up(where: Target, wanted: ClusterSpec, *, as_json: bool = False) -> No
             is_kept = isinstance(error, InfraError) and said.is_dir()
             close_if_empty(where, cloud, keep=command_log.FOLDER if is_kept else "")
             if is_kept:
-                click.echo(f"All that was run on the nodes, and what they said: {said}", err=True)
+                with suppress(OSError):  # of a terminal that is closed: the error is what counts
+                    click.echo(f"All that was run on the nodes, and what they said: {said}", err=True)
         raise
     display.timings()
     if as_json:
@@ -169,19 +171,24 @@ def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool) ->
     from infra import cluster, costs
     from infra.ec2 import cleanup, nodes
 
-    left = cleanup.remaining(cloud.region, name)
     place = f"in {cloud.region.name}"
-    if not left:
+    left: list[cleanup.Resource] | None = None
+    spent: Cost | None = None
+    with suppress(InfraError):  # what may not be listed, or has no price, must not keep the machines alive
+        left = cleanup.remaining(cloud.region, name)
+        if left:
+            spent = costs.of_cluster(cloud.region, nodes.alive(nodes.describe(cloud.region, name)), left)
+    if left == []:
         others = cluster.names(cloud)
         there = f" There are: {', '.join(others)}." if others else ""
         click.echo(f"There is no cluster {name} {place}; 0 resources left.{there}")
         return
     if not yes:
-        _confirm(f"{name} {place} and its {len(left)} resources")
-    spent = costs.of_cluster(cloud.region, nodes.alive(nodes.describe(cloud.region, name)), left)
+        _confirm(f"{name} {place} and its {'' if left is None else f'{len(left)} '}resources")
     removed = cluster.destroy(cloud, name, display.emit)
     click.echo(f"{name} {place} is gone: {len(removed)} resources removed, 0 resources left.")
-    click.echo(_spent(cloud, spent))
+    if spent:
+        click.echo(_spent(cloud, spent))
 
 
 @click.command()

@@ -1,55 +1,18 @@
-"""Cleanup: lists whatever still carries a cluster's tag, and removes it, in the order EC2 allows.
-
-The list is the proof: a cluster is gone when two listings in a row find nothing.
-"""
+"""Cleanup: lists whatever still carries a cluster's tag."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from infra.ec2 import nodes, tags
 from infra.ec2.region import Region
-from infra.errors import Leftovers
-from infra.events import Emit, Removed
-from infra.polling import Pending, poll
 
 INSTANCE, SPOT_REQUEST, VOLUME = "instance", "spot request", "volume"
 GROUP, TEMPLATE, KEY = "security group", "launch template", "key pair"
 INTERFACE, ADDRESS, PLACEMENT = "network interface", "address", "placement group"
 IMAGE, SNAPSHOT = "image", "snapshot"
-
-DEADLINE_SECONDS = 600.0
-EMPTY_LISTINGS = 2  # in a row prove that nothing is left
-SETTLE_SECONDS = 1.0  # between two listings: what a call made whose answer was lost turns up meanwhile
-
-_REMOVALS = {
-    VOLUME: ("delete_volume", "VolumeId"),
-    GROUP: ("delete_security_group", "GroupId"),
-    TEMPLATE: ("delete_launch_template", "LaunchTemplateId"),
-    KEY: ("delete_key_pair", "KeyName"),
-    INTERFACE: ("delete_network_interface", "NetworkInterfaceId"),
-    ADDRESS: ("release_address", "AllocationId"),
-    PLACEMENT: ("delete_placement_group", "GroupName"),
-    SNAPSHOT: ("delete_snapshot", "SnapshotId"),
-}
-_BY_NAME = (KEY, PLACEMENT)
-_ABSENT = (
-    "*.NotFound",
-    "InvalidLaunchTemplate*",
-    "InvalidSpotInstanceRequestID.*",
-    "InvalidPlacementGroup.Unknown",
-)
-_IN_USE = (  # for a while: the removal is tried again after the next listing
-    "DependencyViolation",
-    "VolumeInUse",
-    "IncorrectState",
-    "InvalidParameterValue",  # of a network interface, while it is
-    "InvalidNetworkInterface.InUse",
-    "InvalidIPAddress.InUse",
-    "InvalidPlacementGroup.InUse",
-    "InvalidSnapshot.InUse",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,87 +31,12 @@ class Resource:
 
 def remaining(region: Region, cluster: str | None) -> list[Resource]:
     """All that is left of ``cluster`` (None: of any). Ten calls, however large it is."""
-    return [
-        *_instances(region, cluster),
-        *_spot_requests(region, cluster),
-        *_volumes(region, cluster),
-        *_groups(region, cluster),
-        *_templates(region, cluster),
-        *_keys(region, cluster),
-        *_interfaces(region, cluster),
-        *_addresses(region, cluster),
-        *_placement_groups(region, cluster),
-        *_snapshots(region, cluster),
-    ]
+    found = [one for listing in OTHERS.values() for one in listing(region, cluster)]
+    return [*instances(region, cluster), *found]
 
 
-def remove_all(
-    region: Region,
-    cluster: str,
-    emit: Emit,
-    *,
-    deadline_seconds: float = DEADLINE_SECONDS,
-    settle_seconds: float = SETTLE_SECONDS,
-    keep: str = "",
-) -> list[Resource]:
-    """Remove all of ``cluster`` but the resource ``keep``, and return what that was.
-
-    Machines first, since they cost most and hold on to the rest. Raises Leftovers if something stays to the
-    deadline.
-    """
-    seen: dict[str, Resource] = {}
-    reported: set[str] = set()  # ids whose removal the caller has heard of
-    terminated: set[str] = set()  # ids of instances that EC2 was asked to end
-    empty_listings = 0
-
-    def check() -> list[Resource] | Pending:
-        nonlocal empty_listings
-        left = [one for one in remaining(region, cluster) if one.id != keep]
-        still = {one.id for one in left}
-        for one in seen.values():
-            if one.id not in still and one.id not in reported:
-                reported.add(one.id)
-                emit(Removed(kind=one.kind, id=one.id))
-        seen.update({one.id: one for one in left})
-        # EC2's listings lag behind: what was made a moment ago may be missing from one of them
-        empty_listings = 0 if left else empty_listings + 1
-        if empty_listings == EMPTY_LISTINGS:
-            return list(seen.values())
-        _remove(region, left, terminated)
-        return Pending(lambda: Leftovers(_still_there(cluster, left, deadline_seconds)))
-
-    return poll(check, deadline_seconds=deadline_seconds, every=settle_seconds, sleep=region.sleep)
-
-
-def _remove(region: Region, left: list[Resource], terminated: set[str]) -> None:
-    for one in left:
-        if one.kind == SPOT_REQUEST:
-            region.change("cancel_spot_instance_requests", SpotInstanceRequestIds=[one.id], tolerate=_ABSENT)
-    instances = [one.id for one in left if one.kind == INSTANCE]
-    new = [one for one in instances if one not in terminated]
-    if new:
-        nodes.terminate(region, new)
-        terminated.update(new)
-    if instances:
-        return  # the groups and volumes are in use until the machines are gone
-    for one in left:
-        removal = _REMOVALS.get(one.kind)
-        if removal:
-            operation, argument = removal
-            value = one.name if one.kind in _BY_NAME else one.id
-            named: dict[str, Any] = {argument: value}
-            region.change(operation, tolerate=(*_ABSENT, *_IN_USE), **named)
-
-
-def _still_there(cluster: str, left: list[Resource], seconds: float) -> str:
-    names = ", ".join(f"{one.kind} {one.id}" for one in left)
-    return (
-        f"After {seconds:g} s, {len(left)} resources of {cluster} are still there: {names}; "
-        "run destroy again."
-    )
-
-
-def _instances(region: Region, cluster: str | None) -> list[Resource]:
+def instances(region: Region, cluster: str | None) -> list[Resource]:
+    """The instances that are not terminated yet."""
     return [
         Resource(
             kind=INSTANCE,
@@ -161,6 +49,16 @@ def _instances(region: Region, cluster: str | None) -> list[Resource]:
         for node in nodes.describe(region, cluster)
         if node.state != "terminated"
     ]
+
+
+def tagged_instances(region: Region, cluster: str) -> list[str]:
+    """The ids of the cluster's instances, dead ones perhaps included, without the permission to see more."""
+    filters = [
+        {"Name": "key", "Values": [tags.CLUSTER]},
+        {"Name": "value", "Values": [cluster]},
+        {"Name": "resource-type", "Values": ["instance"]},
+    ]
+    return [str(one["ResourceId"]) for one in region.pages("describe_tags", "Tags", Filters=filters)]
 
 
 def _spot_requests(region: Region, cluster: str | None) -> list[Resource]:
@@ -261,3 +159,17 @@ def _resource(kind: str, identity: str, described: dict[str, Any], **more: Any) 
         cluster=known.get(tags.CLUSTER, ""),
         **{"created": known.get(tags.CREATED, ""), **more},
     )
+
+
+#: What may be left besides instances: kind -> its listing.
+OTHERS: dict[str, Callable[[Region, str | None], list[Resource]]] = {
+    SPOT_REQUEST: _spot_requests,
+    VOLUME: _volumes,
+    GROUP: _groups,
+    TEMPLATE: _templates,
+    KEY: _keys,
+    INTERFACE: _interfaces,
+    ADDRESS: _addresses,
+    PLACEMENT: _placement_groups,
+    SNAPSHOT: _snapshots,
+}

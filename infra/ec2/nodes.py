@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.ec2 import tags
-from infra.ec2.region import Region
+from infra.ec2.error_codes import explain
+from infra.ec2.region import ApiError, Region, matches
 from infra.errors import CapacityError, DeadlineExceeded, SetupError, last_lines
 from infra.polling import Pending, poll
 from infra.spec import ON_DEMAND, SPOT
 
 MASTER, WORKER = "master", "worker"
 GONE = ("terminated", "shutting-down")
+UNKNOWN, PROTECTED = "InvalidInstanceID.NotFound", "OperationNotPermitted"
 TERMINATE_BATCH = 500  # EC2 takes a thousand ids; half of it leaves room in the request
 
 
@@ -124,17 +126,28 @@ def console(region: Region, identity: str, *, lines: int) -> str:
     return last_lines(str(said), lines)
 
 
-def terminate(region: Region, ids: Iterable[str]) -> None:
-    """Ask EC2 to end the instances; to repeat it does no harm."""
+def terminate(region: Region, ids: Iterable[str]) -> tuple[str, ...]:
+    """Ask EC2 to end the instances, which may be repeated; those that it protects against termination."""
     everything = list(ids)
+    kept: list[str] = []
     for start in range(0, len(everything), TERMINATE_BATCH):
         batch = everything[start : start + TERMINATE_BATCH]
-        answer = region.change(
-            "terminate_instances", InstanceIds=batch, tolerate=("InvalidInstanceID.NotFound",)
-        )
-        if answer is None:  # one unknown id makes EC2 refuse the whole batch
-            for one in batch:
-                region.change("terminate_instances", InstanceIds=[one], tolerate=("InvalidInstanceID.*",))
+        answer = region.change("terminate_instances", InstanceIds=batch, tolerate=(UNKNOWN, PROTECTED))
+        if answer is None:  # one unknown or protected id makes EC2 refuse the whole batch
+            kept += [one for one in batch if not _terminate_one(region, one)]
+    return tuple(kept)
+
+
+def _terminate_one(region: Region, identity: str) -> bool:
+    """Whether EC2 ends it, or does not know it."""
+    try:
+        region.attempt("terminate_instances", InstanceIds=[identity])
+    except ApiError as error:
+        if error.code == PROTECTED:
+            return False
+        if not matches(error.code, ("InvalidInstanceID.*",)):
+            raise explain(error.code, error.message, error.operation) from None
+    return True
 
 
 def stop(

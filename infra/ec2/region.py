@@ -139,7 +139,7 @@ class Region:
         try:
             return self._retried(operation, service, arguments, just_made)
         except ApiError as error:
-            if _matches(error.code, tolerate):
+            if matches(error.code, tolerate):
                 return None
             raise explain(error.code, error.message, operation) from None
 
@@ -150,7 +150,7 @@ class Region:
             try:
                 return self.call_once(operation, service, arguments)
             except ApiError as error:
-                if not is_retryable(error.code) and not _matches(error.code, just_made):
+                if not is_retryable(error.code) and not matches(error.code, just_made):
                     raise
                 wait = random.uniform(0.5, 1.0) * min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt)
                 if time.monotonic() - began + wait > self.retry_seconds:
@@ -233,12 +233,12 @@ def _require_known(name: str) -> None:
     everything = credentials.session(("any", "any"))  # a list in botocore, whoever asks
     known = {one for part in PARTITIONS for one in everything.get_available_regions("ec2", part)}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_closematches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "one looks like us-east-1."
         raise UsageError(f"There is no region {name} that this version of boto3 knows; {hint}")
 
 
-def _matches(code: str, patterns: tuple[str, ...]) -> bool:
+def matches(code: str, patterns: tuple[str, ...]) -> bool:
     return any(
         re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), code) is not None for pattern in patterns
     )

@@ -9,7 +9,7 @@ import pytest
 
 from infra import cluster
 from infra.cluster import Cloud, Cluster
-from infra.ec2 import cleanup, nodes
+from infra.ec2 import cleanup, nodes, removal
 from infra.ec2.region import Region
 from infra.errors import ClusterNotFound, Leftovers
 from infra.events import Event, Removed, ignore
@@ -134,7 +134,7 @@ def test_what_cannot_be_removed_is_named(simulation: LocalCloud, simulated: Clou
         "POST", "faults", [{"action": "DeleteSecurityGroup", "code": "DependencyViolation", "times": 9999}]
     )
     with pytest.raises(Leftovers, match="security group sg-"):
-        cleanup.remove_all(simulated.region, spec.name, ignore, deadline_seconds=1, settle_seconds=0.01)
+        removal.remove_all(simulated.region, spec.name, ignore, deadline_seconds=1, settle_seconds=0.01)
     simulation.control("DELETE", "faults")
     cluster.destroy(simulated, spec.name, ignore)
 
