@@ -5,9 +5,10 @@ set -euo pipefail
 
 root=${SPARKNET_ROOT:-}
 
-# what the cluster's own cloud-config.txt has put there
+# what deadline.sh has put there
 sudo systemctl disable --now sparknet-deadline.timer 2>/dev/null || true
 sudo rm -f "$root"/etc/systemd/system/sparknet-deadline.{timer,service}
+sudo rm -f "$root"/var/lib/systemd/timers/stamp-sparknet-deadline.timer
 
 sudo rm -rf "$root"/opt/sparknet/conf/* "$root"/var/lib/sparknet/jobs/*
 sudo rm -rf "$root"/var/lib/cloud/{instance,instances,data,sem,seed}

@@ -189,6 +189,7 @@ def _make_group_and_key(
         old_group.generation if old_group else secrets.token_hex(8),
         max_hours=spec.max_hours,
         extra=spec.tags,
+        now=region.now(),
     )
     group = old_group or network.make_group(region, cluster_tags, found.subnets[0].vpc_id)
     cluster_tags = replace(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from infra.ec2 import cleanup, images, prices
 from infra.ec2.cleanup import Resource
@@ -75,7 +75,7 @@ def of_cluster(
     """What living ``nodes``, their public addresses, and volumes, snapshots and addresses among ``resources``
     cost.
     """
-    now = now or datetime.now(UTC)
+    now = now or region.now()
     dearest = prices.on_demand(region, {node.instance_type for node in nodes}) if nodes else {}
     spot = prices.spot(region, {node.instance_type for node in nodes if node.purchase == SPOT})
     per_hour = so_far = 0.0

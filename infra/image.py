@@ -87,7 +87,9 @@ def build(cloud: Cloud, request: BuildRequest, emit: Emit) -> OwnImage:
 def _build(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> OwnImage:
     """``build`` in the one region; the builder stays."""
     region = cloud.region
-    cluster_tags = ClusterTags.new(spec.name, secrets.token_hex(8), max_hours=spec.max_hours, extra=spec.tags)
+    cluster_tags = ClusterTags.new(
+        spec.name, secrets.token_hex(8), max_hours=spec.max_hours, extra=spec.tags, now=region.now()
+    )
     with phase(emit, "choose"):
         found = survey(region, spec)
     with phase(emit, "buy"):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from infra import costs
 from infra.cloud import Cloud
@@ -35,7 +35,7 @@ class Orphan:
 
 def find(region: Region, *, now: datetime | None = None) -> list[Orphan]:
     """The orphans of the region, by name. Some fifteen calls and the prices, however many there are."""
-    now = now or datetime.now(UTC)
+    now = now or region.now()
     return [*_of_clusters(region, now), *_of_images(region, now)]
 
 

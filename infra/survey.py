@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from infra import costs, private_key
-from infra.ec2 import catalog, images, keys, network, prices, template
+from infra.ec2 import catalog, images, keys, network, prices, tags, template
 from infra.ec2.catalog import InstanceType
 from infra.ec2.fleet import Pool
 from infra.ec2.images import Image
 from infra.ec2.network import SecurityGroup, Subnet
 from infra.ec2.region import Region
 from infra.errors import CapacityError, UsageError
-from infra.node import bootstrap, login
+from infra.node import bootstrap, login, user_data
 from infra.spec import ClusterSpec
 
 
@@ -70,7 +70,7 @@ def launch_data(spec: ClusterSpec, found: Survey, group: SecurityGroup) -> templ
         root_device=found.image.root_device,
         key_pair=spec.access.key_pair or keys.key_name(spec.name),
         security_groups=(group.id, *spec.network.additional_security_groups),
-        user_data=bootstrap.user_data(spec),
+        user_data=user_data.document(spec, expires=tags.moment(group.expires)),
         spill=spec.spill,
         instance_profile=spec.instance_profile,
         placement_group=spec.network.placement_group,

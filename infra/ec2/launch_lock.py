@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from infra.ec2 import tags
@@ -120,7 +120,7 @@ def acquire(region: Region, cluster: str, tokens: LocalTokens) -> str:
         other = find(region, cluster)
         if other is None:  # released meanwhile, or not listed yet
             region.sleep(0.5)
-        elif other.token in ours or not other.is_valid(datetime.now(UTC)):
+        elif other.token in ours or not other.is_valid(region.now()):
             # by its id: a lock of the same name that somebody else has made since then stays
             region.change("delete_launch_template", LaunchTemplateId=other.id, tolerate=_GONE)
         else:
@@ -136,7 +136,9 @@ def acquire(region: Region, cluster: str, tokens: LocalTokens) -> str:
 
 def _make(region: Region, cluster: str, token: str) -> str:
     """The id of a new lock; empty if there is one."""
-    cluster_tags = ClusterTags.new(cluster, token, max_hours=VALID_HOURS, extra={HOST: socket.gethostname()})
+    cluster_tags = ClusterTags.new(
+        cluster, token, max_hours=VALID_HOURS, extra={HOST: socket.gethostname()}, now=region.now()
+    )
     answer = region.change(
         "create_launch_template",
         LaunchTemplateName=name(cluster),

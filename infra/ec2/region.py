@@ -16,6 +16,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 
@@ -33,6 +35,7 @@ FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 15.0
 
 LISTED_SECONDS = 10.0  # until a describe call shows what was made a moment ago
+CLOCKS_AGREE = timedelta(seconds=3)  # a date in a header is cut off to the second, and was on its way
 PARTITIONS = ("aws", "aws-cn", "aws-us-gov")
 
 Answer = dict[str, Any]
@@ -68,6 +71,7 @@ class Region:
         self._clients: dict[str, Any] = {}
         self._others: list[Region] = []
         self._making = threading.Lock()
+        self._ahead: timedelta | None = None  # the cloud's clock minus this machine's
 
     def close(self) -> None:
         """Close the connections of all clients."""
@@ -89,6 +93,12 @@ class Region:
         )
         self._others.append(other)
         return other
+
+    def now(self) -> datetime:
+        """The moment by the clock of the cloud, as its last answer told it: this machine's may be wrong."""
+        if self._ahead is None:
+            self.read("describe_regions")
+        return datetime.now(UTC) + (self._ahead or timedelta())
 
     def read(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
         """A call that changes nothing. Raises what ``error_codes.explain`` makes of an error."""
@@ -174,6 +184,7 @@ class Region:
             client = self.client(service)
             with interrupts_held():  # the answer alone says what was made
                 answer: Answer = getattr(client, operation)(**arguments)
+            self._ahead = _ahead(answer)
             return answer
         except (boto.HTTPClientError, boto.ConnectionError) as error:
             raise ApiError("ConnectionLost", str(error), operation) from None
@@ -236,6 +247,16 @@ def _require_known(name: str) -> None:
         near = difflib.get_closematches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "one looks like us-east-1."
         raise UsageError(f"There is no region {name} that this version of boto3 knows; {hint}")
+
+
+def _ahead(answer: Answer) -> timedelta:
+    """What the answer's date says of the cloud's clock; nothing, where it says no more than whole seconds."""
+    told = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        difference = parsedate_to_datetime(told) - datetime.now(UTC)
+    except (TypeError, ValueError):
+        return timedelta()
+    return difference if abs(difference) > CLOCKS_AGREE else timedelta()
 
 
 def matches(code: str, patterns: tuple[str, ...]) -> bool:

@@ -42,8 +42,17 @@ class ClusterTags:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def new(cls, cluster: str, generation: str, *, max_hours: float, extra: Mapping[str, str]) -> ClusterTags:
-        now = datetime.now(UTC).replace(microsecond=0)
+    def new(
+        cls,
+        cluster: str,
+        generation: str,
+        *,
+        max_hours: float,
+        extra: Mapping[str, str],
+        now: datetime | None = None,
+    ) -> ClusterTags:
+        """Of a cluster that begins ``now``, by the clock of the cloud (this machine's if it is None)."""
+        now = (now or datetime.now(UTC)).replace(microsecond=0)
         expires = (now + timedelta(hours=max_hours)).isoformat() if max_hours else NEVER
         return cls(
             cluster=cluster,
@@ -85,6 +94,11 @@ def of_cluster(cluster: str | None) -> list[dict[str, object]]:
     if cluster is None:
         return [{"Name": "tag-key", "Values": [CLUSTER]}]
     return [{"Name": f"tag:{CLUSTER}", "Values": [cluster]}]
+
+
+def moment(expires: str) -> datetime | None:
+    """When a cluster with that tag ends itself; None for never."""
+    return None if expires in ("", NEVER) else datetime.fromisoformat(expires)
 
 
 def as_dict(tags: TagList | None) -> dict[str, str]:

@@ -26,7 +26,7 @@ class LaunchData:
     root_device: str
     key_pair: str
     security_groups: tuple[str, ...]
-    user_data: str
+    user_data: bytes
     spill: Spill
     instance_profile: str = ""
     placement_group: str = ""
@@ -38,7 +38,7 @@ def data(launch: LaunchData, cluster_tags: ClusterTags) -> dict[str, Any]:
         "ImageId": launch.image,
         "KeyName": launch.key_pair,
         "SecurityGroupIds": list(launch.security_groups),
-        "UserData": base64.b64encode(launch.user_data.encode()).decode(),
+        "UserData": base64.b64encode(launch.user_data).decode(),
         "InstanceInitiatedShutdownBehavior": "terminate",  # the node's own timer can end what it costs
         "MetadataOptions": {
             # a job that fetches URLs it is given cannot be led to the keys of the instance's role

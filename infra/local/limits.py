@@ -18,8 +18,8 @@ PROCESSES = (
     "of a volume is not enforced.",
     "Security groups are kept and checked, but no packet is ever refused; all hosts share this machine's "
     "network, each with a loopback address of its own. Public addresses lead nowhere.",
-    "User data that is a script (#!) runs at the first boot as this user; cloud-config is only handed to "
-    "the host.",
+    "User data that is a script (#!) runs at the first boot as this user, and so does the deadline of "
+    "--max-hours; cloud-config is only handed to the host.",
     "There is no GPU unless this machine has one, which all hosts then share.",
 )
 NAMESPACES = (

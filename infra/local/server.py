@@ -100,6 +100,10 @@ def _make(
         def log(self, *_: object, **__: object) -> None:
             """Calls are in the call log."""
 
+        def date_time_string(self, _timestamp: float | None = None) -> str:
+            """The simulated moment: who asks goes by the header of the answer."""
+            return cloud.clock.date()
+
         def connection_dropped(self, *_: object, **__: object) -> None:
             self.close_connection = True
 

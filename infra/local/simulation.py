@@ -22,6 +22,7 @@ from infra.local.calls import (  # noqa: F401 - each registers its patches
     spot_prices,
     spot_requests,
     tags,
+    times,
     validation,
     volumes,
 )

@@ -1,5 +1,4 @@
-"""Bootstrap: turns cloud-config.txt and the scripts of ami/ into what a node runs. Pure; printable without
-AWS.
+"""Bootstrap: turns the scripts of ami/ into what a node runs. Pure; printable without AWS.
 
 A placeholder is ``@NAME@``: neither shell, nor YAML, nor systemd gives that a meaning of its own.
 """
@@ -14,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from infra.errors import UsageError
 from infra.spec import ClusterSpec
 
 PROJECT = Path(__file__).resolve().parents[2]
 AMI = PROJECT / "ami"
-CLOUD_CONFIG = PROJECT / "cloud-config.txt"
 ON_NODE = PurePosixPath("opt/sparknet/ami")  # below a host's root
 MARK = PurePosixPath("opt/sparknet/recipe")  # holds the content hash of what has been installed to its end
 PLACEHOLDER = re.compile(r"@([A-Z][A-Z_]*)@")
@@ -39,18 +36,6 @@ class Step:
 def render(template: str, values: Mapping[str, object]) -> str:
     """``template`` with each ``@NAME@`` replaced. Raises KeyError for a name without a value."""
     return PLACEHOLDER.sub(lambda match: str(values[match[1]]), template)
-
-
-def user_data(spec: ClusterSpec) -> str:
-    """What cloud-init gets. Raises UsageError if the file of ``--user-data`` cannot be read."""
-    file = spec.user_data or CLOUD_CONFIG
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--user-data {file} cannot be read: {error}.") from None
-    if spec.user_data is None and not spec.max_hours:
-        text = text[: text.index("write_files:")]
-    return text.replace("@MAX_HOURS@", f"{spec.max_hours:g}")
 
 
 def steps(spec: ClusterSpec, *, gpus: int) -> tuple[Step, ...]:

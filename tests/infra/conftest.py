@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,7 @@ def simulated(simulation: LocalCloud, tmp_path: Path) -> Iterator[Cloud]:
 @pytest.fixture
 def empty(simulated: Cloud) -> Cloud:
     """An account in which nothing is left of what the tests before this one were about."""
-    for orphan in orphans.find(simulated.region, now=datetime.now(UTC) + timedelta(days=1)):
+    for orphan in orphans.find(simulated.region, now=simulated.region.now() + timedelta(days=1)):
         orphans.remove(simulated, orphan, ignore)
     return simulated
 

@@ -10,9 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
-import yaml
 
-from infra.errors import UsageError
 from infra.node import bootstrap, spark
 from infra.node.spark import NodeConfig, NodeResources
 from infra.spec import ClusterSpec
@@ -30,31 +28,6 @@ CONFIG = NodeConfig(
 )
 SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 SCRIPTS = sorted([*bootstrap.AMI.glob("*.sh"), *bootstrap.AMI.glob("*/*.sh")])
-
-
-def test_the_nodes_end_after_their_hours() -> None:
-    text = bootstrap.user_data(replace(SPEC, max_hours=2.5))
-    files = {file["path"]: file["content"] for file in yaml.safe_load(text)["write_files"]}
-    assert "OnActiveSec=2.5h" in files["/etc/systemd/system/sparknet-deadline.timer"]
-    assert "shutdown -h now" in files["/etc/systemd/system/sparknet-deadline.service"]
-    assert ["systemctl", "enable", "--now", "sparknet-deadline.timer"] in yaml.safe_load(text)["runcmd"]
-
-
-def test_without_a_limit_there_is_no_timer() -> None:
-    text = bootstrap.user_data(replace(SPEC, max_hours=0))
-    assert text.startswith("#cloud-config")
-    assert "deadline" not in str(yaml.safe_load(text))
-
-
-def test_user_data_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
-    file = tmp_path / "mine.sh"
-    file.write_text("#!/bin/sh\necho $HOME @HERE@\n")
-    assert bootstrap.user_data(replace(SPEC, user_data=file)) == file.read_text()
-
-
-def test_missing_user_data_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"nowhere\.txt"):
-        bootstrap.user_data(replace(SPEC, user_data=tmp_path / "nowhere.txt"))
 
 
 def test_a_placeholder_without_a_value_is_a_defect() -> None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import email
+import gzip
 import json
 import os
 import queue
@@ -33,6 +35,7 @@ from typing import Any
 HEADER = struct.Struct("!cI")
 PR_SET_CHILD_SUBREAPER = 36
 SHUTDOWN_GRACE_SECONDS = 3.0
+BOOTHOOK = b"#cloud-boothook"
 DRAIN_SECONDS = 0.1  # a daemon may keep a command's pipe open; its output is not the command's
 
 
@@ -220,23 +223,41 @@ class Init:
             Command(connection, self.sessions, self.spec).serve()
 
     def boot(self) -> None:
-        """What cloud-init and systemd do: the user's script at the first boot, enabled units at each."""
+        """What cloud-init and systemd do: boothooks and enabled units at each boot, scripts at the first."""
         log = (self.root / "var/log/cloud-init-output.log").open("ab")
         options = {"cwd": self.spec["home"], "env": self.spec["env"], "stdin": subprocess.DEVNULL}
-        script = self.root / "var/lib/cloud/instance/user-data.txt"
         finished = self.root / "var/lib/cloud/instance/boot-finished"
         with log:
-            if not finished.exists() and script.exists() and script.read_bytes().startswith(b"#!"):
-                program = self.root / "var/lib/cloud/instance/scripts/part-001"
-                program.parent.mkdir(parents=True, exist_ok=True)
-                program.write_bytes(script.read_bytes())
-                program.chmod(0o700)
-                _, ended = self.sessions.start([str(program)], stdout=log, stderr=log, **options)
-                ended.get()
+            for number, (is_boothook, text) in enumerate(self.scripts(), start=1):
+                if is_boothook or not finished.exists():
+                    program = self.root / f"var/lib/cloud/instance/scripts/part-{number:03}"
+                    program.parent.mkdir(parents=True, exist_ok=True)
+                    program.write_bytes(text)
+                    program.chmod(0o700)
+                    _, ended = self.sessions.start([str(program)], stdout=log, stderr=log, **options)
+                    ended.get()
             finished.touch()
             if any((self.root / "etc/systemd/system").glob("*.wants/*")):
                 units = [str(self.root / "bin/systemctl"), "start-enabled"]
                 self.sessions.start(units, stdout=log, stderr=log, **options)[1].get()
+
+    def scripts(self) -> list[tuple[bool, bytes]]:
+        """The boothooks and scripts of the user data, and which they are; its cloud-config is passed over."""
+        file = self.root / "var/lib/cloud/instance/user-data.txt"
+        data = file.read_bytes() if file.exists() else b""
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+        parts = [("text/plain", data)]
+        if data.lower().startswith((b"mime-version:", b"content-type:")):
+            walked = [one for one in email.message_from_bytes(data).walk() if not one.is_multipart()]
+            parts = [(one.get_content_type(), bytes(one.get_payload(decode=True))) for one in walked]
+        found = []
+        for kind, text in parts:
+            is_boothook = kind == "text/cloud-boothook" or text.startswith(BOOTHOOK)
+            script = text.removeprefix(BOOTHOOK).lstrip()
+            if script.startswith(b"#!"):
+                found.append((is_boothook, script))
+        return sorted(found, key=lambda one: not one[0])
 
     def shut_down(self) -> None:
         self.end_sessions()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import formatdate
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,14 @@ class Clock:
         """As EC2 writes it, to the second."""
         moment = datetime.fromtimestamp(self.now() + seconds_from_now, UTC)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def utcnow(self) -> datetime:
+        """As moto keeps moments: of UTC, and without saying so."""
+        return datetime.fromtimestamp(self.now(), UTC).replace(tzinfo=None)
+
+    def date(self) -> str:
+        """As the header of an HTTP answer tells it."""
+        return formatdate(self.now(), usegmt=True)
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         """Run ``action`` once ``seconds`` of simulated time have passed."""

@@ -30,6 +30,11 @@ class Metadata:
         self._tokens: dict[str, tuple[str, float]] = {}  # token -> (instance, end of its life)
         self._notices: dict[str, str] = {}  # instance -> when it will be interrupted
 
+    @property
+    def date(self) -> str:
+        """The moment, for the header of an answer."""
+        return self._clock.date()
+
     def announce_interruption(self, instance_id: str, when: str) -> None:
         self._notices[instance_id] = when
 
@@ -84,7 +89,7 @@ class Metadata:
             "meta-data/public-hostname": instance.public_dns_name,
             "meta-data/public-ipv4": instance.public_ip,
             "meta-data/security-groups": "\n".join(group.name for group in instance.security_groups),
-            "user-data": instance.user_data.decode() if instance.user_data else None,
+            "user-data": instance.user_data.decode(errors="replace") if instance.user_data else None,
             "dynamic/instance-identity/document": self._identity(instance),
             **self._tags(instance), **self._credentials(instance), **self._notice(instance),
         }  # fmt: skip

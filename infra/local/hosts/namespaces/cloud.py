@@ -26,6 +26,11 @@ class Instances(Protocol):
 class Metadata(Protocol):
     """The instance metadata service."""
 
+    @property
+    def date(self) -> str:
+        """The moment, for the header of an answer."""
+        ...
+
     def answer(self, path: str, environ: Mapping[str, Any]) -> tuple[int, str]:
         """HTTP status and text for a WSGI request; ``path`` is INSTANCE/latest/..."""
         ...

@@ -2,7 +2,7 @@
 
 Known of cloud-config: ``write_files`` (path, content, permissions, owner, append, encoding b64), ``bootcmd``
 and ``runcmd``. Anything else is named in the log and passed over. Several parts may come as a MIME archive.
-``bootcmd`` runs at each boot, all else at the first.
+Boothooks and ``bootcmd`` run at each boot, all else at the first.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ INSTANCE = Path("/var/lib/cloud/instance")
 USER_DATA = INSTANCE / "user-data.txt"
 FINISHED = INSTANCE / "boot-finished"
 LOG = Path("/var/log/cloud-init-output.log")
+BOOTHOOK = b"#cloud-boothook"
 IGNORED = {"package_update", "package_upgrade"}  # nothing is installed here, as with false
 
 
@@ -27,37 +28,52 @@ def main() -> None:
     with LOG.open("ab", buffering=0) as log:
         is_first = not FINISHED.exists()
         try:
-            for number, part in enumerate(parts(), start=1):
-                carry_out(part, number, log, is_first=is_first)
+            for number, (kind, part) in enumerate(parts(), start=1):
+                carry_out(kind, part, number, log, is_first=is_first)
         finally:
             FINISHED.touch()
 
 
-def parts() -> list[bytes]:
-    """The user data, or what it is an archive of."""
+def parts() -> list[tuple[str, bytes]]:
+    """Type and content of the user data, or of what it is an archive of; boothooks first."""
     if not USER_DATA.exists():
         return []
     data = USER_DATA.read_bytes()
     if data.startswith(b"\x1f\x8b"):
         data = gzip.decompress(data)
-    if not data.startswith((b"Content-Type: multipart", b"MIME-Version:")):
-        return [data]
+    if not data.lower().startswith((b"content-type:", b"mime-version:")):
+        return [("text/plain", data)]
     message = email.message_from_bytes(data)
-    found = [part.get_payload(decode=True) for part in message.walk() if not part.is_multipart()]
-    return [part for part in found if isinstance(part, bytes)]
+    found = [
+        (part.get_content_type(), part.get_payload(decode=True))
+        for part in message.walk()
+        if not part.is_multipart()
+    ]
+    known = [(kind, part) for kind, part in found if isinstance(part, bytes)]
+    return sorted(known, key=lambda one: not is_boothook(*one))
 
 
-def carry_out(part: bytes, number: int, log: Any, *, is_first: bool) -> None:
-    if part.startswith(b"#!") and is_first:
-        script = INSTANCE / f"scripts/part-{number:03}"
-        script.parent.mkdir(parents=True, exist_ok=True)
-        script.write_bytes(part)
-        script.chmod(0o700)
-        run([str(script)], log)
+def is_boothook(kind: str, part: bytes) -> bool:
+    return kind == "text/cloud-boothook" or part.startswith(BOOTHOOK)
+
+
+def carry_out(kind: str, part: bytes, number: int, log: Any, *, is_first: bool) -> None:
+    if is_boothook(kind, part):
+        run_script(part.removeprefix(BOOTHOOK).lstrip(), f"boothooks/part-{number:03}", log)
+    elif part.startswith(b"#!") and is_first:
+        run_script(part, f"scripts/part-{number:03}", log)
     elif part.startswith(b"#cloud-config"):
         import yaml
 
         configure(yaml.safe_load(part) or {}, log, is_first=is_first)
+
+
+def run_script(text: bytes, name: str, log: Any) -> None:
+    script = INSTANCE / name
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_bytes(text)
+    script.chmod(0o700)
+    run([str(script)], log)
 
 
 def configure(config: dict[str, Any], log: Any, *, is_first: bool) -> None:

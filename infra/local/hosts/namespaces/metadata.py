@@ -21,11 +21,6 @@ PORT = 80
 FORWARDED = "HTTP_X_FORWARDED_FOR"
 
 
-class _Handler(WSGIRequestHandler):
-    def log(self, *_: object, **__: object) -> None:
-        """Nobody reads it."""
-
-
 class MetadataService:
     """Serves from ``start`` to ``end``."""
 
@@ -35,10 +30,20 @@ class MetadataService:
 
     def start(self, network: Network) -> None:
         """Raises OSError."""
+        metadata = self._cloud.metadata
+
+        class Handler(WSGIRequestHandler):
+            def date_time_string(self, _timestamp: float | None = None) -> str:
+                """The simulated moment, which the timers of hosts go by."""
+                return metadata.date
+
+            def log(self, *_: object, **__: object) -> None:
+                """Nobody reads it."""
+
         with network.listen(PORT) as listener:
             address, port = listener.getsockname()
             self._server = make_server(
-                address, port, self._answer, threaded=True, request_handler=_Handler, fd=listener.fileno()
+                address, port, self._answer, threaded=True, request_handler=Handler, fd=listener.fileno()
             )
         threading.Thread(target=self._server.serve_forever, name="metadata", daemon=True).start()
 
@@ -50,7 +55,11 @@ class MetadataService:
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         status, text = self._look_up(environ)
         body = text.encode()
-        headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("Server", "EC2ws")]
+        headers = [
+            ("Content-Type", "text/plain"),
+            ("Content-Length", str(len(body))),
+            ("Server", "EC2ws"),
+        ]
         start_response(f"{status} {responses.get(status, 'Unknown')}", headers)
         return [body]
 

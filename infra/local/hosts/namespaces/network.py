@@ -27,6 +27,7 @@ from infra.local.hosts.namespaces.setns import in_network
 from infra.local.hosts.processes import HOME_MARK
 
 BRIDGE = "br0"
+BRIDGE_ADDRESS = "0a:58:a9:fe:a9:fe"
 METADATA_ADDRESS = "169.254.169.254"
 START_SECONDS, END_SECONDS = 10.0, 10.0
 SETTINGS = {
@@ -184,7 +185,8 @@ class Network:
         )
         run("sh", "-e", "-s", text=settings, network=self.network)
         ip(
-            f"link add {BRIDGE} type bridge forward_delay 0\n"
+            # of its own: otherwise it has that of one of its ports, and another one when that host ends
+            f"link add {BRIDGE} address {BRIDGE_ADDRESS} type bridge forward_delay 0\n"
             f"link set lo up\nlink set {BRIDGE} up\n"
             f"addr add {METADATA_ADDRESS}/32 dev {BRIDGE}\n"
             f"link add uplink type veth peer name {self.link} netns {os.getpid()}\n"

@@ -3,8 +3,9 @@
 Known of a unit: ``Environment``, ``EnvironmentFile``, ``WorkingDirectory``, ``ExecStartPre``,
 ``ExecStart``, ``User`` (for root), ``Type=oneshot``, ``RemainAfterExit``, ``WantedBy``, and
 ``Restart=always`` or ``on-failure`` with ``RestartSec``. A timer with ``OnActiveSec=`` or ``OnBootSec=``
-starts its service that much later. Anything else is passed over, and so are units that are not there to be
-masked, stopped or disabled.
+starts its service that much later; one with ``OnCalendar=`` a moment of UTC (2026-12-01 05:00:00 UTC), then,
+or at once where that has passed, by the clock of the simulated cloud. Anything else is passed over, and so
+are units that are not there to be masked, stopped or disabled.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(os.environ.get("SPARKNET_ROOT") or "/")
 UNITS = ROOT / "etc/systemd/system"
 STATE = ROOT / "run/units"
 STOP_SECONDS = 5.0
+CLOCK_SECONDS = 2.0  # how often the clock is looked at
 TIME_UNITS = {
     "us": 1e-6,
     "ms": 1e-3,
@@ -211,7 +214,7 @@ def supervise(unit: Unit) -> int:
     """Run the unit in this session, again as its ``Restart`` says. This process's end is the unit's end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the session got the signal, the service with it
     if unit.name.endswith(".timer"):
-        time.sleep(seconds_of(unit.one("OnActiveSec") or unit.one("OnBootSec") or "0"))
+        wait_until(moment_of(unit))
         return start(Unit(unit.one("Unit") or unit.name.replace(".timer", ".service")))
     for line in unit.settings.get("ExecStartPre", []):
         execute(unit, line).wait()
@@ -225,6 +228,38 @@ def supervise(unit: Unit) -> int:
         unit.failed_file.touch()
     unit.pid_file.unlink(missing_ok=True)
     return status
+
+
+def moment_of(timer: Unit) -> float:
+    """When it elapses, in seconds since the epoch."""
+    if timer.one("OnCalendar"):
+        moment = datetime.strptime(timer.one("OnCalendar"), "%Y-%m-%d %H:%M:%S UTC")
+        return moment.replace(tzinfo=UTC).timestamp()
+    return now() + seconds_of(timer.one("OnActiveSec") or timer.one("OnBootSec") or "0")
+
+
+def wait_until(moment: float) -> None:
+    """The clock of the cloud may run faster than this machine's, and jump."""
+    while (left := moment - now()) > 0:
+        time.sleep(min(left, CLOCK_SECONDS))
+
+
+def now() -> float:
+    """The moment by the date of the metadata service's answers; by this machine's clock without one."""
+    from email.utils import parsedate_to_datetime
+    from http.client import HTTPConnection, HTTPException
+    from urllib.parse import urlsplit
+
+    where = urlsplit(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or "http://169.254.169.254")
+    connection = HTTPConnection(where.hostname or "", where.port or 80, timeout=CLOCK_SECONDS)
+    try:
+        connection.request("HEAD", where.path or "/")
+        told = parsedate_to_datetime(connection.getresponse().getheader("Date", "")).timestamp()
+    except (OSError, HTTPException, TypeError, ValueError):
+        return time.time()
+    finally:
+        connection.close()
+    return told if abs(told - time.time()) > CLOCK_SECONDS else time.time()
 
 
 def execute(unit: Unit, line: str) -> subprocess.Popen[bytes]:

@@ -1,0 +1,79 @@
+"""User data: what cloud-init gets: the deadline of the cluster, and a file of the user's or our own. Pure.
+
+Both travel as one MIME document, and compressed if that is too long for EC2; cloud-init takes either.
+https://cloudinit.readthedocs.io/en/latest/explanation/format.html
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from infra.errors import UsageError
+from infra.node import bootstrap
+from infra.spec import ClusterSpec
+
+CLOUD_CONFIG = bootstrap.PROJECT / "cloud-config.txt"
+DEADLINE = bootstrap.AMI / "deadline.sh"
+MOST_BYTES = 16_384  # as EC2
+MOST_UNPACKED_BYTES = 64 * MOST_BYTES
+GZIP = b"\x1f\x8b"
+IS_MIME = re.compile(rb"(mime-version|content-type):", re.IGNORECASE)
+
+
+def document(spec: ClusterSpec, *, expires: datetime | None) -> bytes:
+    """What a node of ``spec`` gets, which ends at ``expires`` (None: never).
+
+    Raises UsageError if the file of ``--user-data`` cannot be read.
+    """
+    own = _read(spec.user_data or CLOUD_CONFIG)
+    if expires is None:
+        return own
+    moment = expires.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    deadline = bootstrap.render(DEADLINE.read_text(encoding="utf-8"), {"EXPIRES": moment}).encode()
+    whole = _multipart(deadline, own if not own.startswith(GZIP) else _unpacked(own, spec.user_data))
+    return whole if len(whole) <= MOST_BYTES else gzip.compress(whole, mtime=0)
+
+
+def _read(file: Path) -> bytes:
+    """A text, or one that gzip compressed."""
+    try:
+        content = file.read_bytes()
+        if not content.startswith(GZIP):
+            content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--user-data {file} cannot be read: {error}.") from None
+    return content
+
+
+def _unpacked(content: bytes, file: Path | None) -> bytes:
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        text = unpacker.decompress(content, MOST_UNPACKED_BYTES)
+    except zlib.error as error:
+        raise UsageError(f"--user-data {file} cannot be read: {error}.") from None
+    if not unpacker.eof:
+        raise UsageError(
+            f"--user-data {file} is cut off, or unpacks to more than {MOST_UNPACKED_BYTES} bytes."
+        )
+    return text
+
+
+def _multipart(deadline: bytes, own: bytes) -> bytes:
+    """One MIME document. A part of type text/plain is what its first line says: cloud-init looks itself."""
+    boundary = b"sparknet-" + hashlib.sha256(own).hexdigest()[:24].encode()
+    kind = b"" if IS_MIME.match(own) else _headers("text/plain", "user-data")
+    parts = (_headers("text/cloud-boothook", "sparknet-deadline") + deadline, kind + own)
+    head = b'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="' + boundary + b'"\n\n'
+    return head + b"".join(b"--%b\n%b\n" % (boundary, part) for part in parts) + b"--%b--\n" % boundary
+
+
+def _headers(kind: str, name: str) -> bytes:
+    return (
+        f'Content-Type: {kind}; charset="utf-8"\nContent-Transfer-Encoding: 8bit\n'
+        f'Content-Disposition: attachment; filename="{name}"\n\n'
+    ).encode()
