@@ -7,6 +7,7 @@
 It only reports; infra/node/checks.py judges. It runs in the environment it reports on, with nothing else.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -15,12 +16,16 @@ import runpy
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata, util
 from pathlib import Path
 
 CONNECT_SECONDS = 5.0
 SIZE = 256  # of the matrices: large enough for the kernels that a net uses
+EBS_LINK = "nvme-Amazon_Elastic_Block_Store_"
+WALK_SECONDS = 10.0
+NAMED = 3  # of what fills a disk
 PROBE = b"\0" * 65536
 
 
@@ -90,8 +95,17 @@ def product(torch, index):
 
 
 def folder(name):
-    """The mount point that ``name`` is under, and why nothing can be written there."""
-    return {"path": name, "mount_point": mount_point(name), "error": write_error(Path(name))}
+    """The mount point that ``name`` is under, its EBS volume, why nothing can be written, what fills it."""
+    source, point = mounted(name)
+    error = write_error(Path(name))
+    is_full = error in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    return {
+        "path": name,
+        "mount_point": point,
+        "error": error,
+        "volume": volume(source),
+        "filled_by": fillers(point) if is_full else "",
+    }
 
 
 def disks(words):
@@ -100,12 +114,59 @@ def disks(words):
     return {"folders": [folder(name) for name in told.partition("=")[2].strip("'\"").split(",")]}
 
 
-def mount_point(name):
+def mounted(name):
+    """Source and mount point of the file system that ``name`` is on."""
     # mount, not /proc: a host that is a folder has mounts of its own making
     table = subprocess.run(["mount"], capture_output=True, text=True, timeout=60).stdout
-    points = [line.partition(" on ")[2].partition(" type ")[0] for line in table.splitlines()]
+    rows = [line.partition(" on ") for line in table.splitlines()]
+    points = {rest.partition(" type ")[0]: source for source, _, rest in rows}
     above = [point for point in points if f"{name}/".startswith(point.rstrip("/") + "/")]
-    return max(above, key=len, default="/")
+    point = max(above, key=len, default="/")
+    return points.get(point, ""), point
+
+
+def volume(source):
+    """The EBS volume that the device is; empty for any other disk."""
+    links = Path(os.environ.get("SPARKNET_ROOT") or "/", "dev/disk/by-id")
+    for link in links.glob(f"{EBS_LINK}vol*"):
+        if "-part" not in link.name and os.path.realpath(link) == os.path.realpath(source):
+            return "vol-" + link.name.removeprefix(f"{EBS_LINK}vol")
+    return ""
+
+
+def fillers(point):
+    """What takes most room on a file system, in words."""
+    found = os.statvfs(point)
+    if found.f_files and not found.f_favail:
+        return "it has no inodes left: too many files"
+    end = time.monotonic() + WALK_SECONDS
+    sizes = {str(one): size(one, end) for one in Path(point).iterdir()}
+    largest = sorted(sizes, key=sizes.get, reverse=True)[:NAMED]
+    told = [f"{room(sizes[name])} in {name}" for name in largest if sizes[name] >= 1 << 20]
+    rest = (found.f_blocks - found.f_bfree) * found.f_frsize - sum(sizes.values())
+    if os.path.ismount(point) and rest > max(sizes.values(), default=0) and time.monotonic() < end:
+        told.insert(0, f"{room(rest)} in files that are deleted and still open")
+    return ", ".join(told)
+
+
+def size(path, end):
+    """Bytes that it takes, with all below it on the same disk, as far as they are counted until ``end``."""
+    taken, device = 0, path.lstat().st_dev
+    pending = [path]
+    while pending and time.monotonic() < end:
+        try:
+            one = pending.pop()
+            stat = one.lstat()
+            taken += stat.st_blocks * 512
+            if one.is_dir() and not one.is_symlink() and stat.st_dev == device:
+                pending += one.iterdir()
+        except OSError:  # it is gone meanwhile, or may not be read
+            continue
+    return taken
+
+
+def room(taken):
+    return f"{taken / (1 << 30):.1f} GiB" if taken >= 1 << 30 else f"{taken / (1 << 20):.0f} MiB"
 
 
 def write_error(place):

@@ -4,7 +4,7 @@ resources.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,9 +108,14 @@ def connect(cloud: Cloud, name: str) -> list[Member]:
     return [Member(node=node, host=cloud.connect(node)) for node in running]
 
 
-def look(cloud: Cloud, name: str) -> Cluster:
-    """What there is of the cluster called ``name``, which may be nothing."""
-    return of_nodes(name, nodes.describe(cloud.region, name))
+def look(cloud: Cloud, name: str, *, without: Collection[str] = ()) -> Cluster:
+    """What there is of the cluster called ``name``, which may be nothing.
+
+    ``without``: ids of nodes that count as ended, since others are to take their places.
+    """
+    found = nodes.describe(cloud.region, name)
+    there = of_nodes(name, [node for node in found if node.id not in without])
+    return replace(there, ended=(*there.ended, *sorted(without)))
 
 
 def of_nodes(name: str, found: list[Node]) -> Cluster:

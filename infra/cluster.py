@@ -9,15 +9,19 @@ What a cluster is stands in the tags of its resources and nowhere else.
 
 from __future__ import annotations
 
+import math
 import secrets
+import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra import plan, power, provision, replacement
+from infra import attachments, plan, power, provision, replacement
 from infra.cloud import Cloud, Cluster, Member, connect, find, in_all_regions, look, names, of_nodes
 from infra.ec2 import fleet, keys, launch_lock, network, nodes, template
 from infra.ec2.network import SecurityGroup
+from infra.ec2.nodes import MASTER, Node
 from infra.ec2.tags import ClusterTags
 from infra.errors import InfraError, Interrupted, SetupError
 from infra.events import Emit, Note, phase
@@ -41,6 +45,7 @@ __all__ = [
 ]
 
 CAPACITY_SECONDS = 300.0  # until pool after pool has answered
+ENDINGS_SECONDS = 3.0
 RUNNING_SECONDS = 300.0  # until EC2 calls what it gave running
 
 
@@ -107,6 +112,8 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
             gpus={name: one.gpus for name, one in known.types.items()},
             emit=emit,
             pace=cloud.pace,
+            lacking=attachments.lacking(region, spec.name, before.nodes),
+            why_ended=_Endings(cloud, spec.name).of,
         )
 
         def buy(there: Cluster) -> None:
@@ -125,23 +132,34 @@ def _bring_up(
 ) -> Cluster:
     """Buy what is missing and set it up; nodes that fail are replaced, as many as the spec allows."""
     spec, emit, left = setup.spec, setup.emit, setup.spec.most_replaced
+    failed: tuple[Node, ...] = ()
+    cause = SetupError("")
     while True:
-        before = look(cloud, spec.name)
+        before = look(cloud, spec.name, without={node.id for node in failed})
         with phase(emit, "buy"):
             buy(before)
+        if failed:
+            replacement.discard(cloud, spec.name, failed, cause, emit)
+            failed = ()
         with phase(emit, "boot"):
             # before stopped nodes are started: those that are to go would be started and billed for nothing
             _remove_surplus(cloud, spec, before)
             power.start(cloud, before, emit)
-            cluster = _wait_for_nodes(cloud, spec)
+            cluster = _wait_for_nodes(cloud, spec, before.ended)
         try:
             provision.set_up(setup, cluster.nodes)
         except SetupError as error:
-            failed = replacement.candidates(error, cluster, kept=kept, most=left)
-            if not failed:
+            cause = error
+            if spec.repair:
+                failed = replacement.repairable(error, cluster)  # which end when their successors are bought
+            else:
+                failed = replacement.candidates(error, cluster, kept=kept, most=left)
+            if not failed or len(failed) > left:
                 raise
             left -= len(failed)
-            replacement.discard(cloud, spec.name, failed, error, emit)
+            if not spec.repair:
+                replacement.discard(cloud, spec.name, failed, error, emit)
+                failed = ()
         else:
             return cluster
 
@@ -243,18 +261,41 @@ def _same_place(pools: tuple[fleet.Pool, ...], before: Cluster, spec: ClusterSpe
 
 
 def _remove_surplus(cloud: Cloud, spec: ClusterSpec, before: Cluster) -> None:
-    """End the newest workers beyond ``spec.workers``."""
+    """End the newest workers beyond ``spec.workers``, and masters that a repair that was killed has left."""
     surplus = {node.id for node in before.workers[spec.workers :]}
+    if before.master:
+        there = nodes.alive(nodes.describe(cloud.region, spec.name))
+        surplus |= {node.id for node in there if node.role == MASTER} - {before.master.id, *before.ended}
     if surplus:
         end(cloud, spec.name, surplus)
 
 
-def _wait_for_nodes(cloud: Cloud, spec: ClusterSpec) -> Cluster:
+def _wait_for_nodes(cloud: Cloud, spec: ClusterSpec, ended: Collection[str]) -> Cluster:
     running = nodes.wait_running(
         cloud.region,
         spec.name,
         spec.nodes,
+        ended=ended,
         deadline_seconds=RUNNING_SECONDS,
         poll_seconds=cloud.poll_seconds,
     )
     return of_nodes(spec.name, running)
+
+
+class _Endings:
+    """Why nodes ended, looked up for all of them at once, and not more often than every few seconds."""
+
+    def __init__(self, cloud: Cloud, name: str) -> None:
+        self._cloud, self._name = cloud, name
+        self._lock = threading.Lock()  # the nodes are asked about from threads of their own
+        self._looked_at = -math.inf
+        self._reasons: dict[str, str] = {}
+
+    def of(self, node: Node) -> str:
+        """EC2's reason; empty while the node is alive."""
+        with self._lock:
+            if time.monotonic() - self._looked_at > ENDINGS_SECONDS:
+                found = nodes.describe(self._cloud.region, self._name)
+                self._reasons = {one.id: one.reason or one.state for one in found if not one.is_alive}
+                self._looked_at = time.monotonic()
+            return self._reasons.get(node.id, "")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from infra import jobs
+from infra import attachments, jobs
 from infra.cloud import Cloud, Member, connect
-from infra.errors import InfraError
+from infra.errors import InfraError, SetupError
 from infra.node import checks
 from infra.node.checks import Problem
 from infra.node.host import on_all
@@ -31,6 +31,33 @@ def of_nodes(members: Sequence[Member]) -> tuple[Problem, ...]:
             return (Problem(node=member.name, check="answer", said=said),)
 
     return tuple(problem for found in on_all(members, look) for problem in found) if members else ()
+
+
+def of_cluster(cloud: Cloud, name: str) -> tuple[Problem, ...]:
+    """What is wrong with the cluster's nodes, by what they say, and by what EC2 says of them."""
+    members = connect(cloud, name)
+    lacking = attachments.lacking(cloud.region, name, [member.node for member in members])
+    detached = (
+        Problem(node=member.name, check="disk", said=lacking[member.node.id])
+        for member in members
+        if member.node.id in lacking
+    )
+    return (*of_nodes(members), *detached)
+
+
+def require_room(cloud: Cloud, name: str) -> tuple[Problem, ...]:
+    """Raises SetupError if a node's disk is full, dead or gone: an executor there would never start, and a
+    job wait for it in silence. What else is wrong with the nodes.
+    """
+    found = of_cluster(cloud, name)
+    disks = [one for one in found if one.check == "disk"]
+    if disks:
+        table = "\n".join(f"    {one}" for one in disks)
+        raise SetupError(
+            f"The job was not started, since no worker can run where its disk takes nothing:\n{table}\n"
+            f"  {cloud.command('repair', name)} puts other nodes in their place"
+        )
+    return found
 
 
 def of_job(cloud: Cloud, cluster: str, job: str) -> tuple[Problem, ...]:

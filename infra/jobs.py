@@ -24,6 +24,8 @@ from shlex import join, quote
 
 from infra import job_names
 from infra.cluster import Cloud, find
+from infra.ec2 import nodes
+from infra.ec2.nodes import Node
 from infra.errors import (
     CommandFailed,
     HostError,
@@ -45,6 +47,8 @@ FOLLOW_SECONDS = 30 * 24 * 3600.0  # longer than any --max-hours
 RECONNECT_SECONDS = 300.0  # a laptop that was asleep, a network that changed
 MOST_A_SECOND = 100  # jobs of one name
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+SIGNALLED = 128  # the shell's status of a command that a signal ended is above it
 
 #: Exit statuses that are no decision of the program: an uncaught exception, and death by a signal.
 UNDECIDED = {1, *range(129, 256)} - {Interrupted.exit_status}
@@ -146,10 +150,11 @@ def follow(cloud: Cloud, cluster: str, job: str, on_line: Callable[[str], None])
     """Pass on every line of the job's log, from its first, until it ends; its exit status, as ``status_of``
     says.
 
-    A lost connection is made again, and no line is passed on twice. Raises JobError for an unknown job, and
-    HostError if the master cannot be reached for ``RECONNECT_SECONDS``.
+    A lost connection is made again, and no line is passed on twice. Raises JobError for an unknown job and
+    for one whose master has ended, and HostError if that cannot be reached for ``RECONNECT_SECONDS``.
     """
-    host, _ = _master(cloud, cluster)
+    master = _master_node(cloud, cluster)
+    host = cloud.connect(master)
     folder = _folder(host, job)
     lines, last_contact = 0, time.monotonic()
 
@@ -163,11 +168,14 @@ def follow(cloud: Cloud, cluster: str, job: str, on_line: Callable[[str], None])
             command = f"bash {_script(host, 'follow.sh')} {quote(str(folder))} {lines + 1}"
             host.run(command, timeout_seconds=FOLLOW_SECONDS, on_line=pass_on)
             return _exit_status(host, folder)
-        except (HostRefused, HostUnreachable):
-            # a master that EC2 no longer runs will not answer in five minutes either
-            if time.monotonic() - last_contact > RECONNECT_SECONDS or _master_is_gone(cloud, cluster):
+        except (HostRefused, HostUnreachable, CommandFailed) as error:
+            if isinstance(error, CommandFailed) and error.status <= SIGNALLED:
+                raise
+            _require_master(cloud, cluster, master, job)
+            if time.monotonic() - last_contact > RECONNECT_SECONDS:
                 raise
             time.sleep(cloud.poll_seconds)
+            host = _again(cloud, master, host)
 
 
 def log(cloud: Cloud, cluster: str, job: str, *, lines: int) -> str:
@@ -273,18 +281,42 @@ def _command(
 
 def _master(cloud: Cloud, name: str) -> tuple[Host, str]:
     """The master's host and its private address."""
-    cluster = find(cloud, name)
-    if cluster.master is None or cluster.master.state != "running":
-        raise SetupError(f"{name} has no running master; sparknet-ec2 launch --name {name} brings it back.")
-    return cloud.connect(cluster.master), cluster.master.private_ip
+    master = _master_node(cloud, name)
+    return cloud.connect(master), master.private_ip
 
 
-def _master_is_gone(cloud: Cloud, name: str) -> bool:
+def _master_node(cloud: Cloud, name: str) -> Node:
+    master = find(cloud, name).master
+    if master is None or master.state != "running":
+        raise SetupError(f"{name} has no running master; {cloud.command('launch', name)} brings it back.")
+    return master
+
+
+def _require_master(cloud: Cloud, name: str, master: Node, job: str) -> None:
+    """Raises JobError if EC2 no longer runs ``master``: the job ended with it, and will not come back."""
+    there = nodes.describe(cloud.region, name)
+    now = next((node for node in there if node.id == master.id), None)
+    if now is not None and now.state == "running":
+        return
+    state = f"{now.state}{f', {now.reason}' if now.reason else ''}" if now else "gone"
+    if now is not None and now.is_alive:
+        cure = f"{cloud.command('start', name)} starts it again"
+    elif nodes.alive(there):
+        cure = f"{cloud.command('repair', name)} puts another one in its place"
+    else:
+        cure = f"{cloud.command('launch', name)} makes the cluster anew"
+    raise JobError(
+        f"The master of {name} ({master.id}) has ended ({state}), and {job} with it: what it had not stored "
+        f"elsewhere is lost. {cure}; then submit the program again."
+    )
+
+
+def _again(cloud: Cloud, master: Node, host: Host) -> Host:
+    """A new connection; the old one where the master does not take one at the moment."""
     try:
-        _master(cloud, name)
-    except (UsageError, SetupError) as error:
-        return not isinstance(error, HostError)
-    return False
+        return cloud.connect(master)
+    except HostError:
+        return host
 
 
 def _folder(host: Host, job: str) -> PurePosixPath:

@@ -60,10 +60,18 @@ class Setup:
     gpus: Mapping[str, int]
     emit: Emit
     pace: Pace = field(default_factory=Pace)
+    lacking: Mapping[str, str] = field(default_factory=dict)  # instance id -> what EC2 says it lacks
+    why_ended: Callable[[Node], str] = lambda _node: ""  # empty while it is alive
 
     def prepare(self, node: Node, *, mount: bool = True) -> Prepared:
         """Log in, install and, if ``mount``, mount the disks. Raises HostError, SetupError."""
         member = self._log_in(node)
+        if node.id in self.lacking:
+            raise HostError(
+                node.name,
+                f"{self.lacking[node.id]}; sparknet-ec2 repair --name {node.cluster} puts another node in "
+                "its place",
+            )
         if self.spec.repair:
             _require_sound(member)
         self._install(member)
@@ -93,6 +101,9 @@ class Setup:
                 host.run("true", timeout_seconds=30)
             except (HostRefused, HostUnreachable, HostRejectedLogin) as error:
                 said = error  # Python unbinds the name of an except clause at its end
+                ended = self.why_ended(node)
+                if ended:
+                    raise HostUnreachable(node.name, f"{node.id} has ended ({ended})") from None
                 is_rejected = isinstance(error, HostRejectedLogin)
                 seconds = pace.key_seconds if is_rejected else pace.login_seconds
                 return Pending(lambda: overdue(said, seconds), deadline_seconds=seconds)
@@ -238,18 +249,18 @@ def _inspect(setup: Setup, prepared: Sequence[Prepared]) -> list[checks.Facts]:
     )
 
 
-def _reach(members: list[Member], health: spark.Health) -> list[checks.Problem]:
+def _reach(members: list[Member], health: spark.Health) -> tuple[checks.Problem, ...]:
     """Each node tries the master's port and those of the workers that are not its own."""
     endpoints = (f"{members[0].node.private_ip}:{spark.MASTER_PORT}", *health.endpoints)
-    addresses = {member.node.private_ip for member in members}  # Spark may still show a node that is gone
+    names = {member.node.private_ip: member.name for member in members}
 
-    def reach(member: Member) -> tuple[checks.Problem, ...]:
-        others = addresses - {member.node.private_ip}
-        return checks.reach(
-            member.host, member.name, [one for one in endpoints if one.rpartition(":")[0] in others]
-        )
+    def reach(member: Member) -> dict[str, str]:
+        # Spark may still show a node that is gone
+        others = names.keys() - {member.node.private_ip}
+        return checks.reach(member.host, [one for one in endpoints if one.rpartition(":")[0] in others])
 
-    return [problem for found in on_all(members, reach) for problem in found]
+    answers = dict(zip((one.name for one in members), on_all(members, reach), strict=True))
+    return checks.port_problems(answers, names, master=members[0].name)
 
 
 def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> spark.Health:
@@ -257,11 +268,23 @@ def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> spark.Health:
     members = [one.member for one in prepared]
     for member in members:
         setup.emit(NodeProgress(node=member.name, phase="start"))
-    _start_spark(members, _configs(prepared))
+    secret = _secret(members[0])
+    _start_spark(members, _configs(prepared, secret or secrets.token_hex(32)), is_new=not secret)
     names = {member.node.private_ip: member.name for member in members[1:]}
     master = members[0]
+
+    def without_listener(seen: spark.Health) -> set[str]:
+        mine = [one for one in seen.endpoints if one.rpartition(":")[0] in names]
+        return checks.refused(checks.reach(master.host, mine))
+
     try:
-        return spark.wait_ready(master.host, master.node.private_ip, names, deadline_seconds=READY_SECONDS)
+        return spark.wait_ready(
+            master.host,
+            master.node.private_ip,
+            names,
+            deadline_seconds=READY_SECONDS,
+            without_listener=without_listener,
+        )
     except DeadlineExceeded as error:
         missing = [member for member in members[1:] if member.name in error.nodes][:LOGS_SHOWN]
         raise DeadlineExceeded(
@@ -277,10 +300,9 @@ def _end_of_log(member: Member) -> str:
     return f"the end of {member.name}'s log:\n{ending or '    (empty)'}"
 
 
-def _configs(prepared: Sequence[Prepared]) -> list[spark.NodeConfig]:
+def _configs(prepared: Sequence[Prepared], secret: str) -> list[spark.NodeConfig]:
     """Spark's configuration of each node, the master's first."""
     master, workers = prepared[0].member, [one.resources for one in prepared[1:]]
-    secret = _secret(master)
     return [
         spark.NodeConfig(
             address=one.member.node.private_ip,
@@ -297,20 +319,23 @@ def _configs(prepared: Sequence[Prepared]) -> list[spark.NodeConfig]:
 
 
 def _secret(master: Member) -> str:
-    """The cluster's secret: the one its master has, or a new one."""
+    """The cluster's secret, from its master; empty if that is new."""
     try:
-        return spark.secret_of(master.host) or secrets.token_hex(32)
+        return spark.secret_of(master.host)
     except CommandFailed:
-        return secrets.token_hex(32)
+        return ""
 
 
-def _start_spark(members: list[Member], configs: list[spark.NodeConfig]) -> None:
+def _start_spark(members: list[Member], configs: list[spark.NodeConfig], *, is_new: bool) -> None:
+    """``is_new``: the master; workers of another one go on asking for that with its secret, and start again
+    even where the new one has its address.
+    """
     config_of = dict(zip((member.name for member in members), configs, strict=True))
 
     def start(member: Member) -> None:
         unit = spark.MASTER_UNIT if member.node.role == MASTER else spark.WORKER_UNIT
         _twice(lambda: spark.configure(member.host, config_of[member.name]))
-        _twice(lambda: spark.start(member.host, unit, config_of[member.name]))
+        _twice(lambda: spark.start(member.host, unit, config_of[member.name], again=is_new))
 
     start(members[0])  # first: where it starts again, no worker finds the port of the one before
     on_all(members[1:], start)

@@ -1,7 +1,8 @@
 """Replacement: a node that fails while a cluster is brought up is ended, and another one takes its place.
 
 Only where that may help: some nodes failed and others did not, they are few, and none of them was part of a
-cluster that was ready before, where somebody may be at work.
+cluster that was ready before, where somebody may be at work. ``repair`` replaces those as well, but never a
+master that answers, with which the job would end; and it buys first, and ends what fails once it has others.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Collection
 
 from infra.cloud import Cloud, Cluster
 from infra.ec2 import keys, nodes
-from infra.ec2.nodes import Node
+from infra.ec2.nodes import MASTER, Node
 from infra.errors import HostRefused, HostsFailed, HostUnreachable, InfraError, SetupError, shorten
 from infra.events import Emit, NodeReplaced, Note
 from infra.teardown import end
@@ -30,6 +31,16 @@ def candidates(error: SetupError, cluster: Cluster, *, kept: Collection[str], mo
     if is_common or len(failed) > most or any(node.id in kept for node in failed):
         return ()
     return failed
+
+
+def repairable(error: SetupError, cluster: Cluster) -> tuple[Node, ...]:
+    """The nodes of a ready cluster that ``error`` is about, without a master that answers."""
+    failed = candidates(error, cluster, kept=(), most=len(cluster.nodes))
+    return tuple(node for node in failed if node.role != MASTER or _is_silent(error, node))
+
+
+def _is_silent(error: SetupError, node: Node) -> bool:
+    return isinstance(_cause(error, node), HostUnreachable | HostRefused)
 
 
 def discard(cloud: Cloud, name: str, failed: Collection[Node], error: SetupError, emit: Emit) -> None:

@@ -133,7 +133,7 @@ def status(where: Target, every: bool, as_json: bool) -> None:
         costs.of_cluster(cloud.region, one.cluster.nodes, cleanup.remaining(cloud.region, one.cluster.name))
         for one in found
     ]
-    troubles = [diagnosis.of_nodes(cluster.connect(cloud, name)) for name in names]
+    troubles = [diagnosis.of_cluster(cloud, name) for name in names]
     rows = zip(found, cost, troubles, strict=True)
     if as_json:
         values = [{"status": one, "cost": dollars, "troubles": wrong} for one, dollars, wrong in rows]

@@ -44,11 +44,13 @@ def submit(
 
     What stands after -- goes to the program: sparknet-ec2 submit CifarApp -- --tau 10 --rounds 100
     """
-    from infra import jobs
+    from infra import diagnosis, jobs
     from infra.program import find
 
     what = find(program)
     cloud = where.require()
+    for problem in diagnosis.require_room(cloud, where.name):
+        click.echo(f"TROUBLE: {problem}", err=True)
     env = {**(_shared() if where.cloud == LOCAL else {}), **_variables(variables)}
     job = jobs.submit(cloud, where.name, what, arguments, env=env)
     with _names_the_job(cloud, where.name, job):

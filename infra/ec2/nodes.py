@@ -89,12 +89,19 @@ def anything_runs(region: Region) -> bool:
 
 
 def wait_running(
-    region: Region, cluster: str, count: int, *, deadline_seconds: float, poll_seconds: float = 1.0
+    region: Region,
+    cluster: str,
+    count: int,
+    *,
+    ended: Collection[str] = (),
+    deadline_seconds: float,
+    poll_seconds: float = 1.0,
 ) -> list[Node]:
     """Wait until ``count`` nodes run, and return them. One describe call a poll, however many nodes there
     are.
 
-    Raises CapacityError if EC2 took one back, SetupError if one failed to start, DeadlineExceeded.
+    ``ended``: ids of nodes that were gone before. Raises CapacityError if EC2 took one back, SetupError if
+    one failed to start or somebody ended it, DeadlineExceeded.
     """
 
     def overdue(nodes: list[Node], running: list[Node]) -> DeadlineExceeded:
@@ -112,7 +119,7 @@ def wait_running(
         running = [node for node in nodes if node.state == "running" and node.private_ip]
         if len(running) >= count:
             return running
-        lost = [node for node in nodes if not node.is_alive and node.reason.startswith("Server.")]
+        lost = [node for node in nodes if not node.is_alive and node.id not in ended]
         if lost and len(alive(nodes)) < count:
             raise _loss(lost[0])
         return Pending(lambda: overdue(nodes, running))
@@ -246,5 +253,10 @@ def _loss(node: Node) -> Exception:
         return CapacityError(
             f"EC2 took {node.id} ({node.instance_type} in {node.zone}) back before it ran ({node.reason}); "
             "launch again, with --fallback on-demand if that repeats."
+        )
+    if node.reason.startswith("Client.User"):
+        return SetupError(
+            f"Somebody ended {node.id} of {node.cluster} while the cluster came up ({node.reason}): is a "
+            "destroy under way? Wait for its end, and launch again."
         )
     return SetupError(f"{node.id} ({node.instance_type} in {node.zone}) ended before it ran: {node.reason}.")

@@ -15,6 +15,7 @@ from infra.spec import Spill
 #: What EC2 may not have heard of yet when the first machines are asked for.
 JUST_MADE = ("InvalidLaunchTemplateId.NotFound*", "InvalidGroup.NotFound", "InvalidKeyPair.NotFound")
 PROVISIONED, IOPS_PER_GIB, GP3_IOPS = ("io1", "io2"), 50, 3000
+FIRST_SPILL = "/dev/sdf"
 INSTANCE_KINDS = ("instance", "volume", "network-interface")
 
 
@@ -61,7 +62,7 @@ def spill_mappings(spill: Spill) -> list[dict[str, Any]]:
     """One mapping a volume, /dev/sdf and on: encrypted, gone with its node."""
     return [
         {
-            "DeviceName": f"/dev/sd{chr(ord('f') + index)}",
+            "DeviceName": f"/dev/sd{chr(ord(FIRST_SPILL[-1]) + index)}",
             "Ebs": {
                 "VolumeSize": spill.size_gib,
                 "VolumeType": spill.type,
@@ -98,6 +99,18 @@ def find(region: Region, cluster: str) -> str | None:
     filters = [*tags.of_cluster(cluster), {"Name": "launch-template-name", "Values": [name(cluster)]}]
     found = region.read("describe_launch_templates", Filters=filters)["LaunchTemplates"]
     return str(found[0]["LaunchTemplateId"]) if found else None
+
+
+def spill_count(region: Region, cluster: str) -> int:
+    """How many volumes for spill the nodes of the cluster came with; 0 if its template is gone."""
+    made = find(region, cluster)
+    if made is None:
+        return 0
+    answer = region.read("describe_launch_template_versions", LaunchTemplateId=made, Versions=["$Latest"])
+    mappings = answer["LaunchTemplateVersions"][0]["LaunchTemplateData"].get("BlockDeviceMappings", [])
+    return sum(
+        one["DeviceName"] >= FIRST_SPILL for one in mappings if one["DeviceName"].startswith("/dev/sd")
+    )
 
 
 def make(region: Region, launch: LaunchData, cluster_tags: ClusterTags) -> str:

@@ -35,6 +35,7 @@ CLOCK_ATTEMPTS = 3
 INSPECT_SECONDS = 180.0  # torch takes long to import when every node of one machine does it at once
 REACH_SECONDS = 60.0
 DISKS_SECONDS = 30.0
+REFUSED = os.strerror(errno.ECONNREFUSED)
 SPARK_ENVIRONMENT = PurePosixPath("opt/sparknet/conf/spark-env.sh")
 
 #: CUDA's major version -> the oldest driver that runs what was built for it
@@ -57,6 +58,8 @@ class Folder:
     path: str
     mount_point: str
     error: str
+    volume: str = ""  # id of the EBS volume; a node that was set up by an older version does not tell
+    filled_by: str = ""  # of one that is full, in words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,19 +136,60 @@ def clock(host: Host) -> tuple[float, float]:
     return tightest
 
 
-def reach(host: Host, node: str, endpoints: Sequence[str]) -> tuple[Problem, ...]:
-    """Which addresses of ``endpoints`` (address:port) the node cannot connect to.
+def reach(host: Host, endpoints: Sequence[str]) -> dict[str, str]:
+    """Address:port -> why the node cannot connect to it, empty where it can."""
+    answer: dict[str, str] = _ask(host, "reach", endpoints, seconds=REACH_SECONDS) if endpoints else {}
+    return answer
 
-    Of several ports at one address one is enough: Spark shows a worker that was started again with its old
-    port as well, for a minute.
+
+def refused(answer: Mapping[str, str]) -> set[str]:
+    """The addresses at which nothing listens, at none of the ports that were tried."""
+    listening = {endpoint.rpartition(":")[0] for endpoint, error in answer.items() if error != REFUSED}
+    return {endpoint.rpartition(":")[0] for endpoint in answer} - listening
+
+
+def port_problems(
+    answers: Mapping[str, Mapping[str, str]], names: Mapping[str, str], *, master: str
+) -> tuple[Problem, ...]:
+    """Which nodes are to blame for connections that were not made.
+
+    ``answers``: of ``reach`` by the name of the node that asked. ``names``: of the node at each address. Of
+    several ports at one address one is enough: Spark shows a worker that was started again with its old port
+    as well, for a minute.
+
+    Who refuses is there, and listens to nobody: that is its own problem. So is silence towards all who ask.
+    Silence between two nodes alone is put down to the one that asks, but for the master, which all others
+    reach.
     """
-    answer = _ask(host, "reach", endpoints, seconds=REACH_SECONDS)
+    failed = {asker: _unreached(answer) for asker, answer in answers.items()}
+    found: dict[tuple[str, str], Problem] = {}
+    for asker, errors in failed.items():
+        for address, (endpoint, error) in errors.items():
+            target = names.get(address, address)
+            others = [one for one in failed if one != target and _is_asked(answers[one], address)]
+            is_silent = len(others) > 1 and all(address in failed[one] for one in others)
+            if error == REFUSED or (is_silent and target != master) or asker == master:
+                said = (
+                    f"nobody can connect to it at {endpoint}: {error}"
+                    if is_silent
+                    else (f"{asker} cannot connect to it at {endpoint}: {error}")
+                )
+                found.setdefault((target, address), Problem(node=target, check="port", said=said))
+            else:
+                said = f"cannot connect to {endpoint}: {error}"
+                found.setdefault((asker, address), Problem(node=asker, check="port", said=said))
+    return tuple(found.values())
+
+
+def _unreached(answer: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Address -> the last of its ports that was tried, and the error, where none could be connected to."""
     reached = {endpoint.rpartition(":")[0] for endpoint, error in answer.items() if not error}
-    return tuple(
-        Problem(node=node, check="port", said=f"cannot connect to {endpoint}: {error}")
-        for endpoint, error in answer.items()
-        if endpoint.rpartition(":")[0] not in reached
-    )
+    tried = {endpoint.rpartition(":")[0]: (endpoint, error) for endpoint, error in answer.items()}
+    return {address: last for address, last in tried.items() if address not in reached}
+
+
+def _is_asked(answer: Mapping[str, str], address: str) -> bool:
+    return any(endpoint.rpartition(":")[0] == address for endpoint in answer)
 
 
 def disks(host: Host, node: str) -> tuple[Problem, ...]:
@@ -258,9 +302,10 @@ def _folder_problems(folders: Sequence[Folder], mounted: Sequence[str]) -> list[
         if wanted and folder.mount_point != wanted:
             found.append(("disk", f"{wanted} is not mounted: what spills would fill {folder.mount_point}"))
         elif folder.error == os.strerror(errno.ENOSPC):
-            found.append(
-                ("disk", f"{folder.mount_point} is full: remove files there, or launch with larger disks")
-            )
+            place = f"{folder.mount_point} ({folder.volume})" if folder.volume else folder.mount_point
+            filled_by = f" ({folder.filled_by})" if folder.filled_by else ""
+            said = f"{place} is full{filled_by}: remove files there, or launch with larger disks"
+            found.append(("disk", said))
         elif folder.error:
             found.append(
                 ("disk", f"{folder.mount_point} is dead: {folder.path} cannot be written to ({folder.error})")

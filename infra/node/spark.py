@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from shlex import quote
@@ -108,11 +108,11 @@ def configure(host: Host, config: NodeConfig) -> None:
     )
 
 
-def start(host: Host, unit: str, config: NodeConfig) -> None:
+def start(host: Host, unit: str, config: NodeConfig, *, again: bool = False) -> None:
     """Install and start ``unit``; it starts again at each boot.
 
-    One that runs goes on, with all that runs on it, unless it would have to be started differently now: with
-    another master, after the first was lost, or with other disks.
+    One that runs goes on, with all that runs on it, unless it is to start ``again`` or would have to be
+    started differently now: with another master, after the first was lost, or with other disks.
     """
     values = _values(host, config)
     environment = hashlib.sha256(_environment(values).encode()).hexdigest()[:16]
@@ -124,7 +124,7 @@ def start(host: Host, unit: str, config: NodeConfig) -> None:
     write_text(host, draft, text)
     new, old = quote(str(draft)), quote(str(file))
     host.run(
-        f"if cmp -s {new} {old}; then sudo systemctl enable --now {unit}; else"
+        f"if {'false' if again else f'cmp -s {new} {old}'}; then sudo systemctl enable --now {unit}; else"
         f" sudo install -m 644 {new} {old} && sudo systemctl daemon-reload"
         f" && sudo systemctl enable {unit} && sudo systemctl restart {unit}; fi",
         timeout_seconds=60,
@@ -165,12 +165,14 @@ def wait_ready(
     workers: Mapping[str, str],
     *,
     deadline_seconds: float,
+    without_listener: Callable[[Health], set[str]] = lambda _: set(),
 ) -> Health:
     """Wait until the master is ALIVE, and so are ``workers`` (private address -> name of the node).
 
     The page answers two seconds before the master is of any use, and shows a lost worker as alive for a
-    minute: neither an answer nor a number proves anything. Raises DeadlineExceeded, with the end of the
-    master's log, that names who is missing.
+    minute, at an address that another node may have by then: neither an answer nor a number proves anything.
+    ``without_listener``: of those it shows, the addresses at which nothing listens. Raises DeadlineExceeded,
+    with the end of the master's log, that names who is missing.
     """
 
     def overdue(seen: Health, missing: set[str]) -> DeadlineExceeded:
@@ -185,7 +187,9 @@ def wait_ready(
         seen = health(host, address)
         missing = set(workers) - set(seen.addresses)
         if seen.status == "ALIVE" and not missing:
-            return seen
+            missing = without_listener(seen)
+            if not missing:
+                return seen
         return Pending(lambda: overdue(seen, missing))
 
     return poll(check, deadline_seconds=deadline_seconds, every=POLL_SECONDS)

@@ -225,9 +225,10 @@ def test_a_node_tells_its_environment_and_leaves_nothing(tmp_path: Path, environ
     assert told["python"] == sys.version.split()[0]
     assert isinstance(told["packages"], dict)
     assert {"torch", "pyspark", "numpy"} <= told["packages"].keys()
+    nothing = {"volume": "", "filled_by": ""}
     assert told["folders"] == [
-        {"path": str(good), "mount_point": str(tmp_path / "mnt/spill"), "error": ""},
-        {"path": str(missing), "mount_point": "/", "error": "No such file or directory"},
+        {"path": str(good), "mount_point": str(tmp_path / "mnt/spill"), "error": "", **nothing},
+        {"path": str(missing), "mount_point": "/", "error": "No such file or directory", **nothing},
     ]
     assert list(good.iterdir()) == []
     assert (told["driver"], told["gpus"]) == ("", [])
@@ -300,6 +301,7 @@ def test_a_cluster_that_is_fit_passes_the_gate_in_one_phase() -> None:
         "10.0.0.1:7077 10.0.0.2:40000",
         "10.0.0.1:7077 10.0.0.3:40000",
         "10.0.0.2:40000 10.0.0.3:40000",
+        "10.0.0.2:40000 10.0.0.3:40000",  # once before: whether somebody listens there at all
     ]
 
 
@@ -356,7 +358,7 @@ def test_workers_of_before_that_spark_still_shows_are_not_asked_for() -> None:
         host.answers["checks.py reach"] = reach
 
     launch(scripted(restarted), [])
-    assert len(asked) == 3
+    assert len(asked) == 4
     assert not any("10.0.0.99" in command for command in asked)
     assert any("10.0.0.2:31000 10.0.0.2:40000" in command for command in asked)
 
@@ -377,3 +379,24 @@ def test_folders_on_disks_have_to_be_mounted_and_those_of_the_root_disk_not() ->
     host = ScriptedHost(answers={"date": lambda: str(time.time()), "checks.py": lambda: account_of(host)})
     folders = [PurePosixPath("/opt/dlami/nvme/sparknet"), PurePosixPath("/var/lib/sparknet/spark")]
     assert checks.inspect(host, "worker-1", folders, gpus=0).mounted == ("/opt/dlami/nvme", "")
+
+
+def test_what_fills_a_disk_is_told_the_largest_first(tmp_path: Path) -> None:
+    program = runpy.run_path(str(bootstrap.AMI / "checks.py"))
+    for name, mib in (("spark/deep/a", 3), ("junk", 9), ("little", 0), ("more", 1)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * (mib << 20))
+    (tmp_path / "spark/round").symlink_to(tmp_path)
+    told = program["fillers"](str(tmp_path))
+    assert told == f"9 MiB in {tmp_path}/junk, 3 MiB in {tmp_path}/spark, 1 MiB in {tmp_path}/more"
+
+
+def test_a_volume_is_known_by_its_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = runpy.run_path(str(bootstrap.AMI / "checks.py"))
+    monkeypatch.setenv("SPARKNET_ROOT", str(tmp_path))
+    links = tmp_path / "dev/disk/by-id"
+    links.mkdir(parents=True)
+    (tmp_path / "dev/nvme1n1").touch()
+    (links / "nvme-Amazon_Elastic_Block_Store_vol0abc").symlink_to("../../nvme1n1")
+    assert program["volume"](str(tmp_path / "dev/nvme1n1")) == "vol-0abc"
+    assert program["volume"]("/dev/sda1") == ""

@@ -15,7 +15,8 @@ import pytest
 
 from infra import cluster, jobs, program
 from infra.cluster import Cloud
-from infra.errors import CommandFailed, JobError, UsageError
+from infra.ec2 import nodes
+from infra.errors import CommandFailed, HostUnreachable, JobError, UsageError
 from infra.events import ignore
 from infra.node import bootstrap
 from infra.node.host import LeftOut, Result
@@ -236,3 +237,44 @@ def test_a_job_is_started_once(tmp_path: Path) -> None:
     again = subprocess.run(["bash", str(START), str(folder)], capture_output=True, text=True, timeout=20)
     assert again.returncode == 1
     assert "was started before" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "cure"),
+    [("master", "repair --name .* puts another one"), ("all", "launch --name .* makes the cluster anew")],
+)
+@pytest.mark.parametrize("status", [143, 137, None], ids=["terminated", "killed", "silent"])
+def test_a_job_whose_master_ends_is_said_to_be_lost_with_what_to_do(
+    running: tuple[Cloud, str, Path], tmp_path: Path, end: str, cure: str, status: int | None
+) -> None:
+    cloud, name, _ = running
+    job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
+    there = cluster.find(cloud, name)
+    ids = [node.id for node in there.nodes][: 1 if end == "master" else None]
+
+    class Ending(FolderHost):
+        """The machine goes down under the command that follows the log."""
+
+        def run(self, command: str, **options: object) -> Result:  # type: ignore[override]
+            if "follow.sh" not in command:
+                return super().run(command, **options)  # type: ignore[arg-type]
+            nodes.terminate(cloud.region, ids)
+            if status is None:
+                raise HostUnreachable(self.name, "went away while a command was running")
+            raise CommandFailed(self.name, command, status)
+
+    ending = Ending(tmp_path / "other")
+    (tmp_path / "other/var/lib/sparknet/jobs").rmdir()
+    (tmp_path / "other/var/lib/sparknet/jobs").symlink_to(tmp_path / "master/var/lib/sparknet/jobs")
+    with pytest.raises(JobError, match=rf"The master of {name} .* has ended .*{job} with it.*{cure}"):
+        jobs.follow(replace(cloud, connect=lambda _node: ending), name, job, print)
+
+
+def test_a_command_that_fails_by_itself_is_no_lost_master(
+    running: tuple[Cloud, str, Path], tmp_path: Path
+) -> None:
+    cloud, name, root = running
+    job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
+    (root / bootstrap.ON_NODE).unlink()
+    with pytest.raises(CommandFailed, match="status 127"):
+        jobs.follow(cloud, name, job, print)

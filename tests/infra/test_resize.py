@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,26 @@ def test_status_names_the_mount_that_is_dead_and_the_node_that_is_silent(
     assert f"sparknet-ec2 repair --name {there.name}" in out
     troubles = json.loads(run("status", there.name, "--json")[1])["troubles"]
     assert [(one["node"], one["check"]) for one in troubles] == [("worker-1", "disk"), ("worker-2", "answer")]
+
+
+def full_disk(host: ScriptedHost, _: Node) -> None:
+    folder = {"path": "/mnt/sparknet/spill0/spark", "mount_point": "/mnt/sparknet/spill0"}
+    told = {"volume": "vol-0a1b", "filled_by": "7.9 GiB in /mnt/sparknet/spill0/junk"}
+    error = {"error": "No space left on device"}
+    host.answers["checks.py disks"] = json.dumps({"folders": [{**folder, **told, **error}]})
+
+
+def test_a_job_is_not_started_where_a_disk_is_full_and_what_fills_it_is_named(
+    run: Run, hosts: Hosts, there: cluster.Cluster, tmp_path: Path
+) -> None:
+    program = tmp_path / "mine.py"
+    program.write_text("print('mine')\n")
+    hosts.happen = {there.workers[1].id: full_disk}
+    status, _, err = run("submit", "--name", there.name, str(program))
+    assert status == 6
+    assert "worker-2     disk      /mnt/sparknet/spill0 (vol-0a1b) is full (7.9 GiB in" in err
+    assert "/mnt/sparknet/spill0/junk)" in err
+    assert not [command for host in hosts.hosts.values() for command in host.ran if "start.sh" in command]
 
 
 def test_repair_replaces_who_fails_and_who_is_gone_and_nobody_else(
