@@ -244,7 +244,7 @@ def _require_known(name: str) -> None:
     everything = credentials.session(("any", "any"))  # a list in botocore, whoever asks
     known = {one for part in PARTITIONS for one in everything.get_available_regions("ec2", part)}
     if name not in known:
-        near = difflib.get_closematches(name, known, n=1)
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "one looks like us-east-1."
         raise UsageError(f"There is no region {name} that this version of boto3 knows; {hint}")
 
