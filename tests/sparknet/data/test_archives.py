@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sparknet.data import download, imagenet, mnist
 from sparknet.data.archives import TooLargeError, at_most, gunzipped
@@ -54,7 +55,7 @@ def test_a_member_that_cannot_be_unpacked_is_left_out_and_the_rest_is_read(
 ) -> None:
     monkeypatch.setattr(imagenet, "LARGEST", 10_000)
     picture = io.BytesIO()
-    imagenet.Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "JPEG")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "JPEG")
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in (("1", picture.getvalue()), ("2", bytes(1 << 20)), ("3", picture.getvalue())):
             archive.writestr(f"n0/{name}.jpg", content)
