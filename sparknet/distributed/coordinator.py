@@ -203,6 +203,7 @@ class Coordinator:
             while True:
                 if not working:
                     self.membership.assemble(_can_train)
+                self._rebalancer.watch()
                 pausing = working and self._rebalancer.due  # shards change hands between rounds
                 # what its predecessor has brought, and nobody has looked at yet, comes first
                 at_work = {member.who.partition for member in working}

@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 # Seconds without a newcomer after which those who are here are all that the slots can hold.
 _QUIET_SECONDS = 3.0
 
-# Spark is asked what its tasks do no more often than this.
-_TASKS_SECONDS = 0.5
+# Spark is asked what its tasks do no more often than this: while shards have no worker, and while all have.
+_TASKS_SECONDS, _IDLE_SECONDS = 0.5, 10.0
 
 Submit = Callable[[Sequence[int]], None]
 """Gives Spark the tasks of these shards once more."""
@@ -90,6 +90,7 @@ class Rebalancer:
 
     def settle(self) -> bool:
         """Take the next step towards every shard having a worker; whether that moved anybody."""
+        self.watch()
         if self._assignment.settled:
             return False
         plan = self._plan()
@@ -100,6 +101,18 @@ class Rebalancer:
             self._submit(plan.submit)
             self._assignment.submitted(plan.submit)
         return moved > 0
+
+    def watch(self) -> None:
+        """End the tasks that hold a slot though their worker never came, whoever has their shards now."""
+        if self._end_task is None or not self._look(_IDLE_SECONDS):
+            return
+        while self._members.next(time.monotonic()):
+            pass  # it may have come
+        for shard, task in self._tasks.items():
+            came = task.attempt is None or task.attempt == self._members.attempts.get(shard)
+            if not came and task.seconds >= self._members.timeouts.join / 2:
+                assert task.attempt is not None
+                self._end_attempt(shard, task.attempt)
 
     def is_behind(self, member: Member) -> bool:
         """Whether it has to take over the last known state of its shard: it has not trained yet, or others
@@ -123,10 +136,17 @@ class Rebalancer:
         self._assign({worker: shards for worker, shards in held.items() if shards - {worker}})
 
     def _plan(self) -> Plan:
+        self._look(_TASKS_SECONDS)
         now = time.monotonic()
-        if self._ask_for_tasks and now - self._asked >= _TASKS_SECONDS:
-            self._tasks, self._asked = self._ask_for_tasks(), now
         return self._assignment.plan(now, stay=self._stay, full=self._is_full(), waiting=self._waiting())
+
+    def _look(self, seconds: float) -> bool:
+        """Ask Spark what its tasks do, unless that was less than ``seconds`` ago; whether it was asked."""
+        now = time.monotonic()
+        if self._ask_for_tasks is None or now - self._asked < seconds:
+            return False
+        self._tasks, self._asked = self._ask_for_tasks(), now
+        return True
 
     def _waiting(self) -> Container[int]:
         """The shards whose tasks wait for a slot, as far as is known."""
@@ -150,11 +170,14 @@ class Rebalancer:
     def _end(self, shards: Iterable[int]) -> None:
         """End the tasks of those that hang."""
         for shard, attempt in self._hanging(shards).items():
-            log.warning("the worker of shard %d hangs: ending its task, for Spark to start it again", shard)
-            assert self._end_task
-            self._end_task(attempt)
-            self._members.restarted += 1
-            self._assignment.ended(shard, time.monotonic())
+            self._end_attempt(shard, attempt)
+
+    def _end_attempt(self, shard: int, attempt: int) -> None:
+        assert self._end_task
+        log.warning("the worker of shard %d hangs: ending its task, for Spark to start it again", shard)
+        self._end_task(attempt)
+        self._members.restarted += 1
+        self._assignment.ended(shard, time.monotonic())
 
     @property
     def _stay(self) -> int:

@@ -136,7 +136,7 @@ class Scenario:
 
     def run(self) -> Outcome:
         started = time.monotonic()
-        rebalancing._QUIET_SECONDS, handshake.HANDSHAKE_SECONDS = 0.2, 2.0
+        rebalancing._QUIET_SECONDS, rebalancing._IDLE_SECONDS, handshake.HANDSHAKE_SECONDS = 0.2, 1.0, 2.0
         try:
             if self.plan.mode == "elastic":
                 self._elastic()
