@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,63 @@ def test_a_stride_with_nowhere_to_go_changes_nothing(layer: str, channels: int) 
         results.append((top, net.blobs["x"].diff, net.diffs))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def _by_definition(x: torch.Tensor, weight: torch.Tensor, s: int, p: int, d: int) -> torch.Tensor:
+    """A convolution as a sum over the elements of each window; zeros outside, positions counted as in C++."""
+    size = weight.shape[2]
+    outputs = [int((n + 2 * p - d * (size - 1) - 1) / s) + 1 for n in x.shape[2:]]  # int() cuts towards 0
+    y = x.new_zeros(len(x), len(weight), *outputs)
+    for i, j, u, v in product(range(outputs[0]), range(outputs[1]), range(size), range(size)):
+        row, column = i * s - p + u * d, j * s - p + v * d
+        if 0 <= row < x.shape[2] and 0 <= column < x.shape[3]:
+            y[:, :, i, j] += x[:, :, row, column] @ weight[:, :, u, v].T
+    return y
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "stride", "pad", "dilation"),
+    [(2, 2, 3, 2, 0, 1), (2, 5, 3, 2, 0, 1), (1, 1, 3, 3, 0, 1), (2, 3, 3, 4, 0, 2), (1, 2, 5, 4, 1, 1)],
+)
+def test_a_kernel_larger_than_its_bottom_by_less_than_a_stride_has_one_position(
+    height: int, width: int, size: int, stride: int, pad: int, dilation: int
+) -> None:
+    """Caffe divides towards 0; what the window has beyond the bottom is 0."""
+    window = f"kernel_size: {size} stride: {stride} pad: {pad} dilation: {dilation}"
+    setting = f"convolution_param {{ num_output: 4 bias_term: false {window} }}"
+    net = _net("Convolution", setting, (2, 3, height, width), schema.TRAIN)
+    net.weights.copy_(torch.randn(net.weights.shape))
+    x = torch.randn(2, 3, height, width)
+    y = net.forward({"x": x})["y"]
+    mine, weight = x.clone().requires_grad_(), net.params["L"][0].data.clone().requires_grad_()
+    expected = _by_definition(mine, weight, stride, pad, dilation)
+    torch.testing.assert_close(y, expected)
+    diff = torch.randn_like(expected)
+    net.blobs["y"].diff = diff.clone()
+    net.backward()
+    for_x, for_weight = torch.autograd.grad(expected, (mine, weight), diff)
+    torch.testing.assert_close(net.blobs["x"].diff, for_x)
+    torch.testing.assert_close(net.params["L"][0].diff, for_weight)
+    columns = _net("Im2col", f"convolution_param {{ {window} }}", (2, 3, height, width), schema.TEST)
+    found = columns.forward({"x": x})["y"].reshape(2, 3 * size * size, -1)
+    torch.testing.assert_close((weight.detach().reshape(4, -1) @ found).reshape(y.shape), y)
+
+
+@pytest.mark.parametrize("axes", [1, 3, 4])
+def test_so_it_is_over_any_number_of_axes(axes: int) -> None:
+    setting = "convolution_param { num_output: 1 kernel_size: 3 stride: 2 }"
+    net = _net("Convolution", setting, (2, 3, *[2] * axes), schema.TRAIN)
+    net.weights.fill_(1)
+    x = torch.randn(2, 3, *[2] * axes)
+    y = net.forward({"x": x})["y"]
+    torch.testing.assert_close(y.flatten(), x.flatten(1).sum(1) + 1)
+    net.blobs["y"].diff = torch.ones_like(y)
+    net.backward()
+    assert torch.equal(net.blobs["x"].diff, torch.ones_like(x))
+
+
+@pytest.mark.parametrize(("pool", "value"), [("MAX", 4.0), ("AVE", 2.5)])
+def test_a_pooling_window_larger_than_its_bottom_is_cut(pool: str, value: float) -> None:
+    setting = f"pooling_param {{ pool: {pool} kernel_size: 3 stride: 2 }}"
+    net = _net("Pooling", setting, (1, 1, 2, 2), schema.TRAIN)
+    assert net.forward({"x": torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])})["y"].tolist() == [[[[value]]]]
