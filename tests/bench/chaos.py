@@ -82,23 +82,23 @@ class Chaos:
     """Draws what happens to whom; ``happened`` counts it."""
 
     def __init__(self, cluster: Cluster, seed: int, how: list[str], whom: list[str]) -> None:
-        self._cluster, self._rng = cluster, random.Random(seed)
-        self._how, self._whom = how, whom
+        self.cluster, self.rng = cluster, random.Random(seed)
+        self.how, self.whom = how, whom
         self.happened: Counter[str] = Counter()
-        self._away: list[Host] = []
+        self.away: list[Host] = []
 
     def after(self, done: Round) -> None:
-        if self._rng.random() >= SHARE:
+        if self.rng.random() >= SHARE:
             return
-        what, whom = self._rng.choice(self._how), self._rng.choice(self._whom)
-        host = self._rng.choice(self._cluster.hosts)
-        pause, seconds = self._rng.uniform(0, 1), self._rng.uniform(1, 8)
-        in_background(self._strike, what, whom, host, pause, seconds)
+        what, whom = self.rng.choice(self.how), self.rng.choice(self.whom)
+        host = self.rng.choice(self.cluster.hosts)
+        pause, seconds = self.rng.uniform(0, 1), self.rng.uniform(1, 8)
+        in_background(self.strike, what, whom, host, pause, seconds)
 
-    def _strike(self, what: str, whom: str, host: Host, pause: float, seconds: float) -> None:
+    def strike(self, what: str, whom: str, host: Host, pause: float, seconds: float) -> None:
         time.sleep(pause)
         pids = {"python": host.pythons, "executor": host.executors, "host": host.processes}[whom]
-        if not pids or host not in self._cluster.hosts or host in self._away:
+        if not pids or host not in self.cluster.hosts or host in self.away:
             self.happened["nobody there"] += 1
             return
         self.happened[f"{what} {whom}"] += 1
@@ -107,10 +107,10 @@ class Chaos:
         elif what == "slow":
             slow_for(pids, seconds)
         elif whom == "host":
-            self._away.append(host)
+            self.away.append(host)
             host.kill()
             time.sleep(seconds)
-            self._cluster.replace(host)
+            self.cluster.replace(host)
         else:
             kill_all(pids)
 

@@ -45,18 +45,18 @@ class Member:
     """One that answers every plan with the weights it has, from a thread; ``at`` is the driver's port."""
 
     def __init__(self, at: int, number: int, life: int = 0) -> None:
-        self._at, self._number = at, number
-        self._who = Identity(partition=number, attempt=life, host="here", pid=os.getpid())
-        self._vector: Vector = np.empty(SIZE, np.float32)
+        self.at, self.number = at, number
+        self.who = Identity(partition=number, attempt=life, host="here", pid=os.getpid())
+        self.vector: Vector = np.empty(SIZE, np.float32)
         self.channel: Channel | None = None
 
     def run(self) -> None:
         with suppress(OSError, EOFError):  # the connection has been ended
-            self._serve()
+            self.serve()
 
-    def _serve(self) -> None:
-        channel = self.channel = self._joined()
-        into = {Kind.TRAIN: raw(self._vector)}
+    def serve(self) -> None:
+        channel = self.channel = self.joined()
+        into = {Kind.TRAIN: raw(self.vector)}
         iteration = 0
         while True:
             frame = channel.receive(*_ASKED, into=into, seconds=600)
@@ -70,7 +70,7 @@ class Member:
             if frame.kind is Kind.TRAIN:
                 iteration += 1
                 report = Report(
-                    member=self._number,
+                    member=self.number,
                     steps=1,
                     images=1,
                     loss=0.0,
@@ -79,19 +79,19 @@ class Member:
                     position=iteration,
                     seconds=0.0,
                 )
-                channel.send(Kind.REPORT, vars(report), raw(self._vector), seconds=60)
+                channel.send(Kind.REPORT, vars(report), raw(self.vector), seconds=60)
 
-    def _joined(self) -> Channel:
+    def joined(self) -> Channel:
         """The driver lets 64 prove themselves at a time: the others come again."""
         while True:
-            channel = Channel.connect(("127.0.0.1", self._at), 60)
+            channel = Channel.connect(("127.0.0.1", self.at), 60)
             try:
-                introduce(channel, TOKEN, self._who)
+                introduce(channel, TOKEN, self.who)
             except (OSError, EOFError):
                 channel.close()
                 time.sleep(_PAUSE_SECONDS)
                 continue
-            header = {"shards": {str(self._number): 1}, "place": "", "gpu": "", "iteration": 0}
+            header = {"shards": {str(self.number): 1}, "place": "", "gpu": "", "iteration": 0}
             channel.send(Kind.READY, {**header, "size": SIZE, "history": 0}, seconds=60)
             return channel
 

@@ -56,10 +56,10 @@ def network(hosts: int) -> Iterator[None]:
 class NetworkedCluster(Cluster):
     address = f"{_NETWORK}.1"
 
-    def _address_of(self, host: int) -> str:
+    def address_of(self, host: int) -> str:
         return f"{_NETWORK}.{host + 1}"
 
-    def _inside(self, host: int) -> tuple[str, ...]:
+    def inside(self, host: int) -> tuple[str, ...]:
         return ("ip", "netns", "exec", f"{_BRIDGE}-{host}")
 
 

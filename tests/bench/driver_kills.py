@@ -47,8 +47,8 @@ class Driver:
                 stderr=errors,
                 text=True,
             )
-        self._limit = threading.Timer(_START_SECONDS, self.process.kill)
-        self._limit.start()
+        self.limit = threading.Timer(_START_SECONDS, self.process.kill)
+        self.limit.start()
 
     def read_until(self, round_: int) -> bool:
         """Read its lines until it has done ``round_`` rounds of its own; False if it ended before."""
@@ -69,7 +69,7 @@ class Driver:
 
     def wait(self) -> int:
         self.read_until(10**9)  # what it has still to say
-        self._limit.cancel()
+        self.limit.cancel()
         with self.process:
             return self.process.wait()
 

@@ -40,20 +40,20 @@ class Watch:
 
     def __init__(self) -> None:
         self.phases: dict[str, float] = {}
-        self._nodes, self._lock = Nodes(), threading.Lock()
+        self.nodes, self.lock = Nodes(), threading.Lock()
 
     def emit(self, event: Event) -> None:
-        with self._lock:
+        with self.lock:
             match event:
                 case PhaseEnded():
                     self.phases[event.phase] = event.seconds
                 case NodeProgress():
-                    self._nodes.enter(event.node, event.phase, time.monotonic())
+                    self.nodes.enter(event.node, event.phase, time.monotonic())
 
     def rows(self) -> Iterator[str]:
         for name, seconds in self.phases.items():
             yield f"  {name:<10} {seconds:6.1f} s"
-        yield from timings(self._nodes.took)
+        yield from timings(self.nodes.took)
 
 
 @click.command()

@@ -79,11 +79,11 @@ class Watched:
     """The processes of a run, sampled."""
 
     def __init__(self, processes: dict[str, int]) -> None:
-        self._processes = processes
+        self.processes = processes
         self.series: dict[tuple[str, str], Series] = {}
 
     def sample(self, number: int) -> None:
-        for who, pid in self._processes.items():
+        for who, pid in self.processes.items():
             limits = JVM_LIMITS if "JVM" in who else LIMITS
             for what, value in measured(pid).items():
                 series = self.series.setdefault((who, what), Series(who, what, limits[what]))

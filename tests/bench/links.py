@@ -68,7 +68,7 @@ class Network:
         pid = os.fork()
         if pid == 0:
             here.close()
-            _as_child(lambda: self._at_the_other_end(number, there, work))
+            _as_child(lambda: self.at_the_other_end(number, there, work))
         there.close()
         name, relays = f"w{number}", []
         here.recv(1)  # it has its namespace
@@ -80,12 +80,12 @@ class Network:
             os.close(theirs)
         else:
             _ip("link", "add", name, "type", "veth", "peer", "name", _UPLINK, "netns", str(pid))
-        self._set_up(name, f"10.9.{number}.1", f"10.9.{number}.2")
+        self.set_up(name, f"10.9.{number}.1", f"10.9.{number}.2")
         here.send(b"+")
         here.close()
         return [pid, *relays]
 
-    def _at_the_other_end(self, number: int, parent: socket.socket, work: Callable[[], None]) -> None:
+    def at_the_other_end(self, number: int, parent: socket.socket, work: Callable[[], None]) -> None:
         _unshare()
         _ip("link", "set", "lo", "up")
         parent.send(b"+")
@@ -94,11 +94,11 @@ class Network:
             socket.send_fds(parent, [b"+"], [device])
             os.close(device)
         parent.recv(1)  # both ends are there
-        self._set_up(_UPLINK, f"10.9.{number}.2", f"10.9.{number}.1")
+        self.set_up(_UPLINK, f"10.9.{number}.2", f"10.9.{number}.1")
         _ip("route", "add", "default", "via", f"10.9.{number}.1")
         work()
 
-    def _set_up(self, device: str, own: str, peer: str) -> None:
+    def set_up(self, device: str, own: str, peer: str) -> None:
         _ip("address", "add", own, "peer", peer, "dev", device)
         _ip("link", "set", device, "up")
         if self.link.mbit is not None:

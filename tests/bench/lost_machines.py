@@ -96,9 +96,9 @@ class App:
     """MnistApp on the cluster, and what it said: ``losses`` by round, and the seconds each took."""
 
     def __init__(self, cluster: Cluster, folder: Path, case: Case, *, address: str = "127.0.0.1") -> None:
-        self._cluster, self._case = cluster, case
+        self.cluster, self.case = cluster, case
         self.losses: dict[int, float] = {}
-        self._times: list[float] = []
+        self.times: list[float] = []
         self._errors = folder / "errors"
         settings = {
             "spark.ui.enabled": "false",
@@ -137,19 +137,19 @@ class App:
             if found is None:
                 continue
             self.losses[int(found[1])] = float(found[2])
-            self._times.append(time.monotonic())
-            if striker is None and int(found[1]) >= self._case.after:
-                striker = threading.Thread(target=self._case.strike, args=(self._cluster, over))
+            self.times.append(time.monotonic())
+            if striker is None and int(found[1]) >= self.case.after:
+                striker = threading.Thread(target=self.case.strike, args=(self.cluster, over))
                 striker.start()
         status = self.process.wait()
         over.set()
         limit.cancel()
-        return self._wrong(status)
+        return self.wrong(status)
 
     @property
     def longest(self) -> float:
         """Seconds between two rounds, at most, after the first."""
-        return max((b - a for a, b in zip(self._times[1:], self._times[2:], strict=False)), default=0.0)
+        return max((b - a for a, b in zip(self.times[1:], self.times[2:], strict=False)), default=0.0)
 
     @property
     def errors(self) -> str:
@@ -159,7 +159,7 @@ class App:
     def rollbacks(self) -> list[int]:
         return [int(rounds) for rounds in re.findall(r"from that of (\d+) rounds before", self.errors)]
 
-    def _wrong(self, status: int) -> str | None:
+    def wrong(self, status: int) -> str | None:
         if status:
             return f"exit status {status} after {len(self.losses)} rounds: {self.errors[-800:]}"
         if "Traceback" in self.errors:

@@ -84,20 +84,20 @@ class Table:
     """The rows of one size, and the aims they are held to."""
 
     def __init__(self, title: str) -> None:
-        self._medians: dict[str, float] = {}
+        self.medians: dict[str, float] = {}
         click.echo(f"\n{title}\n{'':<36}{'median':>10}{'min':>10}{'p90':>10} ms")
 
     def add(self, name: str, seconds: list[float]) -> None:
         ordered = sorted(seconds)
-        median = self._medians[name] = 1e3 * statistics.median(ordered)
+        median = self.medians[name] = 1e3 * statistics.median(ordered)
         p90 = 1e3 * ordered[int(0.9 * len(ordered))]
         click.echo(f"{name:<36}{median:>10.2f}{1e3 * ordered[0]:>10.2f}{p90:>10.2f}")
 
     def aim(self, what: str, name: str, limit: float, of: str | None = None) -> None:
         """The median of a row, or its ratio to that of another, must be at most ``limit``."""
-        if name not in self._medians or (of and of not in self._medians):
+        if name not in self.medians or (of and of not in self.medians):
             return
-        value = self._medians[name] / (self._medians[of] if of else 1.0)
+        value = self.medians[name] / (self.medians[of] if of else 1.0)
         verdict = "met" if value <= limit else "NOT met"
         click.echo(f"  {what:<60}{value:>9.3f}   aim: at most {limit:g}   {verdict}")
 

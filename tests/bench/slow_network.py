@@ -106,13 +106,13 @@ class Team:
     """A coordinator as ``Workers``, for rounds alone."""
 
     def __init__(self, coordinator: Coordinator, initial: Vector) -> None:
-        self._coordinator, self._initial = coordinator, initial
+        self.coordinator, self._initial = coordinator, initial
 
     def initial_weights(self) -> Vector:
         return self._initial
 
     def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
-        return self._coordinator.train(weights, plan, ahead)
+        return self.coordinator.train(weights, plan, ahead)
 
 
 def run(trial: Trial, workers: int, exchange: str, megabytes: float | None, seconds: float) -> dict[str, Any]:
@@ -179,13 +179,13 @@ class _Port:
     """Tells the workers, which are forked before any thread is started, where the coordinator listens."""
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe()
+        self.read, self.write = os.pipe()
 
     def tell(self, workers: int, *ports: int | None) -> None:
-        os.write(self._write, workers * (json.dumps(ports).ljust(40)).encode())
+        os.write(self.write, workers * (json.dumps(ports).ljust(40)).encode())
 
     def __call__(self) -> list[int | None]:
-        found: list[int | None] = json.loads(os.read(self._read, 40))
+        found: list[int | None] = json.loads(os.read(self.read, 40))
         return found
 
 

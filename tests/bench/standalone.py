@@ -29,17 +29,17 @@ class Cluster:
     """Of the master."""
 
     def __init__(self, folder: Path, hosts: int, cores: int = 1) -> None:
-        self._folder, self._cores, self._started = folder, cores, 0
-        self._port = _free_port()
-        self._master = self._daemon(
-            "org.apache.spark.deploy.master.Master", "--host", self.address, "--port", str(self._port)
+        self.folder, self.cores, self.started = folder, cores, 0
+        self.port = _free_port()
+        self.master = self.start_daemon(
+            "org.apache.spark.deploy.master.Master", "--host", self.address, "--port", str(self.port)
         )
-        _wait_for(self.address, self._port)
-        self.hosts = [self._host() for _ in range(hosts)]
+        _wait_for(self.address, self.port)
+        self.hosts = [self.start_host() for _ in range(hosts)]
 
     @property
     def url(self) -> str:
-        return f"spark://{self.address}:{self._port}"
+        return f"spark://{self.address}:{self.port}"
 
     def __enter__(self) -> Cluster:
         return self
@@ -47,40 +47,40 @@ class Cluster:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         for host in self.hosts:
             host.kill()
-        kill_all([self._master.pid])
-        self._master.wait()
+        kill_all([self.master.pid])
+        self.master.wait()
 
     def add(self) -> Host:
         """Let another host come."""
-        self.hosts.append(self._host())
+        self.hosts.append(self.start_host())
         return self.hosts[-1]
 
     def replace(self, host: Host) -> None:
         """Let another host come in the place of one that is gone."""
-        self.hosts[self.hosts.index(host)] = self._host()
+        self.hosts[self.hosts.index(host)] = self.start_host()
 
-    def _host(self) -> Host:
-        self._started += 1
-        work = self._folder / f"host-{self._started}"
+    def start_host(self) -> Host:
+        self.started += 1
+        work = self.folder / f"host-{self.started}"
         return Host(
-            self._daemon(
+            self.start_daemon(
                 "org.apache.spark.deploy.worker.Worker",
-                *("--host", self._address_of(self._started), "--cores", str(self._cores), "--memory", "1g"),
+                *("--host", self.address_of(self.started), "--cores", str(self.cores), "--memory", "1g"),
                 *("--work-dir", str(work), self.url),
-                inside=self._inside(self._started),
-                address=self._address_of(self._started),
+                inside=self.inside(self.started),
+                address=self.address_of(self.started),
             )
         )
 
-    def _address_of(self, _host: int) -> str:
+    def address_of(self, _host: int) -> str:
         """Of a host, counted from 1."""
         return self.address
 
-    def _inside(self, _host: int) -> tuple[str, ...]:
+    def inside(self, _host: int) -> tuple[str, ...]:
         """What its processes are started by."""
         return ()
 
-    def _daemon(
+    def start_daemon(
         self, name: str, *arguments: str, inside: tuple[str, ...] = (), address: str = ""
     ) -> subprocess.Popen[bytes]:
         options = (
@@ -93,7 +93,7 @@ class Cluster:
             "SPARK_DAEMON_JAVA_OPTS": options,
             "SPARK_LOCAL_IP": address or self.address,
         }
-        with (self._folder / "daemons.log").open("ab") as log:
+        with (self.folder / "daemons.log").open("ab") as log:
             return subprocess.Popen(
                 [*inside, str(_CLASS), name, "--webui-port", "0", *arguments],
                 env=environment,
@@ -107,25 +107,25 @@ class Host:
     """A worker daemon and everything below it."""
 
     def __init__(self, daemon: subprocess.Popen[bytes]) -> None:
-        self._daemon = daemon
+        self.daemon = daemon
 
     @property
     def processes(self) -> list[int]:
-        return [self._daemon.pid, *descendants(self._daemon.pid)]
+        return [self.daemon.pid, *descendants(self.daemon.pid)]
 
     @property
     def executors(self) -> list[int]:
-        return executors_below(self._daemon.pid)
+        return executors_below(self.daemon.pid)
 
     @property
     def pythons(self) -> list[int]:
         """The Python workers: children of the daemon that forks them."""
-        forks = [pid for pid in descendants(self._daemon.pid) if "daemon" in command_of(pid)]
+        forks = [pid for pid in descendants(self.daemon.pid) if "daemon" in command_of(pid)]
         return [pid for pid in forks if parent_of(pid) in forks]
 
     def kill(self) -> None:
         kill_all(self.processes)
-        self._daemon.wait()
+        self.daemon.wait()
 
 
 def kill_all(pids: list[int]) -> None:

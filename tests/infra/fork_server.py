@@ -43,17 +43,15 @@ class Command:
     """A command that waits for its start."""
 
     def __init__(self, server: ForkServer, pid: int, folder: Path) -> None:
-        self._server, self.pid, self._folder = server, pid, folder
+        self.server, self.pid, self.folder = server, pid, folder
 
     def go(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     def wait(self) -> Ended:
         """Wait for its end; killed at the deadline."""
-        status = self._server.ask({"wait": self.pid, "seconds": COMMAND_SECONDS})
-        said = [
-            (self._folder / name).read_text() for name in ("out", "err") if (self._folder / name).exists()
-        ]
+        status = self.server.ask({"wait": self.pid, "seconds": COMMAND_SECONDS})
+        said = [(self.folder / name).read_text() for name in ("out", "err") if (self.folder / name).exists()]
         out, err = said or ("", "")
         return Ended(status=status, out=out, err=err)
 
@@ -62,9 +60,9 @@ class ForkServer:
     """A running fork server for one simulated cloud."""
 
     def __init__(self, cloud: LocalCloud, folder: Path) -> None:
-        self.cloud, self._folder, self._count = cloud, folder, 0
+        self.cloud, self.folder, self.count = cloud, folder, 0
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "SPARKNET_EC2"))}
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.infra.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -78,10 +76,10 @@ class ForkServer:
 
         It writes to files, or to the ``terminal`` of that name, which is the one that it is controlled by.
         """
-        self._count += 1
-        folder = self._folder / str(self._count)
+        self.count += 1
+        folder = self.folder / str(self.count)
         folder.mkdir(parents=True)
-        question = {"words": words, "home": str(self._folder / home), "folder": str(folder)}
+        question = {"words": words, "home": str(self.folder / home), "folder": str(folder)}
         return Command(self, self.ask({**question, "terminal": terminal}), folder)
 
     def run(self, *words: str, home: str = "home") -> Ended:
@@ -103,20 +101,20 @@ class ForkServer:
         return ended
 
     def ask(self, question: dict[str, Any]) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
         assert answer, "the fork server has ended"
         return int(answer)
 
     def end(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(20)
-        self._process.stdout.close()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(20)
+        self.process.stdout.close()
 
 
 def serve() -> None:

@@ -57,35 +57,35 @@ class Server:
 
     def __init__(self, user_key: Any, host_key: Any, port: int = 0) -> None:
         self.user_key, self.host_key = user_key, host_key
-        self._socket = socket.create_server(("127.0.0.1", port))
-        self.port = int(self._socket.getsockname()[1])
+        self.socket = socket.create_server(("127.0.0.1", port))
+        self.port = int(self.socket.getsockname()[1])
         self.connections = 0
-        self._transports: list[Any] = []
+        self.transports: list[Any] = []
 
     def __enter__(self) -> Server:
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join(5)
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        self.thread.join(5)
         self.drop()
 
     def drop(self) -> None:
         """Cut every connection."""
-        for transport in self._transports:
+        for transport in self.transports:
             transport.close()
             transport.join(5)
-        self._transports.clear()
+        self.transports.clear()
 
     def execute(self, channel: Any, command: str) -> None:
         process = subprocess.Popen(
             ["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         pumps = [
-            threading.Thread(target=self._pump, args=(stream, send), daemon=True)
+            threading.Thread(target=self.pump, args=(stream, send), daemon=True)
             for stream, send in ((process.stdout, channel.sendall), (process.stderr, channel.sendall_stderr))
         ]
         for pump in pumps:
@@ -101,7 +101,7 @@ class Server:
         channel.close()
 
     @staticmethod
-    def _pump(stream: Any, send: Any) -> None:
+    def pump(stream: Any, send: Any) -> None:
         with stream:
             while data := os.read(stream.fileno(), 65536):
                 try:
@@ -109,17 +109,17 @@ class Server:
                 except OSError:
                     return
 
-    def _accept(self) -> None:
+    def accept(self) -> None:
         while True:
             try:
-                connection, _ = self._socket.accept()
+                connection, _ = self.socket.accept()
             except OSError:
                 return
             self.connections += 1
             transport = paramiko.Transport(connection)
             transport.add_server_key(self.host_key)
             transport.set_subsystem_handler("sftp", paramiko.SFTPServer, _Files)
-            self._transports.append(transport)
+            self.transports.append(transport)
             try:
                 transport.start_server(server=_Rules(self))
             except (paramiko.SSHException, EOFError):

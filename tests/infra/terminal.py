@@ -22,50 +22,50 @@ class Terminal:
     def __init__(self, code: str, *, columns: int, lines: int, env: Mapping[str, str] | None = None) -> None:
         self.columns = columns
         self.said = ""
-        self._pid, self._end = pty.fork()
-        if self._pid == 0:
+        self.pid, self.end = pty.fork()
+        if self.pid == 0:
             time.sleep(0.1)  # until it has its size
             os.execve(
                 sys.executable, [sys.executable, "-c", code], {**os.environ, "TERM": "xterm", **(env or {})}
             )
-        mode = termios.tcgetattr(self._end)
+        mode = termios.tcgetattr(self.end)
         mode[3] &= ~termios.ECHO  # what is typed would stand between what is drawn
-        termios.tcsetattr(self._end, termios.TCSANOW, mode)
+        termios.tcsetattr(self.end, termios.TCSANOW, mode)
         self.resize(columns, lines)
 
     def resize(self, columns: int, lines: int) -> None:
-        fcntl.ioctl(self._end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Read on until ``condition`` holds."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.said
-            if not self._read():
+            if not self.read():
                 assert condition(), self.said
                 return
 
     def close(self) -> int:
         """Read to the end; the status."""
-        while self._read():
+        while self.read():
             pass
-        os.close(self._end)
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        os.close(self.end)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def press_enter(self) -> None:
-        os.write(self._end, b"\n")
+        os.write(self.end, b"\n")
 
     @property
     def display(self) -> list[str]:
         """Every line so far, as it looks now, without those that are empty at the end."""
         return seen(self.said, self.columns)
 
-    def _read(self) -> bool:
-        ready, _, _ = select.select([self._end], [], [], 1.0)
+    def read(self) -> bool:
+        ready, _, _ = select.select([self.end], [], [], 1.0)
         if not ready:
             return True
         try:
-            chunk = os.read(self._end, 65536)
+            chunk = os.read(self.end, 65536)
         except OSError:  # what Linux says when the other side is gone
             return False
         self.said += chunk.decode()

@@ -30,29 +30,29 @@ class FlakyS3:
     def __init__(self) -> None:
         self.fault, self.requests = "", 0
         self.only: Callable[[dict[str, Any]], bool] = lambda _: True
-        self._backend = DomainDispatcherApplication(create_backend_app)
-        self._silence_ends = threading.Event()
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Quiet)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self.backend = DomainDispatcherApplication(create_backend_app)
+        self.silence_ends = threading.Event()
+        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True, request_handler=Quiet)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
 
     def close(self) -> None:
-        self._silence_ends.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.silence_ends.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
 
-    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    def answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         self.requests += 1
         fault = self.fault if self.only(environ) else ""
         if fault == "silence":
-            self._silence_ends.wait(60)
+            self.silence_ends.wait(60)
         elif fault:
             status, code, message = ANSWERS[fault]
             text = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
             return Response(text, status=status, content_type="application/xml")(environ, start)
-        answer: Iterable[bytes] = self._backend(environ, start)
+        answer: Iterable[bytes] = self.backend(environ, start)
         return answer
 
 

@@ -24,24 +24,24 @@ class Cli:
 
     def __init__(self, cloud: LocalCloud) -> None:
         ours = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
-        self._environment = {**ours, **cloud.environment, "AWS_PAGER": "", "AWS_MAX_ATTEMPTS": "1"}
+        self.environment = {**ours, **cloud.environment, "AWS_PAGER": "", "AWS_MAX_ATTEMPTS": "1"}
 
     def __call__(self, words: str, *more: str) -> Any:
         """What it prints, read as JSON."""
-        said = self._run(words, more)
+        said = self.run(words, more)
         assert said.returncode == 0, said.stderr
         return json.loads(said.stdout) if said.stdout.strip() else None
 
     def error(self, words: str, *more: str) -> str:
         """The code of the error that it ends in."""
-        said = self._run(words, more)
+        said = self.run(words, more)
         assert said.returncode != 0, said.stdout
         return said.stderr.partition("(")[2].partition(")")[0]
 
-    def _run(self, words: str, more: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    def run(self, words: str, more: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["aws", *words.split(), *more, "--output", "json"],
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=120,

@@ -36,7 +36,7 @@ class LayerCase:
         """The case's net, with the case's parameters."""
         path = self.folder / f"{self.name}.prototxt"
         net = Net.for_file(path, self.phase, device=device, precision=precision)
-        for (layer, index), values in self._named("param"):
+        for (layer, index), values in self.named("param"):
             net.params[layer][int(index)].data.copy_(torch.from_numpy(values))
         return net
 
@@ -48,14 +48,14 @@ class LayerCase:
         net = self.net(device, precision)
         inputs = {
             name if name in net.input_names else f"{name}_in": torch.from_numpy(v)
-            for (name,), v in self._named("in")
+            for (name,), v in self.named("in")
         }
         for _ in range(self.forwards):
             net.forward(inputs)
         for blob in net.blobs.values() if touched else ():
             blob.data.copy_(blob.data.clone())
         if self.has_backward:
-            for (blob,), values in self._named("topdiff"):
+            for (blob,), values in self.named("topdiff"):
                 net.blobs[blob].diff = torch.from_numpy(values).to(device)
             net.backward()
         return net
@@ -63,21 +63,21 @@ class LayerCase:
     def mismatches(self, net: Net) -> list[str]:
         """What of ``net`` is not as Caffe has it, by name."""
         found: list[str] = []
-        for (blob,), values in self._named("out"):
+        for (blob,), values in self.named("out"):
             found += _difference(f"out {blob}", net.blobs[blob].data, values)
-        for (layer, index), values in self._named("param_after"):
+        for (layer, index), values in self.named("param_after"):
             found += _difference(f"param {layer}/{index}", net.params[layer][int(index)].data, values)
         if not self.has_backward:
             return found
-        for (layer, index), values in self._named("paramdiff"):
+        for (layer, index), values in self.named("paramdiff"):
             found += _difference(f"paramdiff {layer}/{index}", net.params[layer][int(index)].diff, values)
-        for (blob,), values in (*self._named("indiff"), *self._named("blobdiff")):
+        for (blob,), values in (*self.named("indiff"), *self.named("blobdiff")):
             # Caffe's Scale uses its bottom's diff as scratch memory where nobody wants the gradient
             if not blob.endswith("_in"):
                 found += _difference(f"diff {blob}", net.blobs[blob].diff, values)
         return found
 
-    def _named(self, kind: str) -> list[tuple[list[str], np.ndarray[Any, Any]]]:
+    def named(self, kind: str) -> list[tuple[list[str], np.ndarray[Any, Any]]]:
         parts = [(key.split("/"), values) for key, values in self.numbers.items()]
         return [(rest, values) for (first, *rest), values in parts if first == kind]
 

@@ -41,13 +41,13 @@ class Recording(TorchReplica):
 
     def __init__(self, folder: str) -> None:
         super().__init__(small_net(), momentum_sgd)
-        self._log = Path(folder) / f"read-by-{os.getpid()}"
+        self.log = Path(folder) / f"read-by-{os.getpid()}"
 
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
         time.sleep(0.01)
         batch = next(batches)
         pairs = (batch["data"][:, 0, 0, :2] * 256).round().int().tolist()
-        with self._log.open("a") as file:
+        with self.log.open("a") as file:
             file.write("".join(f"{high * 256 + low}\n" for high, low in pairs))
         return super().step(iter([batch]))
 
@@ -79,39 +79,39 @@ class Watched:
     """The rounds of a job, and what has been read in them."""
 
     def __init__(self, rounds: Iterator[Round], workers: SparkWorkers, cluster: Cluster, folder: str) -> None:
-        self._rounds, self._workers, self._cluster, self._folder = rounds, workers, cluster, folder
+        self.rounds, self.workers, self.cluster, self._folder = rounds, workers, cluster, folder
 
     def until_all_is_read(self, members: int) -> None:
         """Train with so many members, in one go, until each record has been read; and say so."""
         started = joined = time.monotonic()
         before: dict[str, list[int]] = {}
         since = -1
-        for done in self._rounds:  # there are more than enough of them
+        for done in self.rounds:  # there are more than enough of them
             if time.monotonic() - started > SECONDS:
-                sys.exit(f"not {members} members on all records in {SECONDS:g} s: {self._workers.members}")
+                sys.exit(f"not {members} members on all records in {SECONDS:g} s: {self.workers.members}")
             if len(done.members) != members:
                 since = -1
                 continue
             if since < 0:
                 since, before, joined = done.number, read_so_far(self._folder), time.monotonic()
-            elif self._read_since(before) == RECORDS:
+            elif self.read_since(before) == RECORDS:
                 break
         found = {
             "members": len(done.members),
-            "hosts": [self._host_of(who.pid) for who in self._workers.members],
+            "hosts": [self.host_of(who.pid) for who in self.workers.members],
             "seconds_to_join": round(joined - started, 1),
             "rounds": done.number - since + 1,
             "shards": sorted({report.read for report in done.reports}),
         }
         click.echo(json.dumps(found))
 
-    def _read_since(self, before: dict[str, list[int]]) -> set[int]:
+    def read_since(self, before: dict[str, list[int]]) -> set[int]:
         found = read_so_far(self._folder)
         return {record for name, numbers in found.items() for record in numbers[len(before.get(name, [])) :]}
 
-    def _host_of(self, pid: int) -> int:
+    def host_of(self, pid: int) -> int:
         """Which of the cluster's hosts the process runs on, -1 for none."""
-        return next((n for n, host in enumerate(self._cluster.hosts) if pid in host.pythons), -1)
+        return next((n for n, host in enumerate(self.cluster.hosts) if pid in host.pythons), -1)
 
 
 def main() -> None:

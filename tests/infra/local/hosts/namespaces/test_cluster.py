@@ -60,7 +60,7 @@ class Cluster:
         (self.data / "pictures").write_text("seen")
         self.events: list[Event] = []
         self.cut_off: list[str] = []
-        self._hosts: list[SSHHost] = []
+        self.hosts: list[SSHHost] = []
 
     def run(self, *words: str, timeout_seconds: float = 300.0) -> str:
         """What the command says; it must succeed."""
@@ -92,15 +92,15 @@ class Cluster:
 
     def host(self, instance: dict[str, Any]) -> SSHHost:
         [key] = [path for path in (self.home / "local/keys").rglob("*") if path.is_file()]
-        known = self.home / f"known-{len(self._hosts)}"
+        known = self.home / f"known-{len(self.hosts)}"
         host = SSHHost(
             instance["InstanceId"], instance["PublicIpAddress"], user="ubuntu", key=key, known_hosts=known
         )
-        self._hosts.append(host)
+        self.hosts.append(host)
         return host
 
     def end(self) -> None:
-        for host in self._hosts:
+        for host in self.hosts:
             host.close()
         clean(self.home)
 
