@@ -7,6 +7,7 @@ submitted in a job of its own, whose task waits in Spark's queue until a slot is
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import uuid
@@ -210,7 +211,10 @@ def _arrow_runner(frame: DataFrame, work: Work, selection: ColumnSelection) -> C
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says, without Java's stack, and without py4j's first line, which says nothing."""
+    """What an error says, without Java's stack, and without first lines that say nothing."""
     lines = (str(error).strip() or type(error).__name__).splitlines()
+    if "from the Python worker" in lines[0]:
+        said = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Exit)\b", line)]
+        return said[-1] if said else lines[-1]
     says_nothing = len(lines) > 1 and lines[0].startswith("An error occurred while calling")
     return lines[1 if says_nothing else 0].removeprefix(": ")

@@ -36,6 +36,7 @@ from sparknet.errors import UsageError
 from sparknet.inference import Inference, Opened
 from sparknet.spark.cancelling import canceller
 from sparknet.spark.columns import ColumnSelection, WrongRow
+from sparknet.spark.session import use_this_python
 from sparknet.spark.task import attempt_number, partition_id
 from sparknet.weights import Vector
 
@@ -182,6 +183,8 @@ def predicted(
     # a record through the net here: what is wrong with net, weights or outputs shows before a job starts
     inference.open(weights)({each.name: each.column.empty(1) for each in selection.inputs})
     connect = is_connect(frame)
+    if not connect:
+        use_this_python(frame.sparkSession.sparkContext)
     work = _Work(
         key=uuid.uuid4().hex,
         inference=inference,

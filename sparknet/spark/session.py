@@ -48,6 +48,8 @@ _OF_JAVA = (
 _HEAP = 0.85
 
 ARCHIVES = (".zip", ".egg", ".whl")
+# What Spark runs where nobody says otherwise.
+_ANY_PYTHON = "python3"
 
 
 def session(
@@ -77,8 +79,18 @@ def session(
     return spark
 
 
+def use_this_python(context: SparkContext) -> None:
+    """Let the tasks of a session of this machine run in this Python, unless somebody has chosen another.
+
+    Otherwise they run whatever python3 is, which need not have this package, nor torch.
+    """
+    if context.pythonExec == _ANY_PYTHON and str(context.master).startswith("local"):
+        context.pythonExec = sys.executable
+
+
 def check(spark: SparkSession) -> None:
     """Raise UsageError if ``spark`` was started with settings that break training."""
+    use_this_python(spark.sparkContext)
     conf = spark.sparkContext.getConf()
     if conf.get("spark.speculation", "false") == "true":
         raise UsageError(
