@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparknet.caffe.layers.records import Lmdb
+from sparknet.data import cifar10, mnist
 from sparknet.data.decoding import Decoding, Order, Size
 from sparknet.errors import DataError, UsageError
 from sparknet.sources import arrays, datum, files, folder, hdf5, imagenet, manifest, parquet, tar
@@ -236,25 +237,20 @@ def _open_parquet(wanted: _Wanted) -> Source:
 
 
 def _open_cifar(wanted: _Wanted) -> Source:
-    from sparknet.data.cifar10 import CLASSES
-
-    samples = arrays.cifar_at(wanted.url, wanted.split)
-    if samples is None:
-        raise DataError(f"{wanted.url} has no CIFAR-10 in it, binary or Python batches")
-    return _pictures(
-        wanted, samples, f"CIFAR-10's {wanted.split} set in", CLASSES, has_halves=_is_folder(wanted.url)
-    )
+    return _arrays(wanted, "CIFAR-10", cifar10.CLASSES, arrays.cifar_at(wanted.url, wanted.split))
 
 
 def _open_mnist(wanted: _Wanted) -> Source:
-    from sparknet.data.mnist import CLASSES
+    return _arrays(wanted, "MNIST", mnist.CLASSES, arrays.mnist_at(wanted.url, wanted.split))
 
-    samples = arrays.mnist_at(wanted.url, wanted.split)
+
+def _arrays(
+    wanted: _Wanted, name: str, classes: tuple[str, ...], samples: arrays.ArraySamples | None
+) -> Source:
     if samples is None:
-        raise DataError(f"{wanted.url} has no MNIST in it, plain or gzipped")
-    return _pictures(
-        wanted, samples, f"MNIST's {wanted.split} set in", CLASSES, has_halves=_is_folder(wanted.url)
-    )
+        raise DataError(f"{wanted.url} has no {name} in it, as its authors publish it")
+    what = f"{name}'s {wanted.split} set in"
+    return _pictures(wanted, samples, what, classes, has_halves=_is_folder(wanted.url))
 
 
 def _open_imagenet(wanted: _Wanted) -> Source:

@@ -14,7 +14,6 @@ import fsspec
 import numpy as np
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
 from sparknet.checkpoint import Checkpoint, Checkpoints, resumed
 from sparknet.data import contiguous
@@ -27,6 +26,7 @@ from sparknet.training import Momentum, Settings, WorkerState, train
 from sparknet.weights import Vector
 from sparknet.worker import Recipe
 from tests.sparknet.small import digest, pictures, small_net, small_recipe
+from tests.sparknet.sources.s3 import simulated
 from tests.sparknet.test_replica import caffe_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,16 +241,9 @@ def test_a_process_killed_while_it_saves_leaves_the_last_that_it_had_saved(tmp_p
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket of a simulated S3."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name, value in (("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "key")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    boto3.client("s3").create_bucket(Bucket="runs")
-    yield "s3://runs"
-    server.stop()
+    with simulated(monkeypatch) as client:
+        client.create_bucket(Bucket="runs")
+        yield "s3://runs"
 
 
 def test_s3_will_do(bucket: str) -> None:
