@@ -181,6 +181,8 @@ class Trainer:  # the one place where all that can be said of a run is listed
     def _check_algorithm(self) -> None:
         if isinstance(self.tau, str) and self.tau != "auto":
             raise UsageError(f"tau is {self.tau!r}: a number of steps, a schedule of them, or auto")
+        if self.rounds is None and not isinstance(self.tau, int | None):
+            raise UsageError("how many rounds there are in epochs is not known with this tau: give rounds")
         if isinstance(self.tau, int) and self.tau < 1:
             raise UsageError(f"tau is {self.tau}: it must be positive")
         algorithm(self.algorithm).with_options(self.algorithm_options).check(

@@ -19,6 +19,7 @@ from sparknet.errors import UsageError
 from sparknet.local import LocalWorkers
 from sparknet.outer import Average, DiLoCo, SlowMo
 from sparknet.torch_model import TorchModel
+from sparknet.trainer import Trainer
 from sparknet.trainer.nets import check_nesterov, with_nesterov
 from sparknet.training import train
 from tests.sparknet.small import digest, pictures, small_net, small_recipe
@@ -219,3 +220,20 @@ def test_algorithms_of_rounds_are_those_of_training() -> None:
         "easgd-lockfree",
         "eamsgd",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"tau": "auto"}, "how many rounds there are in epochs is not known"),
+        ({"tau": "often", "rounds": 1}, "tau is 'often': a number of steps, a schedule of them, or auto"),
+        ({"tau": 0}, "tau is 0: it must be positive"),
+        ({"algorithm": "easgd", "overlap": True}, "--overlap is for rounds that all workers share"),
+        ({"algorithm": "easgd", "outer": Average}, "elastic averaging has none, only a centre"),
+        ({"algorithm_options": {"outer_lr": 0.3}}, "outer_lr is no option of this algorithm"),
+        ({"overhead": 0}, "exchanges may cost is 0"),
+    ],
+)
+def test_the_trainer_says_what_cannot_be_when_it_is_made(options: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Trainer(model=small_net, **options)  # type: ignore[arg-type]
