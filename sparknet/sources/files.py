@@ -173,9 +173,9 @@ def write(url: str, data: bytes) -> None:
 def remove(urls: Iterable[str]) -> None:
     """Raises DataError for what cannot be removed; what is not there need not be."""
     for url in urls:
-        with _doing(url, "removed"):
-            files, path = _files(url)
-            if files.exists(path):
+        if exists(url):
+            with _doing(url, "removed"):
+                files, path = _files(url)
                 files.rm_file(path)
 
 

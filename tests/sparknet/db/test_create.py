@@ -277,6 +277,8 @@ def test_shards_are_written_to_s3_and_read_there(
     source = open_source(url)
     assert source.name == f"230 pictures in 10 classes from 5 tar shards of {url}"
     assert same(records(source, 2), drawn(COUNT))
+    assert made(photos, url, "tar", encoding="png", shard_records=100, overwrite=True).records == COUNT
+    assert open_source(url).name == f"230 pictures in 10 classes from 3 tar shards of {url}"
     with pytest.raises(UsageError, match="an LMDB is written on a disk of this machine"):
         made(photos, "s3://pictures/made/lmdb", "lmdb")
     with pytest.raises(DataError, match=r"^s3://nobody/x.* there is no such bucket"):
