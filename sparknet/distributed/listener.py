@@ -43,6 +43,10 @@ _UNAUTHENTICATED = 64
 _GRACE_SECONDS = 5.0
 
 
+class _ReportedError(ExchangeError):
+    """A worker has said why it ends, which the driver hears by itself."""
+
+
 class Listener:
     """Listens on a free port of ``bind`` for workers that hold ``token``; ``size`` is the length P of their
     weights, which come back as ``codec`` writes them.
@@ -143,7 +147,7 @@ class Connection(threading.Thread):
             self._serve(self.member)
         except (OSError, EOFError, ExchangeError) as error:
             reason = str(error) or type(error).__name__
-            if self.member is None:
+            if self.member is None and not isinstance(error, _ReportedError):
                 # whoever is not known to be a worker may come as often as he likes
                 told = log if who else self.listener.strangers
                 told.warning("dropped a connection: %s", reason)
@@ -236,7 +240,7 @@ class Connection(threading.Thread):
         if frame.kind is Kind.FAILED:
             reason = str(frame.header.get("reason"))
             self.listener.events.put(Failed(who, reason, bool(frame.header.get("final"))))
-            raise ExchangeError(reason)
+            raise _ReportedError(reason)
         if into and due in into and frame.size not in (0, into[due].nbytes):
             raise ExchangeError(f"{who} sent {frame.size:,} bytes where {into[due].nbytes:,} were due")
         return frame

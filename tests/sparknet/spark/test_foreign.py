@@ -32,7 +32,7 @@ def test_tasks_of_this_machine_run_in_this_python_unless_another_was_chosen(
     [
         (
             "An exception was thrown from the Python worker:\nTraceback (most recent call last):\n"
-            "  File \"a.py\", line 1, in <module>\nModuleNotFoundError: No module named 'torch'\n SQLSTATE: 3",
+            "  File \"a.py\", line 1, in <module>\nModuleNotFoundError: No module named 'torch'\n SQLSTATE",
             "ModuleNotFoundError: No module named 'torch'",
         ),
         ("An error occurred while calling o1.x.\n: java.lang.Error: full\n\tat a.b", "java.lang.Error: full"),
