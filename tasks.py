@@ -57,7 +57,8 @@ def schema(c: Context) -> None:
 
 @task
 def lock(c: Context) -> None:
-    """Pin the packages that are installed now in requirements.lock."""
+    """Pin the packages that are installed now in requirements.lock, and those of nodes with their hashes."""
     edits = '/^pip==/d; s/+cpu$//; s/^plyvel.ci==.*/&; python_version < "3.13"/'  # no wheels beyond
     c.run("echo '# Every package of the environment, pinned. Made by: ./run lock' > requirements.lock")
     c.run(f"pip freeze --all --exclude-editable | sed '{edits}' >> requirements.lock")
+    c.run("python ami/lock.py")

@@ -25,8 +25,11 @@ fetch_java() {
     local archive
     archive=$(mktemp)
     curl --fail --silent --show-error --location --retry 5 --max-time 300 --output "$archive" "$JAVA_URL"
-    echo "$(curl --fail --silent --show-error --location --retry 5 "$JAVA_SHA256_URL")  $archive" |
-        sha256sum --check --quiet
+    echo "$JAVA_SHA256  $archive" | sha256sum --check --quiet || {
+        echo "$JAVA_URL is not the file that versions.toml has the SHA-256 of" >&2
+        rm -f "$archive"
+        return 1
+    }
     mkdir -p "$home/jdk"
     tar -xzf "$archive" -C "$home/jdk" --strip-components 1
     rm -f "$archive"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from infra import costs, private_key
 from infra.ec2 import catalog, images, keys, network, prices, tags, template
@@ -84,6 +85,7 @@ def _require_what_is_named(region: Region, spec: ClusterSpec) -> None:
         login.require_usable(spec.access.identity_file)
     if spec.user_data and not spec.user_data.is_file():
         raise UsageError(f"There is no file {spec.user_data} for --user-data.")
+    user_data.document(spec, expires=datetime.now(UTC) if spec.max_hours else None)
     if spec.access.key_pair and spec.access.identity_file:
         key = private_key.read(spec.access.identity_file, private_key.known_passphrase())
         keys.require_pair(region, spec.access.key_pair, key)

@@ -71,7 +71,7 @@ def steps(spec: ClusterSpec, *, gpus: int) -> tuple[Step, ...]:
             env={
                 "OLDEST_JAVA": str(java["oldest"]),
                 "JAVA_URL": java["url"],
-                "JAVA_SHA256_URL": java["sha256_url"],
+                "JAVA_SHA256": java["sha256"],
             },
             timeout_seconds=600,
             is_kept=True,

@@ -28,15 +28,25 @@ IS_MIME = re.compile(rb"(mime-version|content-type):", re.IGNORECASE)
 def document(spec: ClusterSpec, *, expires: datetime | None) -> bytes:
     """What a node of ``spec`` gets, which ends at ``expires`` (None: never).
 
-    Raises UsageError if the file of ``--user-data`` cannot be read.
+    Raises UsageError if the file of ``--user-data`` cannot be read, or is longer than EC2 takes.
     """
     own = _read(spec.user_data or CLOUD_CONFIG)
     if expires is None:
-        return own
+        return _short_enough(own, spec.user_data)
     moment = expires.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     deadline = bootstrap.render(DEADLINE.read_text(encoding="utf-8"), {"EXPIRES": moment}).encode()
     whole = _multipart(deadline, own if not own.startswith(GZIP) else _unpacked(own, spec.user_data))
-    return whole if len(whole) <= MOST_BYTES else gzip.compress(whole, mtime=0)
+    packed = whole if len(whole) <= MOST_BYTES else gzip.compress(whole, mtime=0)
+    return _short_enough(packed, spec.user_data)
+
+
+def _short_enough(content: bytes, file: Path | None) -> bytes:
+    if len(content) > MOST_BYTES:
+        raise UsageError(
+            f"--user-data {file} comes to {len(content):,} bytes, and EC2 takes {MOST_BYTES:,}: compress it "
+            "with gzip -9, which cloud-init unpacks, or let it fetch what it needs (#include, curl)."
+        )
+    return content
 
 
 def _read(file: Path) -> bytes:

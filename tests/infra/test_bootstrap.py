@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,3 +145,49 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
 def test_half_of_the_memory_is_for_spark_and_never_too_little() -> None:
     assert NodeResources(user="u", cores=4, memory_mib=16512, gpus=0).spark_memory_mib == 8000
     assert NodeResources(user="u", cores=1, memory_mib=900, gpus=0).spark_memory_mib == 512
+
+
+@pytest.mark.parametrize("is_genuine", [True, False])
+def test_java_is_the_very_file_whose_sum_is_kept_here(is_genuine: bool, tmp_path: Path) -> None:
+    java = bootstrap.versions()["java"]
+    assert "latest" not in java["url"]
+    assert re.fullmatch("[0-9a-f]{64}", java["sha256"])
+    (tmp_path / "amazon-corretto").mkdir()
+    (tmp_path / "amazon-corretto/release").write_text('JAVA_VERSION="17"\n')
+    archive = tmp_path / "java.tar.gz"
+    subprocess.run(
+        ["tar", "-czf", str(archive), "-C", str(tmp_path), "amazon-corretto"], check=True, timeout=60
+    )
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "curl").write_text(
+        '#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\n' + f'cp {archive} "$2"\n'
+    )
+    (tools / "curl").chmod(0o755)
+    script = (bootstrap.AMI / "40-spark.sh").read_text()
+    function = re.search(r"^fetch_java\(\) \{.*?^\}", script, re.MULTILINE | re.DOTALL)
+    assert function is not None
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest() if is_genuine else "0" * 64
+    ran = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\n{function[0]}\nfetch_java"],
+        env={
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "home": str(tmp_path / "node"),
+            "JAVA_URL": java["url"],
+            "JAVA_SHA256": digest,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode == 0) == is_genuine, ran.stderr
+    assert (tmp_path / "node/jdk/release").exists() == is_genuine
+    if not is_genuine:
+        assert "is not the file that versions.toml has the SHA-256 of" in ran.stderr
+
+
+def test_what_a_step_needs_is_given_to_it() -> None:
+    for step in bootstrap.steps(SPEC, gpus=1):
+        script = (bootstrap.AMI / step.script).read_text()
+        for name in step.env:
+            assert f"${name}" in script or f"${{{name}" in script, f"{step.script} has no use for {name}"

@@ -6,6 +6,7 @@ import base64
 import email
 import gzip
 import os
+import random
 import shutil
 import subprocess
 from dataclasses import replace
@@ -154,3 +155,21 @@ def test_nodes_get_it_in_their_launch_template() -> None:
     )  # fmt: skip
     cluster_tags = ClusterTags.new("c", "g", max_hours=1, extra={})
     assert base64.b64decode(template.data(launch, cluster_tags)["UserData"]) == document
+
+
+@pytest.mark.parametrize("expires", [EXPIRES, None])
+def test_what_ec2_does_not_take_is_refused_and_what_fits_once_packed_is_not(
+    expires: datetime | None, tmp_path: Path
+) -> None:
+    noise = "".join(random.Random(1).choices("abcdefghijklmnop0123456789", k=40_000))
+    file = tmp_path / "long.sh"
+    file.write_text(f"#!/bin/sh\n# {noise}\n")
+    with pytest.raises(UsageError, match=r"long.sh comes to [\d,]+ bytes, and EC2 takes 16,384"):
+        user_data.document(replace(SPEC, user_data=file), expires=expires)
+    file.write_text("#!/bin/sh\n" + "echo the same again\n" * 2000)
+    packed = tmp_path / "long.sh.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    assert len(user_data.document(replace(SPEC, user_data=packed), expires=expires)) <= user_data.MOST_BYTES
+    if expires is None:  # as it is, it is too long; with the deadline it is packed anyhow
+        with pytest.raises(UsageError, match="gzip -9"):
+            user_data.document(replace(SPEC, user_data=file), expires=None)
