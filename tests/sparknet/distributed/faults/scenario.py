@@ -33,9 +33,9 @@ from tests.sparknet.distributed.faults.tasks import TaskServer
 
 Result = TypeVar("Result")
 
-TIMEOUTS = Timeouts(join=6, round=8, hang=1.0, ping=0.2, send=1.5, stop=3, lease=0.4)
+TIMEOUTS = Timeouts(join=6, round=16, hang=1.0, ping=0.2, send=1.5, stop=3, lease=0.4)
 
-LONGEST_SECONDS = 7.5
+LONGEST_SECONDS = 14.0
 """Of one call: where half of the workers are well, the others cost some short deadlines, never a round's."""
 
 DRAIN_EVERY = 3
