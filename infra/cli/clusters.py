@@ -53,12 +53,15 @@ def bring_up(where: Target, wanted: ClusterSpec, *, as_json: bool = False) -> No
     from infra.node import command_log
 
     display = ProgressDisplay()
-    with interrupts_held():  # a half-started server would be nobody's
-        cloud = where.open(display.emit, start=True)
-    assert cloud is not None
+    cloud: Cloud | None = None
     try:
+        with interrupts_held():  # a half-started server would be nobody's
+            cloud = where.open(display.emit, start=True)
+        assert cloud is not None
         made = cluster.launch(cloud, wanted, display.emit)
     except BaseException as error:
+        if cloud is None:
+            raise
         with interrupts_held():
             said = command_log.folder_of(cloud.home, cloud.region.name, wanted.name)
             is_kept = isinstance(error, InfraError) and said.is_dir()
@@ -93,14 +96,16 @@ def _plan(where: Target, values: dict[str, Any], *, as_json: bool) -> int:
     from infra import plan as planning
 
     wanted = _wanted(where, values)
-    with interrupts_held():
-        cloud = where.open(ProgressDisplay().emit, start=True)
-    assert cloud is not None
+    cloud: Cloud | None = None
     try:
+        with interrupts_held():
+            cloud = where.open(ProgressDisplay().emit, start=True)
+        assert cloud is not None
         found = planning.plan(cloud.region, wanted, cloud.caller_address)
     finally:
-        with interrupts_held():
-            close_if_empty(where, cloud)
+        if cloud is not None:
+            with interrupts_held():
+                close_if_empty(where, cloud)
     if as_json:
         format.print_json(format.plan_values(found))
     else:

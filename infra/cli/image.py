@@ -17,6 +17,7 @@ from infra.cli.target import AWS, Target
 from infra.interrupts import interrupts_held
 
 if TYPE_CHECKING:
+    from infra.cloud import Cloud
     from infra.spec import ClusterSpec
 
 BUILDER_TYPE = "g6.xlarge"
@@ -46,14 +47,16 @@ def build(where: Target, copies: tuple[str, ...], **values: Any) -> None:
 
     request = images.BuildRequest(spec=images.builder(_spec(where, **values)), copy_to=copies)
     display = ProgressDisplay()
-    with interrupts_held():
-        cloud = where.open(display.emit, start=True)
-    assert cloud is not None
+    cloud: Cloud | None = None
     try:
+        with interrupts_held():
+            cloud = where.open(display.emit, start=True)
+        assert cloud is not None
         made = images.build(cloud, request, display.emit)
     finally:
-        with interrupts_held():
-            close_if_empty(where, cloud)
+        if cloud is not None:
+            with interrupts_held():
+                close_if_empty(where, cloud)
     click.echo(
         f"{made.name} is built: {made.id} in {made.region}, in {time.monotonic() - display.began:.0f} s."
     )

@@ -23,6 +23,7 @@ REFUSED_LISTINGS = 3  # in a row prove that what is left cannot be known
 SETTLE_SECONDS = 1.0  # between two listings: what a call made whose answer was lost turns up meanwhile
 
 _REMOVALS = {
+    cleanup.SPOT_REQUEST: ("cancel_spot_instance_requests", "SpotInstanceRequestIds"),
     cleanup.VOLUME: ("delete_volume", "VolumeId"),
     cleanup.GROUP: ("delete_security_group", "GroupId"),
     cleanup.TEMPLATE: ("delete_launch_template", "LaunchTemplateId"),
@@ -163,11 +164,9 @@ class _Removal:
     def _remove(self, one: Resource) -> None:
         """Ask EC2 to remove it; where it will not, ``_stuck`` says why."""
         self._stuck.pop(one.id, None)
-        if one.kind == cleanup.SPOT_REQUEST:
-            operation, named = "cancel_spot_instance_requests", {"SpotInstanceRequestIds": [one.id]}
-        else:
-            operation, argument = _REMOVALS[one.kind]
-            named: dict[str, Any] = {argument: one.name if one.kind in _BY_NAME else one.id}
+        operation, argument = _REMOVALS[one.kind]
+        value: Any = one.name if one.kind in _BY_NAME else one.id
+        named: dict[str, Any] = {argument: [value] if one.kind == cleanup.SPOT_REQUEST else value}
         try:
             self._region.attempt(operation, **named)
         except ApiError as error:

@@ -1,7 +1,7 @@
 """Scenario: how the simulated cloud behaves, as a small YAML, TOML or JSON file.
 
 hosts: processes            # or namespaces (root on Linux), or none: instances are states only
-speed: 1                    # simulated seconds per second, for boots, notices and forgetting
+speed: 1                    # simulated seconds per second, for boots, notices, deadlines and costs
 boot_seconds: 0             # an instance is pending at least that long
 lag_seconds: 0              # what was just created is not found yet, for so long
 notice_seconds: 120         # from a spot interruption's notice to its end
