@@ -8,7 +8,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Stop_Start.html
 from __future__ import annotations
 
 from infra.cloud import Cloud, Cluster, find
-from infra.ec2 import keys, nodes
+from infra.ec2 import keys, nodes, tags
 from infra.ec2.nodes import Node
 from infra.errors import UsageError
 from infra.events import Emit, Note, phase
@@ -32,10 +32,14 @@ def stop(cloud: Cloud, name: str, emit: Emit) -> Cluster:
 
 
 def start(cloud: Cloud, cluster: Cluster, emit: Emit) -> None:
-    """Start those nodes of the cluster that are stopped; they get other public addresses."""
+    """Start those nodes of the cluster that are stopped; they get other public addresses.
+
+    Raises UsageError if their --max-hours are over.
+    """
     stopped = [node for node in cluster.nodes if node.state in ("stopped", "stopping")]
     if not stopped:
         return
+    _require_time_left(cloud, cluster.name, stopped)
     emit(Note(text=f"starting {', '.join(node.name for node in stopped)}, which are stopped"))
     # EC2 refuses to start what is still stopping
     stopping = [node.id for node in stopped if node.state == "stopping"]
@@ -58,6 +62,16 @@ def _require_on_demand(cloud: Cloud, cluster: Cluster) -> None:
             f"{names} of {cluster.name} are spot instances of an instant fleet: EC2 can end them, and cannot "
             f"stop them. {cloud.command('destroy', cluster.name)} ends what costs money; a cluster of "
             "on-demand instances can be stopped."
+        )
+
+
+def _require_time_left(cloud: Cloud, name: str, stopped: list[Node]) -> None:
+    ends = [moment for node in stopped if (moment := tags.moment(node.expires))]
+    if ends and min(ends) < cloud.region.now():
+        raise UsageError(
+            f"The --max-hours of {name} were over at {min(ends):%Y-%m-%d %H:%M} UTC: its nodes would end "
+            "themselves, and their volumes with them, as soon as they start. Take what you need from the "
+            f"volumes first (aws ec2 create-snapshot); {cloud.command('destroy', name)} removes the rest."
         )
 
 

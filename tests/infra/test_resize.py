@@ -162,6 +162,20 @@ def test_machines_bought_on_demand_are_stopped_and_started(
     cluster.destroy(simulated, spec.name, ignore)
 
 
+def test_a_stopped_cluster_whose_hours_are_over_is_not_started_to_end_itself(
+    run: Run, simulation: LocalCloud, simulated: Cloud, hosts: Hosts, spec: ClusterSpec
+) -> None:
+    simulation.control("POST", "capacity", [{"purchase": "spot", "machines": 0}])
+    words = ("launch", "-s", "1", "--fallback", "on-demand", "--max-hours", "2", "--name", spec.name)
+    assert run(*words)[0] == 0
+    assert run("stop", spec.name)[0] == 0
+    simulation.control("POST", "clock", {"advance_seconds": 3 * 3600})
+    status, _, err = run("start", spec.name)
+    assert (status, f"The --max-hours of {spec.name} were over at" in err) == (2, True)
+    assert {node.state for node in cluster.find(simulated, spec.name).nodes} == {"stopped"}
+    cluster.destroy(simulated, spec.name, ignore)
+
+
 def test_a_stopped_cluster_is_destroyed(
     run: Run, simulation: LocalCloud, simulated: Cloud, hosts: Hosts, spec: ClusterSpec
 ) -> None:
