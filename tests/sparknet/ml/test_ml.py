@@ -31,6 +31,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.spark,
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning"),
+    # pyspark's searches leave their pools of threads to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed running multiprocessing pool:ResourceWarning"),
 ]
 
 
@@ -176,7 +178,7 @@ def test_the_pipeline_of_sparks_guide_works_with_a_net_in_it(spark: SparkSession
 def test_settings_are_searched_with_fits_that_wait_for_their_turn(
     table: DataFrame, parallelism: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage = classifier(epochs=1)
+    stage = classifier(epochs=4)
     pipeline = Pipeline(stages=[StandardScaler(inputCol="features", outputCol="scaled"), stage])
     grid = ParamGridBuilder().addGrid(stage.learningRate, [1e-6, 0.1]).baseOn([stage.featuresCol, "scaled"])
     search = CrossValidator(
