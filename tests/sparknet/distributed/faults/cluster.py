@@ -47,43 +47,43 @@ class Cluster:
     """``happened`` counts what has befallen it."""
 
     def __init__(self, plan: Plan, board: Board, server: TaskServer, folder: Path) -> None:
-        self._plan, self._board, self._server, self._folder = plan, board, server, folder
-        self._lock = threading.RLock()
-        self._hosts = [self._host(number) for number in range(plan.slots)]
-        self._waiting: list[int] = []
+        self.plan, self.board, self.server, self._folder = plan, board, server, folder
+        self.lock = threading.RLock()
+        self.hosts = [self._host(number) for number in range(plan.slots)]
+        self.waiting: list[int] = []
         self._running: dict[int, Task] = {}
-        self._lives: Counter[int] = Counter()
-        self._attempts = 0
-        self._healing: list[tuple[int, float, Callable[[], None]]] = []
-        self._seen: set[int] = set()
+        self.lives: Counter[int] = Counter()
+        self.attempts = 0
+        self.healing: list[tuple[int, float, Callable[[], None]]] = []
+        self.seen: set[int] = set()
         self.happened: Counter[str] = Counter()
         self.assignment: Assignment | None = None
         self.ended: Callable[[str], None] = lambda _: None
-        self._over = self._closed = False
-        self._thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
-        self._thread.start()
+        self.over = self.closed = False
+        self.thread = threading.Thread(target=self.watch, name="cluster", daemon=True)
+        self.thread.start()
 
     # -- what the engine asks of Spark ----------------------------------------------------------------------
 
     def submit(self, shards: Sequence[int]) -> None:
-        with self._lock:
-            self._waiting.extend(shards)
-            self._fill()
+        with self.lock:
+            self.waiting.extend(shards)
+            self.fill()
 
     def slots(self) -> int:
-        with self._lock:
-            return sum(host.here for host in self._hosts)
+        with self.lock:
+            return sum(host.here for host in self.hosts)
 
     def tasks(self) -> dict[int, TaskStatus]:
         now = time.monotonic()
-        with self._lock:
-            found = dict.fromkeys(self._waiting, TaskStatus())
+        with self.lock:
+            found = dict.fromkeys(self.waiting, TaskStatus())
             for attempt, task in self._running.items():
                 found[task.shard] = TaskStatus(attempt=attempt, seconds=now - task.started)
             return found
 
     def end(self, attempt: int) -> None:
-        with self._lock:
+        with self.lock:
             task = self._running.get(attempt)
             if task and task.pid:
                 self.happened["ended by the engine"] += 1
@@ -92,181 +92,181 @@ class Cluster:
     # -- what befalls it ------------------------------------------------------------------------------------
 
     def suffer(self, blow: Blow) -> None:
-        with self._lock:
+        with self.lock:
             self.happened[blow.what] += 1
             tasks = [task for task in self._running.values() if task.pid]
             struck = [task for task in tasks if task.shard == blow.whom] or tasks[:1]
             match blow.what:
                 case "kill all":
-                    self._kill(tasks)
+                    self.kill(tasks)
                 case "kill one":
-                    self._kill(struck)
+                    self.kill(struck)
                 case "stop one":
                     for task in struck:
                         task.stopped = True
                         _signal(task.pid, signal.SIGSTOP)
                 case "add host":
-                    self._hosts.append(self._host(len(self._hosts)))
-                    self._fill()
+                    self.hosts.append(self._host(len(self.hosts)))
+                    self.fill()
                 case "lose host":
                     for task in struck:
-                        self._lose(task.host)
-                    self._kill(struck)
+                        self.lose(task.host)
+                    self.kill(struck)
 
     def forget_all(self) -> None:
         """The application is over: its tasks are killed, and none waits."""
-        with self._lock:
-            self._waiting.clear()
+        with self.lock:
+            self.waiting.clear()
             for task in self._running.values():
                 task.doomed = True
-            self._kill(list(self._running.values()))
+            self.kill(list(self._running.values()))
         ends = time.monotonic() + 5
         while self._running and time.monotonic() < ends:
             time.sleep(0.01)
 
     def withdraw(self) -> None:
         """Start nothing more."""
-        with self._lock:
-            self._waiting.clear()
-            self._over = True
+        with self.lock:
+            self.waiting.clear()
+            self.over = True
 
     @property
     def healthy(self) -> set[int]:
         """The attempts that run and that nothing has befallen."""
-        with self._lock:
-            return {attempt for attempt, task in self._running.items() if not self._is_struck(task)}
+        with self.lock:
+            return {attempt for attempt, task in self._running.items() if not self.is_struck(task)}
 
     @property
     def running(self) -> dict[int, int]:
         """The shards of the tasks that run, by attempt."""
-        with self._lock:
+        with self.lock:
             return {attempt: task.shard for attempt, task in self._running.items()}
 
     def close(self) -> list[str]:
         """What did not end by itself, though nothing had befallen it."""
         self.withdraw()
         ends = time.monotonic() + 3
-        while self._able_to_leave() and time.monotonic() < ends:
+        while self.able_to_leave() and time.monotonic() < ends:
             time.sleep(0.01)
-        left = self._able_to_leave()
+        left = self.able_to_leave()
         self.forget_all()
-        self._closed = True
-        self._thread.join(2)
+        self.closed = True
+        self.thread.join(2)
         return [f"the worker of shard {task.shard} did not leave" for task in left]
 
     # -- how it works ---------------------------------------------------------------------------------------
 
-    def _able_to_leave(self) -> list[Task]:
-        with self._lock:
-            return [task for task in self._running.values() if not self._is_struck(task)]
+    def able_to_leave(self) -> list[Task]:
+        with self.lock:
+            return [task for task in self._running.values() if not self.is_struck(task)]
 
-    def _is_struck(self, task: Task) -> bool:
-        numbers = strikes_of(self._plan.strikes, task.shard, task.life)
-        return task.stopped or any(self._board.struck(number) for number in numbers)
+    def is_struck(self, task: Task) -> bool:
+        numbers = strikes_of(self.plan.strikes, task.shard, task.life)
+        return task.stopped or any(self.board.struck(number) for number in numbers)
 
     def _host(self, number: int) -> Host:
         folder = self._folder / f"host-{number}"
         folder.mkdir(exist_ok=True)
         return Host(folder=folder)
 
-    def _lose(self, host: Host) -> None:
+    def lose(self, host: Host) -> None:
         """For good; the last one stays."""
-        if sum(other.here for other in self._hosts) > 1:
+        if sum(other.here for other in self.hosts) > 1:
             host.here = False
             shutil.rmtree(host.folder, ignore_errors=True)
 
-    def _kill(self, tasks: Sequence[Task]) -> None:
+    def kill(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             if task.pid:
                 _signal(task.pid, signal.SIGKILL)
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
         busy = {id(task.host) for task in self._running.values()}
-        free = [host for host in self._hosts if host.here and id(host) not in busy]
-        while free and self._waiting and self.assignment and not self._over:
-            shard, host = self._waiting.pop(0), free.pop(0)
-            life, self._lives[shard] = self._lives[shard], self._lives[shard] + 1
-            self._attempts += 1
-            self._running[self._attempts] = Task(shard=shard, life=life, host=host)
-            self._server.connection.send(
+        free = [host for host in self.hosts if host.here and id(host) not in busy]
+        while free and self.waiting and self.assignment and not self.over:
+            shard, host = self.waiting.pop(0), free.pop(0)
+            life, self.lives[shard] = self.lives[shard], self.lives[shard] + 1
+            self.attempts += 1
+            self._running[self.attempts] = Task(shard=shard, life=life, host=host)
+            self.server.connection.send(
                 Start(
                     assignment=self.assignment,
                     shard=shard,
-                    attempt=self._attempts,
+                    attempt=self.attempts,
                     folder=str(host.folder),
-                    strikes=strikes_of(self._plan.strikes, shard, life),
+                    strikes=strikes_of(self.plan.strikes, shard, life),
                 )
             )
 
-    def _watch(self) -> None:
-        while not self._closed:
+    def watch(self) -> None:
+        while not self.closed:
             try:
-                if self._server.connection.poll(0.02):
-                    self._take(self._server.connection.recv())
+                if self.server.connection.poll(0.02):
+                    self.take(self.server.connection.recv())
             except (EOFError, OSError):
                 return
-            self._look()
+            self.look()
 
-    def _take(self, said: Started | Ended) -> None:
-        with self._lock:
+    def take(self, said: Started | Ended) -> None:
+        with self.lock:
             task = self._running[said.attempt]
             if isinstance(said, Started):
                 task.pid = said.pid
                 if task.doomed:
                     _signal(task.pid, signal.SIGKILL)
                 return
-            self._look()  # a host may be gone with the task
+            self.look()  # a host may be gone with the task
             del self._running[said.attempt]
             if task.doomed:
                 return
             if not said.well:
-                self._waiting.insert(0, task.shard)
-            self._fill()
-            idle = not self._running and not self._waiting and not self._over
+                self.waiting.insert(0, task.shard)
+            self.fill()
+            idle = not self._running and not self.waiting and not self.over
         if idle:
             self.ended("all tasks finished")
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """See which strikes have come, and let heal what is to heal."""
-        with self._lock:
-            for number, strike in enumerate(self._plan.strikes):
-                if number in self._seen or not self._board.struck(number):
+        with self.lock:
+            for number, strike in enumerate(self.plan.strikes):
+                if number in self.seen or not self.board.struck(number):
                     continue
-                self._seen.add(number)
+                self.seen.add(number)
                 self.happened[strike.what] += 1
-                until = self._board.struck_in(number) + strike.rounds
+                until = self.board.struck_in(number) + strike.rounds
                 task = next(
                     (t for t in self._running.values() if (t.shard, t.life) == (strike.shard, strike.life)),
                     None,
                 )
                 if strike.what == "stop" and strike.rounds and task:
-                    self._heal(until, lambda pid=task.pid: _signal(pid, signal.SIGCONT))  # type: ignore[misc]
+                    self.heal(until, lambda pid=task.pid: _signal(pid, signal.SIGCONT))  # type: ignore[misc]
                 if strike.what == "host":
-                    self._strike_host(strike.shard, strike.rounds, until)
-            due = [one for one in self._healing if self._board.round >= one[0] or time.monotonic() >= one[1]]
-            self._healing = [one for one in self._healing if one not in due]
+                    self.strike_host(strike.shard, strike.rounds, until)
+            due = [one for one in self.healing if self.board.round >= one[0] or time.monotonic() >= one[1]]
+            self.healing = [one for one in self.healing if one not in due]
             for _, _, heal in due:
                 heal()
 
-    def _strike_host(self, shard: int, rounds: int, until: int) -> None:
+    def strike_host(self, shard: int, rounds: int, until: int) -> None:
         """The slot of this shard's worker is gone with it."""
         host = next((task.host for task in self._running.values() if task.shard == shard), None)
         if host is None or not host.here:
             return
         if not rounds:
-            self._lose(host)
+            self.lose(host)
             return
         host.here = False
 
         def back() -> None:
             host.folder.mkdir(exist_ok=True)
             host.here = True
-            self._fill()
+            self.fill()
 
-        self._heal(until, back)
+        self.heal(until, back)
 
-    def _heal(self, until: int, action: Callable[[], None]) -> None:
-        self._healing.append((until, time.monotonic() + HEAL_SECONDS, action))
+    def heal(self, until: int, action: Callable[[], None]) -> None:
+        self.healing.append((until, time.monotonic() + HEAL_SECONDS, action))
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -38,27 +38,27 @@ class Model:
     """Of the run of a plan. Its methods return what is wrong."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+        self.plan = plan
         self.at: dict[int, Vector] = {0: np.zeros(SIZE, np.float32)}
-        self._outer: Outer | None = SlowMo() if plan.outer == "slowmo" else None
-        self._unseen = 0  # rounds since weights were compared
-        self._unsure = False  # whether the outer momentum is not known
-        self._iterations: dict[int, int] = {}
-        self._read: dict[int, int] = {}
-        self._went_back = 0  # rounds, seen in the weights before it is told
+        self.outer: Outer | None = SlowMo() if plan.outer == "slowmo" else None
+        self.unseen = 0  # rounds since weights were compared
+        self.unsure = False  # whether the outer momentum is not known
+        self.iterations: dict[int, int] = {}
+        self.read: dict[int, int] = {}
+        self.went_back = 0  # rounds, seen in the weights before it is told
         self.trained = False
         self.rollbacks: list[int] = []
 
     def resume(self, number: int, weights: Vector, states: Mapping[int, WorkerState], outer: Outer) -> None:
         """The driver has gone back to a checkpoint."""
         self.at = {number: weights.copy()}
-        self._unseen = 0
-        if self._outer is not None:
-            self._outer = SlowMo()
-            self._outer.resume(outer.state)
-        self._unsure = False
-        self._iterations = {shard: state.iteration for shard, state in states.items()}
-        self._read = {shard: state.position for shard, state in states.items()}
+        self.unseen = 0
+        if self.outer is not None:
+            self.outer = SlowMo()
+            self.outer.resume(outer.state)
+        self.unsure = False
+        self.iterations = {shard: state.iteration for shard, state in states.items()}
+        self.read = {shard: state.position for shard, state in states.items()}
 
     def round(self, done: Round) -> list[str]:
         """After every round; what it says of the weights is said by ``weights``."""
@@ -66,24 +66,24 @@ class Model:
         start = self.at[done.number - 1]
         for rounds in [int(match[1]) for lost in done.result.lost if (match := _BACK.search(lost))]:
             self.rollbacks.append(rounds)
-            if rounds > self._plan.copy_every:
-                wrong.append(f"went back {rounds} rounds, {self._plan.copy_every} were promised")
-            if rounds == self._went_back:
-                self._went_back = 0
+            if rounds > self.plan.copy_every:
+                wrong.append(f"went back {rounds} rounds, {self.plan.copy_every} were promised")
+            if rounds == self.went_back:
+                self.went_back = 0
             else:
                 start = self.at[done.number - 1] = self.at.get(done.number - 1 - rounds, start)
-            self._unsure = True
-        if self._went_back:
-            wrong.append(f"went back {self._went_back} rounds without a word")
-            self._went_back = 0
+            self.unsure = True
+        if self.went_back:
+            wrong.append(f"went back {self.went_back} rounds without a word")
+            self.went_back = 0
         if any("outer optimiser's momentum" in lost for lost in done.result.lost):
-            self._unsure = True
+            self.unsure = True
         ends = [moved(start, report) for report in done.reports]
         after = mean(ends, [report.steps for report in done.reports])
-        if self._outer is not None:
-            after = self._outer.step(start, after, done.lr)
+        if self.outer is not None:
+            after = self.outer.step(start, after, done.lr)
         self.at[done.number] = after
-        self._unseen += 1
+        self.unseen += 1
         if isinstance(done.outcome, np.ndarray):
             wrong += self.weights(done.number, done.outcome)
         return [f"round {done.number}: {what}" for what in wrong]
@@ -91,15 +91,15 @@ class Model:
     def weights(self, number: int, seen: Vector) -> list[str]:
         """The caller sees the weights of a round."""
         off = float(np.abs(seen - self.at[number]).max())
-        allowed = self._allowed()
-        unsure = self._unsure and self._outer is not None
+        allowed = self.allowed()
+        unsure = self.unsure and self.outer is not None
         if off > allowed and not unsure:
-            self._went_back = next(
-                (b for b in self._backs(number) if _near(self.at[number - b], seen, allowed)), 0
+            self.went_back = next(
+                (b for b in self.backs(number) if _near(self.at[number - b], seen, allowed)), 0
             )
-        self.at[number], self._unseen = seen.copy(), 0
-        self._unsure = self._unsure or self._went_back > 0
-        if unsure or off <= allowed or self._went_back:
+        self.at[number], self.unseen = seen.copy(), 0
+        self.unsure = self.unsure or self.went_back > 0
+        if unsure or off <= allowed or self.went_back:
             return []
         return [f"the weights are off by {off:.4g}, {allowed:.2g} is allowed"]
 
@@ -109,9 +109,9 @@ class Model:
         if scores.records != TEST_RECORDS or scores.sums["numbers"] != _NUMBERS:
             wrong.append(f"{scores.records} of {TEST_RECORDS} records scored, {scores.sums['numbers']:g}")
         first = scores.sums["weight"] / TEST_RECORDS
-        allowed = self._allowed() + 1e-3
+        allowed = self.allowed() + 1e-3
         near = [abs(first - self.at[n][0]) for n in range(number - back, number + 1) if n in self.at]
-        if min(near) > allowed and not (self._unsure and self._outer):
+        if min(near) > allowed and not (self.unsure and self.outer):
             wrong.append(f"scored by weights that are off by {min(near):.3g} of {back} rounds")
         return wrong
 
@@ -119,25 +119,25 @@ class Model:
         wrong = []
         for report in reports:
             self.trained = True
-            before = self._iterations.get(report.member, 0)
+            before = self.iterations.get(report.member, 0)
             if report.iteration - report.steps < before:
                 wrong.append(
                     f"worker {report.member} went back from iteration {before} to "
                     f"{report.iteration - report.steps}"
                 )
             for shard in {report.member, report.read}:
-                self._iterations[shard] = max(report.iteration, self._iterations.get(shard, 0))
-            read = self._read.get(report.read, 0)
+                self.iterations[shard] = max(report.iteration, self.iterations.get(shard, 0))
+            read = self.read.get(report.read, 0)
             if report.position < read:
                 wrong.append(f"shard {report.read} went back from position {read} to {report.position}")
-            self._read[report.read] = max(report.position, read)
+            self.read[report.read] = max(report.position, read)
         return wrong
 
     def states(self, states: Mapping[int, WorkerState]) -> list[str]:
         """What a checkpoint would keep."""
         wrong = []
-        for shard in range(self._plan.workers):
-            iteration, position = self._iterations.get(shard, 0), self._read.get(shard, 0)
+        for shard in range(self.plan.workers):
+            iteration, position = self.iterations.get(shard, 0), self.read.get(shard, 0)
             state = states.get(shard)
             if state is None:
                 if iteration:
@@ -149,20 +149,20 @@ class Model:
                     f"it was at {iteration}, {position}"
                 )
             faded = state.history is not None and not np.any(state.history) and state.iteration > 0
-            if faded and self._plan.momentum != "reset":
+            if faded and self.plan.momentum != "reset":
                 wrong.append(f"the momentum of shard {shard} is kept as zero")
         return wrong
 
-    def _backs(self, number: int) -> list[int]:
+    def backs(self, number: int) -> list[int]:
         """How many rounds the weights may have gone back to, all that had them being lost."""
-        if self._plan.mode != "ring":
+        if self.plan.mode != "ring":
             return []
-        return [back for back in range(1, self._plan.copy_every + 1) if number - back in self.at]
+        return [back for back in range(1, self.plan.copy_every + 1) if number - back in self.at]
 
-    def _allowed(self) -> float:
+    def allowed(self) -> float:
         """How far weights may be off: rounding of what travels, for each round that was not seen."""
-        unit = {"float32": 0.0, "bfloat16": 2.0**-6, "int8": 4 / 127}[self._plan.wire]
-        return 1e-4 + unit * self._plan.tau * max(1, self._unseen)
+        unit = {"float32": 0.0, "bfloat16": 2.0**-6, "int8": 4 / 127}[self.plan.wire]
+        return 1e-4 + unit * self.plan.tau * max(1, self.unseen)
 
 
 def _near(expected: Vector, seen: Vector, allowed: float) -> bool:

@@ -80,21 +80,21 @@ class Team:
     """The coordinator as ``Workers``; no call may take too long."""
 
     def __init__(self, coordinator: Coordinator, cluster: Cluster, wrong: list[str]) -> None:
-        self.coordinator, self._cluster, self._wrong = coordinator, cluster, wrong
-        self._begun = False
-        self._slices = adding.recipe(0, "window", 0).slices(adding.TEST_RECORDS)
+        self.coordinator, self.cluster, self._wrong = coordinator, cluster, wrong
+        self.begun = False
+        self.slices = adding.recipe(0, "window", 0).slices(adding.TEST_RECORDS)
 
     def initial_weights(self) -> Vector:
         return np.zeros(adding.SIZE, np.float32)
 
     def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
-        return self._timed("a round", lambda: self.coordinator.train(weights, plan, ahead))
+        return self.timed("a round", lambda: self.coordinator.train(weights, plan, ahead))
 
     def test(self, weights: Weights) -> Scores:
-        return self._timed("a test", lambda: self.coordinator.test(weights, self._slices))
+        return self.timed("a test", lambda: self.coordinator.test(weights, self.slices))
 
     def states(self) -> dict[int, WorkerState]:
-        return self._timed("asking for states", self.coordinator.states)
+        return self.timed("asking for states", self.coordinator.states)
 
     def restore(self, states: Mapping[int, WorkerState]) -> None:
         self.coordinator.restore(states)
@@ -103,22 +103,22 @@ class Team:
         reports = self.coordinator.exchanges(exchanger, plan)
         try:
             while True:
-                yield self._timed("an exchange", lambda: next(reports))
+                yield self.timed("an exchange", lambda: next(reports))
         finally:
-            self._timed("the last exchanges", reports.close)
+            self.timed("the last exchanges", reports.close)
 
     def close(self) -> None:
-        self._timed("closing", self.coordinator.close)
+        self.timed("closing", self.coordinator.close)
 
-    def _timed(self, what: str, call: Callable[[], Result]) -> Result:
-        started, all_, well = time.monotonic(), len(self._cluster.running), self._cluster.healthy
+    def timed(self, what: str, call: Callable[[], Result]) -> Result:
+        started, all_, well = time.monotonic(), len(self.cluster.running), self.cluster.healthy
         try:
             return call()
         finally:
             seconds = time.monotonic() - started
             # at first all are waited for, as long as it takes them to join
-            few = not self._begun or 2 * len(well & self._cluster.healthy) < all_
-            self._begun = True
+            few = not self.begun or 2 * len(well & self.cluster.healthy) < all_
+            self.begun = True
             limit = LONGEST_SECONDS + few * (TIMEOUTS.round + TIMEOUTS.join)
             if seconds > limit:
                 self._wrong.append(f"{what} took {seconds:.1f} s, {limit:g} s at most were due")
@@ -126,32 +126,32 @@ class Team:
 
 class Scenario:
     def __init__(self, plan: Plan, board: Board, server: TaskServer, folder: Path) -> None:
-        self.plan, self._board = plan, board
+        self.plan, self.board = plan, board
         self.outcome = Outcome()
         self._wrong = self.outcome.wrong
-        self._cluster = Cluster(plan, board, server, folder)
-        self._model = Model(plan)
-        self._saved: Saved | None = None
-        self._suffered: set[int] = set()
+        self.cluster = Cluster(plan, board, server, folder)
+        self.model = Model(plan)
+        self.saved: Saved | None = None
+        self.suffered: set[int] = set()
 
     def run(self) -> Outcome:
         started = time.monotonic()
         rebalancing._QUIET_SECONDS, rebalancing._IDLE_SECONDS, handshake.HANDSHAKE_SECONDS = 0.2, 1.0, 2.0
         try:
             if self.plan.mode == "elastic":
-                self._elastic()
+                self.elastic()
             else:
-                while not self._averaging():
+                while not self.averaging():
                     pass
         except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
             self._wrong.append(f"{type(error).__name__}: {error}")
-        self._wrong += self._cluster.close()
-        self.outcome.faults = self._cluster.happened
-        self.outcome.rollbacks = self._model.rollbacks
+        self._wrong += self.cluster.close()
+        self.outcome.faults = self.cluster.happened
+        self.outcome.rollbacks = self.model.rollbacks
         self.outcome.seconds = time.monotonic() - started
         return self.outcome
 
-    def _averaging(self) -> bool:
+    def averaging(self) -> bool:
         """Train from the last checkpoint to the end; False if the driver was killed on the way."""
         plan, outer = self.plan, SlowMo() if self.plan.outer == "slowmo" else Average()
         last = plan.rounds if plan.ends == "at once" else 10**6
@@ -163,50 +163,50 @@ class Scenario:
             overlap=plan.overlap,
             drain_every=DRAIN_EVERY,
         )
-        with self._team() as team:
-            start = self._resume(team, outer)
+        with self.team() as team:
+            start = self.resume(team, outer)
             for done in train(team, settings, outer, **start):
-                self._after(done, team, outer)
+                self.after(done, team, outer)
                 if done.number == last:
                     return True
-                if done.number >= plan.rounds and self._rests(done.number, team):
-                    self._wrong += self._model.weights(done.number, done.weights)
+                if done.number >= plan.rounds and self.rests(done.number, team):
+                    self._wrong += self.model.weights(done.number, done.weights)
                     return True
-                if self._blows(done.number + 1):
-                    self._cluster.happened["restart"] += 1
-                    self._killed = True
-                    self._cluster.forget_all()
+                if self.blows(done.number + 1):
+                    self.cluster.happened["restart"] += 1
+                    self.killed = True
+                    self.cluster.forget_all()
                     return False
-                self._dwell(done.number + 1, team)
+                self.dwell(done.number + 1, team)
         return True
 
-    def _elastic(self) -> None:
+    def elastic(self) -> None:
         plan = self.plan
         elastic = Followed(np.zeros(adding.SIZE, np.float32))
         settings = Settings(rounds=10**6, tau=plan.tau, test_every=plan.test_every)
-        with self._team() as team:
+        with self.team() as team:
             rounds = easgd.train(team, settings, elastic)
             try:
                 for done in rounds:
-                    self._board.round += 1
+                    self.board.round += 1
                     self.outcome.rounds += 1
-                    self._wrong += self._model.reports(done.reports)
+                    self._wrong += self.model.reports(done.reports)
                     for report in done.reports:
                         self._wrong += elastic.check(report, plan)
-                    self._model.at = {done.number: done.weights}
+                    self.model.at = {done.number: done.weights}
                     if done.scores is not None:
                         elastic.exchanges.clear()  # of those that were waited for before the test
-                        self._wrong += self._model.scores(done.number, done.scores, 0)
-                    if done.number >= plan.rounds and self._rests(done.number, team):
+                        self._wrong += self.model.scores(done.number, done.scores, 0)
+                    if done.number >= plan.rounds and self.rests(done.number, team):
                         return
-                    self._blows(done.number + 1)
-                    self._dwell(done.number + 1, team)
+                    self.blows(done.number + 1)
+                    self.dwell(done.number + 1, team)
             finally:
                 rounds.close()  # type: ignore[attr-defined]
 
     @contextmanager
-    def _team(self) -> Generator[Team, None, None]:
-        plan, self._killed = self.plan, False
+    def team(self) -> Generator[Team, None, None]:
+        plan, self.killed = self.plan, False
         coordinator = Coordinator(
             bind="127.0.0.1",
             workers=plan.workers,
@@ -216,13 +216,13 @@ class Scenario:
             wire=plan.wire,
             ring=plan.mode == "ring",
             copy_every=plan.copy_every,
-            submit=self._cluster.submit,
-            slots=self._cluster.slots,
-            tasks=self._cluster.tasks,
-            end_task=self._cluster.end,
+            submit=self.cluster.submit,
+            slots=self.cluster.slots,
+            tasks=self.cluster.tasks,
+            end_task=self.cluster.end,
         )
-        self._cluster.ended = coordinator.job_ended
-        self._cluster.assignment = Assignment(
+        self.cluster.ended = coordinator.job_ended
+        self.cluster.assignment = Assignment(
             address=("127.0.0.1", coordinator.port),
             token=_TOKEN,
             recipe=adding.recipe(0, plan.sampling, 0.0),
@@ -232,73 +232,73 @@ class Scenario:
             job=uuid.uuid4().hex,
             ring=("127.0.0.1", coordinator.ring_port) if coordinator.ring_port else None,
         )
-        team = Team(coordinator, self._cluster, self._wrong)
+        team = Team(coordinator, self.cluster, self._wrong)
         try:
-            self._cluster.submit(range(plan.workers))
+            self.cluster.submit(range(plan.workers))
             yield team
         finally:
-            if not self._killed:
-                self._cluster.withdraw()
+            if not self.killed:
+                self.cluster.withdraw()
             team.close()
 
-    def _resume(self, team: Team, outer: Outer) -> dict[str, Any]:
-        saved = self._saved
+    def resume(self, team: Team, outer: Outer) -> dict[str, Any]:
+        saved = self.saved
         if saved is None:
-            self._model.resume(0, team.initial_weights(), {}, outer)
+            self.model.resume(0, team.initial_weights(), {}, outer)
             return {}
         outer.resume(saved.outer)
         team.restore(saved.states)
-        self._model.resume(saved.number, saved.weights, saved.states, outer)
+        self.model.resume(saved.number, saved.weights, saved.states, outer)
         return {"weights": saved.weights, "done": saved.number, "lr": saved.lr}
 
-    def _after(self, done: Round, team: Team, outer: Outer) -> None:
+    def after(self, done: Round, team: Team, outer: Outer) -> None:
         plan, number = self.plan, done.number
-        self._board.round += 1
+        self.board.round += 1
         self.outcome.rounds += 1
-        self._wrong += self._model.round(done)
+        self._wrong += self.model.round(done)
         if done.scores is not None:
             back = plan.copy_every if plan.mode == "ring" else 0
-            self._wrong += self._model.scores(number, done.scores, back)
+            self._wrong += self.model.scores(number, done.scores, back)
         if number in plan.fetches or number in plan.saves:
-            self._wrong += self._model.weights(number, done.weights)
+            self._wrong += self.model.weights(number, done.weights)
         if number in plan.saves and done.drained:
             states = team.states()
-            self._wrong += [f"after round {number}: {what}" for what in self._model.states(states)]
-            self._saved = Saved(
+            self._wrong += [f"after round {number}: {what}" for what in self.model.states(states)]
+            self.saved = Saved(
                 number=number, weights=done.weights, lr=done.lr, outer=dict(outer.state), states=states
             )
 
-    def _blows(self, number: int) -> bool:
+    def blows(self, number: int) -> bool:
         """What is due before round ``number``; whether the driver is to be killed."""
         restart = False
         for place, blow in enumerate(self.plan.blows):
-            if blow.round <= number and place not in self._suffered:
-                self._suffered.add(place)
+            if blow.round <= number and place not in self.suffered:
+                self.suffered.add(place)
                 if blow.what == "restart":
                     restart = self.plan.mode != "elastic"
                 else:
-                    self._cluster.suffer(blow)
+                    self.cluster.suffer(blow)
         return restart
 
-    def _dwell(self, number: int, team: Team) -> None:
+    def dwell(self, number: int, team: Team) -> None:
         """Before some rounds the driver waits until all that run have joined, though not for ever."""
         if number not in self.plan.dwells and number <= self.plan.rounds:
             return
         ends = time.monotonic() + (1.0 if number <= self.plan.rounds else 0.05)
         while time.monotonic() < ends:
-            if self._cluster.running.keys() <= {who.attempt for who in team.coordinator.members}:
+            if self.cluster.running.keys() <= {who.attempt for who in team.coordinator.members}:
                 return
             time.sleep(0.01)
 
-    def _rests(self, number: int, team: Team) -> bool:
+    def rests(self, number: int, team: Team) -> bool:
         """Whether as many workers as can be have all shards; wrong if that takes long."""
         if number == self.plan.rounds:
-            self._rest_ends = time.monotonic() + REST_SECONDS
+            self.rest_ends = time.monotonic() + REST_SECONDS
         coordinator = team.coordinator
-        wanted = min(self.plan.workers, self._cluster.slots())
+        wanted = min(self.plan.workers, self.cluster.slots())
         if len(coordinator.members) == wanted and coordinator.membership.assignment.settled:
             return True
-        if time.monotonic() > self._rest_ends:
+        if time.monotonic() > self.rest_ends:
             self._wrong.append(
                 f"{len(coordinator.members)} workers in the end where {wanted} can be; shards without one: "
                 f"{coordinator.membership.assignment.unassigned}"
