@@ -125,10 +125,11 @@ def read(file: Path, passphrase: str | None = None) -> PrivateKey:
     return _opened(file, key)
 
 
-def check_file(file: Path) -> None:
-    """Raises UsageError if ssh would refuse ``file``: missing, or readable by others."""
+def require_private(file: Path) -> None:
+    """Raises UsageError if ssh would refuse ``file``: missing, no private key, or readable by others."""
     if not file.is_file():
         raise UsageError(f"There is no key file {file}.")
+    read(file)  # first: what is no private key may be read by everybody
     mode = file.stat().st_mode & 0o777
     if mode & 0o077:
         raise UsageError(f"The key file {file} can be read by others (mode {mode:o}); run chmod 600 {file}.")

@@ -81,7 +81,7 @@ def launch_data(spec: ClusterSpec, found: Survey, group: SecurityGroup) -> templ
 def _require_what_is_named(region: Region, spec: ClusterSpec) -> None:
     """Raises UsageError if a file, a key pair, a group that the options name is not there."""
     if spec.access.identity_file:
-        private_key.check_file(spec.access.identity_file)
+        private_key.require_private(spec.access.identity_file)
         login.require_usable(spec.access.identity_file)
     if spec.user_data and not spec.user_data.is_file():
         raise UsageError(f"There is no file {spec.user_data} for --user-data.")

@@ -225,7 +225,7 @@ def test_a_plan_and_a_launch_refuse_a_key_before_anything_is_bought(
             (tmp_path / name).write_text(content)
             wrong.append((tmp_path / name, "a key of PuTTY" if name == "putty.ppk" else "the public half"))
         for file, sentence in wrong:
-            file.chmod(0o600)
+            file.chmod(0o600 if "encrypted" in sentence else 0o644)
             status, _, err = run("launch", "-k", "made-rsa", "-i", str(file))
             assert (status, sentence in err) == (2, True), err
         assert not [call for call in simulation.control("GET", "calls") if call["changes"]]
