@@ -79,7 +79,7 @@ class Watched:
     """The rounds of a job, and what has been read in them."""
 
     def __init__(self, rounds: Iterator[Round], workers: SparkWorkers, cluster: Cluster, folder: str) -> None:
-        self.rounds, self.workers, self.cluster, self._folder = rounds, workers, cluster, folder
+        self.rounds, self.workers, self.cluster, self.folder = rounds, workers, cluster, folder
 
     def until_all_is_read(self, members: int) -> None:
         """Train with so many members, in one go, until each record has been read; and say so."""
@@ -93,7 +93,7 @@ class Watched:
                 since = -1
                 continue
             if since < 0:
-                since, before, joined = done.number, read_so_far(self._folder), time.monotonic()
+                since, before, joined = done.number, read_so_far(self.folder), time.monotonic()
             elif self.read_since(before) == RECORDS:
                 break
         found = {
@@ -106,7 +106,7 @@ class Watched:
         click.echo(json.dumps(found))
 
     def read_since(self, before: dict[str, list[int]]) -> set[int]:
-        found = read_so_far(self._folder)
+        found = read_so_far(self.folder)
         return {record for name, numbers in found.items() for record in numbers[len(before.get(name, [])) :]}
 
     def host_of(self, pid: int) -> int:

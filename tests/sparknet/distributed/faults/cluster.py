@@ -47,11 +47,11 @@ class Cluster:
     """``happened`` counts what has befallen it."""
 
     def __init__(self, plan: Plan, board: Board, server: TaskServer, folder: Path) -> None:
-        self.plan, self.board, self.server, self._folder = plan, board, server, folder
+        self.plan, self.board, self.server, self.folder = plan, board, server, folder
         self.lock = threading.RLock()
-        self.hosts = [self._host(number) for number in range(plan.slots)]
+        self.hosts = [self.new_host(number) for number in range(plan.slots)]
         self.waiting: list[int] = []
-        self._running: dict[int, Task] = {}
+        self.running_tasks: dict[int, Task] = {}
         self.lives: Counter[int] = Counter()
         self.attempts = 0
         self.healing: list[tuple[int, float, Callable[[], None]]] = []
@@ -78,13 +78,13 @@ class Cluster:
         now = time.monotonic()
         with self.lock:
             found = dict.fromkeys(self.waiting, TaskStatus())
-            for attempt, task in self._running.items():
+            for attempt, task in self.running_tasks.items():
                 found[task.shard] = TaskStatus(attempt=attempt, seconds=now - task.started)
             return found
 
     def end(self, attempt: int) -> None:
         with self.lock:
-            task = self._running.get(attempt)
+            task = self.running_tasks.get(attempt)
             if task and task.pid:
                 self.happened["ended by the engine"] += 1
                 _signal(task.pid, signal.SIGKILL)
@@ -94,7 +94,7 @@ class Cluster:
     def suffer(self, blow: Blow) -> None:
         with self.lock:
             self.happened[blow.what] += 1
-            tasks = [task for task in self._running.values() if task.pid]
+            tasks = [task for task in self.running_tasks.values() if task.pid]
             struck = [task for task in tasks if task.shard == blow.whom] or tasks[:1]
             match blow.what:
                 case "kill all":
@@ -106,7 +106,7 @@ class Cluster:
                         task.stopped = True
                         _signal(task.pid, signal.SIGSTOP)
                 case "add host":
-                    self.hosts.append(self._host(len(self.hosts)))
+                    self.hosts.append(self.new_host(len(self.hosts)))
                     self.fill()
                 case "lose host":
                     for task in struck:
@@ -117,11 +117,11 @@ class Cluster:
         """The application is over: its tasks are killed, and none waits."""
         with self.lock:
             self.waiting.clear()
-            for task in self._running.values():
+            for task in self.running_tasks.values():
                 task.doomed = True
-            self.kill(list(self._running.values()))
+            self.kill(list(self.running_tasks.values()))
         ends = time.monotonic() + 5
-        while self._running and time.monotonic() < ends:
+        while self.running_tasks and time.monotonic() < ends:
             time.sleep(0.01)
 
     def withdraw(self) -> None:
@@ -134,13 +134,13 @@ class Cluster:
     def healthy(self) -> set[int]:
         """The attempts that run and that nothing has befallen."""
         with self.lock:
-            return {attempt for attempt, task in self._running.items() if not self.is_struck(task)}
+            return {attempt for attempt, task in self.running_tasks.items() if not self.is_struck(task)}
 
     @property
     def running(self) -> dict[int, int]:
         """The shards of the tasks that run, by attempt."""
         with self.lock:
-            return {attempt: task.shard for attempt, task in self._running.items()}
+            return {attempt: task.shard for attempt, task in self.running_tasks.items()}
 
     def close(self) -> list[str]:
         """What did not end by itself, though nothing had befallen it."""
@@ -158,14 +158,14 @@ class Cluster:
 
     def able_to_leave(self) -> list[Task]:
         with self.lock:
-            return [task for task in self._running.values() if not self.is_struck(task)]
+            return [task for task in self.running_tasks.values() if not self.is_struck(task)]
 
     def is_struck(self, task: Task) -> bool:
         numbers = strikes_of(self.plan.strikes, task.shard, task.life)
         return task.stopped or any(self.board.struck(number) for number in numbers)
 
-    def _host(self, number: int) -> Host:
-        folder = self._folder / f"host-{number}"
+    def new_host(self, number: int) -> Host:
+        folder = self.folder / f"host-{number}"
         folder.mkdir(exist_ok=True)
         return Host(folder=folder)
 
@@ -181,13 +181,13 @@ class Cluster:
                 _signal(task.pid, signal.SIGKILL)
 
     def fill(self) -> None:
-        busy = {id(task.host) for task in self._running.values()}
+        busy = {id(task.host) for task in self.running_tasks.values()}
         free = [host for host in self.hosts if host.here and id(host) not in busy]
         while free and self.waiting and self.assignment and not self.over:
             shard, host = self.waiting.pop(0), free.pop(0)
             life, self.lives[shard] = self.lives[shard], self.lives[shard] + 1
             self.attempts += 1
-            self._running[self.attempts] = Task(shard=shard, life=life, host=host)
+            self.running_tasks[self.attempts] = Task(shard=shard, life=life, host=host)
             self.server.connection.send(
                 Start(
                     assignment=self.assignment,
@@ -209,20 +209,20 @@ class Cluster:
 
     def take(self, said: Started | Ended) -> None:
         with self.lock:
-            task = self._running[said.attempt]
+            task = self.running_tasks[said.attempt]
             if isinstance(said, Started):
                 task.pid = said.pid
                 if task.doomed:
                     _signal(task.pid, signal.SIGKILL)
                 return
             self.look()  # a host may be gone with the task
-            del self._running[said.attempt]
+            del self.running_tasks[said.attempt]
             if task.doomed:
                 return
             if not said.well:
                 self.waiting.insert(0, task.shard)
             self.fill()
-            idle = not self._running and not self.waiting and not self.over
+            idle = not self.running_tasks and not self.waiting and not self.over
         if idle:
             self.ended("all tasks finished")
 
@@ -236,7 +236,11 @@ class Cluster:
                 self.happened[strike.what] += 1
                 until = self.board.struck_in(number) + strike.rounds
                 task = next(
-                    (t for t in self._running.values() if (t.shard, t.life) == (strike.shard, strike.life)),
+                    (
+                        t
+                        for t in self.running_tasks.values()
+                        if (t.shard, t.life) == (strike.shard, strike.life)
+                    ),
                     None,
                 )
                 if strike.what == "stop" and strike.rounds and task:
@@ -250,7 +254,7 @@ class Cluster:
 
     def strike_host(self, shard: int, rounds: int, until: int) -> None:
         """The slot of this shard's worker is gone with it."""
-        host = next((task.host for task in self._running.values() if task.shard == shard), None)
+        host = next((task.host for task in self.running_tasks.values() if task.shard == shard), None)
         if host is None or not host.here:
             return
         if not rounds:

@@ -80,7 +80,7 @@ class Team:
     """The coordinator as ``Workers``; no call may take too long."""
 
     def __init__(self, coordinator: Coordinator, cluster: Cluster, wrong: list[str]) -> None:
-        self.coordinator, self.cluster, self._wrong = coordinator, cluster, wrong
+        self.coordinator, self.cluster, self.wrong = coordinator, cluster, wrong
         self.begun = False
         self.slices = adding.recipe(0, "window", 0).slices(adding.TEST_RECORDS)
 
@@ -121,14 +121,14 @@ class Team:
             self.begun = True
             limit = LONGEST_SECONDS + few * (TIMEOUTS.round + TIMEOUTS.join)
             if seconds > limit:
-                self._wrong.append(f"{what} took {seconds:.1f} s, {limit:g} s at most were due")
+                self.wrong.append(f"{what} took {seconds:.1f} s, {limit:g} s at most were due")
 
 
 class Scenario:
     def __init__(self, plan: Plan, board: Board, server: TaskServer, folder: Path) -> None:
         self.plan, self.board = plan, board
         self.outcome = Outcome()
-        self._wrong = self.outcome.wrong
+        self.wrong = self.outcome.wrong
         self.cluster = Cluster(plan, board, server, folder)
         self.model = Model(plan)
         self.saved: Saved | None = None
@@ -144,8 +144,8 @@ class Scenario:
                 while not self.averaging():
                     pass
         except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
-            self._wrong.append(f"{type(error).__name__}: {error}")
-        self._wrong += self.cluster.close()
+            self.wrong.append(f"{type(error).__name__}: {error}")
+        self.wrong += self.cluster.close()
         self.outcome.faults = self.cluster.happened
         self.outcome.rollbacks = self.model.rollbacks
         self.outcome.seconds = time.monotonic() - started
@@ -170,7 +170,7 @@ class Scenario:
                 if done.number == last:
                     return True
                 if done.number >= plan.rounds and self.rests(done.number, team):
-                    self._wrong += self.model.weights(done.number, done.weights)
+                    self.wrong += self.model.weights(done.number, done.weights)
                     return True
                 if self.blows(done.number + 1):
                     self.cluster.happened["restart"] += 1
@@ -190,13 +190,13 @@ class Scenario:
                 for done in rounds:
                     self.board.round += 1
                     self.outcome.rounds += 1
-                    self._wrong += self.model.reports(done.reports)
+                    self.wrong += self.model.reports(done.reports)
                     for report in done.reports:
-                        self._wrong += elastic.check(report, plan)
+                        self.wrong += elastic.check(report, plan)
                     self.model.at = {done.number: done.weights}
                     if done.scores is not None:
                         elastic.exchanges.clear()  # of those that were waited for before the test
-                        self._wrong += self.model.scores(done.number, done.scores, 0)
+                        self.wrong += self.model.scores(done.number, done.scores, 0)
                     if done.number >= plan.rounds and self.rests(done.number, team):
                         return
                     self.blows(done.number + 1)
@@ -232,7 +232,7 @@ class Scenario:
             job=uuid.uuid4().hex,
             ring=("127.0.0.1", coordinator.ring_port) if coordinator.ring_port else None,
         )
-        team = Team(coordinator, self.cluster, self._wrong)
+        team = Team(coordinator, self.cluster, self.wrong)
         try:
             self.cluster.submit(range(plan.workers))
             yield team
@@ -255,15 +255,15 @@ class Scenario:
         plan, number = self.plan, done.number
         self.board.round += 1
         self.outcome.rounds += 1
-        self._wrong += self.model.round(done)
+        self.wrong += self.model.round(done)
         if done.scores is not None:
             back = plan.copy_every if plan.mode == "ring" else 0
-            self._wrong += self.model.scores(number, done.scores, back)
+            self.wrong += self.model.scores(number, done.scores, back)
         if number in plan.fetches or number in plan.saves:
-            self._wrong += self.model.weights(number, done.weights)
+            self.wrong += self.model.weights(number, done.weights)
         if number in plan.saves and done.drained:
             states = team.states()
-            self._wrong += [f"after round {number}: {what}" for what in self.model.states(states)]
+            self.wrong += [f"after round {number}: {what}" for what in self.model.states(states)]
             self.saved = Saved(
                 number=number, weights=done.weights, lr=done.lr, outer=dict(outer.state), states=states
             )
@@ -299,7 +299,7 @@ class Scenario:
         if len(coordinator.members) == wanted and coordinator.membership.assignment.settled:
             return True
         if time.monotonic() > self.rest_ends:
-            self._wrong.append(
+            self.wrong.append(
                 f"{len(coordinator.members)} workers in the end where {wanted} can be; shards without one: "
                 f"{coordinator.membership.assignment.unassigned}"
             )
