@@ -91,9 +91,11 @@ class Target:
         from infra.cluster import Cloud
         from infra.ec2.region import Region
 
+        region = Region(self.region, emit=emit)
+        region.require_credentials()
         return Cloud(
             kind=AWS,
-            region=Region(self.region, emit=emit),
+            region=region,
             connect=self._ssh,
             caller_address=own_address,
             home=self.cluster_files,

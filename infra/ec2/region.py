@@ -100,6 +100,22 @@ class Region:
             self.read("describe_regions")
         return datetime.now(UTC) + (self._ahead or timedelta())
 
+    def require_credentials(self) -> None:
+        """Raises CredentialsError if there are none, before anything is asked or promised.
+
+        Where only the network fails on the way to them, the first call says so, after its repetitions.
+        """
+        from botocore import exceptions as boto
+
+        if self._keys:
+            return
+        try:
+            self._require_credentials()
+        except ApiError as error:
+            raise explain(error.code, error.message, error.operation) from None
+        except (boto.HTTPClientError, boto.ConnectionError):
+            return
+
     def read(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
         """A call that changes nothing. Raises what ``error_codes.explain`` makes of an error."""
         answer: Answer = self._repeatedly(operation, service, arguments, tolerate=())
