@@ -150,7 +150,8 @@ class Membership:
             limits = self._limits(others, waiting, hangs_at)
             answer = self.next_answer(waiting, min([policy.until, *limits.values()]))
             for member, limit in limits.items():
-                if limit <= time.monotonic() and waiting[member].answer is None:
+                here = waiting[member].answer or (answer and answer.member is member)
+                if limit <= time.monotonic() and not here:
                     self.drop(member, "it hangs: it takes more than ten times as long as others took before")
             if answer:
                 answers[answer.member.who.partition] = answer
@@ -175,7 +176,10 @@ class Membership:
             event = self.next(min([until, *(request.deadline for request in requests.values())]))
             if event is None or time.monotonic() >= self._looked + _LOOK_SECONDS:
                 self._drop_overdue()  # not at every event: that looks at all members
-        return _first_answer(requests)
+        answer = _first_answer(requests)
+        if answer:
+            answer.request.answer = None  # they would keep each other in memory, and weights with them
+        return answer
 
     def give(self, member: Member, request: Request) -> None:
         member.unanswered.append(request)
@@ -260,6 +264,7 @@ class Membership:
                 self._failures.pop(member.who.partition, None)
                 member.unanswered.remove(request)
                 request.answer = event
+                request.messages, request.into = (), {}  # weights, for as long as somebody has the request
                 if isinstance(event.content, Report):
                     member.iteration = event.content.iteration
             case Lost(member, reason):

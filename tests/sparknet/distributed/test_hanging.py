@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -187,3 +188,20 @@ def test_healthy_workers_do_not_yield_for_one_that_hangs_and_its_task_is_ended(
         assert (0,) in members  # it went on alone
         assert all(0 in those for those in members)  # and never yielded
         freed.set()
+
+
+@pytest.mark.parametrize("ring", [False, True])
+def test_rounds_leave_nothing_for_the_garbage_collector(ring: bool) -> None:
+    """A request and its answer that knew each other would keep the weights of many rounds in memory."""
+    with in_process(small_recipe(test_batch_size=8), shards_of(2), TEST, ring=ring) as workers:
+        rounds = train(workers, Settings(rounds=100, tau=1, test_every=5))
+        next(rounds)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(30):
+                next(rounds)
+            left = [found for found in gc.get_objects() if isinstance(found, Request)]
+        finally:
+            gc.enable()
+        assert len(left) <= 4  # those of the last round
