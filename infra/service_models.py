@@ -17,7 +17,7 @@ def install() -> None:
     Loader.FILE_LOADER_CLASS = SharedFileLoader
 
 
-class SharedFileLoader(JSONFileLoader):
+class SharedFileLoader(JSONFileLoader):  # type: ignore[misc]  # botocore has no types
     """Reads a file once; botocore shares what it has read among the clients of a session in the same way."""
 
     def load_file(self, file_path: str) -> Any:
