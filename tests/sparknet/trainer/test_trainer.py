@@ -118,7 +118,7 @@ def test_twelve_columns_are_learned_as_well_as_by_scikit_learn(spark: SparkSessi
         return nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 1))
 
     settings = {"learning_rate_init": 0.003, "batch_size": 32, "max_iter": 40, "tol": 0, "random_state": 0}
-    theirs = networks.MLPRegressor((32,), **settings)
+    theirs = networks.MLPRegressor(hidden_layer_sizes=(32,), **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it could train for longer
         theirs.fit(train[names], train.y)
@@ -184,7 +184,7 @@ CANNOT_BE = {
         "column kind is string: a number, an array or vector",
     ),
     "no feature": ({"features": ["a", "d"]}, DataError, "there is no column d in the DataFrame, which has a"),
-    "a width": ({"features": ["a"]}, ModelError, r"the net does not take its input \(data: float32 \(\)\)"),
+    "a width": ({"features": ["a"]}, ModelError, r"the net does not take its input \(data: float32 \(1\)\)"),
     "no label": ({"label": "z"}, DataError, "there is no column z in the DataFrame"),
     "a label": ({"label": "kind"}, DataError, "column kind is string: a number or an array"),
     "a weight": ({"weight": "kind"}, DataError, "column kind is string: a weight is a number"),

@@ -51,6 +51,7 @@ SUM = Output("sum", "", Lists())
 @pytest.mark.parametrize("value", ["nan", "uint64"])
 @pytest.mark.slow
 @pytest.mark.spark
+@pytest.mark.filterwarnings("ignore:createDataFrame attempted Arrow")  # uint64 is none of Arrow's to Spark
 def test_nan_of_pandas_is_named_as_the_null_it_has_become(spark: SparkSession, value: str) -> None:
     spoiled = [1.0, np.nan, 3.0] if value == "nan" else np.array([1, 2**63 + 1, 3], np.uint64)
     frame = spark.createDataFrame(pd.DataFrame({"a": spoiled, "y": [1.0, 2.0, 3.0]}))
