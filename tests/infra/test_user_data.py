@@ -95,7 +95,9 @@ def test_without_a_limit_there_is_no_deadline_and_ones_own_file_is_taken_as_it_i
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff\xfe\x00", user_data.GZIP + b"broken", gzip.compress(b"a" * 99)[:-9]]
+    "content",
+    [b"\xff\xfe\x00", user_data.GZIP + b"broken", gzip.compress(b"a" * 99)[:-9]],
+    ids=["bytes", "no gzip", "cut off"],
 )
 def test_what_is_no_text_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UsageError, match=r"--user-data .*mine"):
