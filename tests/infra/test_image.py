@@ -36,7 +36,7 @@ def cloud(simulation: LocalCloud, empty: Cloud) -> Iterator[Cloud]:
     yield empty
     simulation.control("DELETE", "faults")
     for region in (empty.region, empty.region.at(ELSEWHERE)):
-        for one in images.read_image(region):
+        for one in images.own(region):
             images.remove(region, one.generation, poll_seconds=0)
 
 
@@ -55,7 +55,7 @@ def everything(cloud: Cloud) -> list[object]:
     """All that a build could leave: machines and their like, images, snapshots."""
     return [
         *cleanup.remaining(cloud.region, None),
-        *(one.id for name in ("us-east-1", ELSEWHERE) for one in images.read_image(cloud.region.at(name))),
+        *(one.id for name in ("us-east-1", ELSEWHERE) for one in images.own(cloud.region.at(name))),
         *(one for name in ("us-east-1", ELSEWHERE) for one in snapshots(cloud, name)),
         *(cloud.home.rglob("*.pem")),
     ]
@@ -82,7 +82,7 @@ def with_hosts(cloud: Cloud, **answers: Any) -> Cloud:
 def test_an_image_is_built_and_tagged_and_its_builder_is_gone(cloud: Cloud, wanted: BuildRequest) -> None:
     events: list[Event] = []
     made = image.build(cloud, wanted, events.append)
-    (found,) = images.read_image(cloud.region)
+    (found,) = images.own(cloud.region)
     assert found == made
     assert (found.state, found.recipe) == ("available", bootstrap.content_hash(wanted.spec))
     assert found.source == "ami-0d1a51a51a51a2204"
@@ -155,7 +155,7 @@ def test_a_launch_from_it_installs_nothing_again(
         assert not any("30-python" in command or "40-spark" in command for command in host.ran)
         assert any("10-system" in command for command in host.ran)
     cluster.destroy(cloud, spec.name, ignore)
-    assert images.read_image(cloud.region) == [made]
+    assert images.own(cloud.region) == [made]
 
 
 def test_another_image_is_taken_where_it_is_named_or_ours_does_not_fit(
@@ -183,7 +183,7 @@ def test_an_image_of_other_scripts_does_not_fit(
 
 def test_a_copy_in_another_region_has_the_same_tags(cloud: Cloud, wanted: BuildRequest) -> None:
     made = image.build(cloud, replace(wanted, copy_to=(ELSEWHERE,)), ignore)
-    (copied,) = images.read_image(cloud.region.at(ELSEWHERE))
+    (copied,) = images.own(cloud.region.at(ELSEWHERE))
     assert copied.id != made.id
     assert (copied.name, copied.recipe, copied.versions) == (made.name, made.recipe, made.versions)
     assert (copied.state, list(copied.snapshots)) == ("available", snapshots(cloud, ELSEWHERE))
@@ -200,7 +200,7 @@ def test_delete_removes_the_image_with_its_snapshots_and_no_other(cloud: Cloud, 
     second = image.build(cloud, replace(wanted, spec=image.builder(wanted.spec)), ignore)
     gone = image.delete(cloud, image.find(cloud.region, first.name), ignore)
     assert sorted(gone) == sorted([first.id, *first.snapshots])
-    assert images.read_image(cloud.region) == [second]
+    assert images.own(cloud.region) == [second]
     assert snapshots(cloud) == list(second.snapshots)
 
 
@@ -227,7 +227,7 @@ def test_a_lost_answer_of_create_image_makes_no_second_one(
 ) -> None:
     simulation.control("POST", "faults", [{"action": "CreateImage", "kind": "lost", "times": 1}])
     made = image.build(cloud, wanted, ignore)
-    assert images.read_image(cloud.region) == [made]
+    assert images.own(cloud.region) == [made]
     assert snapshots(cloud) == list(made.snapshots)
 
 
@@ -237,8 +237,8 @@ def test_a_copy_that_is_refused_leaves_the_image_and_no_copy(
     fault(simulation, action="CopyImage", code="UnauthorizedOperation", times=1)
     with pytest.raises(InfraError):
         image.build(cloud, replace(wanted, copy_to=(ELSEWHERE,)), ignore)
-    assert len(images.read_image(cloud.region)) == 1
-    assert (images.read_image(cloud.region.at(ELSEWHERE)), snapshots(cloud, ELSEWHERE)) == ([], [])
+    assert len(images.own(cloud.region)) == 1
+    assert (images.own(cloud.region.at(ELSEWHERE)), snapshots(cloud, ELSEWHERE)) == ([], [])
     assert cleanup.remaining(cloud.region, None) == []
 
 
@@ -299,7 +299,7 @@ def test_ctrl_c_at_any_call_of_a_build_leaves_nothing(cloud: Cloud, wanted: Buil
 
         with interrupts_raise(), at_call(cloud.region, index, interrupt), suppress(Interrupted):
             image.build(cloud, wanted, ignore)
-        if images.read_image(cloud.region):
+        if images.own(cloud.region):
             break  # it had come to its end before the interrupt: it stays
         assert everything(cloud) == [], f"after Ctrl-C at call {index}"
         interrupted += 1
