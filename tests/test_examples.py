@@ -44,7 +44,7 @@ def pictures(folder: Path) -> str:
 def arguments(name: str, tmp_path: Path) -> list[str]:
     if name == "picture_folder.py":
         return [pictures(tmp_path / "pictures")]
-    return ["local-cluster[2,1,512]"] if name == "own_master.py" else []
+    return ["local-cluster[2,1,1024]"] if name == "own_master.py" else []
 
 
 def test_every_example_is_run_here() -> None:

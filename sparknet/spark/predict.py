@@ -30,6 +30,7 @@ from pyspark.sql.types import (
     StringType,
     StructField,
     StructType,
+    UserDefinedType,
 )
 
 from sparknet.errors import UsageError
@@ -45,6 +46,10 @@ CONNECT_BYTES = 48 << 20
 
 # A task that has failed so often fails for good, whatever the session allows.
 _ATTEMPTS = 3
+
+# What comes from Parquet is handed to Arrow UDFs column by column, which Spark 4.3 cannot do with ML vectors,
+# not even with those that no UDF reads (RowToColumnConverter: unsupported data type UDT).
+_BY_ROWS = ("spark.sql.execution.arrow.pythonUDF.columnarInput.enabled", "false")
 
 _VECTOR = pa.struct(
     [
@@ -185,6 +190,8 @@ def predicted(
     connect = is_connect(frame)
     if not connect:
         use_this_python(frame.sparkSession.sparkContext)
+    if any(isinstance(field.dataType, UserDefinedType) for field in frame.schema):
+        frame.sparkSession.conf.set(*_BY_ROWS)
     work = _Work(
         key=uuid.uuid4().hex,
         inference=inference,
