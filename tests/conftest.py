@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from xdist.remote import Producer
+from xdist.workermanage import WorkerController
 
 from tests import java
 from tests.schedule import QUICK, ByUnit, longest_first, mark
@@ -25,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ENDINGS] = []
     if is_worker(config):
+        config.option.markexpr = config.workerinput["markexpr"]
         return
     java.install()
     names_nothing = config.args_source is pytest.Config.ArgsSource.TESTPATHS
@@ -35,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def is_worker(config: pytest.Config) -> bool:
     """Whether this is a process of pytest-xdist's."""
     return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Have the processes choose as this one does: they are sent the command line, not what became of it."""
+    node.workerinput["markexpr"] = node.config.option.markexpr
 
 
 @pytest.hookimpl(tryfirst=True)
