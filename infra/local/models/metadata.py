@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import time
@@ -89,7 +90,7 @@ class Metadata:
             "meta-data/public-hostname": instance.public_dns_name,
             "meta-data/public-ipv4": instance.public_ip,
             "meta-data/security-groups": "\n".join(group.name for group in instance.security_groups),
-            "user-data": instance.user_data.decode(errors="replace") if instance.user_data else None,
+            "user-data": _text(instance.user_data),
             "dynamic/instance-identity/document": self._identity(instance),
             **self._tags(instance), **self._credentials(instance), **self._notice(instance),
         }  # fmt: skip
@@ -132,6 +133,11 @@ class Metadata:
             "meta-data/spot/termination-time": when,
             "meta-data/events/recommendations/rebalance": json.dumps({"noticeTime": self._clock.timestamp()}),
         }
+
+
+def _text(user_data: Any) -> str | None:
+    """User data, which moto keeps in base64 (Base64EncodedString) and which may be any bytes."""
+    return base64.b64decode(user_data.as_bytes()).decode(errors="replace") if user_data else None
 
 
 def _look_up(facts: Mapping[str, str], path: str) -> Answer:

@@ -34,6 +34,7 @@ def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[Pa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with simulated(monkeypatch) as client:
         client.create_bucket(Bucket=BUCKET)
+        boto3.resource("s3").Bucket(BUCKET).objects.all().delete()  # moto keeps one account a process
 
         def put(folder: Path) -> str:
             for file in folder.rglob("*"):
