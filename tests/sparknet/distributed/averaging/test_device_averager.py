@@ -3,7 +3,6 @@ memory where NCCL cannot be. The GPUs are fakes (``fake_gpu.py``) but in the tes
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -253,9 +252,9 @@ def test_a_replica_that_exploded_takes_no_part_and_is_put_back_on_the_mean() -> 
 
 
 def test_a_ring_of_gpus_leaves_no_thread_of_ours() -> None:
+    """Which ``in_process`` asserts, as it does for every run."""
     with in_process(apart(), shards_of(2), ring=True, kind=OnGpus) as workers:
         next(train(workers, Settings(rounds=1)))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sparknet")]
 
 
 @pytest.mark.parametrize("workers_count", [pytest.param(k, marks=needs_gpu) for k in (1, 2)])
