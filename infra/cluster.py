@@ -206,6 +206,8 @@ def _make_group_and_key(
         spec.name,
         old_group.generation if old_group else secrets.token_hex(8),
         max_hours=spec.max_hours,
+        idle_minutes=spec.idle_minutes,
+        budget=spec.budget,
         extra=spec.tags,
         now=region.now(),
     )

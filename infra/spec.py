@@ -23,8 +23,9 @@ VOLUME_TYPES = ("gp3", "gp2", "io1", "io2", "st1", "sc1")
 LOWEST_SPOT_PRICE = 0.001  # EC2 refuses a maximum price at or below this
 MOST_WORKERS = 1000  # an instant fleet launches at most this many
 MOST_HOURS = 24 * 28
+LEAST_IDLE_MINUTES = 5  # a person between two jobs
 NODES_A_REPLACEMENT = 5
-MOST_TAGS, OWN_TAGS = 50, 12  # of one resource, as EC2; of them for what sparknet-ec2 notes itself
+MOST_TAGS, OWN_TAGS = 50, 16  # of one resource, as EC2; of them for what sparknet-ec2 notes itself
 MOST_KEY_CHARACTERS, MOST_VALUE_CHARACTERS = 128, 256  # of a tag
 
 #: The ways to buy a node, as EC2 and the options call them.
@@ -39,6 +40,16 @@ def require(claim: object, message: str) -> None:
     """Raise UsageError with ``message`` unless ``claim`` is true."""
     if not claim:
         raise UsageError(message)
+
+
+def require_limits(idle_minutes: float | None, budget: float | None) -> None:
+    """Raise UsageError if a cluster cannot end after so long without a job, or at such a cost."""
+    require(
+        not idle_minutes or LEAST_IDLE_MINUTES <= idle_minutes <= MOST_HOURS * 60,
+        f"--idle-minutes {idle_minutes:g} is neither 0 (never) nor between {LEAST_IDLE_MINUTES} and "
+        f"{MOST_HOURS * 60}.",
+    )
+    require(budget is None or budget > 0, f"--budget {budget} must be more than 0 dollars.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +161,8 @@ class ClusterSpec:
     instance_profile: str = ""
     require_gpus: bool = True  # a worker whose type has GPUs must show them
     max_hours: float = 12.0  # the nodes end themselves after this; 0: never
+    idle_minutes: float = 0.0  # and after so long without a job; 0: never
+    budget: float | None = None  # and once they have cost so many dollars
     replacements: int | None = None  # so many nodes that fail are replaced; None: one in five, at least one
     repair: bool = False  # those of a cluster that was ready before as well, and any number of them
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -188,6 +201,7 @@ class ClusterSpec:
             0 <= self.max_hours <= MOST_HOURS,
             f"--max-hours {self.max_hours:g} is not between 0 (no limit) and {MOST_HOURS}.",
         )
+        require_limits(self.idle_minutes, self.budget)
 
     def _check_tags(self) -> None:
         most = MOST_TAGS - OWN_TAGS

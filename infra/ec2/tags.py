@@ -20,6 +20,9 @@ STATE = "sparknet:state"  # on the security group alone
 READY = "ready"
 NEVER = "never"  # expires
 WORKERS = "sparknet:workers"  # there as well: how many the last launch was for
+IDLE = "sparknet:idle-minutes"  # missing: it does not end for want of jobs
+BUDGET = "sparknet:budget"  # dollars; missing: no limit but the time
+NOTICE = "sparknet:notice"  # of a node that EC2 takes back: what is to happen and when, "terminate 2026-..."
 
 TagList = list[dict[str, str]]
 
@@ -39,6 +42,8 @@ class ClusterTags:
     expires: str
     owner: str = ""
     version: str = ""
+    idle_minutes: float = 0.0
+    budget: float | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -49,6 +54,8 @@ class ClusterTags:
         *,
         max_hours: float,
         extra: Mapping[str, str],
+        idle_minutes: float = 0.0,
+        budget: float | None = None,
         now: datetime | None = None,
     ) -> ClusterTags:
         """Of a cluster that begins ``now``, by the clock of the cloud (this machine's if it is None)."""
@@ -61,6 +68,8 @@ class ClusterTags:
             expires=expires,
             owner=_owner(),
             version=_version(),
+            idle_minutes=idle_minutes,
+            budget=budget,
             extra=dict(extra),
         )
 
@@ -75,6 +84,7 @@ class ClusterTags:
             EXPIRES: self.expires,
             VERSION: self.version,
             GENERATION: self.generation,
+            **limits(self.idle_minutes, self.budget),
         }
         own = {key: value for key, value in pairs.items() if value}
         return [{"Key": key, "Value": value} for key, value in {**self.extra, **own}.items()]
@@ -94,6 +104,11 @@ def of_cluster(cluster: str | None) -> list[dict[str, object]]:
     if cluster is None:
         return [{"Name": "tag-key", "Values": [CLUSTER]}]
     return [{"Name": f"tag:{CLUSTER}", "Values": [cluster]}]
+
+
+def limits(idle_minutes: float, budget: float | None) -> dict[str, str]:
+    """The tags of what ends a cluster besides its time; empty for what does not."""
+    return {IDLE: f"{idle_minutes:g}" if idle_minutes else "", BUDGET: f"{budget:g}" if budget else ""}
 
 
 def moment(expires: str) -> datetime | None:
