@@ -54,6 +54,7 @@ class Membership:
         self.settle: Callable[[], bool] = lambda: False
         self.changed = time.monotonic()
         self.attempts: dict[int, int] = {}  # by partition, the last that came
+        self.departed: dict[int, float] = {}  # by attempt, when a worker left whose task may run yet
         self.restarted = 0  # tasks that were ended, for Spark to start them again
         self._members: dict[int, Member] = {}
         self.assembled = False
@@ -198,6 +199,7 @@ class Membership:
         if not self.has(member):
             return
         del self._members[member.who.partition]
+        self.departed[member.who.attempt] = time.monotonic()
         self._changes += 1
         if politely:
             member.requests.put(None)
@@ -280,6 +282,7 @@ class Membership:
         if older:
             self.drop(older, f"attempt {member.who.attempt} took its place")
         self._members[member.who.partition] = member
+        self.departed.pop(member.who.attempt, None)
         self._changes += 1
         records = {member.who.partition: 0, **member.shards}
         self.assignment.joined(member.who.partition, member.place, records, time.monotonic())

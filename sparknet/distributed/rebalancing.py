@@ -103,16 +103,28 @@ class Rebalancer:
         return moved > 0
 
     def watch(self) -> None:
-        """End the tasks that hold a slot though their worker never came, whoever has their shards now."""
-        if self._end_task is None or not self._look(_IDLE_SECONDS):
+        """End the tasks that hold a slot in vain, whoever has their shards now."""
+        seconds = _IDLE_SECONDS if self._assignment.settled else _TASKS_SECONDS
+        if self._end_task is None or not self._look(seconds):
             return
         while self._members.next(time.monotonic()):
             pass  # it may have come
         for shard, task in self._tasks.items():
-            came = task.attempt is None or task.attempt == self._members.attempts.get(shard)
-            if not came and task.seconds >= self._members.timeouts.join / 2:
+            if self._is_in_vain(shard, task):
                 assert task.attempt is not None
                 self._end_attempt(shard, task.attempt)
+            elif task.attempt not in self._members.departed:
+                self._assignment.submitted((shard,))  # Spark has a task of it, whoever asked for that
+
+    def _is_in_vain(self, shard: int, task: TaskStatus) -> bool:
+        """Whether its worker never came, or left or was given up long ago and has not ended since."""
+        if task.attempt is None:
+            return False
+        timeouts = self._members.timeouts
+        departed = self._members.departed.get(task.attempt)
+        if departed is not None:
+            return time.monotonic() - departed >= timeouts.hang
+        return task.attempt != self._members.attempts.get(shard) and task.seconds >= timeouts.join / 2
 
     def is_behind(self, member: Member) -> bool:
         """Whether it has to take over the last known state of its shard: it has not trained yet, or others

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from sparknet.data import Examples
 from sparknet.distributed.comm.handshake import Identity
@@ -28,7 +29,7 @@ class Broadcasted:
 
 
 class InProcessWorkers:
-    """Implements ``Workers`` over real sockets."""
+    """Implements ``Workers`` over real sockets; ``options`` are further ones of the ``Coordinator``."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class InProcessWorkers:
         wire: str = "float32",
         ring: bool = False,
         kind: type[Service] = Service,
+        **options: Any,
     ) -> None:
         self.wire, self.kind = wire, kind
         self.recipe, self.examples, self.timeouts = recipe, test, timeouts
@@ -51,6 +53,7 @@ class InProcessWorkers:
             timeouts=timeouts,
             wire=wire,
             ring=ring,
+            **options,
         )
         self.services: dict[int, Service] = {}
         self.endings: dict[int, BaseException | None] = {}
@@ -134,10 +137,11 @@ def in_process(
     wire: str = "float32",
     ring: bool = False,
     kind: type[Service] = Service,
+    **options: Any,
 ) -> Iterator[InProcessWorkers]:
     """One worker for each shard, of ``workers`` that are waited for; no thread outlives the block."""
     before = set(threading.enumerate())
-    made = InProcessWorkers(recipe, workers or len(shards), test, timeouts, wire, ring, kind)
+    made = InProcessWorkers(recipe, workers or len(shards), test, timeouts, wire, ring, kind, **options)
     try:
         for number, shard in enumerate(shards):
             made.join(number, shard, attempt=number)

@@ -168,15 +168,18 @@ def test_healthy_workers_do_not_yield_for_one_that_hangs_and_its_task_is_ended(
 ) -> None:
     ended: list[int] = []
     workers: InProcessWorkers
-    with in_process(small_recipe(), shards_of(2)[:1], workers=2, timeouts=QUICK_TO_GIVE_UP) as workers:
-        rebalancer = workers.coordinator._rebalancer
-        rebalancer._ask_for_tasks = lambda: {n: TaskStatus(attempt=n, seconds=100.0) for n in range(2)}
 
-        def end(attempt: int) -> None:
-            ended.append(attempt)
-            workers.join(1, shards_of(2)[1], 7)  # Spark starts it again
+    def tasks() -> dict[int, TaskStatus]:
+        return {number: TaskStatus(attempt=number, seconds=100.0) for number in range(2)}
 
-        rebalancer._end_task = end
+    def end(attempt: int) -> None:
+        ended.append(attempt)
+        workers.join(1, shards_of(2)[1], 7)  # Spark starts it again
+
+    recipe, shard = small_recipe(), shards_of(2)[:1]
+    with in_process(
+        recipe, shard, workers=2, timeouts=QUICK_TO_GIVE_UP, tasks=tasks, end_task=end
+    ) as workers:
         workers.join(1, shards_of(2)[1], 1, small_recipe(replica=lambda: hanging(steps=3)))
         wait_for(workers, 0, 1)
         members = []

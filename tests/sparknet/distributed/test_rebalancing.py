@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import torch
 from sparknet.data import Examples
 from sparknet.data.dataset import Batch
 from sparknet.distributed.comm.channel import Channel
+from sparknet.distributed.rebalancing import TaskStatus
+from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Service
 from sparknet.errors import TrainingError
 from sparknet.local import LocalWorkers
@@ -57,20 +60,47 @@ def shards_of(count: int) -> list[Examples]:
 
 
 class MiniatureSpark(InProcessWorkers):
-    """Tasks of ``shards`` wait, in the order of their jobs, for one of ``slots``."""
+    """Tasks of ``shards`` wait, in the order of their jobs, for one of ``slots``, whose number it tells the
+    engine if it is to ``know``. The attempts ``stuck`` do not end when their workers have, until they are
+    killed, and it tells of its tasks if there are any."""
 
-    def __init__(self, shards: list[Examples], slots: int, *, know: bool = True, **options: bool) -> None:
-        super().__init__(RECIPE, len(shards), TEST, IMPATIENT, **options)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        shards: list[Examples],
+        slots: int,
+        *,
+        know: bool = True,
+        stuck: Collection[int] = (),
+        timeouts: Timeouts = IMPATIENT,
+        ring: bool = False,
+    ) -> None:
         self.job = uuid.uuid4().hex
         self.shards, self.slots = shards, slots
         self.waiting: list[int] = []
         self.running: dict[int, Service] = {}
         self.attempts = 0
+        self.killed = {attempt: threading.Event() for attempt in stuck}
         self.lock = threading.Lock()
-        rebalancer = self.coordinator._rebalancer
-        rebalancer._submit = self.submit
-        rebalancer._slots = (lambda: self.slots) if know else None
+        asked = {"tasks": self.tasks, "end_task": self.end} if stuck else {}
+        super().__init__(
+            RECIPE,
+            len(shards),
+            TEST,
+            timeouts,
+            ring=ring,
+            submit=self.submit,
+            slots=(lambda: self.slots) if know else None,
+            **asked,
+        )
         self.submit(range(len(shards)))
+
+    def tasks(self) -> dict[int, TaskStatus]:
+        with self.lock:
+            running = {n: TaskStatus(attempt=service.who.attempt) for n, service in self.running.items()}
+            return {**dict.fromkeys(self.waiting, TaskStatus()), **running}
+
+    def end(self, attempt: int) -> None:
+        self.killed[attempt].set()
 
     def submit(self, shards: Sequence[int]) -> None:
         with self.lock:
@@ -92,6 +122,9 @@ class MiniatureSpark(InProcessWorkers):
     def hold(self, shard: int, service: Service) -> None:
         try:
             service.run()
+            if service.who.attempt in self.killed:
+                assert self.killed[service.who.attempt].wait(20)
+                raise TrainingError("killed")
         except Exception:  # noqa: BLE001 - Spark tries a failed task again, first of all
             with self.lock:
                 self.waiting.insert(0, shard)
@@ -117,7 +150,7 @@ def killed() -> Channel:
 
 
 @contextmanager
-def spark(shards: int | list[Examples], slots: int, **options: bool) -> Iterator[MiniatureSpark]:
+def spark(shards: int | list[Examples], slots: int, **options: Any) -> Iterator[MiniatureSpark]:
     read.clear()
     made = MiniatureSpark(shards_of(shards) if isinstance(shards, int) else shards, slots, **options)
     try:
@@ -130,6 +163,15 @@ def spark(shards: int | list[Examples], slots: int, **options: bool) -> Iterator
 def _at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sparknet.distributed.rebalancing._QUIET_SECONDS", 0.3)
     monkeypatch.setenv("SPARK_LOCAL_DIRS", str(tmp_path))
+
+
+def test_a_task_that_does_not_end_after_its_worker_yielded_is_ended() -> None:
+    """It holds the only slot, and Spark starts it again: both shards are trained on all the same."""
+    with spark(2, 1, stuck=[1], timeouts=replace(IMPATIENT, hang=0.5)) as workers:
+        seen = {report.read for done in train(workers, Settings(rounds=4, tau=5)) for report in done.reports}
+        assert workers.killed[1].is_set()
+        assert seen == {0, 1}
+        assert sorted([*workers.waiting, *workers.running]) == [0, 1]  # each has one task, and no more
 
 
 @pytest.mark.parametrize("ring", [False, True], ids=["star", "ring"])

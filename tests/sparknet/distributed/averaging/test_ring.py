@@ -134,8 +134,7 @@ def test_if_all_that_had_the_average_are_gone_the_last_that_was_fetched_is_next(
 
 
 def test_no_more_rounds_are_lost_with_all_workers_than_the_driver_lets_pass_without_a_copy() -> None:
-    with in_process(small_recipe(), shards_of(2), ring=True) as workers:
-        workers.coordinator._ring._copy_every = 3  # type: ignore[union-attr]
+    with in_process(small_recipe(), shards_of(2), ring=True, copy_every=3) as workers:
         rounds = train(workers, Settings(rounds=50, tau=2))
         copied = [next(rounds) for _ in range(8)]
         assert [done.bytes_received > workers.initial.nbytes for done in copied].count(True) == 2
