@@ -17,17 +17,19 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra import attachments, plan, power, provision, replacement
+from infra import attachments, growth, plan, power, provision, replacement, shrinking
 from infra.cloud import Cloud, Cluster, Member, connect, find, in_all_regions, look, names, of_nodes
-from infra.ec2 import fleet, keys, launch_lock, network, nodes, template
+from infra.ec2 import keys, launch_lock, network, nodes
 from infra.ec2.network import SecurityGroup
 from infra.ec2.nodes import MASTER, Node
 from infra.ec2.tags import ClusterTags
 from infra.errors import InfraError, Interrupted, SetupError
 from infra.events import Emit, Note, phase
 from infra.node import command_log, spark
+from infra.numbers import Numbers
+from infra.shrinking import Leaving
 from infra.spec import ClusterSpec
-from infra.survey import Survey, launch_data, survey
+from infra.survey import Survey, survey
 from infra.teardown import destroy, end, undone_on_failure
 
 __all__ = [
@@ -40,11 +42,12 @@ __all__ = [
     "find",
     "in_all_regions",
     "launch",
+    "leaving",
     "names",
+    "shrink",
     "status",
 ]
 
-CAPACITY_SECONDS = 300.0  # until pool after pool has answered
 ENDINGS_SECONDS = 3.0
 RUNNING_SECONDS = 300.0  # until EC2 calls what it gave running
 
@@ -91,6 +94,31 @@ def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
     return cluster
 
 
+def shrink(cloud: Cloud, name: str, leaving: Collection[Leaving], emit: Emit) -> Cluster:
+    """Take the workers ``leaving`` from a ready cluster; nothing is done on the others.
+
+    Raises ClusterBusy if somebody else is changing the cluster.
+    """
+    with launch_lock.acquired(cloud.region, name, cloud.home, emit), phase(emit, "shrink"):
+        there, group = find(cloud, name), network.find_group(cloud.region, name)
+        if group is not None:
+            numbers = growth.wanted_numbers(group, there, 0).without(shrinking.numbers_of(leaving))
+            # first: who finds a worker gone that was asked for puts another in its place
+            network.mark_ready(cloud.region, group, secrets.token_hex(8), numbers)
+        shrinking.take_away(cloud, name, leaving, emit)
+        return find(cloud, name)
+
+
+def leaving(cloud: Cloud, name: str, workers: int) -> tuple[Leaving, ...]:
+    """The workers that the cluster would do without if it had ``workers``; none if that are not fewer."""
+    there, group = look(cloud, name), network.find_group(cloud.region, name)
+    if group is None or not group.is_ready:
+        return ()
+    numbers = growth.wanted_numbers(group, there, 0)
+    surplus = len(numbers.wanted) - workers
+    return shrinking.choose(there, numbers, shrinking.ask_spark(cloud, there), surplus) if surplus > 0 else ()
+
+
 def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, lock: str) -> Cluster:
     """``launch`` while the launch lock of that id is held."""
     region = cloud.region
@@ -115,16 +143,39 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
             lacking=attachments.lacking(region, spec.name, before.nodes),
             why_ended=_Endings(cloud, spec.name).of,
         )
-
-        def buy(there: Cluster) -> None:
-            _make_nodes(cloud, spec, known, cluster_tags, group, there, emit)
-
-        cluster = _bring_up(cloud, setup, buy, set() if spec.repair else kept)
+        numbers = _take_surplus_away(cloud, spec, group, before, emit)
+        buyer = growth.Growth(
+            cloud=cloud,
+            spec=spec,
+            survey=known,
+            cluster_tags=cluster_tags,
+            group=group,
+            numbers=numbers,
+            emit=emit,
+        )
+        cluster = _bring_up(cloud, setup, buyer.buy, set() if spec.repair else kept)
         # the next change is a purchase of its own: with the old tokens EC2 would answer with the old nodes
-        network.mark_ready(region, group, secrets.token_hex(8), workers=spec.workers)
+        network.mark_ready(region, group, secrets.token_hex(8), numbers)
         return cluster
 
     return undone_on_failure(cloud, spec.name, emit, work, kept=kept, whole=not was_ready, lock=lock)
+
+
+def _take_surplus_away(
+    cloud: Cloud, spec: ClusterSpec, group: SecurityGroup, before: Cluster, emit: Emit
+) -> Numbers:
+    """End the workers beyond ``spec.workers``; the numbers of those there are to be.
+
+    Before stopped nodes are started: those that are to go would be started and billed for nothing.
+    """
+    numbers = growth.wanted_numbers(group, before, spec.workers)
+    surplus = len(numbers.wanted) - spec.workers
+    if not surplus:
+        return numbers
+    health = shrinking.ask_spark(cloud, before) if group.is_ready else None
+    chosen = shrinking.choose(before, numbers, health, surplus)
+    shrinking.take_away(cloud, spec.name, chosen, emit)
+    return numbers.without(shrinking.numbers_of(chosen))
 
 
 def _bring_up(
@@ -142,8 +193,7 @@ def _bring_up(
             replacement.discard(cloud, spec.name, failed, cause, emit)
             failed = ()
         with phase(emit, "boot"):
-            # before stopped nodes are started: those that are to go would be started and billed for nothing
-            _remove_surplus(cloud, spec, before)
+            _end_other_masters(cloud, before)
             power.start(cloud, before, emit)
             cluster = _wait_for_nodes(cloud, spec, before.ended)
         try:
@@ -221,55 +271,14 @@ def _make_group_and_key(
     return cluster_tags, group
 
 
-def _make_nodes(
-    cloud: Cloud,
-    spec: ClusterSpec,
-    found: Survey,
-    cluster_tags: ClusterTags,
-    group: SecurityGroup,
-    before: Cluster,
-    emit: Emit,
-) -> None:
-    """Buy what is missing: workers first, since they are what may not be had."""
-    missing, region = spec.workers - len(before.workers), cloud.region
-    if missing <= 0 and before.master:
-        return
-    ours = template.find(region, spec.name) or template.make(
-        region, launch_data(spec, found, group), cluster_tags
-    )
-    zones = {node.zone for node in before.workers}
-    if missing > 0:
-        request = fleet.PurchaseRequest(
-            count=missing,
-            pools=_same_place(found.pools, before, spec),
-            template=ours,
-            cluster_tags=cluster_tags,
-            purchase=spec.purchase,
-            existing=(*(node.id for node in before.workers), *before.ended),
-        )
-        zones |= fleet.buy_workers(region, request, emit, deadline_seconds=CAPACITY_SECONDS)
+def _end_other_masters(cloud: Cloud, before: Cluster) -> None:
+    """Masters that a repair that was killed has left."""
     if before.master is None:
-        # next to the workers: traffic between zones costs
-        places = sorted(found.master_places, key=lambda place: (place.zone not in zones, place.zone))
-        fleet.buy_master(region, places, ours, cluster_tags, emit, ended=before.ended)
-
-
-def _same_place(pools: tuple[fleet.Pool, ...], before: Cluster, spec: ClusterSpec) -> tuple[fleet.Pool, ...]:
-    """Those of ``pools`` where the workers are already; all of them if there are none or ``spread``."""
-    if not before.workers or spec.purchase.spread:
-        return pools
-    there = {(node.instance_type, node.zone) for node in before.workers}
-    return tuple(pool for pool in pools if (pool.instance_type, pool.zone) in there) or pools
-
-
-def _remove_surplus(cloud: Cloud, spec: ClusterSpec, before: Cluster) -> None:
-    """End the newest workers beyond ``spec.workers``, and masters that a repair that was killed has left."""
-    surplus = {node.id for node in before.workers[spec.workers :]}
-    if before.master:
-        there = nodes.alive(nodes.describe(cloud.region, spec.name))
-        surplus |= {node.id for node in there if node.role == MASTER} - {before.master.id, *before.ended}
-    if surplus:
-        end(cloud, spec.name, surplus)
+        return
+    there = nodes.alive(nodes.describe(cloud.region, before.name))
+    others = {node.id for node in there if node.role == MASTER} - {before.master.id, *before.ended}
+    if others:
+        end(cloud, before.name, others)
 
 
 def _wait_for_nodes(cloud: Cloud, spec: ClusterSpec, ended: Collection[str]) -> Cluster:

@@ -269,7 +269,9 @@ def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> spark.Health:
     for member in members:
         setup.emit(NodeProgress(node=member.name, phase="start"))
     secret = _secret(members[0])
-    _start_spark(members, _configs(prepared, secret or secrets.token_hex(32)), is_new=not secret)
+    size = spark.executor_memory(members[0].host) if secret else 0
+    configs = _configs(prepared, secret or secrets.token_hex(32), size)
+    _start_spark(members, configs, is_new=not secret)
     names = {member.node.private_ip: member.name for member in members[1:]}
     master = members[0]
 
@@ -300,8 +302,8 @@ def _end_of_log(member: Member) -> str:
     return f"the end of {member.name}'s log:\n{ending or '    (empty)'}"
 
 
-def _configs(prepared: Sequence[Prepared], secret: str) -> list[spark.NodeConfig]:
-    """Spark's configuration of each node, the master's first."""
+def _configs(prepared: Sequence[Prepared], secret: str, executor_memory_mib: int) -> list[spark.NodeConfig]:
+    """Spark's configuration of each node, the master's first; ``executor_memory_mib``: so far, or 0."""
     master, workers = prepared[0].member, [one.resources for one in prepared[1:]]
     return [
         spark.NodeConfig(
@@ -310,8 +312,9 @@ def _configs(prepared: Sequence[Prepared], secret: str) -> list[spark.NodeConfig
             resources=one.resources,
             local_dirs=one.folders,
             secret=secret,
+            worker_memory_mib=one.resources.offered_memory_mib(executor_memory_mib),
             # the smallest worker's: Spark gives executors of one size, and none to a worker that has less
-            executor_memory_mib=min(worker.spark_memory_mib for worker in workers),
+            executor_memory_mib=min(worker.offered_memory_mib(executor_memory_mib) for worker in workers),
             executor_gpus=min(worker.gpus for worker in workers),
         )
         for one in prepared

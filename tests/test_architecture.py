@@ -34,7 +34,8 @@ LAYERS = {
         ("infra.local",),
         ("infra.image", "infra.diagnosis"),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
-        ("infra.teardown", "infra.replacement", "infra.power"),
+        ("infra.growth", "infra.shrinking", "infra.replacement", "infra.power"),
+        ("infra.teardown",),
         (
             "infra.plan",
             "infra.survey",
@@ -46,7 +47,7 @@ LAYERS = {
         ("infra.cloud",),
         ("infra.node", "infra.ec2"),
         ("infra.spec",),
-        ("infra.interrupts", "infra.polling", "infra.job_names", "infra.private_key"),
+        ("infra.interrupts", "infra.polling", "infra.job_names", "infra.numbers", "infra.private_key"),
         ("infra.events", "infra.errors", "infra.aws", "infra.home", "infra.loopback", "infra.service_models"),
     ),
     # the embedded cloud, as moto itself is laid out: state in models, calls that act on it, hosts below both

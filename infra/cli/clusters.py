@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from infra.interrupts import interrupts_held
 if TYPE_CHECKING:
     from infra.cluster import Cloud
     from infra.costs import Cost
+    from infra.shrinking import Leaving
     from infra.spec import ClusterSpec
 
 ALL_REGIONS = option("--all-regions", is_flag=True, help="In every region the account can use.")
@@ -33,18 +35,41 @@ YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @options.decorate(options.OF_SPARK_EC2)
 @click.option("--dry-run", is_flag=True, help="Only show what would be made, as `plan` does.")
 @options.JSON
-def launch(where: Target, dry_run: bool, as_json: bool, **values: Any) -> int:
+@YES
+def launch(where: Target, dry_run: bool, as_json: bool, yes: bool, **values: Any) -> int:
     """Make a cluster: a master and -s workers, with Spark running on them.
 
-    Run again, it goes on where it was interrupted, and brings a ready cluster to another -s. What a failed or
-    interrupted launch made is removed.
+    Run again, it goes on where it was interrupted, and brings a ready cluster to another -s; it asks before
+    it takes away a worker on which a job runs. What a failed or interrupted launch made is removed.
     """
     if dry_run:
         return _plan(where, values, as_json=as_json)
     wanted = _wanted(where, values)
     with launching(where):
+        _confirm_smaller(where, wanted, yes=yes)
         bring_up(where, wanted, as_json=as_json)
     return 0
+
+
+def _confirm_smaller(where: Target, wanted: ClusterSpec, *, yes: bool) -> None:
+    from infra import cluster
+
+    cloud = where.open()
+    if cloud is not None:
+        confirm_leaving(where.name, cluster.leaving(cloud, where.name, wanted.workers), yes=yes)
+
+
+def confirm_leaving(cluster: str, leaving: Sequence[Leaving], *, yes: bool) -> None:
+    """Say which workers are to go, and ask if a job runs on one of them.
+
+    Raises UsageError where nobody can be asked.
+    """
+    if not leaving:
+        return
+    click.echo(f"To leave {cluster}: {', '.join(map(str, leaving))}.", err=True)
+    if any(one.is_busy for one in leaving) and not yes:
+        busy = ", ".join(one.name for one in leaving if one.is_busy)
+        _confirm(f"{busy} under the job that runs there")
 
 
 def bring_up(where: Target, wanted: ClusterSpec, *, as_json: bool = False) -> None:

@@ -1,6 +1,6 @@
 """The verbs about a cluster that is there: add-slaves, remove-slaves, repair, stop, start.
 
-Each but ``stop`` is a launch that knows how many workers there should be.
+Each but ``stop`` and ``remove-slaves`` is a launch that knows how many workers there should be.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.cli import clusters, options
+from infra.cli import clusters, format, options
 from infra.cli.options import option
 from infra.cli.progress import ProgressDisplay
 from infra.cli.target import Target, launching
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 HOW_MANY = option("--num-slaves", type=click.IntRange(min=1), default=1, show_default=True, help="So many.")
 OF_LAUNCH = [one for one in options.CLUSTER if one is not options.SLAVES]
-# of a cluster that only shrinks: how to reach the nodes that stay, and what has to be on them
-OF_WHAT_STAYS = options.of_cluster(
-    "key-pair", "authorized-address", "open-to-the-world", "spark-version", "without-gpu"
-)
 
 
 @click.command()
@@ -42,16 +38,30 @@ def add_slaves(where: Target, num_slaves: int, **values: Any) -> None:
 @options.names_a_cluster
 @options.reaches_a_cluster
 @HOW_MANY
-@options.decorate(OF_WHAT_STAYS)
-def remove_slaves(where: Target, num_slaves: int, **values: Any) -> None:
-    """Take workers from a cluster, the newest first."""
+@clusters.YES
+def remove_slaves(where: Target, num_slaves: int, yes: bool) -> None:
+    """Take workers from a cluster: lost ones first, idle before busy, spot before on-demand, the last first.
+
+    Spark decommissions each before its machine ends; nothing is done on the others.
+    """
+    from infra import cluster
+
+    display = ProgressDisplay()
+    cloud = where.require(display.emit)
     left = _size(where) - num_slaves
     if left < 1:
         raise UsageError(
             f"{where.name} has {left + num_slaves} workers, and one has to stay; sparknet-ec2 destroy --name "
             f"{where.name} removes all."
         )
-    _bring_up(where, _as_it_is(where, values, workers=left))
+    with launching(where):
+        leaving = cluster.leaving(cloud, where.name, left)
+        clusters.confirm_leaving(where.name, leaving, yes=yes)
+        made = cluster.shrink(cloud, where.name, leaving, display.emit)
+    names = ", ".join(one.name for one in leaving)
+    click.echo(
+        f"{names} of {made.name} are gone; a master and {format.counted(len(made.workers), 'worker')} stay."
+    )
 
 
 @click.command()
@@ -98,22 +108,6 @@ def _size(where: Target) -> int:
 
 def _launch_again(where: Target, values: dict[str, Any], *, workers: int, repair: bool = False) -> None:
     _bring_up(where, replace(options.spec(where, {**values, "slaves": workers}), repair=repair))
-
-
-def _as_it_is(where: Target, values: dict[str, Any], *, workers: int) -> ClusterSpec:
-    """The cluster with other ``workers``: of its own types and in its own VPC, since nothing is bought."""
-    from infra import cluster
-    from infra.ec2 import network
-
-    cloud = where.require()
-    there, group = cluster.find(cloud, where.name), network.find_group(cloud.region, where.name)
-    types = {
-        "instance_types": ",".join(dict.fromkeys(node.instance_type for node in there.workers)),
-        "master_instance_type": there.master.instance_type if there.master else "",
-        "vpc_id": group.vpc_id if group else "",
-        "slaves": workers,
-    }
-    return options.spec(where, {**options.defaults(), **{k: v for k, v in types.items() if v}, **values})
 
 
 def _bring_up(where: Target, wanted: ClusterSpec) -> None:

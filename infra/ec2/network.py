@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from infra.ec2 import tags
 from infra.ec2.region import LISTED_SECONDS, Region
 from infra.ec2.tags import ClusterTags
 from infra.errors import CredentialsError, SetupError, UsageError
+from infra.numbers import Numbers
 from infra.polling import Pending, poll
 from infra.spec import ClusterSpec
 
@@ -38,6 +39,7 @@ class SecurityGroup:
     expires: str
     is_ready: bool  # whether a launch has been brought to its end
     workers: int | None = None  # how many the last launch was for
+    numbers: Numbers = field(default_factory=Numbers)  # of the workers it asked for, there or lost
 
 
 def subnets(region: Region, spec: ClusterSpec) -> tuple[Subnet, ...]:
@@ -159,6 +161,7 @@ def find_group(region: Region, cluster: str) -> SecurityGroup | None:
         expires=known.get(tags.EXPIRES, ""),
         is_ready=known.get(tags.STATE) == tags.READY,
         workers=int(known[tags.WORKERS]) if known.get(tags.WORKERS, "").isdigit() else None,
+        numbers=Numbers.parse(known.get(tags.NUMBERS, "")),
     )
 
 
@@ -207,8 +210,8 @@ def open_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:
         )
 
 
-def mark_ready(region: Region, group: SecurityGroup, generation: str, *, workers: int) -> None:
-    """Note that the launch is over, for how many workers it was, and ``generation``, from which the next one
+def mark_ready(region: Region, group: SecurityGroup, generation: str, numbers: Numbers) -> None:
+    """Note that the launch is over, for which workers it was, and ``generation``, from which the next one
     draws its tokens."""
     region.change(
         "create_tags",
@@ -216,7 +219,8 @@ def mark_ready(region: Region, group: SecurityGroup, generation: str, *, workers
         Tags=[
             {"Key": tags.STATE, "Value": tags.READY},
             {"Key": tags.GENERATION, "Value": generation},
-            {"Key": tags.WORKERS, "Value": str(workers)},
+            {"Key": tags.WORKERS, "Value": str(len(numbers.wanted))},
+            {"Key": tags.NUMBERS, "Value": str(numbers)},
         ],
     )
 

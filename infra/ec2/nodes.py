@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from infra import numbers
 from infra.ec2 import tags
 from infra.ec2.error_codes import explain
 from infra.ec2.region import ApiError, Region, matches
@@ -21,7 +22,7 @@ TERMINATE_BATCH = 500  # EC2 takes a thousand ids; half of it leaves room in the
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One machine of a cluster. ``name`` is its role, and for workers its place in order of launch."""
+    """One machine of a cluster. ``name`` is its role, and for workers a number that they keep for life."""
 
     name: str
     id: str
@@ -45,6 +46,11 @@ class Node:
         return self.state not in GONE
 
     @property
+    def is_named(self) -> bool:
+        """Whether its name is its own, and not a number that was free."""
+        return tags.NODE in self.tags
+
+    @property
     def expires(self) -> str:
         """When it ends itself, ISO 8601, or ``tags.NEVER``."""
         return self.tags.get(tags.EXPIRES, tags.NEVER)
@@ -53,7 +59,8 @@ class Node:
 def describe(region: Region, cluster: str | None) -> list[Node]:
     """All nodes of ``cluster`` (None: of every cluster) that EC2 still knows, dead ones included.
 
-    Master first, then workers in order of launch. One call for each thousand nodes.
+    Master first, then workers by number. A worker that has no name yet is shown under a free number, in
+    order of launch; one that ended without a name under its id. One call for each thousand nodes.
     """
     found = [
         instance
@@ -63,14 +70,23 @@ def describe(region: Region, cluster: str | None) -> list[Node]:
         for instance in reservation["Instances"]
     ]
     found.sort(key=lambda i: (i["LaunchTime"], i["InstanceId"]))
-    nodes, numbers = [], dict[tuple[str, str], int]()
-    for instance in found:
-        known = tags.as_dict(instance.get("Tags"))
-        key = known.get(tags.CLUSTER, ""), known.get(tags.ROLE, "")
-        if instance["State"]["Name"] not in GONE:
-            numbers[key] = numbers.get(key, 0) + 1
-        nodes.append(_node(instance, known, numbers.get(key, 0)))
-    return sorted(nodes, key=lambda node: (node.cluster, node.role != MASTER))
+    read = _named([_node(instance, tags.as_dict(instance.get("Tags"))) for instance in found])
+    return sorted(
+        read, key=lambda node: (node.cluster, node.role != MASTER, numbers.number_of(node.name) or 0)
+    )
+
+
+def name(region: Region, node: Node, to_be: str) -> None:
+    """Give the node its name, for life."""
+    region.change(
+        "create_tags",
+        Resources=[node.id],
+        Tags=[
+            {"Key": tags.NODE, "Value": to_be},
+            {"Key": "Name", "Value": f"{node.cluster}-{to_be}"},
+        ],
+        just_made=(UNKNOWN,),
+    )
 
 
 def purchase_of(instance: dict[str, Any]) -> str:
@@ -216,11 +232,25 @@ def wait_gone(
     poll(check, deadline_seconds=deadline_seconds, every=poll_seconds, sleep=region.sleep)
 
 
-def _node(instance: dict[str, Any], known: dict[str, str], number: int) -> Node:
+def _named(found: list[Node]) -> list[Node]:
+    """The same nodes, living workers without a name each with a number that is free in its cluster."""
+    taken = dict[str, set[int]]()
+    for node in found:
+        if node.is_alive and (number := numbers.number_of(node.name)):
+            taken.setdefault(node.cluster, set()).add(number)
+    rest = {node.cluster: numbers.free(taken.get(node.cluster, ())) for node in found}
+    return [
+        replace(node, name=numbers.name_of(next(rest[node.cluster])))
+        if node.is_alive and node.role == WORKER and not node.is_named
+        else node
+        for node in found
+    ]
+
+
+def _node(instance: dict[str, Any], known: dict[str, str]) -> Node:
     role = known.get(tags.ROLE, "")
-    is_dead = instance["State"]["Name"] in GONE
     return Node(
-        name=role if role == MASTER else instance["InstanceId"] if is_dead else f"{role}-{number}",
+        name=role if role == MASTER else known.get(tags.NODE) or instance["InstanceId"],
         id=instance["InstanceId"],
         cluster=known.get(tags.CLUSTER, ""),
         role=role,

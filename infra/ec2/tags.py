@@ -23,6 +23,8 @@ WORKERS = "sparknet:workers"  # there as well: how many the last launch was for
 IDLE = "sparknet:idle-minutes"  # missing: it does not end for want of jobs
 BUDGET = "sparknet:budget"  # dollars; missing: no limit but the time
 NOTICE = "sparknet:notice"  # of a node that EC2 takes back: what is to happen and when, "terminate 2026-..."
+NUMBERS = "sparknet:numbers"  # and there: the workers' numbers, as infra.numbers writes them
+NODE = "sparknet:node"  # a node's name, for its whole life
 
 TagList = list[dict[str, str]]
 

@@ -27,6 +27,8 @@ MASTER_PORT, MASTER_PAGE = 7077, 8080
 APPLICATION_PAGE = 4040  # of the job that runs, on the master
 CONF = PurePosixPath("opt/sparknet/conf")
 SECRET = CONF / "secret"
+START_UNIT = "spark/start-unit.sh"
+MOST_OF_A_NODE = 0.8  # of its memory may be offered to executors that are as large elsewhere
 LEAST_MEMORY_MIB = 512  # Spark refuses executors below 450 MiB
 DAEMON_MEMORY_MIB = 512
 POLL_SECONDS = 0.5
@@ -46,6 +48,15 @@ class NodeResources:
         """Half of the memory that the daemon leaves; Python workers and their nets live in the other half."""
         return max(LEAST_MEMORY_MIB, (self.memory_mib - DAEMON_MEMORY_MIB) // 2)
 
+    def offered_memory_mib(self, executor_memory_mib: int) -> int:
+        """What its worker offers where executors have ``executor_memory_mib`` already (0: they have no size).
+
+        As much as they have even where that is somewhat more than half: with less it would be given none, and
+        types of the same nominal memory differ by a few MiB.
+        """
+        is_enough = executor_memory_mib <= MOST_OF_A_NODE * (self.memory_mib - DAEMON_MEMORY_MIB)
+        return max(self.spark_memory_mib, executor_memory_mib if is_enough else 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeConfig:
@@ -56,6 +67,7 @@ class NodeConfig:
     resources: NodeResources
     local_dirs: tuple[PurePosixPath, ...]
     secret: str
+    worker_memory_mib: int  # that its worker offers
     executor_memory_mib: int  # of the smallest worker: an executor is as large everywhere
     executor_gpus: int
 
@@ -71,6 +83,7 @@ class Health:
     memory_mib: int
     gpus: int
     applications: tuple[str, ...]  # names of those running
+    busy: tuple[str, ...] = ()  # addresses of workers that applications have cores of
 
     @property
     def workers(self) -> int:
@@ -111,28 +124,29 @@ def configure(host: Host, config: NodeConfig) -> None:
 def start(host: Host, unit: str, config: NodeConfig, *, again: bool = False) -> None:
     """Install and start ``unit``; it starts again at each boot.
 
-    One that runs goes on, with all that runs on it, unless it is to start ``again`` or would have to be
-    started differently now: with another master, after the first was lost, or with other disks.
+    One that runs goes on, with all that runs on it, unless it is to start ``again`` or has to serve another
+    master, after the first was lost, or with other disks. Its share of the node is that of its start.
     """
     values = _values(host, config)
-    environment = hashlib.sha256(_environment(values).encode()).hexdigest()[:16]
     text = bootstrap.render(
         (bootstrap.AMI / f"systemd/{unit}.service.template").read_text(),
-        {**values, "ENVIRONMENT": environment},
+        {**values, "BOUND_TO": _bound_to(unit, values)},
     )
-    draft, file = host.root / CONF / f"{unit}.service", host.root / f"etc/systemd/system/{unit}.service"
+    draft, script = host.root / CONF / f"{unit}.service", host.root / bootstrap.ON_NODE / START_UNIT
     write_text(host, draft, text)
-    new, old = quote(str(draft)), quote(str(file))
-    host.run(
-        f"if {'false' if again else f'cmp -s {new} {old}'}; then sudo systemctl enable --now {unit}; else"
-        f" sudo install -m 644 {new} {old} && sudo systemctl daemon-reload"
-        f" && sudo systemctl enable {unit} && sudo systemctl restart {unit}; fi",
-        timeout_seconds=60,
-    )
+    words = " ".join(map(quote, (str(script), str(draft), unit, *(["again"] if again else []))))
+    host.run(f"bash {words}", timeout_seconds=60)
 
 
-def _environment(values: Mapping[str, object]) -> str:
-    return bootstrap.render((bootstrap.AMI / "spark/spark-env.sh.template").read_text(), values)
+def _bound_to(unit: str, values: Mapping[str, object]) -> str:
+    """What identifies that with which a daemon runs and without which it cannot go on."""
+    names = [
+        "ROOT",
+        "ADDRESS",
+        "MASTER_ADDRESS",
+        *(["LOCAL_DIRS", "WORK_DIR"] if unit == WORKER_UNIT else []),
+    ]
+    return hashlib.sha256("\0".join(str(values[name]) for name in names).encode()).hexdigest()[:16]
 
 
 def stop(host: Host, unit: str) -> None:
@@ -143,6 +157,14 @@ def stop(host: Host, unit: str) -> None:
 def secret_of(host: Host) -> str:
     """The cluster's secret, from a node that has it. Raises CommandFailed if it has none."""
     return read_text(host, host.root / SECRET)
+
+
+def executor_memory(host: Host) -> int:
+    """The size of the cluster's executors, in MiB, from its master; 0 if that has none yet."""
+    conf = quote(str(host.root / CONF / "spark-defaults.conf"))
+    lines = host.run(f"grep '^spark.executor.memory ' {conf}", timeout_seconds=60, check=False).stdout.split()
+    value = lines[1].removesuffix("m") if len(lines) > 1 else ""
+    return int(value) if value.isdigit() else 0
 
 
 def health(host: Host, address: str) -> Health:
@@ -212,7 +234,7 @@ def _values(host: Host, config: NodeConfig) -> dict[str, object]:
         "CORES": resources.cores,
         "LOCAL_DIRS": ",".join(map(str, config.local_dirs)),
         "WORK_DIR": config.local_dirs[0].parent / "work",
-        "WORKER_MEMORY_MIB": resources.spark_memory_mib,
+        "WORKER_MEMORY_MIB": config.worker_memory_mib,
         "DAEMON_MEMORY_MIB": DAEMON_MEMORY_MIB,
         "EXECUTOR_MEMORY_MIB": config.executor_memory_mib,
         "DRIVER_MEMORY_MIB": max(LEAST_MEMORY_MIB * 2, resources.spark_memory_mib),
@@ -247,4 +269,5 @@ def _health(page: dict[str, Any]) -> Health:
         memory_mib=sum(worker["memory"] for worker in living),
         gpus=sum(len(w.get("resources", {}).get("gpu", {}).get("addresses", [])) for w in living),
         applications=tuple(app["name"] for app in page.get("activeapps", [])),
+        busy=tuple(worker["host"] for worker in living if worker.get("coresused")),
     )

@@ -70,6 +70,7 @@ class ScriptedCluster:
 
     def __init__(self) -> None:
         self.started: set[str] = set()  # addresses of workers
+        self.busy: set[str] = set()  # addresses of those on which a job runs
         self.hosts: dict[str, ScriptedHost] = {}
 
     def connect(self, node: Node) -> ScriptedHost:
@@ -86,7 +87,7 @@ class ScriptedCluster:
                 "date +%s.%N": lambda: str(time.time()),
                 "disk-facts.sh": f'== links\n{links}== lsblk\n{{"blockdevices": []}}\n== mounts\n',
                 "machine-facts.sh": "user=ubuntu\ncores=4\nmemory_mib=16000\ngpus=0\n",
-                "enable --now sparknet-worker": lambda: self.started.add(node.private_ip),
+                "sparknet-worker.service sparknet-worker": lambda: self.started.add(node.private_ip),
                 "GET /json/": self.page,
             },
         )
@@ -94,7 +95,14 @@ class ScriptedCluster:
 
     def page(self) -> str:
         workers = [
-            {"state": "ALIVE", "host": one, "port": 40000, "cores": 4, "memory": 7000}
+            {
+                "state": "ALIVE",
+                "host": one,
+                "port": 40000,
+                "cores": 4,
+                "memory": 7000,
+                "coresused": 4 * (one in self.busy),
+            }
             for one in sorted(self.started)
         ]
         return json.dumps({"status": "ALIVE", "workers": workers})

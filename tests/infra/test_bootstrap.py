@@ -25,6 +25,7 @@ CONFIG = NodeConfig(
     resources=NodeResources(user="ubuntu", cores=4, memory_mib=15900, gpus=1),
     local_dirs=(PurePosixPath("/mnt/sparknet/store0/spark"), PurePosixPath("/mnt/sparknet/spill0/spark")),
     secret="s" * 64,
+    worker_memory_mib=7000,
     executor_memory_mib=7000,
     executor_gpus=1,
 )
@@ -145,6 +146,48 @@ def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
 def test_half_of_the_memory_is_for_spark_and_never_too_little() -> None:
     assert NodeResources(user="u", cores=4, memory_mib=16512, gpus=0).spark_memory_mib == 8000
     assert NodeResources(user="u", cores=1, memory_mib=900, gpus=0).spark_memory_mib == 512
+
+
+def test_a_newcomer_offers_as_much_as_executors_have_where_that_is_not_nearly_all_of_it() -> None:
+    newcomer = NodeResources(user="u", cores=4, memory_mib=15900, gpus=0)  # half of the rest: 7694
+    assert newcomer.offered_memory_mib(0) == 7694
+    assert newcomer.offered_memory_mib(7000) == 7694
+    assert newcomer.offered_memory_mib(7750) == 7750
+    assert newcomer.offered_memory_mib(15000) == 7694
+
+
+FIRST = "[Service]\nEnvironment=SPARKNET_BOUND_TO=a\nExecStart=/bin/sleep 60\n"
+
+
+@pytest.mark.parametrize(
+    ("draft", "words", "starts_again"),
+    [
+        (FIRST, [], False),
+        (FIRST.replace("60", "61"), [], False),  # of another version, say
+        (FIRST.replace("=a", "=b"), [], True),
+        (FIRST, ["again"], True),
+    ],
+)
+def test_a_daemon_that_runs_is_started_again_only_for_another_master_or_other_disks(
+    draft: str, words: list[str], starts_again: bool, tmp_path: Path
+) -> None:
+    make_sudo(tmp_path / "bin")
+    (tmp_path / "bin/systemctl").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/said\n')
+    (tmp_path / "bin/systemctl").chmod(0o755)
+    installed = tmp_path / "etc/systemd/system/one.service"
+    installed.parent.mkdir(parents=True)
+    installed.write_text(FIRST)
+    (tmp_path / "draft").write_text(draft)
+    ran = subprocess.run(
+        ["bash", str(bootstrap.AMI / "spark/start-unit.sh"), str(tmp_path / "draft"), "one", *words],
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SPARKNET_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert installed.read_text() == draft
+    assert ("restart one" in (tmp_path / "said").read_text()) == starts_again
 
 
 @pytest.mark.parametrize("is_genuine", [True, False])

@@ -400,5 +400,5 @@ def test_taking_workers_away_offers_nothing_about_buying(alone: Run) -> None:
         "--zone",
     )
     assert not [option for option in bought if option in out]
-    assert all(option in out for option in ("--num-slaves", "--key-pair", "--spark-version"))
+    assert all(option in out for option in ("--num-slaves", "--identity-file", "--yes"))
     assert alone("remove-slaves", "--spot-price", "1")[0] == 2

@@ -227,7 +227,7 @@ def test_the_clusters_key_is_private_and_goes_with_it(simulated: Cloud, spec: Cl
 
 
 @pytest.mark.slow
-def test_a_hundred_nodes_cost_no_more_calls_than_three(
+def test_a_hundred_nodes_cost_no_more_calls_than_three_but_for_their_names(
     simulation: LocalCloud, simulated: Cloud, spec: ClusterSpec
 ) -> None:
     import time
@@ -238,7 +238,9 @@ def test_a_hundred_nodes_cost_no_more_calls_than_three(
         began = time.monotonic()
         cluster.launch(simulated, replace(spec, workers=size), ignore)
         seconds = time.monotonic() - began
-        counts.append(len(simulation.control("GET", "calls")))
+        calls = [one["action"] for one in simulation.control("GET", "calls")]
+        assert calls.count("CreateTags") == size + 1  # and the group's
+        counts.append(len(calls) - size)
         assert len(workers(simulated, spec)) == size
         cluster.destroy(simulated, spec.name, ignore)
     assert abs(counts[1] - counts[0]) <= 20  # a few more polls, none of which grows

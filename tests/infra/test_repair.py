@@ -173,11 +173,10 @@ def test_workers_start_again_with_a_new_master_even_at_the_address_of_the_old_on
             ran.append(host)
 
         launch_scripted(scripted(remember), [])
-        return [one for host in ran for one in host.ran if "restart sparknet-worker" in one]
+        return [one for host in ran for one in host.ran if "sparknet-worker.service sparknet-worker" in one]
 
-    assert all(one.startswith("if false;") for one in commands(""))
-    assert all(one.startswith("if cmp -s ") for one in commands("s" * 64))
-    assert len(commands("")) == 2
+    assert [one.rpartition(" ")[2] for one in commands("")] == ["again", "again"]
+    assert [one.rpartition(" ")[2] for one in commands("s" * 64)] == ["sparknet-worker"] * 2
 
 
 def test_a_volume_that_was_detached_is_noticed_by_status_launch_and_every_repair(

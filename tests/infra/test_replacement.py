@@ -68,7 +68,7 @@ def blind(host: ScriptedHost, _: Node) -> None:
 
 
 def dead_spark(host: ScriptedHost, _: Node) -> None:
-    host.answers["enable --now sparknet-worker"] = ""
+    host.answers["sparknet-worker.service sparknet-worker"] = ""
     host.answers["sparknet-worker.service.log"] = "no java at all"
 
 

@@ -75,6 +75,58 @@ def test_workers_are_added_and_taken_away(run: Run, simulated: Cloud, there: clu
     assert alive(simulated, there.name) == ["master", "worker-1"]
     status, _, err = run("remove-slaves", "--name", there.name)
     assert (status, "one has to stay" in err) == (2, True)
+    assert run("add-slaves", there.name)[0] == 0
+    assert alive(simulated, there.name) == ["master", "worker-1", "worker-5"]  # who is gone stays gone
+
+
+def test_names_are_tags_and_a_replacement_takes_that_of_the_lost_one(
+    run: Run, simulated: Cloud, there: cluster.Cluster
+) -> None:
+    first, second = there.workers
+    assert [node.tags["sparknet:node"] for node in there.workers] == ["worker-1", "worker-2"]
+    assert second.tags["Name"] == f"{there.name}-worker-2"
+    nodes.terminate(simulated.region, [first.id])
+    [left] = cluster.find(simulated, there.name).workers
+    assert (left.id, left.name) == (second.id, "worker-2")
+    status, _, err = run("launch", "-s", "2", there.name)
+    assert status == 0, err
+    found = cluster.find(simulated, there.name)
+    assert [node.name for node in found.workers] == ["worker-1", "worker-2"]
+    assert found.workers[1].id == second.id
+
+
+def test_shrinking_takes_the_lost_then_the_idle_and_asks_before_it_takes_the_busy(
+    run: Run, simulated: Cloud, hosts: Hosts, there: cluster.Cluster
+) -> None:
+    assert run("add-slaves", there.name, "--num-slaves", "2")[0] == 0
+    grown = cluster.find(simulated, there.name)
+    hosts.busy = {grown.workers[number].private_ip for number in (0, 2, 3)}
+    nodes.terminate(simulated.region, [grown.workers[0].id])
+    status, out, err = run("remove-slaves", there.name, "--num-slaves", "2")
+    assert (status, "worker-1, worker-2 of" in out) == (0, True), err
+    assert "worker-1 (lost), worker-2 (spot, idle)" in err
+    assert alive(simulated, there.name) == ["master", "worker-3", "worker-4"]
+    status, _, err = run("remove-slaves", there.name)
+    assert (status, "worker-4 under the job that runs there" in err, "--yes" in err) == (2, True, True)
+    status, _, err = run("launch", "-s", "1", there.name)
+    assert (status, "--yes" in err) == (2, True)
+    assert alive(simulated, there.name) == ["master", "worker-3", "worker-4"]
+    assert run("remove-slaves", there.name, "--yes")[0] == 0
+    assert alive(simulated, there.name) == ["master", "worker-3"]
+    decommissioned = [
+        one.name for one in hosts.hosts.values() if any("decommission.sh" in c for c in one.ran)
+    ]
+    assert sorted(decommissioned) == ["worker-2", "worker-4"]
+
+
+def test_shrinking_does_nothing_on_the_nodes_that_stay(
+    run: Run, hosts: Hosts, there: cluster.Cluster
+) -> None:
+    for host in hosts.hosts.values():
+        host.ran.clear()
+    assert run("remove-slaves", there.name)[0] == 0
+    assert not hosts.hosts["worker-1"].ran
+    assert [one for one in hosts.hosts["master"].ran if "GET /json/" not in one] == []
 
 
 def test_status_names_the_mount_that_is_dead_and_the_node_that_is_silent(

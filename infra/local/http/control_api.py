@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import Any
 
 from infra.errors import UsageError
-from infra.local.hosts import share
 from infra.local.limits import limits
 from infra.local.models import scenario
 from infra.local.models.faults import Fault
@@ -65,7 +64,7 @@ class ControlApi:
         entry = self._cloud.instances.get(instance_id)
         if entry is None:
             raise LookupError(f"there is no instance {instance_id}")
-        env = share.environment(self._cloud.instances.alive_count)
+        env = self._cloud.instances.share_of(instance_id) if entry.instance.state == "running" else {}
         return {"state": entry.instance.state, "env": env, **entry.machine.connection}
 
     def get_calls(self, _body: None) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from moto.ec2.exceptions import InvalidInstanceIdError
 
+from infra.local.hosts import share
 from infra.local.hosts.machine import Machine
 from infra.local.models.capacity import CapacityPool
 
@@ -25,6 +26,7 @@ class Entry:
     pool: CapacityPool
     is_started: bool = False  # the machine's exit status is of this boot, not of the one before
     holds_capacity: bool = False
+    share: dict[str, str] | None = None  # of this machine, once it is asked for; see ``Instances.share_of``
     changing: threading.Lock = field(default_factory=threading.Lock)  # held while the machine boots or ends
 
 
@@ -41,10 +43,17 @@ class Instances:
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
 
-    @property
-    def alive_count(self) -> int:
-        """How many machines share this one's processors."""
-        return sum(instance.state in ("pending", "running") for instance in self)
+    def share_of(self, instance_id: str) -> dict[str, str]:
+        """Its share of this machine, for life: that of the others there are, or an equal part of the whole.
+
+        Raises InvalidInstanceID.NotFound.
+        """
+        entry = self.entry(instance_id)
+        if entry.share is None:
+            living = [one for one in self.entries if one.instance.state in ("pending", "running")]
+            known = (one.share for one in living if one.share is not None)
+            entry.share = next(known, None) or share.environment(len(living))
+        return entry.share
 
     def add(self, entry: Entry) -> None:
         self._entries[entry.instance.id] = entry

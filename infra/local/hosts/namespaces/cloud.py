@@ -17,9 +17,8 @@ class Instances(Protocol):
         """Raises InvalidInstanceID.NotFound."""
         ...
 
-    @property
-    def alive_count(self) -> int:
-        """How many machines share this one's processors."""
+    def share_of(self, instance_id: str) -> Mapping[str, str]:
+        """Variables that say which share of this machine the host may count on."""
         ...
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import SetupError
-from infra.local.hosts import share
 from infra.local.hosts.machine import MachineFacts
 from infra.local.hosts.namespaces import rootfs
 from infra.local.hosts.namespaces.cloud import Cloud
@@ -128,7 +127,7 @@ class Namespaces:
         with self._cloud.lock:
             instance = self._cloud.instances.find(facts.instance_id)
             key = instance.ec2_backend.key_pairs.get(instance.key_name)
-            memory = share.environment(self._cloud.instances.alive_count)["SPARKNET_HOST_MEMORY_MIB"]
+            memory = self._cloud.instances.share_of(facts.instance_id)["SPARKNET_HOST_MEMORY_MIB"]
         return Identity(
             hostname=hostname,
             private_address=facts.private_address,
