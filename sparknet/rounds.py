@@ -96,7 +96,8 @@ class RoundResult:
     """The reports of a round, in the order of the members, and the mean of their weights, float32 (P,).
 
     The mean counts each worker by the steps it took: equally, unless some stopped early. ``lost`` names the
-    workers whose work did not count, with the reason; ``names`` says more of a member than its number:
+    workers whose work did not count, with the reason, ``left`` those that have gone before the round
+    without any loss: their machines are taken back. ``names`` says more of a member than its number:
     where it runs. ``joining_seconds`` is how long it took until there was a worker to begin with.
     """
 
@@ -107,6 +108,7 @@ class RoundResult:
     bytes_received: int = 0
     bytes_between: int = 0
     lost: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
 
     @property

@@ -24,6 +24,7 @@ from sparknet.data.dataset import Batch, Shard
 from sparknet.data.feed import TARGETS, Ahead, Ready, Transforms, as_tensor, by_column, for_net
 from sparknet.data.shard_reader import ShardReader, least_read
 from sparknet.errors import DataError, ModelError, UsageError
+from sparknet.notice import Notice
 from sparknet.replica import Replica
 from sparknet.training import Report, RoundPlan, Scores, WorkerState
 from sparknet.weights import Vector
@@ -67,10 +68,12 @@ class Recipe:
             torch.manual_seed(self.seed)
             return self.replica()
 
-    def worker(self, number: int, shard: Shard, replica: Replica | None = None) -> Worker:
+    def worker(
+        self, number: int, shard: Shard, replica: Replica | None = None, notice: Notice | None = None
+    ) -> Worker:
         """The worker of shard ``number``, of a ``replica`` that has been built already or of a new one; one
-        without records can only test."""
-        return Worker(replica or self.build(), shard, self, number)
+        without records can only test. ``notice`` is that of its machine."""
+        return Worker(replica or self.build(), shard, self, number, notice)
 
     def slices(self, records: int) -> list[slice]:
         """Cut a test set into whole test batches, the same whoever scores them."""
@@ -87,8 +90,11 @@ class Worker:
     ``test``; whoever wants those of the net asks ``bring`` for them. Otherwise they stay where they are.
     """
 
-    def __init__(self, replica: Replica, shard: Shard, recipe: Recipe, number: int = 0) -> None:
+    def __init__(
+        self, replica: Replica, shard: Shard, recipe: Recipe, number: int = 0, notice: Notice | None = None
+    ) -> None:
         self.replica, self.recipe, self.number = replica, recipe, number
+        self.notice = notice or Notice()
         self.readers: dict[int, ShardReader] = {}
         self._moved_on = False  # whether the net is not where vector is
         self.add_shard(number, shard)
@@ -150,7 +156,8 @@ class Worker:
         return self.vector
 
     def train(self, weights: Vector | None, plan: RoundPlan) -> Report:
-        """``plan.tau`` steps from ``weights``, fewer if the time cap comes first, never less than one.
+        """``plan.tau`` steps from ``weights``, fewer if the time cap comes first, or the end of its machine,
+        never less than one.
 
         Without weights it goes on from those it has.
         """
@@ -240,11 +247,15 @@ class Worker:
         losses: list[torch.Tensor] = []
         with Ahead(feed, plan.tau * each) as ahead:
             used = _Used(ahead)
-            while len(losses) < plan.tau and not (losses and plan.is_over(time.perf_counter() - started)):
+            while len(losses) < plan.tau and not (losses and self._hands_in(plan, started)):
                 _seed(replica.weights.device, used.seed_of_next())
                 losses.append(replica.step(used).detach())
         reader.sampler.position = used.position
         return losses, used.waited
+
+    def _hands_in(self, plan: RoundPlan, started: float) -> bool:
+        """Whether it begins no further step of a round."""
+        return plan.is_over(time.perf_counter() - started) or self.notice.hands_in
 
     def _score(self, examples: Shard) -> Scores:
         transforms = by_column(self.recipe.test_transform or self.recipe.transform)

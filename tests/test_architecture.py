@@ -82,7 +82,7 @@ LAYERS = {
         ("sparknet.sources",),
         ("sparknet.caffe", "sparknet.data"),
         ("sparknet.deltas", "sparknet.codecs"),
-        ("sparknet.weights", "sparknet.storage", "sparknet.traces"),
+        ("sparknet.weights", "sparknet.storage", "sparknet.traces", "sparknet.notice"),
         ("sparknet.errors", "sparknet.moved"),
     ),
 }

@@ -171,6 +171,7 @@ class Coordinator:
             bytes_received=sum(answer.received for answer in answers) + self._averaging.take_fetched(),
             bytes_between=merged.sent,
             lost=self.membership.take_losses(),
+            left=self.membership.take_departures(),
             names={answer.member.who.partition: str(answer.member) for answer in answers},
         )
 
@@ -308,6 +309,7 @@ class Coordinator:
         for member in self.membership.all:
             # one that is working and idle has answered, and nobody has looked at it yet
             free = member.is_idle and member not in working and self.membership.has(member)
+            free = free and not (member.is_leaving and working)
             if todo and free and self._averaging.can_send(member):
                 request = self._slice(member, todo[0])
                 parts[member], working[member] = todo.popleft(), request

@@ -221,8 +221,10 @@ class Connection(threading.Thread):
         }
         until = request.deadline + _GRACE_SECONDS
         frames = [self._receive(member.who, kind, until - time.monotonic(), into) for kind in request.answers]
+        leaving = bool([frame for frame in frames if frame.header.pop("leaving", False)])
         content = self._read(member, request, frames)
-        return Answered(member, request, content, self.channel.sent - sent, self.channel.received - received)
+        sent, received = self.channel.sent - sent, self.channel.received - received
+        return Answered(member, request, content, sent, received, leaving)
 
     def _read(self, member: Member, request: Request, frames: Sequence[Frame]) -> Content:
         """A worker whose answer cannot be read, as one of another version of this program, counts as failed:

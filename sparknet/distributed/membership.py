@@ -62,6 +62,7 @@ class Membership:
         self._changes = 0  # members that have come or gone, so far
         self._looked = 0.0
         self._losses: list[str] = []
+        self._departures: list[str] = []
         self._ended: str | None = None
 
     @property
@@ -206,6 +207,17 @@ class Membership:
         else:
             member.channel.close()
 
+    def leaves(self, member: Member) -> None:
+        """The member's machine is taken back: it goes, and nothing is lost by it."""
+        self.dismiss(member, politely=True)
+        self._departures.append(str(member))
+        log.warning("%s leaves: its machine is taken back", member)
+
+    def take_departures(self) -> tuple[str, ...]:
+        """Those that have left so since the last call."""
+        departures, self._departures = tuple(self._departures), []
+        return departures
+
     def lost(self, member: Member, reason: str) -> None:
         """What the member did does not count; recorded among the losses."""
         self._losses.append(f"{member}: {reason}")
@@ -267,6 +279,7 @@ class Membership:
                 member.unanswered.remove(request)
                 request.answer = event
                 request.messages, request.into = (), {}  # weights, for as long as somebody has the request
+                member.is_leaving = member.is_leaving or event.leaving
                 if isinstance(event.content, Report):
                     member.iteration = event.content.iteration
             case Lost(member, reason):

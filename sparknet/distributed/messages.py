@@ -106,7 +106,8 @@ class Member:
     ``delta_version`` the version of them if it is sent deltas only, ``vector`` float32 (P,) where it ended
     and ``moved`` how far that is. ``pending`` is sent before its next request, ``unanswered`` are those it
     has been given. ``shard_bytes`` says how large its shards are. ``is_ahead`` while it computes the next
-    round already, and will merge the average of the last when that ends.
+    round already, and will merge the average of the last when that ends. ``is_leaving`` once it has said that
+    its machine is about to go.
     """
 
     who: Identity
@@ -129,6 +130,7 @@ class Member:
     iteration: int = 0
     shard_bytes: int = 0
     is_ahead: bool = False
+    is_leaving: bool = False
     unanswered: list[Request] = field(default_factory=list)
     requests: queue.SimpleQueue[Request | None] = field(default_factory=queue.SimpleQueue)
 
@@ -167,7 +169,7 @@ class Joined:
 @dataclass(frozen=True)
 class Answered:
     """``content`` answers ``request``; ``sent`` and ``received`` count the bytes of both frames, ``at`` is
-    when it came, by ``time.monotonic``.
+    when it came, by ``time.monotonic``. ``leaving``: the worker's machine is about to go.
     """
 
     member: Member
@@ -175,6 +177,7 @@ class Answered:
     content: Content
     sent: int
     received: int
+    leaving: bool = False
     at: float = field(default_factory=time.monotonic)
 
 

@@ -1,7 +1,8 @@
 """Carries out the plans of ``shard_assignment.py``: has workers yield, assigns shards, submits tasks again,
 and ends tasks that hang.
 
-    driver ── YIELD ───────────────────> worker    hands its shards over and ends its task
+    driver ── YIELD ───────────────────> worker    hands its shards over and ends its task; where its machine
+                                                   is taken back, only says how far it came
     driver <─ STATE, YIELDED(records) ── worker
     driver ── STOP ────────────────────> worker    which ends its task when it knows that this has come
     driver ── ASSIGN(shard: position) ─> worker    all it is to train on; maps what it has not, drops the rest
@@ -83,6 +84,8 @@ class Rebalancer:
     @property
     def due(self) -> bool:
         """Whether ``settle`` would move somebody, if all were idle."""
+        if any(member.is_leaving for member in self._members.all):
+            return True
         if self._assignment.settled:
             return False
         plan = self._plan()
@@ -91,11 +94,12 @@ class Rebalancer:
     def settle(self) -> bool:
         """Take the next step towards every shard having a worker; whether that moved anybody."""
         self.watch()
+        released = self._release()
         if self._assignment.settled:
-            return False
+            return released > 0
         plan = self._plan()
         self._end(plan.hanging)
-        moved = self._yield(plan.yields) + self._assign(plan.assignments)
+        moved = released + self._yield(plan.yields) + self._assign(plan.assignments)
         if plan.submit:
             log.info("the shards %s wait for workers of their own", ", ".join(map(str, plan.submit)))
             self._submit(plan.submit)
@@ -205,29 +209,49 @@ class Rebalancer:
         return self._full
 
     def _yield(self, workers: Collection[int]) -> int:
-        if not workers:
-            return 0
+        members = self._idle(workers)
+        for member, content in self._yielded(members, away=False):
+            log.info("%s yielded its slot to a shard that had no worker", member)
+            self._members.dismiss(member, politely=True)
+            now = time.monotonic()
+            self._assignment.yielded(member.who.partition, content.records, content.place, now)
+        return len(members)
+
+    def _release(self) -> int:
+        """Let those go whose machines are taken back, once they have nothing to do; how many they are."""
+        members = [member for member in self._members.all if member.is_leaving and member.is_idle]
+        gone = [member for member, _ in self._yielded(members, away=True)]
+        # without any task left the job of the workers would be over
+        last = len(gone) == len(self._members.all)
+        if gone and last:
+            self._submit(sorted(member.who.partition for member in gone))
+        for member in gone:
+            self._members.leaves(member)
+            self._assignment.withdrawn(member.who.partition, time.monotonic(), submitted=last)
+        return len(members)
+
+    def _yielded(self, members: Collection[Member], *, away: bool) -> list[tuple[Member, Yielded]]:
+        """Have these hand over what they have: those that did, with what they said."""
+        if not members:
+            return []
         self._secure()
         requests = {
             member: self._request(
                 Kind.YIELD,
-                {},
+                {"away": away},
                 answers=(Kind.STATE, Kind.YIELDED),
                 read=read_yielded,
-                bytes_=member.shard_bytes,
+                bytes_=0 if away else member.shard_bytes,
             )
-            for member in self._idle(workers)
+            for member in members
         }
+        found = []
         for answer in self._members.ask(requests):
-            member, content = answer.member, answer.content
-            if isinstance(content, Yielded):
-                log.info("%s yielded its slot to a shard that had no worker", member)
-                if not self.is_behind(member):
-                    self._states[member.who.partition] = content.state
-                self._members.dismiss(member, politely=True)
-                now = time.monotonic()
-                self._assignment.yielded(member.who.partition, content.records, content.place, now)
-        return len(requests)
+            if isinstance(answer.content, Yielded):
+                if not self.is_behind(answer.member):
+                    self._states[answer.member.who.partition] = answer.content.state
+                found.append((answer.member, answer.content))
+        return found
 
     def _assign(self, assignments: Mapping[int, Iterable[int]]) -> int:
         requests = {

@@ -28,6 +28,9 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
+# How long a free slot is waited for where it is known that a worker does not come back.
+_SLOT_SECONDS = 3.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -107,6 +110,17 @@ class ShardAssignment:
         self._handed_over.update(dict.fromkeys(records, place))
         self._unscheduled.add(worker)
         self._successors.append(now + self.wait_seconds)
+
+    def withdrawn(self, worker: int, now: float, *, submitted: bool) -> None:
+        """It has left because its machine goes, and its task has ended for good; the task has been
+        ``submitted`` again, or has to be. Nobody waits for it to come back.
+        """
+        shards = {worker, *self.of(worker)}
+        self.left(worker, now)
+        # unless a free slot takes the task at once, another worker has to yield
+        self._since.update(dict.fromkeys(shards, now - max(0.0, self.wait_seconds - _SLOT_SECONDS)))
+        if not submitted:
+            self._unscheduled.add(worker)
 
     def ended(self, shard: int, now: float) -> None:
         """Its task has been ended, for Spark to start it again: it is waited for anew."""

@@ -23,10 +23,11 @@ from sparknet.data.handoff import Handoff
 from sparknet.distributed.averaging.participant import Participant
 from sparknet.distributed.averaging.run_ahead import RunAhead
 from sparknet.distributed.averaging.star import DeltaSender
-from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Kind, raw
+from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Header, Kind, raw
 from sparknet.distributed.comm.handshake import Identity, introduce
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
+from sparknet.notice import Notice
 from sparknet.traces import Tracer
 from sparknet.training import Report, RoundPlan, WorkerState
 from sparknet.worker import Recipe, Worker
@@ -86,10 +87,18 @@ class Assignment:
 
 
 class Service:
-    """One worker's end, across lost connections; ``drain`` reads the shard that ``worker`` trains on."""
+    """One worker's end, across lost connections; ``drain`` reads the shard that ``worker`` trains on,
+    ``notice`` is that of its machine."""
 
-    def __init__(self, assignment: Assignment, who: Identity, drain: Callable[[], Shard]) -> None:
+    def __init__(
+        self,
+        assignment: Assignment,
+        who: Identity,
+        drain: Callable[[], Shard],
+        notice: Notice | None = None,
+    ) -> None:
         self.assignment, self.who, self.drain = assignment, who, drain
+        self.notice = notice or Notice()
         self.worker: Worker | None = None
         self._sender: DeltaSender | None = None
         self._participant: Participant | None = None
@@ -210,7 +219,7 @@ class Service:
                 case Kind.ASSIGN:
                     self._assign(channel, worker, frame)
                 case Kind.YIELD:
-                    self._yield(channel, worker)
+                    self._yield(channel, worker, away=bool(frame.header.get("away")))
                     return
                 case Kind.STOP:
                     self._handoff.clear()
@@ -223,21 +232,21 @@ class Service:
             draining = thread.submit(self.drain)
             replica = recipe.build()
             try:
-                return recipe.worker(number, draining.result(), replica)
+                return recipe.worker(number, draining.result(), replica, self.notice)
             except (OSError, EOFError) as error:
                 raise TrainingError(f"partition {number} could not be read: {error}") from error
 
     def _train(self, channel: Channel, worker: Worker, sender: DeltaSender, frame: Frame) -> None:
         header = dict(frame.header)
         ring = header.pop("ring", False)
-        plan, seconds = RoundPlan(**header), self.assignment.timeouts.send
+        plan = RoundPlan(**header)
         if ring and self._participant:
             report = self._participant.train(plan, arrived=frame.size > 0)
-            channel.send(Kind.REPORT, vars(report), seconds=seconds)
+            self._answer(channel, Kind.REPORT, vars(report))
             return
         report = worker.train(worker.vector, plan)
         worker.bring()
-        channel.send(Kind.REPORT, vars(report), sender.result(), seconds=seconds)
+        self._answer(channel, Kind.REPORT, vars(report), sender.result())
         if plan.momentum == "average":
             self._send_state(channel, worker)
 
@@ -264,7 +273,7 @@ class Service:
         if ring and self._participant:
             self._participant.begin(run_ahead)
         payload = NOTHING if ring else sender.result(run_ahead.sent)
-        channel.send(Kind.REPORT, vars(report), payload, seconds=self.assignment.timeouts.send)
+        self._answer(channel, Kind.REPORT, vars(report), payload)
 
     def _reduce(self, channel: Channel, frame: Frame) -> None:
         assert self._participant is not None
@@ -297,7 +306,7 @@ class Service:
             self._run_ahead.drop()
             vector = self._run_ahead.arrived
         scores = worker.test(vector if frame.size else None, examples)
-        channel.send(Kind.SCORES, asdict(scores), seconds=self.assignment.timeouts.send)
+        self._answer(channel, Kind.SCORES, asdict(scores))
 
     def _assign(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         """Train on these shards and no others; what is new has been handed over here by another."""
@@ -314,11 +323,17 @@ class Service:
                 worker.add_shard(shard, examples, position)
         channel.send(Kind.ASSIGNED, _holding(worker), seconds=self.assignment.timeouts.send)
 
-    def _yield(self, channel: Channel, worker: Worker) -> None:
-        """Leave the shards to the other workers of this executor, and the slot to another task."""
+    def _answer(self, channel: Channel, kind: Kind, header: Header, payload: memoryview = NOTHING) -> None:
+        """Send the driver what it waits for, and whether this worker is about to leave."""
+        leaving = {"leaving": True} if self.notice.leaves else {}
+        channel.send(kind, {**header, **leaving}, payload, seconds=self.assignment.timeouts.send)
+
+    def _yield(self, channel: Channel, worker: Worker, *, away: bool) -> None:
+        """Leave the shards to the other workers of this executor, and the slot to another task; nothing to
+        anybody where the machine goes ``away``."""
         if self._run_ahead:
             self._run_ahead.drop()
-        for shard, reader in worker.readers.items():
+        for shard, reader in worker.readers.items() if not away else ():
             self._handoff.put(shard, reader.examples)
         self._send_state(channel, worker)
         header = {**_holding(worker), "place": self._handoff.place}

@@ -27,7 +27,7 @@ class Record:
     worker waited for batches for ``data_seconds`` at most), ``exchange_seconds``, the weights' way there and
     back, and ``joining_seconds``, in which workers came or came back. ``wait_seconds`` is how long a worker
     waited for the slowest, on average. ``members`` are the workers whose weights are in the mean, ``lost``
-    says why others' are not, ``notes`` what was slow.
+    says why others' are not, ``left`` whose machines are taken back, ``notes`` what was slow.
     """
 
     round: int
@@ -51,6 +51,7 @@ class Record:
     workers: int
     members: tuple[int, ...] = ()
     lost: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     bytes_between: int = 0
     data_seconds: float = 0.0
@@ -87,6 +88,7 @@ class Record:
             workers=len(done.members),
             members=done.members,
             lost=tuple(done.result.lost),
+            left=tuple(done.result.left),
             notes=notes,
             synthetic=synthetic,
         )
@@ -179,7 +181,7 @@ def _parsed(line: str, where: str, *, is_last: bool) -> Record | None:
     known = {field.name for field in fields(Record)}
     try:
         values = {name: value for name, value in json.loads(line).items() if name in known}
-        lists = {name: tuple(values.get(name, ())) for name in ("members", "lost", "notes")}
+        lists = {name: tuple(values.get(name, ())) for name in ("members", "lost", "left", "notes")}
         return Record(**{**values, **lists})
     except (ValueError, TypeError, AttributeError) as error:
         if is_last:

@@ -3,6 +3,7 @@
     worker 3 (attempt 3, ip-10-0-0-9, process 812) took 4.10 s for 10 steps, 2.7 times the others' median
     worker 1 (attempt 1, ip-10-0-0-7, process 344) waited 1.60 s for its data in round 7, 80 % of its time
     starting workers took 8.2 s in round 12, 41 times as long as usual
+    worker 2 (attempt 2, ip-10-0-0-8, process 377) has left: its machine is taken back
     exchanging weights takes 71 % of a round: with a tau of 93 it would be 20 %
 
 Each is said when it begins, and again from time to time while it lasts.
@@ -41,6 +42,7 @@ class Watch:
             **self._starved(done),
             **self._slow_phases(done),
             **self._costly_exchange(done),
+            **{f"{who} leaves": f"{who} has left: its machine is taken back" for who in done.result.left},
         }
         for name, seconds in _phases(done).items():
             self._phases.setdefault(name, deque(maxlen=_MEMORY)).append(seconds)

@@ -17,6 +17,7 @@ from sparknet.data.growable import MemoryLimit, share_of_memory, spill_folder
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.worker_service import Assignment, Service
 from sparknet.errors import TrainingError
+from sparknet.notice import Notice
 from sparknet.spark.profile import Profile
 
 
@@ -35,7 +36,7 @@ def work(
         pid=os.getpid(),
     )
     limit = memory_limit(context, assignment.memory_bytes)
-    service = Service(assignment, who, lambda: drain(limit))
+    service = Service(assignment, who, lambda: drain(limit), Notice.of_environment())
     service.run()
     if profile:
         profile.keep(who, service.tracer)

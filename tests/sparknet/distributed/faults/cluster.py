@@ -30,6 +30,7 @@ HEAL_SECONDS = 3.0
 class Host:
     folder: Path
     here: bool = True
+    is_taken_back: bool = False
 
 
 @dataclass(eq=False, kw_only=True)
@@ -221,6 +222,8 @@ class Cluster:
                 return
             if not said.well:
                 self.waiting.insert(0, task.shard)
+            if task.host.is_taken_back:
+                self.happened["left in time" if said.well else "ended though it was told"] += 1
             self.fill()
             idle = not self.running_tasks and not self.waiting and not self.over
         if idle:
@@ -245,6 +248,8 @@ class Cluster:
                 )
                 if strike.what == "stop" and strike.rounds and task:
                     self.heal(until, lambda pid=task.pid: _signal(pid, signal.SIGCONT))  # type: ignore[misc]
+                if strike.what == "notice" and task:
+                    self.take_back(task.host, until)
                 if strike.what == "host":
                     self.strike_host(strike.shard, strike.rounds, until)
             due = [one for one in self.healing if self.board.round >= one[0] or time.monotonic() >= one[1]]
@@ -268,6 +273,23 @@ class Cluster:
             self.fill()
 
         self.heal(until, back)
+
+    def take_back(self, host: Host, until: int) -> None:
+        """It gets no more tasks; at the end whoever is still there is killed, and a new host takes its place.
+
+        It had notice, and time enough.
+        """
+        if not host.here:
+            return
+        host.here, host.is_taken_back = False, True
+
+        def replaced() -> None:
+            self.kill([task for task in self.running_tasks.values() if task.host is host])
+            shutil.rmtree(host.folder, ignore_errors=True)
+            self.hosts.append(self.new_host(len(self.hosts)))
+            self.fill()
+
+        self.heal(until, replaced)
 
     def heal(self, until: int, action: Callable[[], None]) -> None:
         self.healing.append((until, time.monotonic() + HEAL_SECONDS, action))

@@ -29,6 +29,9 @@ _MOVED = (
 _REDUCED = ("received REDUCE", "sends REDUCED", "sent REDUCED", "received COMMIT")
 _FETCHED = ("received FETCH", "sends WEIGHTS", "sent WEIGHTS", "received OUTER", "received MEMORY")
 
+NOTICES = 0.3
+"""The share of machines that are taken back with notice."""
+
 LIVES = 3
 """Workers that a shard has one after the other, to which something may happen."""
 
@@ -37,6 +40,7 @@ LIVES = 3
 class Strike:
     """At the ``nth`` time that the ``life``-th worker of a shard comes to an event, from 1, what happens.
 
+    ``notice`` its machine says that it is taken back, and is, and another one comes in its place;
     ``kill`` SIGKILL; ``torn`` the same in the middle of a frame; ``stop`` SIGSTOP; ``cut`` neither end hears
     of the other; ``hang up`` its connection ends; ``slow`` it pauses; ``error`` it raises; ``host`` the slot
     is gone with it. It heals after ``rounds`` more rounds of the driver, 0 for never.
@@ -114,7 +118,7 @@ class Plan:
             saves=_some(rng, rounds, rng.choice((0.0, 0.1, 0.3))),
             dwells=_some(rng, rounds, rng.choice((0.1, 0.3, 0.6))),
             ends=rng.choice(("at once", "at rest", "at rest")) if mode != "elastic" else "at rest",
-            strikes=tuple(_strike(rng, mode, workers) for _ in range(rng.randint(1, 5))),
+            strikes=_announced(seed, tuple(_strike(rng, mode, workers) for _ in range(rng.randint(1, 5)))),
             blows=tuple(
                 _blow(rng, rounds, workers) for _ in range(rng.choices((0, 1, 2), weights=(3, 2, 1))[0])
             ),
@@ -161,6 +165,17 @@ def _strike(rng: random.Random, mode: str, workers: int) -> Strike:
         nth=1 if event in _DRAINED or event in _MOVED else rng.choice((1, 1, 2, 3, 5, 8)),
         what=what,
         rounds=0 if ever else rng.randint(1, 8),
+    )
+
+
+def _announced(seed: int, strikes: tuple[Strike, ...]) -> tuple[Strike, ...]:
+    """Some of those that end a worker come with notice. Drawn apart: the rest of a plan stays what it was."""
+    rng = random.Random(f"notice {seed}")
+    return tuple(
+        replace(one, what="notice", rounds=one.rounds or 4)
+        if one.what in ("kill", "host", "stop") and rng.random() < NOTICES
+        else one
+        for one in strikes
     )
 
 

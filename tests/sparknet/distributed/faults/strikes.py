@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import signal
@@ -10,6 +11,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Header, Kind
@@ -17,6 +19,9 @@ from tests.sparknet.distributed.faults.plan import Strike
 
 CUT_SECONDS = 4.0
 """A cut heals after so long even if no round is made meanwhile."""
+
+NOTICE = "notice"
+"""In the folder of a host, the file that says that it is taken back."""
 
 PAUSE_SECONDS = 0.3
 """Of a worker that is slow for once."""
@@ -83,6 +88,8 @@ class Arm:
 
     def _do(self, strike: Strike, channel: FaultyChannel | None) -> None:
         match strike.what:
+            case "notice":
+                put_down(Path(os.environ["SPARK_LOCAL_DIRS"]))
             case "kill" | "host":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "torn":
@@ -100,6 +107,13 @@ class Arm:
                 time.sleep(PAUSE_SECONDS)
             case "error":
                 raise RuntimeError("struck")
+
+
+def put_down(folder: Path) -> None:
+    """The notice of a machine that is taken back now."""
+    new = folder / "notice.new"
+    new.write_text(json.dumps({"action": "terminate", "time": "now", "seconds": 0}))
+    new.rename(folder / NOTICE)
 
 
 _arm: Arm | None = None

@@ -19,6 +19,7 @@ from sparknet.distributed import worker_service as workers_end
 from sparknet.distributed.comm import handshake
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.worker_service import Assignment, Service
+from sparknet.notice import Notice
 from tests.sparknet.distributed.faults import adding, strikes
 from tests.sparknet.distributed.faults.plan import Strike
 from tests.sparknet.distributed.faults.strikes import Board, FaultyChannel
@@ -113,7 +114,8 @@ def _run(start: Start, board: Board, log: Path) -> None:
 
         who = Identity(partition=start.shard, attempt=start.attempt, host="here", pid=os.getpid())
         recipe = replace(start.assignment.recipe, replica=adding.AddingModel(start.shard, _PAUSE_SECONDS))
-        Service(replace(start.assignment, recipe=recipe), who, drain).run()
+        notice = Notice(Path(start.folder) / strikes.NOTICE)
+        Service(replace(start.assignment, recipe=recipe), who, drain, notice).run()
         code = 0
     except BaseException:  # noqa: BLE001 - as Spark's own worker: told, and counted as a failure
         sys.stderr.write(f"attempt {start.attempt} of shard {start.shard}:\n{traceback.format_exc()}\n")
