@@ -15,7 +15,7 @@ from sparknet.data.dataset import Examples
 from sparknet.data.decoding import Order
 from sparknet.errors import DataError
 from sparknet.sources import files
-from sparknet.sources.files import joined
+from sparknet.sources.files import FileState, joined
 from sparknet.sources.pictures import Sample
 
 Format = Literal["cifar-binary", "cifar-python", "mnist"]
@@ -122,10 +122,14 @@ def _cifar_records(kind: Format, url: str) -> int:
     return len(_examples(kind, (url,)))
 
 
-@lru_cache(maxsize=2)
 def _examples(kind: Format, urls: tuple[str, ...]) -> Examples:
+    return _read(kind, tuple(files.state_of(files.local_copy(url)) for url in urls))
+
+
+@lru_cache(maxsize=2)
+def _read(kind: Format, states: tuple[FileState, ...]) -> Examples:
     """The records of a file: the next part of it that is read here finds them in memory."""
-    paths = [Path(files.local_copy(url)) for url in urls]
+    paths = [Path(path) for path, *_ in states]
     if kind == "mnist":
         return mnist.read(paths[0], paths[1])
     return (cifar10.read_binary if kind == "cifar-binary" else cifar10.read_python)(paths[0])

@@ -20,7 +20,7 @@ from sparknet.caffe.files.datum import parsed, raw_pixels
 from sparknet.caffe.layers.records import LevelDb, Lmdb, Records, open_records
 from sparknet.data.decoding import Order
 from sparknet.sources import files
-from sparknet.sources.files import File
+from sparknet.sources.files import File, FileState
 from sparknet.sources.pictures import Sample
 
 Database = type[Lmdb] | type[LevelDb]
@@ -81,17 +81,17 @@ class DatumSamples:
 
 def _records(url: str, kind: Database) -> Records:
     path = files.local_copy(url)
-    return open_records(str(_linked(path) if kind is LevelDb else path), kind)
+    if kind is LevelDb and (path / "CURRENT").is_file():  # of one that has none, whoever opens it will say so
+        path = _linked(path, frozenset(files.state_of(file) for file in path.iterdir()))
+    return open_records(str(path), kind)
 
 
 @lru_cache(maxsize=16)
-def _linked(path: Path) -> Path:
+def _linked(path: Path, _states: frozenset[FileState]) -> Path:
     """A folder of this process with the files of a LevelDB in it: opening one locks it, and writes to it.
 
     Its tables, which never change, are linked, the few others copied.
     """
-    if not (path / "CURRENT").is_file():
-        return path  # whoever opens it will say so
     folder = Path(tempfile.mkdtemp(prefix="sparknet-leveldb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for file in path.iterdir():

@@ -211,6 +211,17 @@ def local_copy(url: str) -> Path:
     return target
 
 
+FileState = tuple[str, int, int, int]
+"""A file's path, inode, bytes, and time of writing in ns: another one if it has been written since."""
+
+
+def state_of(path: Path) -> FileState:
+    """Of a file on this machine. Raises DataError."""
+    with reading(str(path)):
+        stat = path.stat()
+    return str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 @contextmanager
 def reading(url: str) -> Iterator[None]:
     """Turn what file systems raise into one sentence about ``url``, a DataError."""

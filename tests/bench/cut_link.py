@@ -4,14 +4,16 @@
     ./run bench cut_link --args '--exchange star --seconds 30'
 
 Each host is a Spark worker daemon in a network namespace of its own. While the link is down neither end is
-told anything, as when a cable is pulled. Exit status 0 if the app ends with 0, without a traceback, has gone
-back no further than ``--copy-every`` allows, and both workers are there in the end.
+told anything, as when a cable is pulled. Rounds are capped by time, so that as many pass meanwhile on any
+machine. Exit status 0 if the app ends with 0, without a traceback, has gone back no further than
+``--copy-every`` allows, and both workers are there in the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from tests.bench.lost_machines import App, Case
 from tests.bench.standalone import Cluster
 
 _BRIDGE, _NETWORK = "sparknet-cut", "10.213.77"
+_ROUND_SECONDS = 0.25
 
 
 def ip(*words: str, check: bool = True) -> None:
@@ -75,12 +78,14 @@ def main() -> None:
     )
     parser.add_argument("--exchange", choices=["star", "ring"], default="ring")
     parser.add_argument("--seconds", type=float, default=120, help="how long it is cut (120)")
-    parser.add_argument("--rounds", type=int, default=8000)
+    parser.add_argument("--rounds", type=int, default=900, help="a quarter of a second each (900)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # hosts and links go with it
     case = Case(
         hosts=2,
         options=(
             *("--workers", "2", "--test-every", "0"),
+            *("--tau", "10000", "--time-cap", str(_ROUND_SECONDS), "--sampling", "epoch"),
             *("--exchange", options.exchange, "--rounds", str(options.rounds)),
         ),
         after=23,

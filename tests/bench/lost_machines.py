@@ -127,10 +127,21 @@ class App:
             )
 
     def run(self) -> str | None:
-        """To its end; what was wrong, or None."""
+        """To its end, or to that of the caller; what was wrong, or None."""
         limit = threading.Timer(_LONGEST_SECONDS, self.process.kill)
         limit.start()
-        over, striker = threading.Event(), None
+        over = threading.Event()
+        try:
+            self._follow(over)
+            return self.wrong(self.process.wait())
+        finally:
+            over.set()
+            limit.cancel()
+            self.process.kill()
+
+    def _follow(self, over: threading.Event) -> None:
+        """Read what it says, and strike when it is time."""
+        striker = None
         assert self.process.stdout
         for line in self.process.stdout:
             found = re.match(r"round (\d+)/\d+ +loss ([\d.]+)", line)
@@ -141,10 +152,6 @@ class App:
             if striker is None and int(found[1]) >= self.case.after:
                 striker = threading.Thread(target=self.case.strike, args=(self.cluster, over))
                 striker.start()
-        status = self.process.wait()
-        over.set()
-        limit.cancel()
-        return self.wrong(status)
 
     @property
     def longest(self) -> float:

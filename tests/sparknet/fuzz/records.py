@@ -113,7 +113,9 @@ def read_picture(path: Path) -> None:
 
 
 def lists(folder: Path) -> list[Path]:
-    make_pictures(folder)
+    """Names below a root folder: a seed's damage must not depend on how long the folder's own name is."""
+    names = [path.name for path in make_pictures(folder)]
+    (folder / "pictures.txt").write_text("".join(f"{name} {i}\n" for i, name in enumerate(names)))
     return [folder / "pictures.txt"]
 
 
@@ -121,7 +123,10 @@ def read_list(path: Path) -> None:
     from sparknet.caffe import schema
     from sparknet.caffe.net import Net
 
-    setting = f'image_data_param {{ source: "{path}" batch_size: 3 new_height: 4 new_width: 4 }}'
+    setting = (
+        f'image_data_param {{ source: "{path}" root_folder: "{path.parent}/" batch_size: 3'
+        " new_height: 4 new_width: 4 }"
+    )
     Net(
         schema.parse_net(f'layer {{ name: "d" type: "ImageData" top: "data" top: "label" {setting} }}'), 1
     ).forward()
@@ -130,8 +135,7 @@ def read_list(path: Path) -> None:
 def windows(folder: Path) -> list[Path]:
     make_pictures(folder)
     (folder / "windows.txt").write_text(
-        f"# 0\n{folder}/a.png\n3\n4\n4\n2\n1 0.9 0 0 3 3\n0 0.1 1 1 2 2\n"
-        f"# 1\n{folder}/c.bmp\n3\n4\n4\n1\n2 0.8 0 1 3 2\n"
+        "# 0\na.png\n3\n4\n4\n2\n1 0.9 0 0 3 3\n0 0.1 1 1 2 2\n# 1\nc.bmp\n3\n4\n4\n1\n2 0.8 0 1 3 2\n"
     )
     return [folder / "windows.txt"]
 
@@ -142,7 +146,8 @@ def read_windows(path: Path) -> None:
 
     for mode in ("warp", "square"):
         setting = (
-            f'window_data_param {{ source: "{path}" batch_size: 4 fg_fraction: 0.5 context_pad: 1'
+            f'window_data_param {{ source: "{path}" root_folder: "{path.parent}/" batch_size: 4'
+            " fg_fraction: 0.5 context_pad: 1"
             f' crop_mode: "{mode}" }} transform_param {{ crop_size: 5 }}'
         )
         Net(

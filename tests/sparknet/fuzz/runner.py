@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.sparknet.fuzz import nets, records, sets
+from tests.sparknet.fuzz import nets, records, sets, sources
 from tests.sparknet.fuzz.damage import Change, bytes_changed, gzip_changed, sealed_again, text_changed
 
 MEMORY, SECONDS = 3 << 30, 20
@@ -52,6 +52,15 @@ READERS = {
     "cifar": Reader(sets.cifar, sets.read_cifar, bytes_changed),
     "archives": Reader(sets.archives, sets.read_archive, bytes_changed),
     "checkpoint": Reader(sets.checkpoint, sets.read_checkpoint, sealed_again),
+    "source-csv": Reader(sources.written("folder with a CSV", "*.csv"), sources.read, text_changed),
+    "source-tar": Reader(sources.written("tar, PNG"), sources.read, bytes_changed),
+    "source-raw-tar": Reader(sources.written("tar, raw"), sources.read, bytes_changed),
+    "source-lmdb": Reader(sources.written("LMDB, PNG"), sources.read, bytes_changed),
+    "source-leveldb": Reader(sources.written("LevelDB, raw"), sources.read, bytes_changed),
+    "source-hdf5": Reader(sources.written("HDF5"), sources.read, bytes_changed),
+    "source-parquet": Reader(sources.written("Parquet, PNG"), sources.read, bytes_changed),
+    "source-raw-parquet": Reader(sources.written("Parquet, raw"), sources.read, bytes_changed),
+    "source-cifar": Reader(sources.written("CIFAR, binary"), sources.read, bytes_changed),
 }
 
 

@@ -19,7 +19,7 @@ def test_a_damaged_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
     outcome = run(name, first=500_000, cases=CASES, folder=tmp_path / name)
     assert outcome.escaped == []
     assert outcome.well + outcome.refused == CASES
-    assert outcome.refused or name == "lists"  # whose files hold paths, which no two runs have in common
+    assert outcome.refused
 
 
 @pytest.mark.timeout(120)

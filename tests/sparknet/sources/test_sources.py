@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,15 @@ def test_a_shard_cut_between_two_files_is_noticed(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         open_source(str(tmp_path), **options)
+
+
+@pytest.mark.parametrize("kind", list(WRITERS))
+def test_what_has_been_written_anew_at_its_path_is_read_as_it_is(kind: str, tmp_path: Path) -> None:
+    before = drawn(20)
+    after = Examples(255 - before.images, before.labels)
+    assert same(records(open_source(str(WRITERS[kind](tmp_path / "here", before)))), before)
+    shutil.rmtree(tmp_path / "here")
+    assert same(records(open_source(str(WRITERS[kind](tmp_path / "here", after)))), after)
 
 
 def test_what_lies_in_folders_below_does_not_make_a_folder_a_database(tmp_path: Path) -> None:
