@@ -2,6 +2,7 @@
 # decommission.sh ADDRESS SECONDS [PROC]: Spark's worker at ADDRESS, this node's, takes no more work and hands on what it
 # has; afterwards none of its executors runs, or SECONDS have passed. Says how many executors are left.
 #
+# The workers of a training look for run/sparknet/notice between steps (sparknet/notice.py), as where EC2 takes a node back.
 # Spark takes SIGPWR for that where spark.decommission.enabled is true; without it the signal would end the worker at once.
 # https://spark.apache.org/docs/latest/configuration.html (spark.decommission.enabled)
 set -euo pipefail
@@ -27,6 +28,11 @@ executors() { find_all org.apache.spark.executor.CoarseGrainedExecutorBackend "-
 for worker in $(find_all org.apache.spark.deploy.worker.Worker "--host $address "); do
     kill -PWR "$worker" 2>/dev/null || sudo kill -PWR "$worker"
 done
+notice=${SPARKNET_ROOT:-}/run/sparknet/notice
+time=$(date -u -d "+$2 seconds" +%Y-%m-%dT%H:%M:%SZ)
+sudo mkdir -p "${notice%/*}"
+printf '{"action": "terminate", "time": "%s", "seconds": %s}\n' "$time" "$2" | sudo tee "$notice.new" >/dev/null
+sudo mv "$notice.new" "$notice"
 while left=$(executors | grep -c . || true) && [ "$left" -gt 0 ] && [ "$SECONDS" -lt "$end" ]; do
     sleep 0.5
 done

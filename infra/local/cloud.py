@@ -92,6 +92,11 @@ class LocalCloud:
         """The range of addresses from which hosts see connections of this machine."""
         return str(self.control("GET", "health")["caller_address"])
 
+    @property
+    def url_for_hosts(self) -> str:
+        """``endpoint_url`` as hosts reach it, with the credentials of their roles."""
+        return str(self.control("GET", "health")["url_for_hosts"])
+
     def connect(self, instance_id: str) -> ProcessHost:
         """The host of a running instance. Raises HostRefused while it boots, HostUnreachable once gone."""
         return ProcessHost.connect(instance_id, self.control("GET", f"instances/{instance_id}"))

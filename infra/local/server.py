@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import InfraError, UsageError
 
 if TYPE_CHECKING:
-    from werkzeug.serving import BaseWSGIServer
+    from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 
+    from infra.local.hosts.namespaces.driver import Namespaces
     from infra.local.simulation import Simulation
 
 LEASE_SECONDS = 2.0  # between looks at the state file, which is the server's right to live
@@ -119,7 +120,19 @@ def _make(
             f"port {port} of 127.0.0.1 is taken; choose another one, or 0 for any free one"
         ) from None
     cloud.url = f"http://127.0.0.1:{server.port}"
+    if cloud.namespaces is not None:
+        _serve_hosts(cloud.namespaces, server.app, Handler)
     return cloud, server
+
+
+def _serve_hosts(namespaces: Namespaces, app: Any, handler: type[WSGIRequestHandler]) -> None:
+    """The same calls for hosts, whose network does not lead to 127.0.0.1 of this machine."""
+    from werkzeug.serving import make_server
+
+    with namespaces.listen_for_calls() as listener:
+        address, port = listener.getsockname()
+        server = make_server(address, port, app, threaded=True, request_handler=handler, fd=listener.fileno())
+    threading.Thread(target=server.serve_forever, name="calls of hosts", daemon=True).start()
 
 
 def _owns(folder: Path) -> bool:

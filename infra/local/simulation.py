@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import moto.ec2.models
+import moto.iam.models
 
 from infra.local.calls import (  # noqa: F401 - each registers its patches
     create_fleet,
@@ -41,6 +42,7 @@ from infra.local.models.lifecycle import Lifecycle
 from infra.local.models.metadata import Metadata
 from infra.local.models.placement import PlacementGroups
 from infra.local.models.quotas import Quotas
+from infra.local.models.roles import Roles
 from infra.local.models.saved_images import SavedImages
 from infra.local.models.scenario import Scenario
 from infra.local.models.tokens import Tokens
@@ -69,7 +71,8 @@ class Simulation:
         self.capacity = Capacity(scenario.capacity, scenario.spot_prices, Quotas(scenario.quotas))
         self.tokens = Tokens()
         self.instances = Instances()
-        self.metadata = Metadata(self.instances, self.clock, access_key_id)
+        self.roles = Roles(moto.iam.models.iam_backends[ACCOUNT]["aws"])
+        self.metadata = Metadata(self.instances, self.clock, self.roles)
         self.namespaces = self._namespaces()
         self.blocks = self.namespaces or LoopbackBlocks(str(folder))
         self.public_addresses = self.namespaces or PublicAddresses()
@@ -98,6 +101,11 @@ class Simulation:
     def caller_address(self) -> str:
         """The addresses, as a range, from which hosts see connections of this machine."""
         return self.namespaces.caller_address if self.namespaces else "127.0.0.1/32"
+
+    @property
+    def url_for_hosts(self) -> str:
+        """Where hosts reach the simulated AWS."""
+        return self.namespaces.url if self.namespaces else self.url
 
     def machine_for(self, facts: MachineFacts) -> Machine:
         if not self.has_hosts:

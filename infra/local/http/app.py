@@ -100,7 +100,7 @@ class App:
         return answer
 
     def _begin(self, environ: Mapping[str, Any], body: bytes) -> Call:
-        _, region, service = _signature(environ)
+        key, region, service = _signature(environ)
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         action, parameters = target.rpartition(".")[2], {}
         text = body[:LOGGED_BODY].decode("utf-8", "replace")
@@ -111,19 +111,31 @@ class App:
             action = parameters.pop("Action", "")
             parameters.pop("Version", None)
         action = action or f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')}"
-        return self._cloud.call_log.begin(service, action, region, parameters)
+        role = self._cloud.roles.of_key(key)
+        return self._cloud.call_log.begin(service, action, region, parameters, role=role)
 
     def _refusal(self, environ: Mapping[str, Any], call: Call) -> Answer | None:
-        """Any other key than this cloud's own is a wrong one, as on AWS."""
+        """Any other key than this cloud's own, and those of roles, is a wrong one, as on AWS."""
         key, _, _ = _signature(environ)
         if key == self._cloud.access_key_id:
             return None
+        if call.role:
+            return self._denial(call)
         if call.service == "ec2":
             return _error(
                 401, "AuthFailure", "AWS was not able to validate the provided access credentials", call
             )
         code = "InvalidClientTokenId" if key else "MissingAuthenticationToken"
         return _error(403, code, "The security token included in the request is invalid.", call)
+
+    def _denial(self, call: Call) -> Answer | None:
+        with self._cloud.lock:
+            refused = self._cloud.roles.refused(call.role, call.permissions)
+        if not refused:
+            return None
+        code = "UnauthorizedOperation" if call.service == "ec2" else "AccessDenied"
+        message = f"The role {call.role} is not authorized to perform: {refused}"
+        return _error(403, code, message, call)
 
     def _with_fault(self, fault: Fault | None, environ: dict[str, Any], body: bytes, call: Call) -> Answer:
         if fault is None:

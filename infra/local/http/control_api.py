@@ -51,6 +51,7 @@ class ControlApi:
             "folder": str(self._cloud.folder),
             "hosts": self._cloud.scenario.hosts,
             "caller_address": self._cloud.caller_address,
+            "url_for_hosts": self._cloud.url_for_hosts,
         }
 
     def post_stop(self, _body: None) -> dict[str, Any]:

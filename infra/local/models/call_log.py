@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from infra.local.models.roles import permissions_of
+
 KEPT = 20_000  # calls; a launch of 1,000 nodes makes a few hundred
 READING = ("Describe", "Get", "List", "Head", "Search", "GET ", "HEAD ")  # the last two are of S3
 
@@ -23,6 +25,8 @@ class Call:
     status: int = 0  # of HTTP; 0 if there was no answer
     code: str = ""  # of the error
     fault: str = ""  # kind of the fault that happened to it
+    role: str = ""  # whose credentials signed it; empty for the account's own
+    permissions: tuple[str, ...] = ()  # that it needs, as policies name them
 
     @property
     def is_dry_run(self) -> bool:
@@ -42,11 +46,19 @@ class CallLog:
         self._log: deque[Call] = deque(maxlen=KEPT)
         self._count = 0
 
-    def begin(self, service: str, action: str, region: str, parameters: dict[str, Any]) -> Call:
+    def begin(
+        self, service: str, action: str, region: str, parameters: dict[str, Any], *, role: str = ""
+    ) -> Call:
         with self._lock:
             self._count += 1
             call = Call(
-                index=self._count, service=service, action=action, region=region, parameters=parameters
+                index=self._count,
+                service=service,
+                action=action,
+                region=region,
+                parameters=parameters,
+                role=role,
+                permissions=permissions_of(service, action, parameters),
             )
             self._log.append(call)
         return call

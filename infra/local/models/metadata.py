@@ -16,6 +16,7 @@ from typing import Any
 
 from infra.local.models.clock import Clock
 from infra.local.models.instances import Instances
+from infra.local.models.roles import Roles
 
 TOKEN_HEADER, LIFETIME_HEADER = "HTTP_X_AWS_EC2_METADATA_TOKEN", "HTTP_X_AWS_EC2_METADATA_TOKEN_TTL_SECONDS"
 LONGEST_TOKEN_SECONDS = 21600
@@ -26,8 +27,8 @@ Answer = tuple[int, str]  # status of HTTP, text
 class Metadata:
     """What instances can ask about themselves, and about their interruption."""
 
-    def __init__(self, instances: Instances, clock: Clock, access_key_id: str) -> None:
-        self._instances, self._clock, self._access_key_id = instances, clock, access_key_id
+    def __init__(self, instances: Instances, clock: Clock, roles: Roles) -> None:
+        self._instances, self._clock, self._roles = instances, clock, roles
         self._tokens: dict[str, tuple[str, float]] = {}  # token -> (instance, end of its life)
         self._notices: dict[str, str] = {}  # instance -> when it will be interrupted
 
@@ -114,11 +115,11 @@ class Metadata:
 
     def _credentials(self, instance: Any) -> dict[str, str]:
         association = instance.ec2_backend.iam_instance_profile_associations.get(instance.id)
-        if association is None or not association.instance_profile.roles:
+        if association is None or not association.iam_instance_profile.roles:
             return {}
-        role = association.instance_profile.roles[0].name
+        role = association.iam_instance_profile.roles[0].name
         credentials = {
-            "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": self._access_key_id,
+            "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": self._roles.key_of(role),
             "SecretAccessKey": "not-a-secret", "Token": "not-a-token",
             "LastUpdated": self._clock.timestamp(), "Expiration": self._clock.timestamp(6 * 3600),
         }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from infra.local.hosts.namespaces.cloud import Cloud
 from infra.local.hosts.namespaces.commands import find
 from infra.local.hosts.namespaces.machine import NamespaceMachine
 from infra.local.hosts.namespaces.metadata import MetadataService
-from infra.local.hosts.namespaces.network import BRIDGE, Network
+from infra.local.hosts.namespaces.network import BRIDGE, METADATA_ADDRESS, Network
 from infra.local.hosts.namespaces.network_sync import NetworkSync
 from infra.local.hosts.namespaces.requirements import missing
 from infra.local.hosts.namespaces.rootfs import (
@@ -27,6 +28,7 @@ from infra.local.hosts.namespaces.rootfs import (
 )
 from infra.local.hosts.processes import HOME_MARK, INSTANCE_MARK
 
+CALLS_PORT = 8773  # of the metadata service's address: the simulated AWS
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -57,6 +59,15 @@ class Namespaces:
         """Once the simulation can answer."""
         self._network_sync.start()
         self._metadata.start(self._network)
+
+    @property
+    def url(self) -> str:
+        """Where hosts reach the simulated AWS."""
+        return f"http://{METADATA_ADDRESS}:{CALLS_PORT}"
+
+    def listen_for_calls(self) -> socket.socket:
+        """A listening socket at ``url``."""
+        return self._network.listen(CALLS_PORT)
 
     def claim(self) -> str:
         """A network for a default VPC."""
