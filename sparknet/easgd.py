@@ -22,6 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
+from sparknet import clock
 from sparknet.errors import TrainingError, UsageError
 from sparknet.merge import distance
 from sparknet.training import Report, Round, RoundPlan, RoundResult, Settings, Workers, frozen
@@ -155,12 +156,12 @@ def train(
     reports = workers.exchanges(elastic, lambda: plan)
     try:
         for number in range(done + 1, settings.rounds + 1):
-            started = time.perf_counter()
+            started = clock.now()
             made = [next(reports)]
             while len(made) < len(elastic.replicas):
                 made.append(next(reports))
             tau, plan = plan.tau, settings.plan(number + 1, made[-1].lr)
-            seconds = time.perf_counter() - started
+            seconds = clock.now() - started
             tested, waited = settings.tests_after(number), settings.waits_after(number)
             if waited:
                 reports.close()
@@ -175,7 +176,7 @@ def train(
                 result=RoundResult(mean=center, reports=tuple(made)),
                 seconds=seconds,
                 scores=scores,
-                test_seconds=time.perf_counter() - started - seconds if tested else 0.0,
+                test_seconds=clock.now() - started - seconds if tested else 0.0,
                 drained=waited,
             )
     finally:

@@ -19,12 +19,12 @@ Listing 3 of SparkNet (Moritz, Nishihara, Stoica, Jordan, https://arxiv.org/abs/
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+from sparknet import clock
 from sparknet.errors import UsageError
 from sparknet.moved import moved_name
 from sparknet.outer import Average, Outer, RemoteMean, Schedule, constant
@@ -70,13 +70,13 @@ def train(
     w: Weights = frozen(workers.initial_weights() if weights is None else weights)
     ahead: RoundPlan | None = None
     for number in range(done + 1, settings.rounds + 1):
-        started = time.perf_counter()
+        started = clock.now()
         plan = ahead or settings.plan(number, lr)
         ahead = settings.ahead(number, lr)
         result = workers.train(w, plan, ahead) if settings.overlap else workers.train(w, plan)
         lr = result.lr
         w = _after(w, result.mean, lr, outer)
-        trained = time.perf_counter()
+        trained = clock.now()
         scores = workers.test(w) if settings.tests_after(number) else None
         w = fetch(w) if number == settings.rounds else w  # the workers may end now
         round_ = Round(
@@ -87,7 +87,7 @@ def train(
             result=result,
             seconds=trained - started,
             scores=scores,
-            test_seconds=time.perf_counter() - trained if scores else 0.0,
+            test_seconds=clock.now() - trained if scores else 0.0,
             drained=ahead is None,
         )
         if isinstance(settings.tau, Adaptive):

@@ -69,6 +69,7 @@ LAYERS = {
         ("sparknet.ml",),
         ("sparknet.trainer",),
         ("sparknet.spark",),
+        ("sparknet.simulation",),
         ("sparknet.distributed",),
         ("sparknet.local", "sparknet.reporting", "sparknet.checkpoint"),
         ("sparknet.worker",),
@@ -83,7 +84,7 @@ LAYERS = {
         ("sparknet.caffe", "sparknet.data"),
         ("sparknet.deltas", "sparknet.codecs"),
         ("sparknet.weights", "sparknet.storage", "sparknet.traces", "sparknet.notice"),
-        ("sparknet.errors", "sparknet.moved"),
+        ("sparknet.clock", "sparknet.errors", "sparknet.moved"),
     ),
 }
 

@@ -16,12 +16,12 @@ with a quorum, when the others have had their grace. A worker that joins meanwhi
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from sparknet import clock
 from sparknet.codecs import Float32, get_codec
 from sparknet.distributed.averaging import COPY_EVERY
 from sparknet.distributed.averaging.remote_weights import Versions
@@ -29,7 +29,7 @@ from sparknet.distributed.averaging.ring import Ring
 from sparknet.distributed.averaging.star import Star
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.comm.handshake import Identity
-from sparknet.distributed.listener import Listener
+from sparknet.distributed.listener import Joining, Listener
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import (
     Answered,
@@ -61,7 +61,8 @@ class Coordinator:
     ``ring`` workers average among themselves, and find each other at ``ring_port``. Every method is for the
     caller's thread, but ``job_ended`` may be called from any. ``submit``, ``slots``, ``tasks`` and
     ``end_task`` are for shards that have no worker of their own (``rebalancing.py``). In a ring the driver
-    fetches the weights every ``copy_every`` rounds: no more are lost with all workers at once.
+    fetches the weights every ``copy_every`` rounds: no more are lost with all workers at once. Workers join
+    by what ``listen`` makes.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Coordinator:
         wire: str = "float32",
         ring: bool = False,
         copy_every: int = COPY_EVERY,
+        listen: Callable[..., Joining] = Listener,
         submit: Submit | None = None,
         slots: Callable[[], int] | None = None,
         tasks: Callable[[], Mapping[int, TaskStatus]] | None = None,
@@ -84,9 +86,7 @@ class Coordinator:
         self.timeouts = timeouts
         self._versions = versions = Versions()
         self._star = Star(versions, Float32() if ring else get_codec(wire), statistics)
-        self._listener = Listener(
-            bind=bind, token=token, size=size, codec=self._star.codec, timeouts=timeouts
-        )
+        self._listener = listen(bind=bind, token=token, size=size, codec=self._star.codec, timeouts=timeouts)
         self.membership = Membership(self._listener, workers)
         self._ring = Ring(bind, versions, self.membership, timeouts, copy_every) if ring else None
         self._averaging = self._ring or self._star
@@ -117,7 +117,7 @@ class Coordinator:
     @property
     def members(self) -> tuple[Identity, ...]:
         """Who is here now."""
-        while self.membership.next(time.monotonic()):
+        while self.membership.next(clock.now()):
             pass
         return tuple(member.who for member in self.membership.all)
 
@@ -142,9 +142,9 @@ class Coordinator:
         merged: Merged | None = None
         joining = 0.0
         while merged is None:
-            began = time.perf_counter()
+            began = clock.now()
             members = self.membership.assemble(_can_train)
-            joining += time.perf_counter() - began
+            joining += clock.now() - began
             runners, ahead = self._overlap.runners(members, ahead)
             requests = self._train_requests(
                 runners, plan, {"ahead": ahead and vars(ahead)} if overlaps else {}
@@ -239,13 +239,13 @@ class Coordinator:
         """The next answer of those at ``work`` one after the other, who is then no more ``working``; None if
         something else happened. Those that hang, by the ``pace`` of the others, are dropped."""
         until = {member: pace.until(request, work(member)) for member, request in working.items()}
-        wake = min([time.monotonic() + _LOOK_SECONDS, *until.values()])
+        wake = min([clock.now() + _LOOK_SECONDS, *until.values()])
         answer = self.membership.next_answer(working, wake)
         if answer:
             pace.answered(answer, work(answer.member))
             del working[answer.member]
         for member, request in working.items():
-            if request.answer is None and until.get(member, math.inf) <= time.monotonic():
+            if request.answer is None and until.get(member, math.inf) <= clock.now():
                 self.membership.drop(member, pace.reason(request))
         return answer
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import numpy as np
 
@@ -45,6 +46,29 @@ _GRACE_SECONDS = 5.0
 
 class _ReportedError(ExchangeError):
     """A worker has said why it ends, which the driver hears by itself."""
+
+
+class EventSource(Protocol):
+    """Where events wait until the coordinator reads them."""
+
+    def put(self, event: Event, /) -> None: ...
+
+    def get(self, *, timeout: float) -> Event:
+        """The next one. Raises queue.Empty after ``timeout`` seconds without any."""
+        ...
+
+
+class Joining(Protocol):
+    """Lets workers join, from a ``port``; what becomes of them are ``events``. ``Listener`` does so over
+    sockets."""
+
+    timeouts: Timeouts
+    port: int
+
+    @property
+    def events(self) -> EventSource: ...
+
+    def close(self) -> None: ...
 
 
 class Listener:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import time
 from collections.abc import Callable, Mapping, Sequence
 
+from sparknet import clock
 from sparknet.distributed.comm.handshake import Identity
-from sparknet.distributed.listener import Listener
+from sparknet.distributed.listener import Joining
 from sparknet.distributed.messages import (
     Answered,
     Arriving,
@@ -47,16 +47,18 @@ _LOOK_SECONDS = 0.2
 class Membership:
     """The members among ``workers`` expected ones, by the number of their partition."""
 
-    def __init__(self, listener: Listener, workers: int) -> None:
+    def __init__(self, listener: Joining, workers: int) -> None:
         self._listener, self._workers = listener, workers
         self._timeouts = self.timeouts = listener.timeouts
         self.assignment = ShardAssignment(workers, listener.timeouts.lease)
         self.settle: Callable[[], bool] = lambda: False
-        self.changed = time.monotonic()
+        self.changed = clock.now()
         self.attempts: dict[int, int] = {}  # by partition, the last that came
         self.departed: dict[int, float] = {}  # by attempt, when a worker left whose task may run yet
         self.restarted = 0  # tasks that were ended, for Spark to start them again
         self._members: dict[int, Member] = {}
+        self._ordered: list[Member] = []
+        self._unread: dict[Request, Answered] = {}  # what has come while somebody else read the events
         self.assembled = False
         self._failures: dict[int, int] = {}
         self._changes = 0  # members that have come or gone, so far
@@ -68,7 +70,7 @@ class Membership:
     @property
     def all(self) -> list[Member]:
         """The members in the order of their partitions."""
-        return [member for _, member in sorted(self._members.items())]
+        return self._ordered.copy()
 
     @property
     def complete(self) -> bool:
@@ -86,7 +88,7 @@ class Membership:
         if self._ended:
             raise TrainingError(self._ended)
         try:
-            event = self._listener.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            event = self._listener.events.get(timeout=max(0.0, deadline - clock.now()))
         except queue.Empty:
             return None
         self._apply(event)
@@ -98,20 +100,20 @@ class Membership:
         As long as there is none, whoever is on the way is waited for, and after it another, some times.
         Raises WorkersLost when there is none at the deadline.
         """
-        deadline, extensions = time.monotonic() + self._timeouts.join, _EXTENSIONS
+        deadline, extensions = clock.now() + self._timeouts.join, _EXTENSIONS
         restarted = self.restarted
         while True:
             self._drop_overdue()
             if self.settle():  # every shard that finds a worker is worth waiting for the next
-                deadline = time.monotonic() + self._timeouts.join
+                deadline = clock.now() + self._timeouts.join
             if self._suffice(able):
                 break
-            event = self.next(min(deadline, time.monotonic() + _LOOK_SECONDS))
-            if event is None and time.monotonic() >= deadline:
+            event = self.next(min(deadline, clock.now() + _LOOK_SECONDS))
+            if event is None and clock.now() >= deadline:
                 break
             on_the_way = isinstance(event, Arriving | Gone) or self.restarted > restarted
             if on_the_way and extensions and not any(map(able, self.all)):
-                deadline, extensions = time.monotonic() + self._timeouts.join + 1, extensions - 1
+                deadline, extensions = clock.now() + self._timeouts.join + 1, extensions - 1
             restarted = self.restarted
         found = [member for member in self.all if able(member)]
         if not found:
@@ -146,14 +148,17 @@ class Membership:
         waiting, answers = dict(requests), dict[int, Answered]()
         seen, looked, others = -1, -1, list[Member]()
         policy = StragglerPolicy(len(requests), quorum, self._timeouts, head_start)
+        deadline = _first_deadline(waiting)
         while waiting and not policy.over:
             if seen != self._changes:
                 seen, others = self._changes, [member for member in self.all if member not in requests]
             limits = self._limits(others, waiting, hangs_at)
-            answer = self.next_answer(waiting, min([policy.until, *limits.values()]))
+            if deadline <= clock.now():  # the others may have more time
+                deadline = _first_deadline(waiting)
+            answer = self._next_answer(waiting, min([policy.until, deadline, *limits.values()]))
             for member, limit in limits.items():
                 here = waiting[member].answer or (answer and answer.member is member)
-                if limit <= time.monotonic() and not here:
+                if limit <= clock.now() and not here:
                     self.drop(member, "it hangs: it takes more than ten times as long as others took before")
             if answer:
                 answers[answer.member.who.partition] = answer
@@ -165,7 +170,7 @@ class Membership:
                 if at_loss and len(waiting) < before:
                     at_loss()
         for member, request in waiting.items():
-            request.seconds = min(request.seconds, policy.late_seconds)
+            request.seconds, request.given_up = min(request.seconds, policy.late_seconds), True
             (self.drop if policy.given_up else self.lost)(member, policy.reason)
         return [answer for _, answer in sorted(answers.items())]
 
@@ -174,14 +179,7 @@ class Membership:
 
         It may have come while somebody else read the events. Members past their deadline are dropped.
         """
-        if not (requests and _first_answer(requests)):
-            event = self.next(min([until, *(request.deadline for request in requests.values())]))
-            if event is None or time.monotonic() >= self._looked + _LOOK_SECONDS:
-                self._drop_overdue()  # not at every event: that looks at all members
-        answer = _first_answer(requests)
-        if answer:
-            answer.request.answer = None  # they would keep each other in memory, and weights with them
-        return answer
+        return self._next_answer(requests, min(until, _first_deadline(requests)))
 
     def give(self, member: Member, request: Request) -> None:
         member.unanswered.append(request)
@@ -192,7 +190,7 @@ class Membership:
         if not self.has(member):
             return
         self.dismiss(member)
-        self.assignment.left(member.who.partition, time.monotonic())
+        self.assignment.left(member.who.partition, clock.now())
         self.lost(member, reason)
 
     def dismiss(self, member: Member, *, politely: bool = False) -> None:
@@ -200,8 +198,8 @@ class Membership:
         if not self.has(member):
             return
         del self._members[member.who.partition]
-        self.departed[member.who.attempt] = time.monotonic()
-        self._changes += 1
+        self.departed[member.who.attempt] = clock.now()
+        self._changed()
         if politely:
             member.requests.put(None)
         else:
@@ -235,6 +233,30 @@ class Membership:
 
     def clear(self) -> None:
         self._members.clear()
+        self._unread.clear()
+        self._changed()
+
+    def _changed(self) -> None:
+        self._ordered = [member for _, member in sorted(self._members.items())]
+        self._changes += 1
+
+    def _next_answer(self, requests: Mapping[Member, Request], until: float) -> Answered | None:
+        answer = self._claimed(requests)
+        if answer is None:
+            event = self.next(until)
+            if event is None or clock.now() >= self._looked + _LOOK_SECONDS:
+                self._drop_overdue()  # not at every event: that looks at all members
+            answer = self._claimed(requests)
+        return answer
+
+    def _claimed(self, requests: Mapping[Member, Request]) -> Answered | None:
+        """An answer to one of the requests that has come."""
+        for request, answer in self._unread.items():
+            if requests.get(answer.member) is request:
+                del self._unread[request]
+                request.answer = None  # they would keep each other in memory, and weights with them
+                return answer
+        return None
 
     def _limits(
         self,
@@ -249,7 +271,7 @@ class Membership:
 
     def _drop_overdue(self) -> None:
         """Drop the members that have not answered in time, whoever waits for them, or nobody any more."""
-        now = self._looked = time.monotonic()
+        now = self._looked = clock.now()
         for member in self.all:
             late = [request for request in member.unanswered if request.deadline <= now]
             if late:
@@ -267,17 +289,18 @@ class Membership:
     def _apply(self, event: Event) -> None:
         match event:
             case Arriving(who):
-                self.changed = time.monotonic()
+                self.changed = clock.now()
                 self.attempts[who.partition] = who.attempt
                 self.assignment.arriving(who.partition)
             case Gone(who):
-                self.assignment.gone(who.partition, time.monotonic())
+                self.assignment.gone(who.partition, clock.now())
             case Joined(member):
                 self._welcome(member)
             case Answered(member=member, request=request):
                 self._failures.pop(member.who.partition, None)
                 member.unanswered.remove(request)
-                request.answer = event
+                if not request.given_up:
+                    request.answer = self._unread[request] = event
                 request.messages, request.into = (), {}  # weights, for as long as somebody has the request
                 member.is_leaving = member.is_leaving or event.leaving
                 if isinstance(event.content, Report):
@@ -296,10 +319,10 @@ class Membership:
             self.drop(older, f"attempt {member.who.attempt} took its place")
         self._members[member.who.partition] = member
         self.departed.pop(member.who.attempt, None)
-        self._changes += 1
+        self._changed()
         records = {member.who.partition: 0, **member.shards}
-        self.assignment.joined(member.who.partition, member.place, records, time.monotonic())
-        self.changed = time.monotonic()
+        self.assignment.joined(member.who.partition, member.place, records, clock.now())
+        self.changed = clock.now()
         log.info("%s joined with %d records", member, member.records)
 
     def _count_failure(self, who: Identity, reason: str, final: bool) -> None:
@@ -322,5 +345,5 @@ class Membership:
         )
 
 
-def _first_answer(requests: Mapping[Member, Request]) -> Answered | None:
-    return next((request.answer for request in requests.values() if request.answer), None)
+def _first_deadline(requests: Mapping[Member, Request]) -> float:
+    return min((request.deadline for request in requests.values()), default=math.inf)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import queue
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from sparknet import clock
 from sparknet.codecs import Bytes
 from sparknet.distributed.comm.channel import NOTHING, Channel, ExchangeError, Frame, Header, Kind
 from sparknet.distributed.comm.handshake import Identity
@@ -75,7 +75,8 @@ class Request:
     ``into`` says where payloads go that the member has no buffer for.
 
     A member that has not answered within ``seconds`` of the request's making is dropped by the coordinator.
-    ``answer`` is kept here when it comes, whoever reads the events then: none is lost on another.
+    ``answer`` is kept here when it comes, whoever reads the events then: none is lost on another. It is not
+    if the request was ``given_up``.
     """
 
     messages: tuple[Message, ...]
@@ -83,12 +84,13 @@ class Request:
     read: Callable[[Member, Sequence[Frame]], Content]
     seconds: float
     into: Mapping[Kind, memoryview] = field(default_factory=dict)
-    made: float = field(default_factory=time.monotonic)
+    made: float = field(default_factory=clock.now)
     answer: Answered | None = None
+    given_up: bool = False
 
     @property
     def deadline(self) -> float:
-        """On the clock of ``time.monotonic``."""
+        """On the clock of ``clock.now``."""
         return self.made + self.seconds
 
 
@@ -169,7 +171,7 @@ class Joined:
 @dataclass(frozen=True)
 class Answered:
     """``content`` answers ``request``; ``sent`` and ``received`` count the bytes of both frames, ``at`` is
-    when it came, by ``time.monotonic``. ``leaving``: the worker's machine is about to go.
+    when it came, by ``clock.now``. ``leaving``: the worker's machine is about to go.
     """
 
     member: Member
@@ -178,7 +180,7 @@ class Answered:
     sent: int
     received: int
     leaving: bool = False
-    at: float = field(default_factory=time.monotonic)
+    at: float = field(default_factory=clock.now)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ waits for a round that all begin together: the round under way is then the last 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 
+from sparknet import clock
 from sparknet.distributed.messages import Member
 from sparknet.training import RoundPlan
 
@@ -31,7 +31,7 @@ class Overlap:
 
     def head_start(self, runners: Sequence[Member]) -> float:
         """For how many seconds they have worked at the round that they are about to be asked for."""
-        before, self._asked = self._asked, time.monotonic()
+        before, self._asked = self._asked, clock.now()
         return self._asked - before if any(member.is_ahead for member in runners) else 0.0
 
     def ran(self, members: Iterable[Member], kept: Iterable[Member], ahead: RoundPlan | None) -> None:

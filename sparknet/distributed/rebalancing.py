@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
+from sparknet import clock
 from sparknet.distributed.comm.channel import Frame, Header, Kind
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import (
@@ -111,7 +111,7 @@ class Rebalancer:
         seconds = _IDLE_SECONDS if self._assignment.settled else _TASKS_SECONDS
         if self._end_task is None or not self._look(seconds):
             return
-        while self._members.next(time.monotonic()):
+        while self._members.next(clock.now()):
             pass  # it may have come
         for shard, task in self._tasks.items():
             if self._is_in_vain(shard, task):
@@ -127,7 +127,7 @@ class Rebalancer:
         timeouts = self._members.timeouts
         departed = self._members.departed.get(task.attempt)
         if departed is not None:
-            return time.monotonic() - departed >= timeouts.hang
+            return clock.now() - departed >= timeouts.hang
         return task.attempt != self._members.attempts.get(shard) and task.seconds >= timeouts.join / 2
 
     def is_behind(self, member: Member) -> bool:
@@ -153,12 +153,12 @@ class Rebalancer:
 
     def _plan(self) -> Plan:
         self._look(_TASKS_SECONDS)
-        now = time.monotonic()
+        now = clock.now()
         return self._assignment.plan(now, stay=self._stay, full=self._is_full(), waiting=self._waiting())
 
     def _look(self, seconds: float) -> bool:
         """Ask Spark what its tasks do, unless that was less than ``seconds`` ago; whether it was asked."""
-        now = time.monotonic()
+        now = clock.now()
         if self._ask_for_tasks is None or now - self._asked < seconds:
             return False
         self._tasks, self._asked = self._ask_for_tasks(), now
@@ -193,7 +193,7 @@ class Rebalancer:
         log.warning("the worker of shard %d hangs: ending its task, for Spark to start it again", shard)
         self._end_task(attempt)
         self._members.restarted += 1
-        self._assignment.ended(shard, time.monotonic())
+        self._assignment.ended(shard, clock.now())
 
     @property
     def _stay(self) -> int:
@@ -204,7 +204,7 @@ class Rebalancer:
         """Whether no slot is free: before training begins that is known once nobody comes any more."""
         if self._members.assembled or self._slots is None:
             return False
-        quiet = time.monotonic() - self._members.changed >= _QUIET_SECONDS
+        quiet = clock.now() - self._members.changed >= _QUIET_SECONDS
         self._full = self._full or (quiet and 0 < self._slots() <= len(self._members.all))
         return self._full
 
@@ -213,7 +213,7 @@ class Rebalancer:
         for member, content in self._yielded(members, away=False):
             log.info("%s yielded its slot to a shard that had no worker", member)
             self._members.dismiss(member, politely=True)
-            now = time.monotonic()
+            now = clock.now()
             self._assignment.yielded(member.who.partition, content.records, content.place, now)
         return len(members)
 
@@ -227,7 +227,7 @@ class Rebalancer:
             self._submit(sorted(member.who.partition for member in gone))
         for member in gone:
             self._members.leaves(member)
-            self._assignment.withdrawn(member.who.partition, time.monotonic(), submitted=last)
+            self._assignment.withdrawn(member.who.partition, clock.now(), submitted=last)
         return len(members)
 
     def _yielded(self, members: Collection[Member], *, away: bool) -> list[tuple[Member, Yielded]]:
@@ -268,7 +268,7 @@ class Rebalancer:
                 member = answer.member
                 member.shards, member.shard_bytes = dict(answer.content.records), answer.content.bytes_
                 log.info("%s trains on the shards %s", member, ", ".join(map(str, sorted(member.shards))))
-                self._assignment.confirmed(member.who.partition, member.shards, time.monotonic())
+                self._assignment.confirmed(member.who.partition, member.shards, clock.now())
         return len(requests)
 
     def _idle(self, workers: Iterable[int]) -> list[Member]:

@@ -54,6 +54,7 @@ class ShardAssignment:
     def __init__(self, shards: int, wait_seconds: float) -> None:
         self.shards, self.wait_seconds = shards, wait_seconds
         self._holder: dict[int, int] = {}
+        self._held: dict[int, set[int]] = {}  # the same, by worker
         self._confirmed: dict[int, frozenset[int]] = {}  # by worker, as it reported last
         self._records: dict[int, int] = {}
         self._places: dict[int, str] = {}
@@ -83,7 +84,7 @@ class ShardAssignment:
         self._handed_over.pop(worker, None)
         self._places[worker] = place
         self._records[worker] = records.get(worker, 0)
-        self._holder.pop(worker, None)
+        self._release(worker)
         self.confirmed(worker, records, now)
 
     def confirmed(self, worker: int, records: Mapping[int, int], now: float) -> None:
@@ -92,7 +93,9 @@ class ShardAssignment:
             self._handed_over.pop(shard, None)
             self._unassign(shard, now)
         for shard, count in records.items():
-            if count and self._holder.setdefault(shard, worker) == worker:
+            if count and shard not in self._holder:
+                self._hold(shard, worker)
+            if count and self._holder[shard] == worker:
                 self._records[shard] = count
                 self._handed_over.pop(shard, None)
         self._confirmed[worker] = frozenset(shard for shard, count in records.items() if count)
@@ -133,7 +136,7 @@ class ShardAssignment:
 
     def of(self, worker: int) -> list[int]:
         """The shards that are the worker's to train on."""
-        return sorted(shard for shard, holder in self._holder.items() if holder == worker)
+        return sorted(self._held.get(worker, ()))
 
     @property
     def unassigned(self) -> list[int]:
@@ -212,7 +215,7 @@ class ShardAssignment:
             free = [worker for worker in there if len(self.of(worker)) < most]
             able = there if alone or self._is_due(shard, now) else free
             if able:
-                self._holder[shard] = min(able, key=lambda worker: (self._load(worker), worker))
+                self._hold(shard, min(able, key=lambda worker: (self._load(worker), worker)))
 
     def _forget_lost_handoffs(self, now: float) -> None:
         places = set(self._places.values())
@@ -224,8 +227,17 @@ class ShardAssignment:
                 self._since[shard] = now
 
     def _unassign(self, shard: int, now: float) -> None:
-        self._holder.pop(shard, None)
+        self._release(shard)
         self._since[shard] = now
+
+    def _hold(self, shard: int, worker: int) -> None:
+        self._holder[shard] = worker
+        self._held.setdefault(worker, set()).add(shard)
+
+    def _release(self, shard: int) -> None:
+        holder = self._holder.pop(shard, None)
+        if holder is not None:
+            self._held[holder].discard(shard)
 
     def _is_due(self, shard: int, now: float) -> bool:
         return now - self._since[shard] >= self.wait_seconds
@@ -241,5 +253,5 @@ class ShardAssignment:
     def _uninformed(self) -> list[int]:
         """Workers that have other shards than they should."""
         return sorted(
-            worker for worker, held in self._confirmed.items() if held != frozenset(self.of(worker))
+            worker for worker, held in self._confirmed.items() if held != self._held.get(worker, set())
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from statistics import median
 
+from sparknet import clock
 from sparknet.distributed.messages import Answered, Request
 from sparknet.distributed.timeouts import Timeouts
 
@@ -27,18 +27,18 @@ class StragglerPolicy:
     def __init__(self, workers: int, quorum: float, timeouts: Timeouts, head_start: float = 0.0) -> None:
         self._workers, self._timeouts = workers, timeouts
         self._enough = math.ceil(quorum * workers)
-        self._began = time.monotonic() - head_start
+        self._began = clock.now() - head_start
         self._answers = 0
         self._grace_ends = self._hangs = math.inf
 
     @property
     def until(self) -> float:
-        """On the clock of ``time.monotonic``."""
+        """On the clock of ``clock.now``."""
         return min(self._grace_ends, self._hangs)
 
     @property
     def over(self) -> bool:
-        return time.monotonic() >= self.until
+        return clock.now() >= self.until
 
     @property
     def given_up(self) -> bool:
@@ -48,7 +48,7 @@ class StragglerPolicy:
     @property
     def late_seconds(self) -> float:
         """How long those have, from when they were asked, that only miss this round."""
-        return max(self._timeouts.hang, _HANGS * (time.monotonic() - self._began))
+        return max(self._timeouts.hang, _HANGS * (clock.now() - self._began))
 
     @property
     def reason(self) -> str:
@@ -61,7 +61,7 @@ class StragglerPolicy:
     def answered(self) -> None:
         """Another one has answered."""
         self._answers += 1
-        now = time.monotonic()
+        now = clock.now()
         if self._answers == self._enough:
             self._grace_ends = now + self._timeouts.grace
         if 2 * self._answers >= self._workers and self._hangs == math.inf:
@@ -77,18 +77,18 @@ class Pace:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)  # for a unit of work
+        self._median = math.inf
 
     def answered(self, answer: Answered, work: int, head_start: float = 0.0) -> None:
         """It came, of a worker that had begun ``head_start`` seconds before it was asked."""
         self._seconds.append((answer.at - answer.request.made + head_start) / work)
+        self._median = median(self._seconds)
 
     def until(self, request: Request, work: int, head_start: float = 0.0) -> float:
-        """When a worker that has not answered hangs, on the clock of ``time.monotonic``; never as long as
+        """When a worker that has not answered hangs, on the clock of ``clock.now``; never as long as
         nothing is known."""
-        if not self._seconds:
-            return math.inf
-        return request.made - head_start + max(self._timeouts.hang, _HANGS * median(self._seconds) * work)
+        return request.made - head_start + max(self._timeouts.hang, _HANGS * self._median * work)
 
     def reason(self, request: Request) -> str:
-        waited = time.monotonic() - request.made
+        waited = clock.now() - request.made
         return f"it hangs: no answer in {waited:.3g} s, where half of the answers took a tenth at most"

@@ -77,7 +77,7 @@ class HostAllReduce:
             np.copyto(out, vector)
             return 0.0 if start is None else distance(start, vector)
         buckets = self._buckets(vector, start, out)
-        cuts = cut(out.size, _bucket(out.size), _TURNS, rank, steps)
+        cuts = cut(out.size, bucket_numbers(out.size), _TURNS, rank, steps)
         scattered = delayed(map(buckets.scatter, cuts), _DEPTH)
         for bucket in delayed(map(buckets.reduce, scattered), _DEPTH + 1):
             buckets.gather(bucket)
@@ -105,6 +105,6 @@ class HostAllReduce:
         return CompressedBuckets(self, self._pool, vector, start, out, self._codec, self._encoders)
 
 
-def _bucket(length: int) -> int:
+def bucket_numbers(length: int) -> int:
     """Numbers in each bucket of a vector."""
     return min(max(length // _BUCKETS, _SMALLEST_BUCKET), _LARGEST_BUCKET)

@@ -6,11 +6,11 @@ that its net has now, its ``start_version`` the one that its round began from.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 import numpy as np
 
+from sparknet import clock
 from sparknet.distributed.comm.channel import Kind, raw
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import Fetched, Member, Message, Request, read_fetched
@@ -78,7 +78,7 @@ class Fetcher:
 
     def _seconds(self, member: Member, size: int) -> float:
         """How long a member has: one that has something else to do does that first."""
-        busy = max((request.deadline for request in member.unanswered), default=0.0) - time.monotonic()
+        busy = max((request.deadline for request in member.unanswered), default=0.0) - clock.now()
         return max(0.0, busy) + self._timeouts.transfer(size)
 
     def take_bytes(self) -> int:

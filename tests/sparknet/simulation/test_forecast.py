@@ -1,0 +1,142 @@
+"""Forecasts: against the SparkNet paper's figures and cost model, and what must hold for any numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sparknet.errors import UsageError
+from sparknet.reporting.costs import Cost
+from sparknet.simulation.forecast import Forecast, Way, forecast, limits, ways
+from sparknet.simulation.machines import Machines
+
+# AlexNet on SparkNet's cluster: 2 s a step of 256, 244 MB of weights, 1 Gbit/s.
+PAPER = Machines(parameters=60_965_224, step_seconds=2.0, batch_size=256, bandwidth=125e6, jitter=0)
+QUICK = Machines(parameters=145_578, step_seconds=0.042, batch_size=100, bandwidth=1.25e6, latency=0.05)
+
+ALGORITHMS = ("average", "slowmo", "diloco", "easgd", "easgd-lockfree", "eamsgd", "sync", "auto")
+
+
+def test_an_exchange_of_the_paper_takes_the_paper_s_twenty_seconds() -> None:
+    """Section 3 of arXiv 1511.06051: S about 20 s, C about 2 s, with five workers."""
+    assert forecast(PAPER, 5, Way(tau=50)).exchange_seconds == pytest.approx(20, rel=0.1)
+
+
+@pytest.mark.parametrize("tau", [1, 10, 50, 100])
+def test_the_overhead_is_that_of_the_paper_s_cost_model(tau: int) -> None:
+    due = 1 - Cost(step_seconds=2, sync_seconds=20).overhead(tau)
+    assert forecast(PAPER, 5, Way(tau=tau)).goodput == pytest.approx(due, rel=0.02)
+
+
+@pytest.mark.parametrize(("workers", "speed_up", "without_exchange"), [(3, 2.4, 2.9), (5, 3.8, 4.6)])
+def test_the_speed_ups_of_the_paper_follow_from_its_exchanges(
+    workers: int, speed_up: float, without_exchange: float
+) -> None:
+    """Section 4.1, AlexNet at tau 50: what S = 0 would have brought, less what exchanges cost here."""
+    goodput = forecast(PAPER, workers, Way(tau=50)).goodput
+    assert goodput * without_exchange == pytest.approx(speed_up, rel=0.1)
+
+
+def test_averaging_after_every_step_over_that_link_is_slower_than_one_machine() -> None:
+    """C / (C / K + S) is below 1 there, for every K."""
+    found = forecast(PAPER, 5, Way(algorithm="sync", tau=1))
+    assert found.images_per_second < PAPER.batch_size / PAPER.step_seconds
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_one_worker_without_a_network_to_speak_of_is_one_machine(name: str) -> None:
+    fast = replace(QUICK, bandwidth=1e12, latency=0.0, jitter=0.0, handling=0.0, processing=1e12)
+    way = Way(algorithm=name, tau=1 if name == "sync" else 10)
+    assert forecast(fast, 1, way).goodput == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("exchange", ["star", "ring"])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_every_way_is_forecast_or_refused_in_a_sentence(name: str, exchange: str, overlap: bool) -> None:
+    tau = 1 if name == "sync" else 4
+    if overlap and ("easgd" in name or name == "eamsgd" or name == "sync"):
+        with pytest.raises(UsageError, match="overlap"):
+            Way(algorithm=name, tau=tau, exchange=exchange, overlap=overlap)
+        return
+    if exchange == "ring" and name in ("easgd", "easgd-lockfree", "eamsgd"):
+        with pytest.raises(UsageError, match="star or auto"):
+            Way(algorithm=name, tau=tau, exchange=exchange)
+        return
+    chosen = Way(algorithm=name, tau=tau, exchange=exchange, overlap=overlap)
+    found = forecast(replace(QUICK, reclaims=1.0), 4, chosen)
+    assert 0 < found.goodput <= 1
+    assert found.reclaim_seconds >= 0
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    way = Way(tau=10, exchange="ring", overlap=True)
+    assert forecast(QUICK, 6, way, seed=3) == forecast(QUICK, 6, way, seed=3)
+    assert forecast(QUICK, 6, way, seed=3) != forecast(QUICK, 6, way, seed=4)
+
+
+def by_workers(way: Way, machines: Machines = QUICK) -> list[Forecast]:
+    return [forecast(machines, count, way) for count in (2, 8, 32)]
+
+
+def test_a_star_is_full_where_a_ring_is_not() -> None:
+    star, ring = by_workers(Way(tau=10)), by_workers(Way(tau=10, exchange="ring"))
+    link = QUICK.bandwidth / QUICK.vector_bytes  # vectors a second
+    assert star[-1].images_per_second < 10 * QUICK.batch_size * link
+    assert ring[-1].images_per_second > 8 * star[-1].images_per_second
+    assert limits(star)[0] == 2
+    assert limits(ring)[1] == 32
+
+
+def test_overlap_hides_exchanges_that_fit_into_a_round() -> None:
+    late = forecast(QUICK, 2, Way(tau=80, overlap=True))
+    assert late.goodput > 0.97
+    assert late.goodput > forecast(QUICK, 2, Way(tau=80)).goodput + 0.25
+
+
+def test_measured_tau_keeps_exchanges_under_their_share() -> None:
+    assert forecast(QUICK, 4, Way(tau="auto")).goodput > 0.9
+    assert forecast(QUICK, 4, Way(tau="auto", overlap=True)).tau < forecast(QUICK, 4, Way(tau="auto")).tau
+
+
+def test_a_time_cap_ends_rounds_early() -> None:
+    found = forecast(QUICK, 2, Way(tau=1000, time_cap_seconds=0.42))
+    assert found.round_seconds - found.exchange_seconds == pytest.approx(0.42, rel=0.25)
+
+
+def test_reclaims_cost_goodput_and_longer_replacements_more() -> None:
+    way = Way(tau=10, exchange="ring")
+    calm = forecast(QUICK, 8, way).goodput
+    struck = forecast(replace(QUICK, reclaims=2.0), 8, way).goodput
+    longer = forecast(replace(QUICK, reclaims=2.0, replacement_seconds=600), 8, way).goodput
+    assert calm > struck > longer > 0.5 * calm
+    assert longer / struck == pytest.approx((1 + 2 * 120 / 3600) / (1 + 2 * 600 / 3600), rel=0.01)
+
+
+def test_dollars_are_hours_times_prices() -> None:
+    found = forecast(QUICK, 4, Way(tau=100))
+    hours = 50_000 / found.images_per_second / 3600
+    assert found.dollars_an_epoch(50_000, 0.5, 1.0) == pytest.approx(hours * 3)
+
+
+def test_what_does_not_go_together_is_left_out_and_all_of_it_is_refused() -> None:
+    found = ways(["average", "easgd"], [10], ["star", "ring"], ["float32"], [False, True])
+    assert [str(way) for way in found if way.algorithm == "easgd"] == ["easgd, star, float32, tau 10"]
+    assert len(found) == 5
+    with pytest.raises(UsageError, match="--exchange star or auto"):
+        ways(["easgd"], [10], ["ring"], ["float32"], [False])
+    assert [way.tau for way in ways(["sync"], [10], ["star"], ["float32"], [False])] == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"bandwidth": 0}, "bandwidth is 0"),
+        ({"latency": -1}, "latency is -1"),
+        ({"step_seconds": float("nan")}, "step_seconds is nan"),
+    ],
+)
+def test_machines_that_cannot_be_are_refused(values: dict[str, float], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        replace(QUICK, **values)  # type: ignore[arg-type]
