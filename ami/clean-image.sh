@@ -10,7 +10,8 @@ sudo systemctl disable --now sparknet-deadline.timer 2>/dev/null || true
 sudo rm -f "$root"/etc/systemd/system/sparknet-deadline.{timer,service}
 sudo rm -f "$root"/var/lib/systemd/timers/stamp-sparknet-deadline.timer
 
-sudo rm -rf "$root"/opt/sparknet/conf/* "$root"/var/lib/sparknet/jobs/*
+sudo rm -rf "$root"/opt/sparknet/conf/* "$root"/var/lib/sparknet/jobs/* "$root"/var/lib/sparknet/jobs/.[!.]*
+sudo rm -rf "$root"/var/lib/sparknet/{store,wheels,environments}
 sudo rm -rf "$root"/var/lib/cloud/{instance,instances,data,sem,seed}
 sudo rm -f "$root"/etc/ssh/ssh_host_*
 sudo rm -f "$root"/root/.ssh/authorized_keys "$root"/root/.*_history "$HOME"/.*_history

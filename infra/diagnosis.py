@@ -66,7 +66,7 @@ def of_job(cloud: Cloud, cluster: str, job: str) -> tuple[Problem, ...]:
     now = of_nodes(members)
     # of a node with a problem now, what its disk said before is no news
     known = {problem.node for problem in now}
-    log = jobs.log(cloud, cluster, job, lines=LOG_LINES)
+    log = "\n".join(jobs.log(cloud, cluster, job, lines=LOG_LINES))
     names = {member.node.private_ip: member.name for member in members}
     full = {names.get(address, address) for address in NO_SPACE.findall(log)} - known
     then = (

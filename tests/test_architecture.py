@@ -24,6 +24,8 @@ ONLY_IN = {
     "invoke": ("infra.node.ssh", "infra.node.login"),
     "moto": ("infra.local",),
     "pyspark": ("sparknet.spark", "sparknet.trainer", "sparknet.ml", "apps"),
+    "pathspec": ("infra.jobs.project",),
+    "rich": ("infra.cli",),
     "click": ("infra.cli", "sparknet.cli", "sparknet.exits", "apps"),
 }
 

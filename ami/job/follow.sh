@@ -5,7 +5,7 @@ set -euo pipefail
 folder=$1 next=$2
 touch "$folder/log"
 
-runs() { bash "${0%/*}/alive.sh" "$(cat "$folder/pid")"; }
+runs() { bash "${0%/*}/runs.sh" "$folder"; }
 
 is_over() {
     [ -e "$folder/exit_code" ] && return

@@ -30,9 +30,10 @@ VERBS = {
     "add-slaves": ("resize", "Add workers to a cluster."),
     "remove-slaves": ("resize", "Take workers from a cluster."),
     "repair": ("resize", "Put other nodes in the place of those that fail."),
-    "submit": ("jobs", "Run an app, or a program of your own, on a cluster."),
+    "submit": ("submit", "Run an app, or a program of your own, on a cluster."),
     "jobs": ("jobs", "List the jobs of a cluster."),
     "logs": ("jobs", "Show what a job says."),
+    "results": ("jobs", "Fetch what a job has left so far."),
     "cancel": ("jobs", "End a job."),
     "login": ("nodes", "Log in to a node."),
     "ui": ("nodes", "Show Spark's pages at a port of this machine."),
@@ -56,8 +57,9 @@ HELP = """Spot GPU clusters for SparkNet: one command up, one command down.
 SPARKNET_SPOT_PRICE) and in a YAML file (spot-price: 0.5), ~/.sparknet-ec2/config.yaml or the one of --config.
 
 \b
-Exit status: 0 done; 2 wrong usage; 3 credentials; 4 quota; 5 no capacity; 6 set-up failed; 7 the job failed;
-130 interrupted. submit leaves with the status of the job.
+Exit status: 0 done; 2 wrong usage; 3 credentials; 4 quota; 5 no capacity; 6 set-up failed; 7 no such job, or
+its machine is gone; 130 interrupted. submit and logs -f leave with the status of the job, and the last line
+says whose it is: "sparknet-ec2: ..." or "JOB ended with status N".
 """
 
 

@@ -7,8 +7,6 @@ alone.
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
@@ -25,39 +23,6 @@ if TYPE_CHECKING:
     from infra.ec2.quotas import QuotaLine
     from infra.orphans import Orphan
     from infra.plan import Plan
-
-# of every Java that Spark starts
-NOISE = re.compile(r"WARNING: Using incubator modules: jdk.incubator.vector$")
-ROUND = re.compile(r"round (\d+)/(\d+)")
-BAR_WIDTH = 24
-
-
-class JobOutput:
-    """Lines of an app: as they are, or on a terminal those of the rounds as one bar that grows."""
-
-    def __init__(self, *, is_terminal: bool | None = None) -> None:
-        self.is_terminal = sys.stdout.isatty() if is_terminal is None else is_terminal
-        self._has_bar = False
-
-    def line(self, text: str) -> None:
-        if NOISE.match(text):
-            return
-        found = ROUND.match(text)
-        if not (self.is_terminal and found):
-            self.end()
-            click.echo(text)
-            return
-        done, total = int(found[1]), max(1, int(found[2]))
-        filled = BAR_WIDTH * min(done, total) // total
-        bar = "█" * filled + "░" * (BAR_WIDTH - filled)
-        click.echo(f"\r\033[K{bar}  {text}", nl=False)  # from the line's start, erased to its end
-        self._has_bar = True
-
-    def end(self) -> None:
-        """Leave the bar, if there is one, on a line of its own."""
-        if self._has_bar:
-            click.echo()
-        self._has_bar = False
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -207,6 +172,18 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: getattr(value, one.name) for one in fields(value)}
     return str(value)
+
+
+def byte_size(count: int) -> str:
+    """So many bytes.
+
+    >>> byte_size(1), byte_size(12_345), byte_size(2_100_000_000)
+    ('1 byte', '12 kB', '2.1 GB')
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}" if unit == "GB" else f"{count / size:.0f} {unit}"
+    return counted(count, "byte")
 
 
 def counted(number: int, noun: str) -> str:

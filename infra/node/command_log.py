@@ -6,7 +6,7 @@ What is passed on standard input or in the environment is left out: it may be a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
@@ -98,6 +98,12 @@ class LoggingHost:
     def get(self, source: PurePosixPath, target: Path) -> tuple[LeftOut, ...]:
         self._note(f"copies {source} to {target} here")
         return self._host.get(source, target)
+
+    def pipe(
+        self, command: str, *, source: Iterable[bytes], sink: Callable[[bytes], None], silence_seconds: float
+    ) -> None:
+        self._note(f"| {shorten(command, COMMAND_CHARACTERS)}")
+        self._host.pipe(command, source=source, sink=sink, silence_seconds=silence_seconds)
 
     def close(self) -> None:
         self._host.close()

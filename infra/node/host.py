@@ -9,7 +9,7 @@ of ``infra.node.ssh``, and the process host of the embedded cloud in ``infra.loc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -110,6 +110,17 @@ class Host(Protocol):
 
         Only files and folders are copied, and what links lead to. The rest of a folder (a FIFO, a socket, a
         link that leads nowhere or into itself, a file that may not be read) is left out.
+        """
+        ...
+
+    def pipe(
+        self, command: str, *, source: Iterable[bytes], sink: Callable[[bytes], None], silence_seconds: float
+    ) -> None:
+        """Run ``command`` with ``source`` as its input, while ``sink`` gets its output, bytes as they come.
+
+        It may take as long as it likes, but not be silent for ``silence_seconds`` in both directions.
+        Raises CommandFailed on a status other than 0, and HostUnreachable where the link breaks or is silent.
+        What ``source`` and ``sink`` raise comes through; the command is stopped then.
         """
         ...
 

@@ -84,6 +84,7 @@ class Health:
     gpus: int
     applications: tuple[str, ...]  # names of those running
     busy: tuple[str, ...] = ()  # addresses of workers that applications have cores of
+    least_cores: int = 0  # of the smallest worker
 
     @property
     def workers(self) -> int:
@@ -270,4 +271,5 @@ def _health(page: dict[str, Any]) -> Health:
         gpus=sum(len(w.get("resources", {}).get("gpu", {}).get("addresses", [])) for w in living),
         applications=tuple(app["name"] for app in page.get("activeapps", [])),
         busy=tuple(worker["host"] for worker in living if worker.get("coresused")),
+        least_cores=min((worker["cores"] for worker in living), default=0),
     )

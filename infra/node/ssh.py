@@ -8,18 +8,21 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any, BinaryIO
 
 from infra.errors import CommandFailed, CommandTimedOut, HostError, HostUnreachable
+from infra.node.feeder import Feeder
 from infra.node.host import LeftOut, Lines, Result
 from infra.node.login import CONNECT_SECONDS, Address, hang_up, log_in
 
 NETWORK_GRACE_SECONDS = 15.0  # beyond a command's own deadline, which the node holds
 COPY_SECONDS = 600.0
+STATUS_SECONDS = 30.0  # between the end of a command's output and its status
+PIPE_BYTES = 1 << 18
 STATUS_TIMED_OUT = 124  # of timeout(1)
 
 
@@ -166,6 +169,51 @@ class SSHHost:
                 shutil.copy2(found, target)
             else:
                 raise HostError(self.name, f"there is no {name} that can be copied")
+
+    def pipe(
+        self, command: str, *, source: Iterable[bytes], sink: Callable[[bytes], None], silence_seconds: float
+    ) -> None:
+        """See ``Host.pipe``."""
+        from paramiko.ssh_exception import SSHException
+
+        error = Lines(None)
+        transport = self._connection().transport
+        try:
+            channel = transport.open_session(timeout=CONNECT_SECONDS)
+            with closing(channel):
+                channel.settimeout(silence_seconds)
+                channel.exec_command(command)
+                feeder = Feeder(source, channel.sendall, channel.shutdown_write)
+                try:
+                    while self._take(channel, feeder, sink, error):
+                        feeder.check(self.name, silence_seconds)
+                finally:
+                    feeder.stop()
+                channel.status_event.wait(STATUS_SECONDS)
+                status = channel.exit_status
+        except (EOFError, SSHException, ConnectionError) as failure:
+            self.close()
+            raise HostUnreachable(self.name, f"the connection was lost ({failure})") from None
+        if status < 0:
+            self.close()
+            raise HostUnreachable(self.name, "the connection was lost while files were copied")
+        if status:
+            raise CommandFailed(self.name, command, status, error.text)
+
+    @staticmethod
+    def _take(channel: Any, feeder: Feeder, sink: Callable[[bytes], None], error: Lines) -> bool:
+        """Take what there is, or wait a moment; False at the end of the output."""
+        is_over = channel.eof_received or channel.closed
+        while channel.recv_stderr_ready():
+            error.add(channel.recv_stderr(PIPE_BYTES))
+        if channel.recv_ready():
+            sink(channel.recv(PIPE_BYTES))
+            feeder.moved()
+        elif is_over:
+            return False
+        else:
+            time.sleep(0.002)
+        return True
 
     def close(self) -> None:
         with self._opening:

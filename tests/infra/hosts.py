@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -60,6 +60,12 @@ class ScriptedHost:
     def get(self, source: PurePosixPath, target: Path) -> tuple[LeftOut, ...]:
         target.mkdir(parents=True, exist_ok=True)
         return ()
+
+    def pipe(
+        self, command: str, *, source: Iterable[bytes], sink: Callable[[bytes], None], silence_seconds: float
+    ) -> None:
+        self.ran.append(command)
+        self.stdin[command] = b"".join(source).decode(errors="replace")
 
     def close(self) -> None:
         self.is_closed = True

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from infra import cluster
-from infra.cli import command, configure, format
+from infra.cli import command, configure
 from infra.cli.command import VERBS
+from infra.cli.job_output import JobOutput
 from infra.cli.progress import ProgressDisplay
 from infra.cli.target import Target, launching
 from infra.cluster import Cloud
@@ -322,7 +323,7 @@ def test_rounds_become_a_bar_on_a_terminal_and_stay_lines_elsewhere(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for is_terminal in (False, True):
-        progress = format.JobOutput(is_terminal=is_terminal)
+        progress = JobOutput(is_terminal=is_terminal)
         for line in ("hello", "round 3/6  loss 1.5", "bye"):
             progress.line(line)
     plain, _, drawn = capsys.readouterr().out.partition("bye\n")

@@ -11,7 +11,9 @@ import pytest
 from infra import job_names, jobs, program
 from infra.cluster import Cloud
 from infra.errors import JobError
+from infra.jobs import submission
 from tests.infra.test_jobs import running as running  # the fixture
+from tests.infra.test_jobs import submitted
 
 NAMES = (
     "br oken", "exp(1)", "it's", "-dash", ".hidden", 'say "yes"', "größe", "日本", "a#b", "100%", "a,b;c|d",
@@ -21,7 +23,13 @@ NAMES = (
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
+def safe_folder(name: str) -> str:
+    """A folder for each program: what is beside it travels."""
+    return f"p{NAMES.index(name)}"
+
+
 def own_program(folder: Path, name: str) -> program.Program:
+    folder.mkdir(exist_ok=True)
     file = folder / f"{name}.py"
     file.write_text("print('mine')\n")
     return program.find(str(file))
@@ -51,20 +59,22 @@ def test_a_job_of_any_name_is_reached_by_its_id_and_by_its_name(
 
 def run_and_reach(running: tuple[Cloud, str, Path], tmp_path: Path, name: str) -> None:
     cloud, cluster, root = running
-    job = jobs.submit(cloud, cluster, own_program(tmp_path, name), ["a b"], env={})
+    job = submitted(cloud, cluster, own_program(tmp_path / safe_folder(name), name), "a b")
     lines: list[str] = []
     assert jobs.follow(cloud, cluster, job, lines.append) == 0
-    [script] = [line for line in lines if line.endswith(".py")]
-    assert SAFE.fullmatch(Path(script).name)  # Spark takes it for a URI
-    assert Path(script).read_text() == "print('mine')\n"
-    assert lines[lines.index(script) + 1] == "a b"
+    said = "\n".join(lines)
+    folder = root / "var/lib/sparknet/jobs" / job
+    assert (
+        f"{folder}/trainer/_sparknet_program.py\n{folder}/work\nfile\n{folder}/work/{name}.py\na b\n" in said
+    )
+    assert (folder / f"work/{name}.py").read_text() == "print('mine')\n"
     states = {one.id: one.state for one in jobs.jobs(cloud, cluster)}
     assert states[job] == "done"
-    for word in (job, name, f"{name}.py", str(tmp_path / f"{name}.py")):
+    for word in (job, name, f"{name}.py", str(tmp_path / safe_folder(name) / f"{name}.py")):
         assert jobs.resolve(cloud, cluster, word) == job
-    assert jobs.log(cloud, cluster, job, lines=100).splitlines() == lines
+    assert jobs.log(cloud, cluster, job, lines=100) == lines
     (root / "var/lib/sparknet/jobs" / job / "output/net.bin").write_bytes(b"weights")
-    (fetched,) = jobs.fetch(cloud, cluster, job, tmp_path / "results" / job).files
+    _, fetched = jobs.fetch(cloud, cluster, job, tmp_path / "results" / job).files
     assert fetched.read_bytes() == b"weights"
     assert jobs.cancel(cloud, cluster, job) is False
 
@@ -76,8 +86,7 @@ def test_jobs_of_one_second_have_folders_of_their_own(
     monkeypatch.setattr(job_names, "of_now", lambda name: f"{name}-20261130-101500")
     what, found = own_program(tmp_path, "twin"), list[str]()
     threads = [
-        threading.Thread(target=lambda: found.append(jobs.submit(cloud, cluster, what, [], env={})))
-        for _ in range(3)
+        threading.Thread(target=lambda: found.append(submitted(cloud, cluster, what))) for _ in range(3)
     ]
     for thread in threads:
         thread.start()
@@ -94,7 +103,7 @@ def test_a_name_means_the_newest_job_of_it(
     cloud, cluster, _ = running
     for moment, name in (("101500", "a b"), ("101501", "a-b"), ("101502", "a b")):
         monkeypatch.setattr(job_names, "of_now", lambda name, at=moment: f"{job_names.safe(name)}-{at}")
-        jobs.submit(cloud, cluster, own_program(tmp_path, name), [], env={})
+        submitted(cloud, cluster, own_program(tmp_path, name))
     # both are spelled alike in their ids, and are two programs all the same
     assert jobs.resolve(cloud, cluster, "a-b.py") == "a-b-101501"
     newest = max(one.id for one in jobs.jobs(cloud, cluster) if one.program == "a b")
@@ -111,9 +120,9 @@ def test_a_job_that_could_not_be_staged_leaves_no_folder(
     def full(*_: object) -> None:
         raise JobError("no room")
 
-    monkeypatch.setattr(jobs, "_stage", full)
+    monkeypatch.setattr(submission, "_stage", full)
     with pytest.raises(JobError, match="no room"):
-        jobs.submit(cloud, cluster, own_program(tmp_path, "mine"), [], env={})
+        submitted(cloud, cluster, own_program(tmp_path, "mine"))
     assert list((root / "var/lib/sparknet/jobs").iterdir()) == []
 
 

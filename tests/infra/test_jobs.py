@@ -6,9 +6,9 @@ import os
 import subprocess
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,56 +19,13 @@ from infra.ec2 import nodes
 from infra.errors import CommandFailed, HostUnreachable, JobError, UsageError
 from infra.events import ignore
 from infra.node import bootstrap
-from infra.node.host import LeftOut, Result
+from infra.node.host import Result
 from infra.spec import ClusterSpec
+from tests.infra.folder_host import FolderHost, asked
 
 START, FOLLOW, LIST, CANCEL, ALIVE = (
     bootstrap.AMI / f"job/{name}.sh" for name in ("start", "follow", "list", "cancel", "alive")
 )
-
-
-class FolderHost:
-    """A host that is a folder of this machine; its Spark only says what it was given."""
-
-    def __init__(self, root: Path) -> None:
-        self.name, self.root = "master", PurePosixPath(root)
-        for folder in ("opt/sparknet/spark/bin", "opt/sparknet/venv/bin", "var/lib/sparknet/jobs"):
-            (root / folder).mkdir(parents=True)
-        (root / bootstrap.ON_NODE).symlink_to(bootstrap.AMI)
-        spark = root / "opt/sparknet/spark/bin/spark-submit"
-        spark.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\necho to stderr >&2\nexit "${WANTED_STATUS:-0}"\n')
-        spark.chmod(0o755)
-        python = root / "opt/sparknet/venv/bin/python"
-        python.write_text('#!/bin/sh\nexec python3 "$@"\n')
-        python.chmod(0o755)
-
-    def run(
-        self,
-        command: str,
-        *,
-        env: Mapping[str, str] | None = None,
-        stdin: str | None = None,
-        timeout_seconds: float,
-        on_line: Callable[[str], None] | None = None,
-        check: bool = True,
-    ) -> Result:
-        ran = subprocess.run(
-            ["bash", "-c", command], input=stdin or "", capture_output=True, text=True, timeout=30
-        )
-        for line in ran.stdout.splitlines() if on_line else ():
-            on_line(line)  # type: ignore[misc]
-        if check and ran.returncode:
-            raise CommandFailed(self.name, command, ran.returncode, ran.stderr)
-        return Result(exit_status=ran.returncode, stdout=ran.stdout, stderr=ran.stderr)
-
-    def put(self, source: Path, target: PurePosixPath) -> None:
-        subprocess.run(["cp", "-r", str(source), str(target)], check=True)
-
-    def get(self, source: PurePosixPath, target: Path) -> tuple[LeftOut, ...]:
-        subprocess.run(["cp", "-rT", str(source), str(target)], check=True)
-        return ()
-
-    def close(self) -> None: ...
 
 
 @pytest.fixture
@@ -83,6 +40,11 @@ def own_program(tmp_path: Path) -> program.Program:
     file = tmp_path / "mine.py"
     file.write_text("print('mine')\n")
     return program.find(str(file))
+
+
+def submitted(cloud: Cloud, name: str, what: program.Program, *arguments: str, **more: object) -> str:
+    """The id of a job that was started, whoever has the workers."""
+    return jobs.submit(cloud, name, asked(what, *arguments, **{"is_queued": True, **more})).job
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -115,37 +77,42 @@ def test_a_job_runs_to_its_end_and_its_lines_and_status_come_back(
     running: tuple[Cloud, str, Path], tmp_path: Path
 ) -> None:
     cloud, name, _ = running
-    job = jobs.submit(cloud, name, own_program(tmp_path), ["--tau", "a b"], env={"WANTED_STATUS": "5"})
+    job = submitted(cloud, name, own_program(tmp_path), "--tau", "a b", env={"WANTED_STATUS": "5"})
     lines: list[str] = []
     assert jobs.follow(cloud, name, job, lines.append) == 5
     assert lines[:2] == ["--master", f"spark://{cluster.find(cloud, name).nodes[0].private_ip}:7077"]
     assert lines[-2:] == ["a b", "to stderr"] or "a b" in lines
     (known,) = jobs.jobs(cloud, name)
-    assert (known.id, known.state, known.exit_code) == (job, "failed", 5)
+    assert (known.id, known.state, known.exit_code, known.ended_by) == (job, "failed", 5, "program")
     assert jobs.latest(cloud, name) == job
-    assert jobs.log(cloud, name, job, lines=100).splitlines() == lines
+    assert jobs.log(cloud, name, job, lines=100) == lines
 
 
 def test_the_packages_go_with_the_job_as_a_zip_and_as_files(
     running: tuple[Cloud, str, Path], tmp_path: Path
 ) -> None:
     cloud, name, root = running
-    job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
+    job = submitted(cloud, name, own_program(tmp_path))
     folder = root / "var/lib/sparknet/jobs" / job
     with zipfile.ZipFile(folder / "trainer.zip") as archive:
         held = archive.namelist()
     assert {"sparknet/weights.py", "sparknet/errors.py"} <= set(held)
     assert not any("__pycache__" in entry for entry in held)
-    assert (folder / "sparknet/weights.py").is_file()
-    assert (folder / "mine.py").read_text() == "print('mine')\n"
+    assert (folder / "trainer/sparknet/weights.py").is_file()
+    assert (folder / "work/mine.py").read_text() == "print('mine')\n"
 
 
 def test_what_a_job_leaves_is_fetched(running: tuple[Cloud, str, Path], tmp_path: Path) -> None:
     cloud, name, root = running
-    job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
+    job = submitted(cloud, name, own_program(tmp_path))
     (root / "var/lib/sparknet/jobs" / job / "output/model.caffemodel").write_bytes(b"weights")
-    (fetched,) = jobs.fetch(cloud, name, job, tmp_path / "results").files
-    assert fetched.read_bytes() == b"weights"
+    jobs.follow(cloud, name, job, print)
+    found = jobs.fetch(cloud, name, job, tmp_path / "results")
+    assert [str(file.relative_to(tmp_path / "results")) for file in found.files] == [
+        "job.log",
+        "model.caffemodel",
+    ]
+    assert found.files[1].read_bytes() == b"weights"
 
 
 def test_a_job_nobody_knows_is_refused(running: tuple[Cloud, str, Path]) -> None:
@@ -160,7 +127,7 @@ def test_a_job_nobody_knows_is_refused(running: tuple[Cloud, str, Path]) -> None
 def test_a_variable_that_cannot_be_is_refused(running: tuple[Cloud, str, Path], tmp_path: Path) -> None:
     cloud, name, _ = running
     with pytest.raises(UsageError, match="cannot be the name"):
-        jobs.submit(cloud, name, own_program(tmp_path), [], env={"A B": "1"})
+        submitted(cloud, name, own_program(tmp_path), env={"A B": "1"})
 
 
 @pytest.mark.parametrize(
@@ -178,12 +145,7 @@ def test_a_program_that_is_not_there_is_named(word: str, sentence: str) -> None:
 
 def test_an_app_is_known_by_its_name() -> None:
     what = program.find("CifarApp")
-    assert (what.name, what.file.name, what.is_app) == ("CifarApp", "CifarApp.py", True)
-
-
-@pytest.mark.parametrize(("code", "status"), [(0, 0), (2, 2), (5, 5), (7, 7), (130, 130), (1, 7), (137, 7)])
-def test_the_status_of_a_program_is_the_status_of_submit(code: int, status: int) -> None:
-    assert jobs.status_of(code) == status
+    assert (what.name, what.start, what.is_app) == ("CifarApp", "CifarApp.py", True)
 
 
 def test_following_tells_what_is_said_until_the_end_and_starts_where_it_is_told(tmp_path: Path) -> None:
@@ -248,7 +210,7 @@ def test_a_job_whose_master_ends_is_said_to_be_lost_with_what_to_do(
     running: tuple[Cloud, str, Path], tmp_path: Path, end: str, cure: str, status: int | None
 ) -> None:
     cloud, name, _ = running
-    job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
+    job = submitted(cloud, name, own_program(tmp_path))
     there = cluster.find(cloud, name)
     ids = [node.id for node in there.nodes][: 1 if end == "master" else None]
 
@@ -274,7 +236,7 @@ def test_a_command_that_fails_by_itself_is_no_lost_master(
     running: tuple[Cloud, str, Path], tmp_path: Path
 ) -> None:
     cloud, name, root = running
-    job = jobs.submit(cloud, name, own_program(tmp_path), [], env={})
+    job = submitted(cloud, name, own_program(tmp_path))
     (root / bootstrap.ON_NODE).unlink()
     with pytest.raises(CommandFailed, match="status 127"):
         jobs.follow(cloud, name, job, print)

@@ -12,17 +12,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from infra.errors import CommandFailed, CommandTimedOut, HostError, HostRefused, HostUnreachable
+from infra.node.feeder import Feeder
 from infra.node.host import LeftOut, Lines, Result
 
 _HEADER = struct.Struct("!cI")
@@ -102,6 +104,35 @@ class ProcessHost:
             return ()
         left_out = list(self._copy_folder(origin, target))
         return tuple(replace(one, path=os.path.relpath(one.path, origin)) for one in left_out)
+
+    def pipe(
+        self, command: str, *, source: Iterable[bytes], sink: Callable[[bytes], None], silence_seconds: float
+    ) -> None:
+        """See ``infra.node.host.Host.pipe``."""
+        error, status = Lines(None), -1
+        with self._open() as connection:
+            connection.settimeout(silence_seconds)
+            _send(connection, b"R", json.dumps({"command": command, "env": self._env}).encode())
+            feeder = Feeder(
+                source, lambda part: _send_input(connection, part), lambda: _send(connection, b"I", b"")
+            )
+            try:
+                for kind, payload in _passing(connection, feeder, self.name, silence_seconds):
+                    if kind == b"O":
+                        sink(payload)
+                    elif kind == b"E":
+                        error.add(payload)
+                    elif kind == b"X":
+                        status = int(json.loads(payload)["status"])
+                        break
+                    else:
+                        raise HostError(self.name, json.loads(payload)["error"])
+            finally:
+                feeder.stop()
+        if status < 0:
+            raise HostUnreachable(self.name, "went away while files were copied")
+        if status:
+            raise CommandFailed(self.name, command, status, error.text)
 
     def close(self) -> None:
         """Nothing to close: each command has a connection of its own."""
@@ -219,6 +250,27 @@ def _frames(connection: socket.socket, deadline: float) -> Iterator[tuple[bytes,
     while header := _receive(connection, _HEADER.size, deadline):
         kind, length = _HEADER.unpack(header)
         yield kind, _receive(connection, length, deadline)
+
+
+def _passing(
+    connection: socket.socket, feeder: Feeder, host: str, silence_seconds: float
+) -> Iterator[tuple[bytes, bytes]]:
+    """Frames until the other end closes, or until ``feeder`` finds something wrong."""
+    while True:
+        feeder.check(host, silence_seconds)
+        if not select.select([connection], [], [], 0.2)[0]:
+            continue
+        header = _receive(connection, _HEADER.size, time.monotonic() + silence_seconds)
+        if not header:
+            return
+        kind, length = _HEADER.unpack(header)
+        feeder.moved()
+        yield kind, _receive(connection, length, time.monotonic() + silence_seconds)
+
+
+def _send_input(connection: socket.socket, part: bytes) -> None:
+    for start in range(0, len(part), _STDIN_CHUNK):
+        _send(connection, b"I", part[start : start + _STDIN_CHUNK])
 
 
 def _receive(connection: socket.socket, size: int, deadline: float) -> bytes:
