@@ -74,7 +74,15 @@ def test_the_demo_trains_and_leaves_nothing(home: dict[str, str]) -> None:
     assert "(synthetic data)" in said
     assert "0 resources left" in said
     left = {path.name for path in (ROOT / "output" / "demo").iterdir()}
-    assert left == {"model.caffemodel", "metrics.jsonl", "report.html", "curve.png", "tensorboard"}
+    assert left == {
+        "model.caffemodel",
+        "metrics.jsonl",
+        "report.html",
+        "curve.png",
+        "tensorboard",
+        "spark-events",
+        "job.log",
+    }
 
 
 @pytest.mark.slow

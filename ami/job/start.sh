@@ -39,6 +39,10 @@ wait_for_turn() {
     set -m # a process group of its own, so that cancel ends all of it
     (
         trap '' HUP
+        cat /proc/sys/kernel/random/boot_id >boot
+        read -r -d '' line </proc/self/stat || true
+        read -r -a fields <<<"${line##*) }"
+        printf '%s\n' "${fields[19]}" >ticks
         status=0
         if [ -n "$queue" ]; then wait_for_turn || status=$?; fi
         date -u +%Y-%m-%dT%H:%M:%SZ >started
@@ -46,10 +50,6 @@ wait_for_turn() {
         printf '%s\n' "$status" >exit_code.new
         mv exit_code.new exit_code
     ) >/dev/null 2>&1 </dev/null 9>&- &
-    cat /proc/sys/kernel/random/boot_id >boot
-    read -r -d '' line <"/proc/$!/stat" || true
-    read -r -a fields <<<"${line##*) }"
-    printf '%s\n' "${fields[19]}" >ticks
     date -u +%Y-%m-%dT%H:%M:%SZ >submitted
     printf '%s\n' "$!" >pid
 ) 9>>../.lock
