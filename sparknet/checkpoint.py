@@ -43,6 +43,8 @@ _MANIFEST = "manifest.json"
 
 # Seconds that saving or reading a checkpoint may take, and one more for so many bytes.
 _CALL_SECONDS, _SLOW_BYTES = 120.0, 1e6
+# No file has more: 2**48 weights.
+_MOST_BYTES = 1 << 50
 # Between two tries to save, in seconds: doubled from the first to the last.
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
 
@@ -215,7 +217,10 @@ class Checkpoints:
         return within(seconds, lambda: self.storage.read(name, file), f"reading {file}")
 
     def _vector(self, name: str, file: str, facts: Mapping[str, Any]) -> Vector:
-        data = self._read(name, file, int(facts["bytes"]))
+        size = int(facts["bytes"])
+        if not 0 <= size <= _MOST_BYTES:
+            raise CheckpointError(f"{file} is said to have {size:,} bytes")
+        data = self._read(name, file, size)
         if facts != _facts(data):
             raise CheckpointError(f"{file} is not what was written ({len(data):,} bytes)")
         return np.frombuffer(data, "<f4").astype(np.float32)

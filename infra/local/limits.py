@@ -35,7 +35,10 @@ NAMESPACES = (
     "A host's root could reach this machine if it tried: run only programs of your own there.",
     "There is no GPU.",
 )
-NONE = ("Instances are states only: nothing can be run on them.",)
+NONE = (
+    "Instances are states only: nothing can be run on them, not even the deadline of --max-hours, which a "
+    "node carries out by itself. They stay until they are destroyed.",
+)
 
 
 def limits(scenario: Scenario) -> list[str]:

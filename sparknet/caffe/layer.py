@@ -22,7 +22,7 @@ from torch import Tensor
 from sparknet.caffe.blob import Blob
 from sparknet.caffe.precision import Arithmetic
 from sparknet.caffe.schema.caffe_pb2 import FillerParameter, LayerParameter
-from sparknet.errors import ModelError
+from sparknet.errors import DataError, ModelError
 from sparknet.weights import Shape
 
 Shapes = Sequence[Shape]
@@ -148,20 +148,28 @@ class Layer:
 
     def error(self, message: str) -> ModelError:
         """A ModelError that begins with this layer's name and type."""
-        return ModelError(f'layer "{self.name}" ({self.type}): {message}')
+        return ModelError(self._about(message))
+
+    def data_error(self, message: str) -> DataError:
+        """The same for what records hold."""
+        return DataError(self._about(message))
+
+    def _about(self, message: str) -> str:
+        return f'layer "{self.name}" ({self.type}): {message}'
 
     def check_indices(self, indices: Tensor, count: int, what: str) -> None:
-        """Raises ModelError unless all of ``indices`` (int64) lie from 0 to ``count`` - 1.
+        """Raises DataError unless all of ``indices`` (int64) lie from 0 to ``count`` - 1.
 
-        ``what`` is the end of the sentence: what there are so many of.
+        ``what`` is the end of the sentence: what there are so many of. They are values of records: the net is
+        as it should be.
         """
         if not indices.numel():
             return
         least, most = (int(bound) for bound in indices.aminmax())
         if least == torch.iinfo(torch.int64).min:
-            raise self.error("a label or index is not a number (NaN), or far beyond all indices")
+            raise self.data_error("a label or index is not a number (NaN), or far beyond all indices")
         if least < 0 or most >= count:
-            raise self.error(f"labels run from {least} to {most}, and {what} (from 0)")
+            raise self.data_error(f"labels run from {least} to {most}, and {what} (from 0)")
 
     def axis(self, axis: int, shape: Sequence[int], *, ends: bool = False) -> int:
         """``axis`` counted from the front. Raises ModelError if ``shape`` has no such axis.

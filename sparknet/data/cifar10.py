@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def read_python(file: Path) -> Examples:
     """
     raw = _bytes(file)
     try:
+        _check_memo(raw)
         batch = _BatchUnpickler(io.BytesIO(raw), encoding="bytes").load()
         values = {_text(key): value for key, value in batch.items()}
         data, labels = np.asarray(values["data"]), np.asarray(values["labels"])
@@ -112,6 +114,16 @@ def write_binary(dataset: Dataset, folder: Path) -> Path:
     # the official file ends in an empty line
     (target / "batches.meta.txt").write_text("\n".join(dataset.classes) + "\n\n")
     return target
+
+
+def _check_memo(raw: bytes) -> None:
+    """Raises ValueError if a pickle numbers its objects beyond its own length.
+
+    The unpickler would make as many places for them: gigabytes, for one damaged byte.
+    """
+    for opcode, argument, _ in pickletools.genops(raw):
+        if "PUT" in opcode.name and argument is not None and argument > len(raw):
+            raise ValueError(f"it counts {argument:,} objects")
 
 
 class _Refused(Exception):  # noqa: N818 - carries the refused name

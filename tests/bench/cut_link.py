@@ -106,8 +106,7 @@ def main() -> None:
         wrong = "one worker has not come back"
     click.echo(
         f"{options.exchange}: {len(members)} rounds, {alone} of them by one worker, in "
-        f"{time.monotonic() - started:.0f} s, longest pause {app.longest:.1f} s, "
-        f"went back {app.rollbacks or 'never'}: {wrong or 'well'}"
+        f"{time.monotonic() - started:.0f} s, {app.summary}: {wrong or 'well'}"
     )
     sys.exit(1 if wrong else 0)
 

@@ -23,7 +23,8 @@ import numpy as np
 from sparknet.data import Examples
 from sparknet.spark import SparkWorkers, from_examples, session
 from sparknet.training import Settings, train
-from tests.bench.round_overhead import CONF, recipe
+from tests.bench.round_overhead import CONF
+from tests.bench.scaling import recipe
 
 ROUNDS = 4
 

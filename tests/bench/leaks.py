@@ -29,12 +29,11 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from sparknet.checkpoint import Checkpoints
-from sparknet.data import Examples, Transform
+from sparknet.data import Examples
 from sparknet.outer import Average
 from sparknet.spark import SparkWorkers, from_examples, session
 from sparknet.training import Settings, train
-from sparknet.worker import Recipe
-from tests.bench.round_overhead import Scaling
+from tests.bench import scaling
 from tests.bench.standalone import command_of, descendants, parent_of
 
 MEMORY, THREADS, SOCKETS, FILES = "memory, MiB", "threads", "sockets", "files"
@@ -132,7 +131,7 @@ def run(
     every ``kill_every`` rounds: then it is of the processes that live on."""
     rng, killed = random.Random(1), 0
     records = Examples(np.zeros((workers * 8, 1, 1, 1), np.uint8), np.zeros(workers * 8, np.int64))
-    recipe = Recipe(replica=lambda: Scaling(size), batch_size=1, transform=Transform())
+    recipe = scaling.recipe(size)
     data, outer, every = from_examples(spark, records, workers), Average(), max(1, rounds // 40)
     with (
         tempfile.TemporaryDirectory(prefix="sparknet-leaks-") as folder,

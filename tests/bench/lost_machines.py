@@ -159,6 +159,10 @@ class App:
         return max((b - a for a, b in zip(self.times[1:], self.times[2:], strict=False)), default=0.0)
 
     @property
+    def summary(self) -> str:
+        return f"longest pause {self.longest:.1f} s, went back {self.rollbacks or 'never'}"
+
+    @property
     def errors(self) -> str:
         return self._errors.read_text(errors="replace")
 
@@ -191,10 +195,7 @@ def run(name: str, rounds: int) -> str | None:
         app = App(cluster, Path(made), case)
         wrong = app.run()
         last = app.losses[max(app.losses)] if app.losses else float("nan")
-        click.echo(
-            f"{name}: {len(app.losses)} rounds, loss {last:.3f}, longest pause {app.longest:.1f} s, "
-            f"went back {app.rollbacks or 'never'}: {wrong or 'well'}"
-        )
+        click.echo(f"{name}: {len(app.losses)} rounds, loss {last:.3f}, {app.summary}: {wrong or 'well'}")
     return wrong
 
 

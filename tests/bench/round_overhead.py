@@ -20,25 +20,19 @@ import shlex
 import statistics
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
 from typing import Literal, NoReturn, get_args
 
 import click
 import numpy as np
-import torch
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from sparknet.codecs import CODECS
-from sparknet.data import Examples, Transform
-from sparknet.data.dataset import Batch
-from sparknet.merge import Statistics
+from sparknet.data import Examples
 from sparknet.spark import SparkWorkers, from_examples, session
 from sparknet.training import Settings, train
-from sparknet.weights import Layout
-from sparknet.worker import Recipe
-from tests.bench import straight_port
+from tests.bench import scaling, straight_port
 from tests.bench.loopback import floor
 
 SIZES = {"0.58": 145_578, "1.7": 431_080, "28": 6_998_552, "244": 60_965_224}
@@ -48,36 +42,6 @@ ROUNDS = {"0.58": 300, "1.7": 200, "28": 40, "244": 12}
 PORT_ROUNDS = {"0.58": 10, "1.7": 10, "28": 5, "244": 2}
 
 Exchange = Literal["star", "ring"]
-
-
-class Scaling:
-    """A replica whose step is one pass over its weights: all cost is the engine's."""
-
-    batches_per_step, iteration, lr = 1, 0, 1.0
-    statistics: Sequence[Statistics] = ()
-
-    def __init__(self, size: int) -> None:
-        torch.set_num_threads(1)
-        self.layout, self.weights = Layout.of({"w": (size,)}), torch.ones(size)
-
-    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
-        next(batches)
-        self.weights.mul_(0.999)
-        self.iteration += 1
-        return self.weights[0].clone()
-
-    def score(self, batch: Batch) -> dict[str, float]:
-        return {"loss": 0.0}
-
-    def history(self) -> torch.Tensor:
-        return torch.empty(0)
-
-    def restore_history(self, history: torch.Tensor) -> None:
-        """There is none."""
-
-
-def recipe(size: int) -> Recipe:
-    return Recipe(replica=lambda: Scaling(size), batch_size=1, transform=Transform())
 
 
 class Table:
@@ -110,7 +74,7 @@ def overheads(
     records = Examples(np.zeros((count, 1, 1, 1), np.uint8), np.zeros(count, np.int64))
     data = from_examples(spark, records, workers)
     times = []
-    with SparkWorkers(spark, recipe(size), data, exchange=exchange, wire=wire) as crew:
+    with SparkWorkers(spark, scaling.recipe(size), data, exchange=exchange, wire=wire) as crew:
         for done in train(crew, Settings(rounds=rounds + 3, tau=1)):
             if 2 < done.number < done.rounds:  # the first wait for the executors, the last fetches
                 times.append(done.exchange_seconds)

@@ -19,7 +19,6 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
@@ -35,17 +34,16 @@ from apps.solvers import load
 from sparknet.auto_tau import AutoTau
 from sparknet.codecs import CODECS
 from sparknet.data import Examples, Transform, contiguous
-from sparknet.data.dataset import Batch
 from sparknet.data.synthetic import draw
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment, Service
-from sparknet.merge import Statistics
 from sparknet.trainer.nets import Threaded
 from sparknet.training import RoundPlan, RoundResult, Settings, train
-from sparknet.weights import Layout, Vector, Weights
+from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
+from tests.bench import scaling
 from tests.bench.links import DRIVER, Link, Network
 
 TIMEOUTS = Timeouts(join=120, round=600, hang=300, send=300, stop=20)
@@ -64,38 +62,11 @@ class Trial:
     overlap: bool = False
 
 
-class Pass:
-    """A replica whose step is one pass over its weights."""
-
-    batches_per_step, iteration, lr = 1, 0, 1.0
-    statistics: tuple[Statistics, ...] = ()
-
-    def __init__(self, size: int) -> None:
-        torch.set_num_threads(1)
-        self.layout, self.weights = Layout.of({"w": (size,)}), torch.ones(size)
-
-    def step(self, batches: Iterator[Batch]) -> torch.Tensor:
-        next(batches)
-        self.weights.mul_(0.999)
-        self.iteration += 1
-        return self.weights[0].clone()
-
-    def score(self, batch: Batch) -> dict[str, float]:
-        return {"loss": 0.0}
-
-    def history(self) -> torch.Tensor:
-        return torch.empty(0)
-
-    def restore_history(self, history: torch.Tensor) -> None:
-        """There is none."""
-
-
 def problem(megabytes: float | None) -> tuple[Recipe, Examples]:
     """What is trained, and on what."""
     if megabytes is not None:
-        size = int(megabytes * 1e6 / 4)
         pictures = Examples(np.zeros((64, 1, 1, 1), np.uint8), np.zeros(64, np.int64))
-        return Recipe(replica=lambda: Pass(size), batch_size=1, transform=Transform()), pictures
+        return scaling.recipe(int(megabytes * 1e6 / 4)), pictures
     model = load("cifar10_quick_solver.prototxt", (3, 32, 32), batch_size=100, test_batch_size=100)
     drawn = draw(train=4000, test=10).train
     recipe = Recipe(replica=Threaded(model=model, threads=1), batch_size=100, transform=Transform())

@@ -52,8 +52,9 @@ class HingeLoss(TapeLayer):
         return [()]
 
     def compute(self, bottoms: Tensors, parameters: Tensors) -> list[Tensor]:
-        x = bottoms[0].reshape(bottoms[0].shape[0], -1)
-        sign = torch.ones_like(x).scatter_(1, bottoms[1].reshape(-1, 1).long(), -1)  # -1 for the true class
+        x, labels = bottoms[0].reshape(bottoms[0].shape[0], -1), bottoms[1].reshape(-1, 1).long()
+        self.check_indices(labels, x.shape[1], f"the scores have {x.shape[1]} classes")
+        sign = torch.ones_like(x).scatter_(1, labels, -1)  # -1 for the true class
         margins = (1 + sign * x).relu()  # no gradient at 0
         squared = self.param.hinge_loss_param.norm == HingeLossParameter.L2
         return [(margins.square() if squared else margins).sum() / x.shape[0]]

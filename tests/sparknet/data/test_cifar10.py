@@ -125,6 +125,13 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, pro
         cifar10.read_python(file)
 
 
+def test_a_pickle_that_numbers_more_objects_than_it_can_hold_is_refused(tmp_path: Path) -> None:
+    """Reading it would take 16 bytes for each number: 64 GB."""
+    (tmp_path / "data_batch_1").write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")
+    with pytest.raises(DataError, match="it counts 4,294,967,295 objects"):
+        cifar10.read_python(tmp_path / "data_batch_1")
+
+
 def test_a_pickle_that_asks_for_another_codec_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "data_batch_1"
     file.write_bytes(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.")
