@@ -50,6 +50,13 @@ def bench(c: Context, name: str, args: str = "") -> None:
 
 
 @task
+def docs(c: Context) -> None:
+    """Build the documentation as a site in build/site; a link that leads nowhere ends it."""
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}  # mkdocs-material's own advertisement
+    c.run("mkdocs build --quiet --strict --config-file .mkdocs.yml", env=quiet)
+
+
+@task
 def schema(c: Context) -> None:
     """Compile Caffe's file format, sparknet/caffe/schema/caffe.proto, to Python."""
     c.run("python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sparknet/caffe/schema/caffe.proto")

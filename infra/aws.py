@@ -29,6 +29,12 @@ def prices_date() -> date:
     return found
 
 
+def on_demand_prices() -> Mapping[str, float]:
+    """Dollars an hour in us-east-1, by instance type."""
+    found: Mapping[str, float] = _table()["on_demand"]
+    return found
+
+
 def on_demand_price(instance_type: str) -> float | None:
     """Dollars an hour in us-east-1; None for a type that is not in the table."""
     found: float | None = _table()["on_demand"].get(instance_type)

@@ -15,8 +15,7 @@ from typing import Any
 
 from infra.spec import ClusterSpec
 
-PROJECT = Path(__file__).resolve().parents[2]
-AMI = PROJECT / "ami"
+AMI = Path(__file__).resolve().parents[2] / "ami"
 ON_NODE = PurePosixPath("opt/sparknet/ami")  # below a host's root
 MARK = PurePosixPath("opt/sparknet/recipe")  # holds the content hash of what has been installed to its end
 PLACEHOLDER = re.compile(r"@([A-Z][A-Z_]*)@")

@@ -17,7 +17,7 @@ from infra.errors import UsageError
 from infra.node import bootstrap
 from infra.spec import ClusterSpec
 
-CLOUD_CONFIG = bootstrap.PROJECT / "cloud-config.txt"
+CLOUD_CONFIG = bootstrap.AMI / "cloud-config.txt"  # a link there, so that it is part of the package
 DEADLINE = bootstrap.AMI / "deadline.sh"
 MOST_BYTES = 16_384  # as EC2
 MOST_UNPACKED_BYTES = 64 * MOST_BYTES
