@@ -34,6 +34,7 @@ DEVELOPER = {
     "./run types": "./run types --args sparknet/errors.py",
     "./run bench round_overhead": "./run bench round_overhead --args --help",
     "./run bench faults": "./run bench faults --args --help",
+    "./run docs": "./run docs",
 }
 
 

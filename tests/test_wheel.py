@@ -50,13 +50,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = tmp_path_factory.mktemp("installed")
     run(sys.executable, "-m", "venv", "--without-pip", environment)
     (packages,) = environment.glob("lib/python3*/site-packages")
-    installing = ("install", "--quiet", "--no-deps", "--no-index", "--prefix", environment, wheel)
-    run(sys.executable, "-m", "pip", *installing)
+    pip = (sys.executable, "-m", "pip", "--python", environment / "bin" / "python")
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel)
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
-    for program in ("sparknet", "sparknet-ec2"):  # pip writes the Python that runs it into their first line
-        script = environment / "bin" / program
-        code = script.read_text().split("\n", 1)[1]
-        script.write_text(f"#!{environment}/bin/python\n{code}")
     return environment / "bin"
 
 
