@@ -6,9 +6,12 @@ set -euo pipefail
 root=${SPARKNET_ROOT:-}
 
 # what deadline.sh has put there
-sudo systemctl disable --now sparknet-deadline.timer 2>/dev/null || true
-sudo rm -f "$root"/etc/systemd/system/sparknet-deadline.{timer,service}
-sudo rm -f "$root"/var/lib/systemd/timers/stamp-sparknet-deadline.timer
+for unit in sparknet-deadline sparknet-last-call; do
+    sudo systemctl disable --now "$unit.timer" 2>/dev/null || true
+    sudo rm -f "$root/etc/systemd/system/$unit".{timer,service}
+    sudo rm -f "$root/var/lib/systemd/timers/stamp-$unit.timer"
+done
+sudo rm -rf "$root"/etc/sparknet
 
 sudo rm -rf "$root"/opt/sparknet/conf/* "$root"/var/lib/sparknet/jobs/* "$root"/var/lib/sparknet/jobs/.[!.]*
 sudo rm -rf "$root"/var/lib/sparknet/{store,wheels,environments}

@@ -142,6 +142,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
             pace=cloud.pace,
             lacking=attachments.lacking(region, spec.name, before.nodes),
             why_ended=_Endings(cloud, spec.name).of,
+            idle_minutes=group.lifetime.idle_minutes,
         )
         numbers = _take_surplus_away(cloud, spec, group, before, emit)
         buyer = growth.Growth(
@@ -263,7 +264,12 @@ def _make_group_and_key(
     )
     group = old_group or network.make_group(region, cluster_tags, found.subnets[0].vpc_id)
     cluster_tags = replace(
-        cluster_tags, generation=group.generation, created=group.created, expires=group.expires
+        cluster_tags,
+        generation=group.generation,
+        created=group.created,
+        expires=group.expires,
+        idle_minutes=group.lifetime.idle_minutes,
+        budget=group.lifetime.budget,
     )
     network.open_group(region, group, spec.network.authorized_address or cloud.caller_address())
     if not spec.access.key_pair:

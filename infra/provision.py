@@ -31,7 +31,7 @@ from infra.errors import (
     last_lines,
 )
 from infra.events import READY, CheckFailed, Emit, NodeProgress, phase
-from infra.node import bootstrap, bundle, checks, disks, spark
+from infra.node import agent, bootstrap, bundle, checks, disks, spark
 from infra.node.host import Host, on_all, write_text
 from infra.polling import Pending, poll
 from infra.spec import ClusterSpec
@@ -62,6 +62,7 @@ class Setup:
     pace: Pace = field(default_factory=Pace)
     lacking: Mapping[str, str] = field(default_factory=dict)  # instance id -> what EC2 says it lacks
     why_ended: Callable[[Node], str] = lambda _node: ""  # empty while it is alive
+    idle_minutes: float = 0.0  # after which the nodes end without a job; 0: never
 
     def prepare(self, node: Node, *, mount: bool = True) -> Prepared:
         """Log in, install and, if ``mount``, mount the disks. Raises HostError, SetupError."""
@@ -271,7 +272,7 @@ def _bring_up_spark(setup: Setup, prepared: Sequence[Prepared]) -> spark.Health:
     secret = _secret(members[0])
     size = spark.executor_memory(members[0].host) if secret else 0
     configs = _configs(prepared, secret or secrets.token_hex(32), size)
-    _start_spark(members, configs, is_new=not secret)
+    _start_spark(members, configs, is_new=not secret, idle_minutes=setup.idle_minutes)
     names = {member.node.private_ip: member.name for member in members[1:]}
     master = members[0]
 
@@ -329,9 +330,13 @@ def _secret(master: Member) -> str:
         return ""
 
 
-def _start_spark(members: list[Member], configs: list[spark.NodeConfig], *, is_new: bool) -> None:
-    """``is_new``: the master; workers of another one go on asking for that with its secret, and start again
-    even where the new one has its address.
+def _start_spark(
+    members: list[Member], configs: list[spark.NodeConfig], *, is_new: bool, idle_minutes: float
+) -> None:
+    """Spark, and the agents beside it.
+
+    ``is_new``: the master; workers of another one go on asking for that with its secret, and start again even
+    where the new one has its address.
     """
     config_of = dict(zip((member.name for member in members), configs, strict=True))
 
@@ -339,6 +344,8 @@ def _start_spark(members: list[Member], configs: list[spark.NodeConfig], *, is_n
         unit = spark.MASTER_UNIT if member.node.role == MASTER else spark.WORKER_UNIT
         _twice(lambda: spark.configure(member.host, config_of[member.name]))
         _twice(lambda: spark.start(member.host, unit, config_of[member.name], again=is_new))
+        role, master = member.node.role, members[0].node.private_ip
+        _twice(lambda: agent.start(member.host, role, master=master, idle_minutes=idle_minutes))
 
     start(members[0])  # first: where it starts again, no worker finds the port of the one before
     on_all(members[1:], start)

@@ -44,9 +44,10 @@ def require(claim: object, message: str) -> None:
 
 def require_limits(idle_minutes: float | None, budget: float | None) -> None:
     """Raise UsageError if a cluster cannot end after so long without a job, or at such a cost."""
+    idle = idle_minutes or 0.0
     require(
-        not idle_minutes or LEAST_IDLE_MINUTES <= idle_minutes <= MOST_HOURS * 60,
-        f"--idle-minutes {idle_minutes:g} is neither 0 (never) nor between {LEAST_IDLE_MINUTES} and "
+        not idle or LEAST_IDLE_MINUTES <= idle <= MOST_HOURS * 60,
+        f"--idle-minutes {idle:g} is neither 0 (never) nor between {LEAST_IDLE_MINUTES} and "
         f"{MOST_HOURS * 60}.",
     )
     require(budget is None or budget > 0, f"--budget {budget} must be more than 0 dollars.")

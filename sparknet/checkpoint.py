@@ -93,15 +93,15 @@ class Checkpoints:
         self._failing: _Failing | None = None
         self._owed = False
 
-    def after(self, done: Round, workers: Workers, outer: Outer) -> bool:
-        """Save the state of affairs after a round if one is due, as it is after the last; whether it was.
+    def after(self, done: Round, workers: Workers, outer: Outer, *, due: bool = False) -> bool:
+        """Save the state of affairs after a round if one is ``due``, as it is after the last; whether it was.
 
         One that cannot be saved is due again after the next rounds, with growing pauses, and after the last
         round it is tried here until ``patience`` is over. Raises CheckpointError then. After a round whose
         workers have begun the next one already (``Settings.overlap``) nothing can be saved: it is due after
         the first round at which they wait for each other (``Settings.drain_every``).
         """
-        self._owed = self._owed or self._is_due(done)
+        self._owed = self._owed or due or self._is_due(done)
         if not (self._owed and done.drained):
             return False
         self._owed = False

@@ -36,7 +36,7 @@ LAYERS = {
         ("infra.local",),
         ("infra.image", "infra.diagnosis"),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
-        ("infra.growth", "infra.shrinking", "infra.replacement", "infra.power"),
+        ("infra.growth", "infra.shrinking", "infra.replacement", "infra.power", "infra.lifetime"),
         ("infra.teardown",),
         (
             "infra.plan",

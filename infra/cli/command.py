@@ -30,6 +30,7 @@ VERBS = {
     "add-slaves": ("resize", "Add workers to a cluster."),
     "remove-slaves": ("resize", "Take workers from a cluster."),
     "repair": ("resize", "Put other nodes in the place of those that fail."),
+    "extend": ("lifetime", "Let a cluster end later, or sooner."),
     "submit": ("submit", "Run an app, or a program of your own, on a cluster."),
     "jobs": ("jobs", "List the jobs of a cluster."),
     "logs": ("jobs", "Show what a job says."),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.ec2 import tags
+from infra.ec2.lifetime import Lifetime
 from infra.spec import SPOT
 
 if TYPE_CHECKING:
@@ -60,13 +60,14 @@ def status(found: Status, cost: Cost, place: str) -> str:
         parts += [counted(health.gpus, "GPU")] if health.gpus else []
         spark = ", ".join([health.status, *parts])
         spark += f"; running {', '.join(health.applications)}" if health.applications else ""
-    expires = next((node.expires for node in found.cluster.nodes), tags.NEVER)
+    lifetime = next((Lifetime.of(node.tags) for node in found.cluster.nodes), Lifetime())
     return "\n".join(
         (
             f"{found.cluster.name} in {place}",
             table(headings, rows),
             f"Spark: {spark}",
-            f"cost: about ${cost.so_far:.2f} so far at ${cost.per_hour:.2f} an hour; ends itself: {expires}",
+            f"cost: about ${cost.so_far:.2f} so far at ${cost.per_hour:.2f} an hour",
+            f"ends itself: {lifetime}",
         )
     )
 

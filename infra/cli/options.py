@@ -142,6 +142,14 @@ CLUSTER = [
         help="The nodes end after so long; 0: never.",
     ),
     option(
+        "--idle-minutes",
+        type=Finite(),
+        default=0.0,
+        show_default=True,
+        help="They end after so long without a job; 0: never.",
+    ),
+    option("--budget", type=Finite(), help="They end before they have cost more, in dollars."),
+    option(
         "--replacements",
         type=int,
         help="So many nodes that fail are replaced.  [default: one in five, at least one]",
@@ -283,6 +291,8 @@ def spec(where: Target, values: dict[str, Any]) -> ClusterSpec:
         instance_profile=values["instance_profile_name"],
         require_gpus=where.cloud == AWS and not values["without_gpu"],
         max_hours=values["max_hours"],
+        idle_minutes=values["idle_minutes"],
+        budget=values["budget"],
         replacements=values["replacements"],
         tags=tags(values["additional_tags"]),
         purchase=Purchase(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.ec2 import tags
+from infra.ec2.lifetime import Lifetime
 from infra.ec2.region import LISTED_SECONDS, Region
 from infra.ec2.tags import ClusterTags
 from infra.errors import CredentialsError, SetupError, UsageError
@@ -37,6 +38,7 @@ class SecurityGroup:
     generation: str
     created: str
     expires: str
+    lifetime: Lifetime
     is_ready: bool  # whether a launch has been brought to its end
     workers: int | None = None  # how many the last launch was for
     numbers: Numbers = field(default_factory=Numbers)  # of the workers it asked for, there or lost
@@ -159,6 +161,7 @@ def find_group(region: Region, cluster: str) -> SecurityGroup | None:
         generation=known.get(tags.GENERATION, ""),
         created=known.get(tags.CREATED, ""),
         expires=known.get(tags.EXPIRES, ""),
+        lifetime=Lifetime.of(known),
         is_ready=known.get(tags.STATE) == tags.READY,
         workers=int(known[tags.WORKERS]) if known.get(tags.WORKERS, "").isdigit() else None,
         numbers=Numbers.parse(known.get(tags.NUMBERS, "")),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from infra.ec2 import tags
 from infra.ec2.region import Region
-from infra.ec2.tags import ClusterTags
+from infra.ec2.tags import ClusterTags, TagList
 from infra.errors import SetupError
 from infra.spec import Spill
 
@@ -111,6 +112,24 @@ def spill_count(region: Region, cluster: str) -> int:
     return sum(
         one["DeviceName"] >= FIRST_SPILL for one in mappings if one["DeviceName"].startswith("/dev/sd")
     )
+
+
+def change(region: Region, cluster: str, user_data: Callable[[bytes], bytes], *, tags: TagList) -> None:
+    """Nodes made from now on get other user data, and ``tags`` in the place of those of the same keys."""
+    made = find(region, cluster)
+    if made is None:
+        return
+    answer = region.read("describe_launch_template_versions", LaunchTemplateId=made, Versions=["$Latest"])
+    [latest] = answer["LaunchTemplateVersions"]
+    content = dict(latest["LaunchTemplateData"])
+    content["UserData"] = base64.b64encode(user_data(base64.b64decode(content["UserData"]))).decode()
+    keys = {tag["Key"] for tag in tags}
+    content["TagSpecifications"] = [
+        {**kind, "Tags": [*(tag for tag in kind["Tags"] if tag["Key"] not in keys), *tags]}
+        for kind in content.get("TagSpecifications", [])
+    ]
+    if content != latest["LaunchTemplateData"]:
+        region.change("create_launch_template_version", LaunchTemplateId=made, LaunchTemplateData=content)
 
 
 def make(region: Region, launch: LaunchData, cluster_tags: ClusterTags) -> str:

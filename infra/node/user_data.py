@@ -22,6 +22,8 @@ DEADLINE = bootstrap.AMI / "deadline.sh"
 MOST_BYTES = 16_384  # as EC2
 MOST_UNPACKED_BYTES = 64 * MOST_BYTES
 GZIP = b"\x1f\x8b"
+NEVER = "never"
+MOMENT = re.compile(rb"^moment='[^']*'$", re.MULTILINE)  # of deadline.sh
 IS_MIME = re.compile(rb"(mime-version|content-type):", re.IGNORECASE)
 
 
@@ -33,11 +35,34 @@ def document(spec: ClusterSpec, *, expires: datetime | None) -> bytes:
     own = _read(spec.user_data or CLOUD_CONFIG)
     if expires is None:
         return _short_enough(own, spec.user_data)
-    moment = expires.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    deadline = bootstrap.render(DEADLINE.read_text(encoding="utf-8"), {"EXPIRES": moment}).encode()
-    whole = _multipart(deadline, own if not own.startswith(GZIP) else _unpacked(own, spec.user_data))
+    return _with_deadline(own, moment(expires), spec.user_data)
+
+
+def with_end(document: bytes, *, expires: datetime | None) -> bytes:
+    """What a node gets that is made after the end has been moved to ``expires`` (None: it has none), instead
+    of ``document``."""
+    text = _unpacked(document, None) if document.startswith(GZIP) else document
+    if expires is None and not MOMENT.search(text):
+        return document
+    said = moment(expires) if expires else NEVER
+    if not MOMENT.search(text):
+        return _with_deadline(document, said, None)
+    return _packed(MOMENT.sub(b"moment='%b'" % said.encode(), text, count=1), None)
+
+
+def moment(expires: datetime) -> str:
+    """As ``deadline.sh`` takes it."""
+    return expires.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _with_deadline(own: bytes, ends: str, file: Path | None) -> bytes:
+    deadline = bootstrap.render(DEADLINE.read_text(encoding="utf-8"), {"EXPIRES": ends}).encode()
+    return _packed(_multipart(deadline, own if not own.startswith(GZIP) else _unpacked(own, file)), file)
+
+
+def _packed(whole: bytes, file: Path | None) -> bytes:
     packed = whole if len(whole) <= MOST_BYTES else gzip.compress(whole, mtime=0)
-    return _short_enough(packed, spec.user_data)
+    return _short_enough(packed, file)
 
 
 def _short_enough(content: bytes, file: Path | None) -> bytes:

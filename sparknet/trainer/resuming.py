@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from sparknet.checkpoint import Checkpoint, Checkpoints, resumed
-from sparknet.errors import UsageError
+from sparknet.errors import Interrupted, UsageError
+from sparknet.notice import Notice
 from sparknet.outer import Outer
 from sparknet.training import Round, Workers
 
@@ -16,10 +17,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """``latest`` is what the run goes on from, if anything; ``checkpoints`` where it saves, if anywhere."""
+    """``latest`` is what the run goes on from, if anything; ``checkpoints`` where it saves, if anywhere.
+    ``notice`` is that of the driver's machine."""
 
     checkpoints: Checkpoints | None = None
     latest: Checkpoint | None = None
+    notice: Notice = field(default_factory=Notice.of_environment)
 
     @classmethod
     def of(cls, checkpoints: Checkpoints | None, *, resume: bool, rounds: int | None) -> Self:
@@ -56,6 +59,21 @@ class Saved:
         return resumed(self.latest, workers, outer)
 
     def after(self, done: Round, workers: Workers, outer: Outer) -> None:
-        """Save a checkpoint if one is due."""
-        if self.checkpoints:
-            self.checkpoints.after(done, workers, outer)
+        """Save a checkpoint if one is due.
+
+        Raises Interrupted, once it is saved, if the cluster ends before the run does.
+        """
+        ends = self.notice.ends and done.number < done.rounds
+        saved = bool(self.checkpoints and self.checkpoints.after(done, workers, outer, due=ends))
+        if ends and done.drained:
+            raise Interrupted(self._how_to_go_on(done, saved=saved))
+
+    def _how_to_go_on(self, done: Round, *, saved: bool) -> str:
+        when = f" at {self.notice.time}" if self.notice.time else ""
+        if self.checkpoints is None:
+            rest = "nothing was saved to go on from, for want of a --checkpoint"
+        elif saved:
+            rest = f"it is saved in {self.checkpoints.folder}, and --resume goes on from there"
+        else:
+            rest = f"it could not be saved in {self.checkpoints.folder}"
+        return f"the cluster ends{when}: the run ended after round {done.number} of {done.rounds}; {rest}"

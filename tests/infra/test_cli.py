@@ -118,7 +118,7 @@ def test_a_cluster_from_launch_to_destroy(run: Run, spec: ClusterSpec) -> None:
     assert status == 0
     assert "worker-2" in out
     assert "Spark: ALIVE" in out
-    assert "ends itself: 20" in out
+    assert "ends itself: at 20" in out
     status, out, _ = run("status", "--json", "--name", spec.name)
     assert json.loads(out)["status"]["cluster"]["workers"][1]["name"] == "worker-2"
     status, out, _ = run("cost", spec.name)

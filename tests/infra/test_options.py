@@ -31,6 +31,8 @@ GIVEN: dict[str, tuple[Any, str, Any]] = {
     "fallback": ("on-demand", "purchase.fallback_on_demand", True),
     "spread": (True, "purchase.spread", True),
     "max-hours": (3.5, "max_hours", 3.5),
+    "idle-minutes": (45.0, "idle_minutes", 45.0),
+    "budget": (20.0, "budget", 20.0),
     "max-price-per-hour": (9.0, "purchase.max_price_per_hour", 9.0),
     "ebs-vol-num": (3, "spill.count", 3),
     "ebs-vol-size": (250, "spill.size_gib", 250),

@@ -41,7 +41,7 @@ def of(tmp_path: Path, content: bytes, name: str = "mine") -> list[tuple[str, by
 def test_our_own_file_comes_after_the_deadline() -> None:
     (hook, deadline), (_, own) = parts(user_data.document(SPEC, expires=EXPIRES))
     assert hook == "text/cloud-boothook"
-    assert b"OnCalendar=2026-12-01 05:30:07 UTC\n" in deadline
+    assert b"\nmoment='2026-12-01 05:30:07 UTC'\n" in deadline
     assert yaml.safe_load(own) == {"package_update": False, "package_upgrade": False}
 
 
@@ -63,7 +63,7 @@ def test_a_file_of_ones_own_keeps_every_byte_and_the_deadline_is_before_it(
 ) -> None:
     (hook, deadline), (kind, own) = of(tmp_path, gzip.compress(content) if is_packed else content)
     assert (hook, kind) == ("text/cloud-boothook", "text/plain")
-    assert b"OnCalendar=2026-12-01" in deadline
+    assert b"moment='2026-12-01" in deadline
     assert own.rstrip(b"\n") == content.rstrip(b"\n")
 
 
@@ -129,15 +129,23 @@ def units(tmp_path: Path) -> Path:
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     made = units(tmp_path)
-    names = [str(made / f"sparknet-deadline.{kind}") for kind in ("service", "timer")]
+    units_of = ("sparknet-deadline", "sparknet-last-call")
+    names = [str(made / f"{name}.{kind}") for name in units_of for kind in ("service", "timer")]
     checked = subprocess.run(
         ["systemd-analyze", "verify", *names], capture_output=True, text=True, timeout=60
     )
-    assert "sparknet-deadline" not in checked.stderr, checked.stderr
-    [line] = [one for one in Path(names[1]).read_text().splitlines() if one.startswith("OnCalendar=")]
-    moment = line.partition("=")[2]
-    told = subprocess.run(["systemd-analyze", "calendar", moment], capture_output=True, text=True, timeout=60)
-    assert told.returncode == 0, told.stderr
+    assert "sparknet-" not in checked.stderr, checked.stderr
+    moments = [calendar_of(Path(name)) for name in names if name.endswith(".timer")]
+    assert moments == ["2026-12-01 05:30:07 UTC", "2026-12-01 05:28:07 UTC"]
+    for moment in moments:
+        words = ["systemd-analyze", "calendar", moment]
+        told = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert told.returncode == 0, told.stderr
+
+
+def calendar_of(timer: Path) -> str:
+    [line] = [one for one in timer.read_text().splitlines() if one.startswith("OnCalendar=")]
+    return line.partition("=")[2]
 
 
 def test_the_unit_calls_the_shutdown_that_is_first_on_the_path(tmp_path: Path) -> None:

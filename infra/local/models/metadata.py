@@ -30,7 +30,7 @@ class Metadata:
     def __init__(self, instances: Instances, clock: Clock, roles: Roles) -> None:
         self._instances, self._clock, self._roles = instances, clock, roles
         self._tokens: dict[str, tuple[str, float]] = {}  # token -> (instance, end of its life)
-        self._notices: dict[str, str] = {}  # instance -> when it will be interrupted
+        self._notices: dict[str, tuple[str, str]] = {}  # instance -> when it will be interrupted, when told
 
     @property
     def date(self) -> str:
@@ -38,7 +38,7 @@ class Metadata:
         return self._clock.date()
 
     def announce_interruption(self, instance_id: str, when: str) -> None:
-        self._notices[instance_id] = when
+        self._notices[instance_id] = when, self._clock.timestamp()
 
     def answer(self, path: str, environ: Mapping[str, Any]) -> Answer:
         """``path`` is INSTANCE/latest/..."""
@@ -126,13 +126,13 @@ class Metadata:
         return {f"meta-data/iam/security-credentials/{role}": json.dumps(credentials)}
 
     def _notice(self, instance: Any) -> dict[str, str]:
-        when = self._notices.get(instance.id)
-        if when is None:
+        if instance.id not in self._notices:
             return {}
+        when, told = self._notices[instance.id]
         return {
             "meta-data/spot/instance-action": json.dumps({"action": "terminate", "time": when}),
             "meta-data/spot/termination-time": when,
-            "meta-data/events/recommendations/rebalance": json.dumps({"noticeTime": self._clock.timestamp()}),
+            "meta-data/events/recommendations/rebalance": json.dumps({"noticeTime": told}),
         }
 
 
