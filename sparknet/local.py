@@ -6,20 +6,30 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
+from sparknet.codecs import get_codec
 from sparknet.data.dataset import Shard
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, WorkersLost
 from sparknet.merge import merge
 from sparknet.overlap import merge_late
+from sparknet.rounding import RoundedExchange
 from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, fetch, mean_of
 from sparknet.worker import Recipe, Worker
 
 
 class LocalWorkers:
-    """One worker for each shard; ``test`` is the test set, needed only for testing."""
+    """One worker for each shard; ``test`` is the test set, needed only for testing.
 
-    def __init__(self, recipe: Recipe, shards: Sequence[Shard], test: Shard | None = None) -> None:
+    Weights are rounded as they would be on the way to a driver and back, in the format ``wire``.
+    """
+
+    def __init__(
+        self, recipe: Recipe, shards: Sequence[Shard], test: Shard | None = None, wire: str = "float32"
+    ) -> None:
+        codec = get_codec(wire)
+        self._rounded = None if codec.is_lossless else RoundedExchange(codec)
+        self._overlaps = False
         self.recipe, self.examples = recipe, test
         self.workers = [recipe.worker(number, shard) for number, shard in enumerate(shards)]
         self._history: Vector | None = None
@@ -38,14 +48,15 @@ class LocalWorkers:
         return self.workers[0].bring().copy()
 
     def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
-        weights = fetch(weights)
+        weights = self._begun(fetch(weights), ahead)
         workers = self._busy
         if self._sent:
             workers = [worker for worker in workers if worker.number in self._sent]
             ahead = ahead if len(workers) == len(self._busy) else None  # the others come back after this one
         reports = [self._train(worker, weights, plan) for worker in workers]
         steps = [report.steps for report in reports]
-        merged = merge(weights, [worker.bring() for worker in workers], steps, workers[0].replica.statistics)
+        vectors = [self._returned(worker, weights) for worker in workers]
+        merged = merge(weights, vectors, steps, workers[0].replica.statistics)
         if plan.momentum == "average":
             histories = [workers[k].replica.history().cpu().numpy() for k in merged.kept]
             self._history = mean_of(histories, [steps[k] for k in merged.kept])
@@ -63,8 +74,9 @@ class LocalWorkers:
         """In turn, which is one of the orders that workers at their own pace could come in."""
         while True:
             for worker in self._busy:
-                report = worker.train(exchanger.start_of(worker.number), plan())
-                exchanger.exchange(worker.number, worker.bring(), len(self._busy))
+                start = exchanger.start_of(worker.number)
+                report = worker.train(start, plan())
+                exchanger.exchange(worker.number, self._returned(worker, start), len(self._busy))
                 yield report
 
     def test(self, weights: Weights) -> Scores:
@@ -94,6 +106,20 @@ class LocalWorkers:
     @property
     def _busy(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.readers]
+
+    def _begun(self, weights: Vector, ahead: RoundPlan | None) -> Vector:
+        """What the workers have of the weights that a round begins with."""
+        self._overlaps = self._overlaps or ahead is not None
+        if self._rounded is None:
+            return weights
+        if self._overlaps and not self._sent:
+            self._rounded.forget()
+        return self._rounded.sent(weights)
+
+    def _returned(self, worker: Worker, start: Vector) -> Vector:
+        """What is known of a worker's weights, who began from ``start``, once they have travelled."""
+        vector = worker.bring()
+        return vector if self._rounded is None else self._rounded.returned(worker.number, vector, start)
 
     def _train(self, worker: Worker, weights: Vector, plan: RoundPlan) -> Report:
         if plan.momentum == "average" and self._history is not None:

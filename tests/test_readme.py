@@ -28,6 +28,12 @@ EC2 = {
     ),
     "sparknet-ec2 destroy --yes --cloud aws": "sparknet-ec2 destroy --yes --cloud local",
 }
+PLANNING = {
+    "sparknet plan --megabytes 244 --step-time 180ms --batch-size 256 --dollars-per-hour 0.4": (
+        "sparknet plan --megabytes 244 --step-time 180ms --dollars-per-hour 0.4 --workers 2,4"
+    ),
+    "sparknet experiment docs/experiments/k_and_tau.toml": "sparknet experiment --help",
+}
 DEVELOPER = {
     "./run test": "./run test --args '--collect-only -q tests/test_run.py'",
     "./run lint": "./run lint",
@@ -64,7 +70,7 @@ def run(command: str, env: dict[str, str], folder: Path = ROOT) -> str:
 
 
 def test_every_command_of_the_readme_is_run_here() -> None:
-    assert commands() == [*LAPTOP, *EC2, *DEVELOPER]
+    assert commands() == [*LAPTOP, *EC2, *PLANNING, *DEVELOPER]
 
 
 @pytest.mark.slow
@@ -93,6 +99,11 @@ def test_the_verbs_for_ec2_work_one_after_the_other(home: dict[str, str], tmp_pa
     assert "Spark: ALIVE, 1 worker" in said[2]
     assert "round 2/2  loss " in said[3]
     assert "0 resources left" in said[4]
+
+
+@pytest.mark.parametrize("command", PLANNING.values(), ids=list(PLANNING))
+def test_what_is_planned_is_said(command: str) -> None:
+    run(command, {**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"})
 
 
 @pytest.mark.slow

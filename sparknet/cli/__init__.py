@@ -3,6 +3,7 @@
     sparknet caffe train --solver lenet_solver.prototxt
     sparknet db create photos photos_lmdb --size 256
     sparknet imagenet prepare ILSVRC2012_img_train.tar --output s3://bucket/imagenet
+    sparknet experiment docs/experiments/k_and_tau.toml
     sparknet plan --megabytes 244 --step-time 2s --bandwidth 1gbit --workers 4..1024
 
 Exit status: 2 for input that cannot be used, 3 for data that is missing or broken, 7 for a run that
@@ -18,6 +19,7 @@ import click
 
 from sparknet.cli.caffe import caffe
 from sparknet.cli.db import db
+from sparknet.cli.experiment import experiment
 from sparknet.cli.imagenet import imagenet
 from sparknet.cli.plan import plan
 from sparknet.exits import status_of
@@ -36,10 +38,11 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sparknet-ec2", prog_name="sparknet")
 def cli() -> None:
-    """Train and look at nets on this machine, prepare data for them, and plan runs on many."""
+    """Train and look at nets on this machine, prepare data for them, plan runs on many, and compare some."""
 
 
 cli.add_command(caffe)
 cli.add_command(db)
+cli.add_command(experiment)
 cli.add_command(imagenet)
 cli.add_command(plan)
