@@ -197,6 +197,15 @@ def destroy(where: Target, all_regions: bool, yes: bool) -> None:
     close_if_empty(where, cloud)
 
 
+def remove(where: Target) -> None:
+    """``destroy`` without a question."""
+    display = ProgressDisplay()
+    cloud = where.open(display.emit)
+    if cloud is not None:
+        _destroy(cloud, where.name, display, yes=True)
+    close_if_empty(where, cloud)
+
+
 def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool) -> None:
     from infra import cluster, costs
     from infra.ec2 import cleanup, nodes

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.cli import format, job_end, options
+from infra.cli import clusters, format, job_end, options
 from infra.cli.options import option
 from infra.cli.target import LOCAL, Target
 from infra.cli.transfer import TransferDisplay
 from infra.errors import UsageError
+from infra.events import ignore
 
 if TYPE_CHECKING:
     from infra.jobs import Request, Submitted
@@ -25,7 +26,9 @@ OF_CLUSTERS = {
     "sync": "--sync",
     "requirements": "--requirements",
     "num_workers": "--num-workers",
+    "then_destroy": "--then-destroy",
 }
+THEN_MINUTES = 15.0  # after a job for a single run its cluster ends itself, if nobody is there to destroy it
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -34,6 +37,9 @@ OPTIONS = [
     option("--sync", is_flag=True, help="Copy what the job leaves there each minute, not only at its end."),
     option("-e", "--env", "variables", multiple=True, help="NAME=VALUE, or NAME to pass on its value here."),
     option("--detach", is_flag=True, help="Do not wait for the end."),
+    option(
+        "--then-destroy", is_flag=True, help="Remove the cluster when the job has ended, however it ends."
+    ),
     option("--queue", is_flag=True, help="Wait for the jobs that have the workers."),
     option("--job-name", default="", help="What the job is called.  [default: as the program]"),
     option(
@@ -76,6 +82,8 @@ def submit(where: Target, program: str, arguments: tuple[str, ...], **values: An
     if values["master"]:
         return _elsewhere(request, values)
     output, job = values["output"], _start(where, request)
+    if values["then_destroy"]:
+        _end_with_the_job(where, job)
     with job_end.names_the_job(where.require(), where.name, job):
         if values["detach"]:
             click.echo(job)
@@ -83,7 +91,18 @@ def submit(where: Target, program: str, arguments: tuple[str, ...], **values: An
         output = output or job_end.RESULTS / job
         with job_end.synced(where, job, output if values["sync"] else None):
             code = job_end.follow(where, job, is_raw=False)
-    return job_end.conclude(where, job, code, output)
+    status = job_end.conclude(where, job, code, output)
+    if values["then_destroy"]:
+        clusters.remove(where)
+    return status
+
+
+def _end_with_the_job(where: Target, job: str) -> None:
+    """Let the nodes end themselves soon after the job, whoever is still there then."""
+    from infra import lifetime
+
+    now = lifetime.extend(where.require(), where.name, ignore, idle_minutes=THEN_MINUTES)
+    click.echo(f"{where.name} is removed when {job} has ended; without you it ends itself: {now}", err=True)
 
 
 def _start(where: Target, request: Request) -> str:
