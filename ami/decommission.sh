@@ -29,9 +29,9 @@ for worker in $(find_all org.apache.spark.deploy.worker.Worker "--host $address 
     kill -PWR "$worker" 2>/dev/null || sudo kill -PWR "$worker"
 done
 notice=${SPARKNET_ROOT:-}/run/sparknet/notice
-time=$(date -u -d "+$2 seconds" +%Y-%m-%dT%H:%M:%SZ)
+time=$(date -u +%Y-%m-%dT%H:%M:%SZ) # they leave at once: it is not EC2 that waits for nobody
 sudo mkdir -p "${notice%/*}"
-printf '{"action": "terminate", "time": "%s", "seconds": %s}\n' "$time" "$2" | sudo tee "$notice.new" >/dev/null
+printf '{"action": "terminate", "time": "%s", "seconds": 0}\n' "$time" | sudo tee "$notice.new" >/dev/null
 sudo mv "$notice.new" "$notice"
 while left=$(executors | grep -c . || true) && [ "$left" -gt 0 ] && [ "$SECONDS" -lt "$end" ]; do
     sleep 0.5

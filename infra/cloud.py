@@ -51,6 +51,8 @@ class Cloud:
     home: Path
     poll_seconds: float = 2.0
     login_seconds: float = 180.0  # until a machine that runs has to let us in
+    url_for_hosts: str = ""  # of the API, where nodes reach the embedded cloud; empty for that of AWS
+    home_of_processes: str = ""  # of an embedded cloud whose nodes are no machines that one logs in to
 
     @property
     def pace(self) -> Pace:

@@ -14,10 +14,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from infra import attachments, growth, plan, power, provision, replacement, shrinking
+from infra import attachments, growth, healers, plan, power, provision, replacement, shrinking
 from infra.cloud import Cloud, Cluster, Member, connect, find, in_all_regions, look, names, of_nodes
 from infra.ec2 import keys, launch_lock, network, nodes
 from infra.ec2.network import SecurityGroup
@@ -25,6 +25,7 @@ from infra.ec2.nodes import MASTER, Node
 from infra.ec2.tags import ClusterTags
 from infra.errors import InfraError, Interrupted, SetupError
 from infra.events import Emit, Note, phase
+from infra.healing import Recipe
 from infra.node import command_log, spark
 from infra.numbers import Numbers
 from infra.shrinking import Leaving
@@ -45,7 +46,9 @@ __all__ = [
     "leaving",
     "names",
     "shrink",
+    "start_healing",
     "status",
+    "stop_healing",
 ]
 
 ENDINGS_SECONDS = 3.0
@@ -144,6 +147,8 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
             why_ended=_Endings(cloud, spec.name).of,
             idle_minutes=group.lifetime.idle_minutes,
         )
+        # before anything is bought: who may not make a role learns it now
+        profile = healers.prepare(cloud, spec, cluster_tags, emit) if spec.heal else ""
         numbers = _take_surplus_away(cloud, spec, group, before, emit)
         buyer = growth.Growth(
             cloud=cloud,
@@ -157,9 +162,33 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
         cluster = _bring_up(cloud, setup, buyer.buy, set() if spec.repair else kept)
         # the next change is a purchase of its own: with the old tokens EC2 would answer with the old nodes
         network.mark_ready(region, group, secrets.token_hex(8), numbers)
+        if profile:
+            healers.turn_on(cloud, _recipe(spec, known), profile, cluster, emit)
         return cluster
 
     return undone_on_failure(cloud, spec.name, emit, work, kept=kept, whole=not was_ready, lock=lock)
+
+
+def start_healing(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> None:
+    """Turn on the healer of a cluster that is there; it buys as ``spec`` says. Raises ClusterBusy."""
+    with launch_lock.acquired(cloud.region, spec.name, cloud.home, emit):
+        there, group = find(cloud, spec.name), network.find_group(cloud.region, spec.name)
+        if group is None or not group.is_ready:
+            raise SetupError(
+                f"{spec.name} is not ready; {cloud.command('launch', spec.name)} brings it up first."
+            )
+        found = _survey(cloud, spec, emit)
+        profile = healers.prepare(cloud, spec, _tags_of(cloud, spec, group), emit)
+        healers.turn_on(cloud, _recipe(spec, found), profile, there, emit)
+
+
+def stop_healing(cloud: Cloud, name: str) -> None:
+    """Turn off the healer of the cluster, if there is one."""
+    healers.turn_off(cloud, find(cloud, name))
+
+
+def _recipe(spec: ClusterSpec, found: Survey) -> Recipe:
+    return Recipe(spec=spec, pools=found.pools, gpus={name: one.gpus for name, one in found.types.items()})
 
 
 def _take_surplus_away(
@@ -253,24 +282,9 @@ def _make_group_and_key(
     attempt made, and makes nothing twice.
     """
     region = cloud.region
-    cluster_tags = ClusterTags.new(
-        spec.name,
-        old_group.generation if old_group else secrets.token_hex(8),
-        max_hours=spec.max_hours,
-        idle_minutes=spec.idle_minutes,
-        budget=spec.budget,
-        extra=spec.tags,
-        now=region.now(),
-    )
+    cluster_tags = _tags_of(cloud, spec, old_group)
     group = old_group or network.make_group(region, cluster_tags, found.subnets[0].vpc_id)
-    cluster_tags = replace(
-        cluster_tags,
-        generation=group.generation,
-        created=group.created,
-        expires=group.expires,
-        idle_minutes=group.lifetime.idle_minutes,
-        budget=group.lifetime.budget,
-    )
+    cluster_tags = _tags_of(cloud, spec, group)
     network.open_group(region, group, spec.network.authorized_address or cloud.caller_address())
     if not spec.access.key_pair:
         keys.make_pair(region, cluster_tags, cloud.home, may_replace=not has_nodes)
@@ -285,6 +299,22 @@ def _end_other_masters(cloud: Cloud, before: Cluster) -> None:
     others = {node.id for node in there if node.role == MASTER} - {before.master.id, *before.ended}
     if others:
         end(cloud, before.name, others)
+
+
+def _tags_of(cloud: Cloud, spec: ClusterSpec, group: SecurityGroup | None) -> ClusterTags:
+    """What all that is made carries: with the generation and the times of the ``group`` that is there."""
+    made = ClusterTags.new(
+        spec.name,
+        group.generation if group else secrets.token_hex(8),
+        max_hours=spec.max_hours,
+        idle_minutes=spec.idle_minutes,
+        budget=spec.budget,
+        extra=spec.tags,
+        now=cloud.region.now(),
+    )
+    if group is None:
+        return made
+    return growth.of_group(made, group)
 
 
 def _wait_for_nodes(cloud: Cloud, spec: ClusterSpec, ended: Collection[str]) -> Cluster:

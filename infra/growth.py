@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infra.cloud import Cloud, Cluster, look
 from infra.ec2 import fleet, nodes, template
@@ -47,10 +47,12 @@ class Growth:
             region, launch_data(spec, self.survey, self.group), self.cluster_tags
         )
         zones = {node.zone for node in before.workers}
+        near, _ = by_nearness(self.survey.pools, before)
         if missing > 0:
             request = fleet.PurchaseRequest(
                 count=missing,
-                pools=self._same_place(before),
+                # of equal speed and without traffic between zones, unless they may differ
+                pools=self.survey.pools if spec.purchase.spread or not near else near,
                 template=ours,
                 cluster_tags=self.cluster_tags,
                 purchase=spec.purchase,
@@ -64,13 +66,26 @@ class Growth:
             )
             fleet.buy_master(region, places, ours, self.cluster_tags, self.emit, ended=before.ended)
 
-    def _same_place(self, before: Cluster) -> tuple[fleet.Pool, ...]:
-        """The pools where the workers are already; all of them if there are none or ``spread``."""
-        pools = self.survey.pools
-        if not before.workers or self.spec.purchase.spread:
-            return pools
-        there = {(node.instance_type, node.zone) for node in before.workers}
-        return tuple(pool for pool in pools if (pool.instance_type, pool.zone) in there) or pools
+
+def by_nearness(
+    pools: Sequence[fleet.Pool], before: Cluster
+) -> tuple[tuple[fleet.Pool, ...], tuple[fleet.Pool, ...]]:
+    """Those of ``pools`` where the workers are already, and the others."""
+    there = {(node.instance_type, node.zone) for node in before.workers}
+    near = tuple(pool for pool in pools if (pool.instance_type, pool.zone) in there)
+    return near, tuple(pool for pool in pools if pool not in near)
+
+
+def of_group(cluster_tags: ClusterTags, group: SecurityGroup) -> ClusterTags:
+    """The same tags with the generation, the beginning and the end that the ``group`` of the cluster has."""
+    return replace(
+        cluster_tags,
+        generation=group.generation,
+        created=group.created,
+        expires=group.expires,
+        idle_minutes=group.lifetime.idle_minutes,
+        budget=group.lifetime.budget,
+    )
 
 
 def wanted_numbers(group: SecurityGroup, there: Cluster, workers: int) -> Numbers:

@@ -166,6 +166,7 @@ class ClusterSpec:
     budget: float | None = None  # and once they have cost so many dollars
     replacements: int | None = None  # so many nodes that fail are replaced; None: one in five, at least one
     repair: bool = False  # those of a cluster that was ready before as well, and any number of them
+    heal: bool = False  # a healer on the master replaces workers that are lost
     tags: Mapping[str, str] = field(default_factory=dict)
     purchase: Purchase = Purchase()
     spill: Spill = Spill()

@@ -36,6 +36,9 @@ LAYERS = {
         ("infra.local",),
         ("infra.image", "infra.diagnosis"),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
+        ("infra.healers",),
+        ("infra.healer_settings",),
+        ("infra.healing",),
         ("infra.growth", "infra.shrinking", "infra.replacement", "infra.power", "infra.lifetime"),
         ("infra.teardown",),
         (
@@ -45,6 +48,7 @@ LAYERS = {
             "infra.attachments",
             "infra.costs",
             "infra.program",
+            "infra.policies",
         ),
         ("infra.cloud",),
         ("infra.node", "infra.ec2"),

@@ -8,6 +8,8 @@
     format.py     how tables and the progress of a job look
     clusters.py   launch, plan, status, destroy, gc, cost
     resize.py     add-slaves, remove-slaves, repair, stop, start
+    heal.py       heal, iam-policy
+    healer.py     the healer's own program, on the master
     jobs.py       submit, jobs, logs, cancel
     nodes.py      login, ui, run-command, copy-file
     image.py      image build, list, show, delete

@@ -31,6 +31,7 @@ VERBS = {
     "remove-slaves": ("resize", "Take workers from a cluster."),
     "repair": ("resize", "Put other nodes in the place of those that fail."),
     "extend": ("lifetime", "Let a cluster end later, or sooner."),
+    "heal": ("heal", "Turn the healer of a cluster on or off."),
     "submit": ("submit", "Run an app, or a program of your own, on a cluster."),
     "jobs": ("jobs", "List the jobs of a cluster."),
     "logs": ("jobs", "Show what a job says."),
@@ -43,6 +44,7 @@ VERBS = {
     "cost": ("clusters", "Show what a cluster costs."),
     "gc": ("clusters", "Find what costs money and belongs to no usable cluster."),
     "configure": ("configure", "Write the file of options, with all of them in it."),
+    "iam-policy": ("heal", "Print the permissions that a person, or a healer, needs."),
     "image": ("image", "Machine images with everything in place: build, list, show, delete."),
     "local": ("local", "The embedded cloud: status, start, stop, clean."),
 }

@@ -154,6 +154,11 @@ CLUSTER = [
         type=int,
         help="So many nodes that fail are replaced.  [default: one in five, at least one]",
     ),
+    option(
+        "--heal",
+        is_flag=True,
+        help="Workers that are lost are replaced by a healer on the master, with a role of IAM of its own.",
+    ),
     option("--max-price-per-hour", type=Finite(), help="Refuse to launch what could cost more, in dollars."),
     option("--ebs-vol-num", type=int, default=1, show_default=True, help="Volumes a node for what spills."),
     option("--ebs-vol-size", type=int, default=100, show_default=True, help="Their size in GiB."),
@@ -294,6 +299,7 @@ def spec(where: Target, values: dict[str, Any]) -> ClusterSpec:
         idle_minutes=values["idle_minutes"],
         budget=values["budget"],
         replacements=values["replacements"],
+        heal=values["heal"],
         tags=tags(values["additional_tags"]),
         purchase=Purchase(
             spot_price=values["spot_price"],

@@ -70,7 +70,7 @@ class Target:
         from infra.cluster import Cloud
         from infra.ec2.region import Region
 
-        keys = local.credentials
+        keys, is_machines = local.credentials, local.logs_in_by_ssh
         return Cloud(
             kind=LOCAL,
             region=Region(
@@ -80,11 +80,13 @@ class Target:
                 emit=emit,
                 retry_seconds=LOCAL_RETRY_SECONDS,
             ),
-            connect=self._ssh if local.logs_in_by_ssh else lambda node: local.connect(node.id),
+            connect=self._ssh if is_machines else lambda node: local.connect(node.id),
             caller_address=lambda: local.caller_address,
             home=self.cluster_files,
             poll_seconds=LOCAL_POLL_SECONDS,
             login_seconds=LOCAL_LOGIN_SECONDS,
+            url_for_hosts=local.url_for_hosts,
+            home_of_processes="" if is_machines else str(home()),
         )
 
     def _aws(self, emit: Emit) -> Cloud:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from infra.ec2 import nodes, tags
+from infra.ec2 import nodes, profiles, tags
 from infra.ec2.region import Region
 
 INSTANCE, SPOT_REQUEST, VOLUME = "instance", "spot request", "volume"
 GROUP, TEMPLATE, KEY = "security group", "launch template", "key pair"
 INTERFACE, ADDRESS, PLACEMENT = "network interface", "address", "placement group"
 IMAGE, SNAPSHOT = "image", "snapshot"
+PROFILE = "instance profile"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Resource:
 
 
 def remaining(region: Region, cluster: str | None) -> list[Resource]:
-    """All that is left of ``cluster`` (None: of any). Ten calls, however large it is."""
+    """All that is left of ``cluster`` (None: of any). Eleven calls, however large it is."""
     found = [one for listing in OTHERS.values() for one in listing(region, cluster)]
     return [*instances(region, cluster), *found]
 
@@ -151,6 +152,14 @@ def _snapshots(region: Region, cluster: str | None) -> list[Resource]:
     ]
 
 
+def _profiles(region: Region, cluster: str | None) -> list[Resource]:
+    """Of healers, each with its role."""
+    return [
+        Resource(kind=PROFILE, id=one.name, cluster=one.cluster, name=one.name, created=one.created)
+        for one in profiles.find(region, cluster)
+    ]
+
+
 def _resource(kind: str, identity: str, described: dict[str, Any], **more: Any) -> Resource:
     known = tags.as_dict(described.get("Tags"))
     return Resource(
@@ -172,4 +181,5 @@ OTHERS: dict[str, Callable[[Region, str | None], list[Resource]]] = {
     ADDRESS: _addresses,
     PLACEMENT: _placement_groups,
     SNAPSHOT: _snapshots,
+    PROFILE: _profiles,
 }

@@ -47,6 +47,7 @@ class PurchaseRequest:
     cluster_tags: ClusterTags
     purchase: Purchase
     existing: tuple[str, ...] = ()  # ids of the workers there are and were: growth has a token of its own
+    partial: bool = False  # fewer than ``count`` will do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ def buy_workers(region: Region, request: PurchaseRequest, emit: Emit, *, deadlin
     """Buy ``request.count`` workers; the zones they are in.
 
     Emits PoolAnswered for every pool that answered. Raises CapacityError with the table of answers if no tier
-    had them, QuotaError, CredentialsError or UsageError if EC2 named a reason that holds for all pools.
+    had as many (of a ``partial`` request those there were have been bought), QuotaError, CredentialsError or
+    UsageError if EC2 named a reason that holds for all pools.
     """
     end = time.monotonic() + deadline_seconds
     # not a poll: nothing is waited for, each pass asks fewer pools
@@ -149,7 +151,7 @@ def _fleet_arguments(request: PurchaseRequest, tier: str, pools: list[Pool], cou
         else {
             "SingleInstanceType": True,  # of equal speed: every round waits for its slowest worker
             "SingleAvailabilityZone": True,  # and traffic between zones costs
-            "MinTargetCapacity": count,  # all or none
+            **({"MinTargetCapacity": count} if not request.partial else {}),  # all or none
         }
     )
     if tier == SPOT:

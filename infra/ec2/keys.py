@@ -51,6 +51,18 @@ def make_pair(region: Region, cluster_tags: ClusterTags, home: Path, *, may_repl
     return file
 
 
+def own_key(file: Path) -> str:
+    """The public half of the key in ``file``, which is made if there is none."""
+    if not file.exists():
+        private, _ = _new_pair("healer")
+        _write_private(file, private)
+    from cryptography.hazmat.primitives import serialization
+
+    key = serialization.load_ssh_private_key(file.read_bytes(), None)
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return f"{public.decode()} sparknet-healer"
+
+
 def is_known(region: Region, cluster: str) -> bool:
     """Whether EC2 has the cluster's own key pair."""
     found = region.read("describe_key_pairs", Filters=tags.of_cluster(cluster))["KeyPairs"]

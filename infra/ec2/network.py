@@ -41,6 +41,8 @@ class SecurityGroup:
     lifetime: Lifetime
     is_ready: bool  # whether a launch has been brought to its end
     workers: int | None = None  # how many the last launch was for
+    heals: bool = False  # a healer is on
+    healer: str = ""  # what it did or lacks, and when, for people
     numbers: Numbers = field(default_factory=Numbers)  # of the workers it asked for, there or lost
 
 
@@ -164,6 +166,8 @@ def find_group(region: Region, cluster: str) -> SecurityGroup | None:
         lifetime=Lifetime.of(known),
         is_ready=known.get(tags.STATE) == tags.READY,
         workers=int(known[tags.WORKERS]) if known.get(tags.WORKERS, "").isdigit() else None,
+        heals=known.get(tags.HEAL) == tags.ON,
+        healer=known.get(tags.HEALER, ""),
         numbers=Numbers.parse(known.get(tags.NUMBERS, "")),
     )
 
@@ -225,6 +229,16 @@ def mark_ready(region: Region, group: SecurityGroup, generation: str, numbers: N
             {"Key": tags.WORKERS, "Value": str(len(numbers.wanted))},
             {"Key": tags.NUMBERS, "Value": str(numbers)},
         ],
+    )
+
+
+def mark_healing(region: Region, group: SecurityGroup, *, on: bool | None = None, said: str = "") -> None:
+    """Note that a healer is on or off (None: as it was), and what it ``said`` last."""
+    pairs = {tags.HEAL: "" if on is None else tags.ON if on else tags.OFF, tags.HEALER: said}
+    region.change(
+        "create_tags",
+        Resources=[group.id],
+        Tags=[{"Key": key, "Value": value} for key, value in pairs.items() if value],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.ec2 import cleanup, holders, nodes
+from infra.ec2 import cleanup, holders, nodes, profiles
 from infra.ec2.cleanup import Resource
 from infra.ec2.error_codes import explain
 from infra.ec2.region import ApiError, Region, matches
@@ -164,6 +164,9 @@ class _Removal:
     def _remove(self, one: Resource) -> None:
         """Ask EC2 to remove it; where it will not, ``_stuck`` says why."""
         self._stuck.pop(one.id, None)
+        if one.kind == cleanup.PROFILE:
+            self._remove_profile(one)
+            return
         operation, argument = _REMOVALS[one.kind]
         value: Any = one.name if one.kind in _BY_NAME else one.id
         named: dict[str, Any] = {argument: [value] if one.kind == cleanup.SPOT_REQUEST else value}
@@ -181,6 +184,12 @@ class _Removal:
                     f"{holder.name} uses it\n      try: {holder.cure} --region {self._region.name}"
                     for holder in found
                 )
+
+    def _remove_profile(self, one: Resource) -> None:
+        try:
+            profiles.remove(self._region, one.name)
+        except InfraError as error:
+            self._stuck[one.id] = str(error)
 
     def _stuck_error(self, left: list[Resource], refused: dict[str, InfraError]) -> InfraError:
         lines = [f"{_name(one)}: {self._stuck[one.id]}" for one in left]

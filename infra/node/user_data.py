@@ -19,6 +19,10 @@ from infra.spec import ClusterSpec
 
 CLOUD_CONFIG = bootstrap.AMI / "cloud-config.txt"  # a link there, so that it is part of the package
 DEADLINE = bootstrap.AMI / "deadline.sh"
+HEALER_KEY = bootstrap.AMI / "healer-key.sh"
+HEALER_PART = b'filename="sparknet-healer"'
+OWN_HEAD = b'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="%b"\n\n'
+OWN_BOUNDARY = re.compile(re.escape(OWN_HEAD % b"@").replace(b"@", rb"(sparknet-[0-9a-f]+)"))
 MOST_BYTES = 16_384  # as EC2
 MOST_UNPACKED_BYTES = 64 * MOST_BYTES
 GZIP = b"\x1f\x8b"
@@ -65,6 +69,18 @@ def _packed(whole: bytes, file: Path | None) -> bytes:
     return _short_enough(packed, file)
 
 
+def with_healer_key(document: bytes, user: str, public_key: str) -> bytes:
+    """``document``, and the key by which the healer logs in as ``user``, in place of another healer's.
+
+    Raises UsageError if that is longer than EC2 takes.
+    """
+    script = bootstrap.render(HEALER_KEY.read_text(encoding="utf-8"), {"USER": user, "KEY": public_key})
+    whole = _unpacked(document, None) if document.startswith(GZIP) else document
+    others = [part for part in _parts(whole) if HEALER_PART not in part]
+    own = _headers("text/x-shellscript", "sparknet-healer") + script.encode()
+    return _packed(_joined([*others, own]), None)
+
+
 def _short_enough(content: bytes, file: Path | None) -> bytes:
     if len(content) > MOST_BYTES:
         raise UsageError(
@@ -100,11 +116,27 @@ def _unpacked(content: bytes, file: Path | None) -> bytes:
 
 def _multipart(deadline: bytes, own: bytes) -> bytes:
     """One MIME document. A part of type text/plain is what its first line says: cloud-init looks itself."""
-    boundary = b"sparknet-" + hashlib.sha256(own).hexdigest()[:24].encode()
     kind = b"" if IS_MIME.match(own) else _headers("text/plain", "user-data")
-    parts = (_headers("text/cloud-boothook", "sparknet-deadline") + deadline, kind + own)
-    head = b'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="' + boundary + b'"\n\n'
-    return head + b"".join(b"--%b\n%b\n" % (boundary, part) for part in parts) + b"--%b--\n" % boundary
+    return _joined([_headers("text/cloud-boothook", "sparknet-deadline") + deadline, kind + own])
+
+
+def _parts(document: bytes) -> list[bytes]:
+    """What ``_joined`` was given; of any other document, that as one part."""
+    found = OWN_BOUNDARY.match(document)
+    if found is None:
+        kind = b"" if IS_MIME.match(document) else _headers("text/plain", "user-data")
+        return [kind + document]
+    body = document.rpartition(b"--%b--\n" % found[1])[0]
+    return [part.removesuffix(b"\n") for part in body.split(b"--%b\n" % found[1])[1:]]
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    boundary = b"sparknet-" + hashlib.sha256(parts[-1]).hexdigest()[:24].encode()
+    return (
+        OWN_HEAD % boundary
+        + b"".join(b"--%b\n%b\n" % (boundary, part) for part in parts)
+        + b"--%b--\n" % boundary
+    )
 
 
 def _headers(kind: str, name: str) -> bytes:

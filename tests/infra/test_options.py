@@ -40,6 +40,7 @@ GIVEN: dict[str, tuple[Any, str, Any]] = {
     "user-data": ("my.txt", "user_data", Path("my.txt")),
     "spark-version": ("4.1.0", "spark_version", "4.1.0"),
     "instance-profile-name": ("reader", "instance_profile", "reader"),
+    "heal": (True, "heal", True),
     "vpc-id": ("vpc-01234567", "network.vpc_id", "vpc-01234567"),
     "subnet-id": ("subnet-01234567", "network.subnet_id", "subnet-01234567"),
     "placement-group": ("near", "network.placement_group", "near"),

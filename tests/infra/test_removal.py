@@ -220,7 +220,7 @@ def test_a_destroy_that_is_interrupted_names_what_is_left(simulated: Cloud, spec
     made = cluster.launch(simulated, replace(spec, workers=1), ignore)
     with (
         interrupts_raise(),
-        at_call(simulated.region, 12, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        at_call(simulated.region, 13, lambda: os.kill(os.getpid(), signal.SIGTERM)),
         pytest.raises(Interrupted) as told,
     ):
         cluster.destroy(simulated, spec.name, ignore)

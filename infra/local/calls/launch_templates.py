@@ -19,6 +19,19 @@ def create_launch_template(cloud: Cloud, original: Original, response: Any) -> A
     return cloud.tokens.once(response, "CreateLaunchTemplate", lambda: original(response))
 
 
+@patch(LaunchTemplates, "create_launch_template_version", why="moto ignores the version it starts from")
+def create_launch_template_version(_cloud: Cloud, original: Original, response: Any) -> ActionResult:
+    source, backend = response._get_param("SourceVersion"), response.ec2_backend
+    name, wanted = response._get_param("LaunchTemplateName"), response._get_param("LaunchTemplateId")
+    known = backend.get_launch_template_by_name(name) if name else backend.get_launch_template(wanted)
+    data = response._get_param("LaunchTemplateData") or {}
+    decode_user_data(data.get("UserData"))
+    before = known.get_version(source).data if source else {}
+    answer: ActionResult = original(response)
+    known.versions[-1].data = {**before, **data}
+    return answer
+
+
 @patch(LaunchTemplates, "delete_launch_template", why="moto calls an unknown template a missing parameter")
 def delete_launch_template(_cloud: Cloud, original: Original, response: Any) -> ActionResult:
     name, known = response._get_param("LaunchTemplateName"), response.ec2_backend.launch_template_name_to_ids

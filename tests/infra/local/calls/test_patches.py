@@ -57,6 +57,7 @@ replaces ElasticBlockStore.describe_volumes
 replaces KeyPairBackend.create_key_pair
 replaces KeyPairBackend.import_key_pair
 replaces LaunchTemplates.create_launch_template
+replaces LaunchTemplates.create_launch_template_version
 replaces LaunchTemplates.delete_launch_template
 replaces ParameterDict._check_loading_status
 replaces SecurityGroupBackend.delete_security_group

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from contextlib import closing
 from typing import Any
 
@@ -13,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from infra.local import LocalCloud
 from infra.local.models.roles import permissions_of
+from tests.infra.local.instance_roles import credentials_of
 from tests.infra.local.requests import machines, name
 
 TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
@@ -43,20 +43,6 @@ def allow(cloud: LocalCloud, role: str, *statements: dict[str, Any]) -> None:
     document = {"Version": "2012-10-17", "Statement": list(statements)}
     with closing(service(cloud, "iam")) as iam:
         iam.put_role_policy(RoleName=role, PolicyName="own", PolicyDocument=json.dumps(document))
-
-
-def credentials_of(cloud: LocalCloud, instance_id: str, role: str) -> dict[str, str]:
-    """What the metadata service gives the instance."""
-    imds = f"{cloud.endpoint_url}/_sparknet/imds/{instance_id}/latest"
-    token = urllib.request.Request(
-        f"{imds}/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}
-    )
-    with urllib.request.urlopen(token, timeout=10) as answer:
-        headers = {"X-aws-ec2-metadata-token": answer.read().decode()}
-    asked = urllib.request.Request(f"{imds}/meta-data/iam/security-credentials/{role}", headers=headers)
-    with urllib.request.urlopen(asked, timeout=10) as answer:
-        found = json.loads(answer.read())
-    return {"aws_access_key_id": found["AccessKeyId"], "aws_secret_access_key": found["SecretAccessKey"]}
 
 
 def test_an_instance_may_do_what_its_role_allows_and_nothing_else(
