@@ -10,9 +10,11 @@ it, however that ends.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparknet.data.records import Column, Records
-from sparknet.errors import DataError
+from sparknet.errors import DataError, TrainingError
 
 _FIRST_BYTES = 1 << 20
 # A record's bytes in a column that always stays in memory.
@@ -48,7 +50,8 @@ def collect(
     """The records of all blocks, each of which has an array (k, ...) for every column of ``schema``.
 
     Columns of a few bytes a record, as labels are, always stay in memory; the others share what is allowed by
-    their sizes. Raises DataError for records unlike those before them, OSError when the spill volume is full.
+    their sizes. Raises DataError for records unlike those before them, TrainingError when the spill volume is
+    full.
     """
     arrays: dict[str, GrowableArray] = {}
     try:
@@ -104,7 +107,7 @@ class GrowableArray:
             self._spill()
         data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
         if self._file:
-            _write(self._file, data)
+            self._write(self._file, data)
         else:
             self._reserved(self.size + rows.nbytes)[self.size : self.size + rows.nbytes] = data
         self.size += rows.nbytes
@@ -140,9 +143,23 @@ class GrowableArray:
         self._file = unnamed_file(self.limit.folder)
         if self._memory:
             with memoryview(self._memory) as view, view[: self.size] as used:
-                _write(self._file, used)
+                self._write(self._file, used)
             self._memory.close()
             self._memory = None
+
+    def _write(self, file: IO[bytes], data: memoryview) -> None:
+        try:
+            while data:  # the kernel takes 2 GiB at a time
+                data = data[file.write(data) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            here, allowed = f"{self.size / 1e6:,.0f} MB", f"{self.limit.memory_bytes / 1e6:,.0f} MB"
+            raise TrainingError(
+                f"the spill volume of {socket.gethostname()} is full: no more than {here} of a shard found room "
+                f"in {self.limit.folder}. Make room there, take a larger volume, or let more of a shard than "
+                f"{allowed} stay in memory (memory_bytes, --shard-memory)"
+            ) from error
 
 
 def spill_folder() -> Path:
@@ -159,11 +176,6 @@ def unnamed_file(folder: Path) -> IO[bytes]:
 
 def _anonymous(size: int) -> mmap.mmap:
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-
-
-def _write(file: IO[bytes], data: memoryview) -> None:
-    while data:  # the kernel takes 2 GiB at a time
-        data = data[file.write(data) :]
 
 
 def share_of_memory(tasks: int, root: Path = Path("/")) -> int:

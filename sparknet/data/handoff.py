@@ -49,6 +49,11 @@ class Handoff:
             Path(making).rename(target)
             Path(making).mkdir()  # for the context, which removes it
 
+    def discard(self, number: int) -> None:
+        """Remove what was put here, if anything."""
+        for folder in _folders():
+            shutil.rmtree(folder / self._name / str(number), ignore_errors=True)
+
     def take(self, number: int) -> Records | None:
         """The shard, which is removed from here; None if it is not here."""
         for folder in _folders():

@@ -40,11 +40,13 @@ class Fetched:
 
 @dataclass(frozen=True, kw_only=True)
 class Yielded:
-    """A worker has yielded its slot: its last state, and the ``records`` of the shards it left at a place."""
+    """A worker has yielded its slot: its last state, and the ``records`` of the shards it left at a place; or
+    why it ``stays``."""
 
     records: Mapping[int, int]
     place: str
     state: WorkerState
+    stays: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +251,10 @@ def read_fetched(_member: Member, frames: Sequence[Frame]) -> Fetched:
 def read_yielded(member: Member, frames: Sequence[Frame]) -> Yielded:
     header = frames[1].header
     return Yielded(
-        records=records_in(header), place=str(header.get("place")), state=read_state(member, frames[:1])
+        records=records_in(header),
+        place=str(header.get("place")),
+        state=read_state(member, frames[:1]),
+        stays=str(header.get("stays", "")),
     )
 
 

@@ -209,13 +209,18 @@ class Rebalancer:
         return self._full
 
     def _yield(self, workers: Collection[int]) -> int:
-        members = self._idle(workers)
-        for member, content in self._yielded(members, away=False):
+        left = 0
+        for member, content in self._yielded(self._idle(workers), away=False):
+            if content.stays:
+                log.warning("%s keeps its slot: %s", member, content.stays)
+                self._assignment.stays(member.who.partition)
+                continue
+            left += 1
             log.info("%s yielded its slot to a shard that had no worker", member)
             self._members.dismiss(member, politely=True)
             now = clock.now()
             self._assignment.yielded(member.who.partition, content.records, content.place, now)
-        return len(members)
+        return left
 
     def _release(self) -> int:
         """Let those go whose machines are taken back, once they have nothing to do; how many they are."""

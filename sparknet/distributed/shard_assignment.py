@@ -63,6 +63,7 @@ class ShardAssignment:
         self._arriving: set[int] = set()
         self._successors: list[float] = []  # until when the successor of each that yielded is waited for
         self._unscheduled: set[int] = set()
+        self._staying: set[int] = set()
 
     # -- events ---------------------------------------------------------------------------------------------
 
@@ -106,6 +107,7 @@ class ShardAssignment:
             self._unassign(shard, now)
         self._confirmed.pop(worker, None)
         self._places.pop(worker, None)
+        self._staying.discard(worker)
 
     def yielded(self, worker: int, records: Mapping[int, int], place: str, now: float) -> None:
         """It has handed its shards over and its task has ended for good."""
@@ -124,6 +126,10 @@ class ShardAssignment:
         self._since.update(dict.fromkeys(shards, now - max(0.0, self.wait_seconds - _SLOT_SECONDS)))
         if not submitted:
             self._unscheduled.add(worker)
+
+    def stays(self, worker: int) -> None:
+        """It could not yield, and is not asked again."""
+        self._staying.add(worker)
 
     def ended(self, shard: int, now: float) -> None:
         """Its task has been ended, for Spark to start it again: it is waited for anew."""
@@ -190,10 +196,11 @@ class ShardAssignment:
     def _to_yield(self, due: list[int], stay: int) -> tuple[int, ...]:
         """Those with the fewest records, as many as there are shards that nobody is on the way for."""
         due = [shard for shard in due if shard not in self._unscheduled]  # nothing waits for a slot yet
-        count = min(len(due) - len(self._successors), len(self._confirmed) - stay)
+        able = self._confirmed.keys() - self._staying
+        count = min(len(due) - len(self._successors), len(self._confirmed) - stay, len(able))
         chosen: list[int] = []
         while len(chosen) < count:
-            left = [worker for worker in self._confirmed if worker not in chosen]
+            left = able.difference(chosen)
             chosen.append(
                 min(left, key=lambda worker: (self._load(worker), self._crowd(worker, chosen), -worker))
             )

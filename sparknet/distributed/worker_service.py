@@ -219,8 +219,8 @@ class Service:
                 case Kind.ASSIGN:
                     self._assign(channel, worker, frame)
                 case Kind.YIELD:
-                    self._yield(channel, worker, away=bool(frame.header.get("away")))
-                    return
+                    if self._yield(channel, worker, away=bool(frame.header.get("away"))):
+                        return
                 case Kind.STOP:
                     self._handoff.clear()
                     return
@@ -300,7 +300,10 @@ class Service:
     def _test(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         if self.assignment.test is None:
             raise DataError("there is no test set: give one, or set test_every to 0")
-        examples = self.assignment.test.value[frame.header["start"] : frame.header["stop"]]
+        try:
+            examples = self.assignment.test.value[frame.header["start"] : frame.header["stop"]]
+        except (OSError, EOFError) as error:  # of Spark's files, not of the connection
+            raise TrainingError(f"the test set could not be read on {self.who.host}: {error}") from error
         vector = worker.vector
         if self._run_ahead:
             self._run_ahead.drop()
@@ -328,20 +331,33 @@ class Service:
         leaving = {"leaving": True} if self.notice.leaves else {}
         channel.send(kind, {**header, **leaving}, payload, seconds=self.assignment.timeouts.send)
 
-    def _yield(self, channel: Channel, worker: Worker, *, away: bool) -> None:
+    def _yield(self, channel: Channel, worker: Worker, *, away: bool) -> bool:
         """Leave the shards to the other workers of this executor, and the slot to another task; nothing to
-        anybody where the machine goes ``away``."""
-        if self._run_ahead:
+        anybody where the machine goes ``away``. False if it stays, for its shards find no room."""
+        stays = "" if away else self._hand_over(worker)
+        if self._run_ahead and not stays:
             self._run_ahead.drop()
-        for shard, reader in worker.readers.items() if not away else ():
-            self._handoff.put(shard, reader.examples)
         self._send_state(channel, worker)
-        header = {**_holding(worker), "place": self._handoff.place}
+        header = {**_holding(worker), "place": self._handoff.place, "stays": stays}
         timeouts = self.assignment.timeouts
         channel.send(Kind.YIELDED, header, seconds=timeouts.send)
+        if stays:
+            return False
         # a task that ends before the driver knows of it would be done for Spark, and its shard nobody's
         while channel.receive(Kind.PING, Kind.STOP, seconds=_MISSED_PINGS * timeouts.ping).kind is Kind.PING:
             pass
+        return True
+
+    def _hand_over(self, worker: Worker) -> str:
+        """Put its shards where the other workers of this executor find them; "", or why that cannot be."""
+        try:
+            for shard, reader in worker.readers.items():
+                self._handoff.put(shard, reader.examples)
+        except OSError as error:
+            for shard in worker.readers:
+                self._handoff.discard(shard)
+            return f"its shards cannot be put on the spill volume: {error}"
+        return ""
 
     def _send_state(self, channel: Channel, worker: Worker) -> None:
         if self._run_ahead:

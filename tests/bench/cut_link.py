@@ -101,13 +101,12 @@ def main() -> None:
         wrong = app.run()
         records = (Path(made) / "output" / "metrics.jsonl").read_text().splitlines()
         members = [len(json.loads(line)["members"]) for line in records]
-    alone = members.count(1)
-    if wrong is None and members[-1] != 2:
-        wrong = "one worker has not come back"
-    click.echo(
-        f"{options.exchange}: {len(members)} rounds, {alone} of them by one worker, in "
-        f"{time.monotonic() - started:.0f} s, {app.summary}: {wrong or 'well'}"
-    )
+        if wrong is None and members[-1] != 2:
+            wrong = "one worker has not come back"
+        click.echo(
+            f"{options.exchange}: {len(members)} rounds, {members.count(1)} of them by one worker, in "
+            f"{time.monotonic() - started:.0f} s, {app.summary}: {wrong or 'well'}"
+        )
     sys.exit(1 if wrong else 0)
 
 

@@ -22,7 +22,7 @@ from sparknet.data.growable import (
     spill_folder,
 )
 from sparknet.data.records import Column
-from sparknet.errors import DataError
+from sparknet.errors import DataError, TrainingError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -66,6 +66,13 @@ def test_what_does_not_fit_into_memory_goes_to_disk(tmp_path: Path) -> None:
     growing.append(np.ones((1, 4), np.uint8))
     assert growing.spilled
     growing.close()
+
+
+@pytest.mark.rig
+def test_a_full_spill_volume_is_named(full_volume: Path) -> None:
+    limit = MemoryLimit(memory_bytes=200_000, folder=full_volume)
+    with pytest.raises(TrainingError, match=f"is full: .* in {full_volume}.*--shard-memory"):
+        collect(blocks([1000] * 20), SCHEMA, limit)
 
 
 def test_writing_to_a_spilled_array_is_private(tmp_path: Path) -> None:

@@ -174,6 +174,20 @@ def test_a_task_that_does_not_end_after_its_worker_yielded_is_ended() -> None:
         assert sorted([*workers.waiting, *workers.running]) == [0, 1]  # each has one task, and no more
 
 
+@pytest.mark.rig
+def test_a_worker_whose_shards_find_no_room_on_the_spill_volume_keeps_its_slot(
+    full_volume: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", str(full_volume))
+    shards = [pictures(20_000, seed=number) for number in range(2)]
+    with spark(shards, 1, timeouts=replace(IMPATIENT, join=1)) as workers:
+        done = list(train(workers, Settings(rounds=50, tau=5)))
+        assert [round_.members for round_ in done] == [(0,)] * 50
+        assert [lost for round_ in done for lost in round_.result.lost] == []
+    assert caplog.text.count("keeps its slot: its shards cannot be put on the spill volume") == 1
+    assert list(full_volume.rglob("*.npy")) == []
+
+
 @pytest.mark.parametrize("ring", [False, True], ids=["star", "ring"])
 @pytest.mark.parametrize(("shards", "slots"), [(3, 1), (5, 2)], ids=["one slot", "two slots"])
 def test_fewer_slots_than_shards_train_on_every_record(shards: int, slots: int, ring: bool) -> None:
