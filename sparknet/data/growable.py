@@ -156,9 +156,9 @@ class GrowableArray:
                 raise
             here, allowed = f"{self.size / 1e6:,.0f} MB", f"{self.limit.memory_bytes / 1e6:,.0f} MB"
             raise TrainingError(
-                f"the spill volume of {socket.gethostname()} is full: no more than {here} of a shard found room "
-                f"in {self.limit.folder}. Make room there, take a larger volume, or let more of a shard than "
-                f"{allowed} stay in memory (memory_bytes, --shard-memory)"
+                f"the spill volume of {socket.gethostname()} is full: no more than {here} of a shard found "
+                f"room in {self.limit.folder}. Make room there, take a larger volume, or let more of a shard "
+                f"than {allowed} stay in memory (memory_bytes, --shard-memory)"
             ) from error
 
 
