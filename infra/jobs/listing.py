@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
@@ -16,6 +17,7 @@ QUEUED, RUNNING, DONE, FAILED, CANCELLED, LOST = "queued", "running", "done", "f
 PROGRAM, CANCEL, MACHINE = "program", "cancel", "machine"
 ENDED_BY = {DONE: PROGRAM, FAILED: PROGRAM, CANCELLED: CANCEL, LOST: MACHINE}
 EVERY = "all"  # workers
+TIME = r"-\d{8}-\d{6}(-\d+)?"  # the end of an id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ def of_link(link: Link) -> list[Job]:
 
 
 def resolve(cloud: Cloud, cluster: str, word: str) -> str:
-    """The id of the job that ``word`` names: its id, or the program that the newest one of it ran.
+    """The id of the job that ``word`` names: its id, or the newest one of a program, or of such a beginning.
 
     Raises JobError if there is none.
     """
@@ -56,10 +58,12 @@ def resolve(cloud: Cloud, cluster: str, word: str) -> str:
     if word in {one.id for one in known}:
         return word
     name = job_names.line(Path(word).name.removesuffix(".py"))
-    for one in reversed(known):
-        if name and one.program == name:
-            return one.id
-    raise unknown(word)
+    of_program = [one.id for one in known if name and one.program == name]
+    spelled = re.compile(f"{re.escape(name)}{TIME}")
+    alike = of_program or [one.id for one in known if name and spelled.fullmatch(one.id)]
+    if not alike:
+        raise unknown(word)
+    return alike[-1]
 
 
 def latest(cloud: Cloud, cluster: str) -> str:

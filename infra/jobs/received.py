@@ -61,6 +61,7 @@ class Received:
             bytes=already.bytes,
             all_bytes=already.bytes + sum(one.size for one in lacking) - begun,
         )
+        self.has_spoiled = False
         self._buffer = bytearray()
         self._next = 0
         self._stream: IO[bytes] | None = None
@@ -120,8 +121,9 @@ class Received:
         """Put the file in its place, with the time of its last change, by which the next copy knows it."""
         self.close()
         file, place = self._target / UNFINISHED / one.unfinished, self._target / one.path
-        if self._digest.hexdigest() != digest:  # it was changed there between two copies
+        if self._digest.hexdigest() != digest:  # what was here of it is of another file, or was damaged
             file.unlink()
+            self.has_spoiled = True
             return
         if place.is_dir() and not place.is_symlink():
             raise SetupError(f"{place} is a folder here and a file of the job; move it, and fetch again.")

@@ -75,7 +75,7 @@ def fetch(
 def _fetch(link: Link, folder: PurePosixPath, target: Path, on_moved: OnMoved) -> Results:
     moved = Moved(files=0, all_files=0, bytes=0, all_bytes=0)
 
-    def work(host: Host) -> _Listing:
+    def work(host: Host) -> tuple[_Listing, bool]:
         nonlocal moved
         found = _listing(link, host, folder)
         lacking = [one for one in found.wanted if not one.is_at(target)]
@@ -86,9 +86,11 @@ def _fetch(link: Link, folder: PurePosixPath, target: Path, on_moved: OnMoved) -
         finally:
             received.close()
             moved = received.moved
-        return found
+        return found, received.has_spoiled
 
-    found = link.keep(folder.name, work)
+    found, has_spoiled = link.keep(folder.name, work)
+    if has_spoiled:  # from their beginning this time
+        found, _ = link.keep(folder.name, work)
     for empty in found.folders:
         (target / empty).mkdir(parents=True, exist_ok=True)
     here = sorted(target / one.path for one in found.wanted if (target / one.path).is_file())

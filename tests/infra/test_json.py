@@ -53,7 +53,9 @@ def test_a_plan_with_a_problem_keeps_its_status(run: Run, simulation: Any, spec:
     )
 
 
-def test_a_cluster_its_price_and_its_jobs(run: Run, simulated: Cloud, spec: ClusterSpec) -> None:
+def test_a_cluster_its_price_and_its_jobs(
+    run: Run, simulated: Cloud, empty: Cloud, spec: ClusterSpec
+) -> None:
     made = told(run, "launch", "-s", "1", spec.name)
     assert (made["name"], set(made["master"]), len(made["workers"])) == (spec.name, NODE, 1)
     one, every = told(run, "status", spec.name), told(run, "status", "--all")
@@ -73,7 +75,7 @@ def test_a_cluster_its_price_and_its_jobs(run: Run, simulated: Cloud, spec: Clus
     cluster.destroy(simulated, spec.name, ignore)
 
 
-def test_orphans(run: Run, simulated: Cloud, spec: ClusterSpec) -> None:
+def test_orphans(run: Run, simulated: Cloud, empty: Cloud, spec: ClusterSpec) -> None:
     made = cluster.launch(simulated, replace(spec, workers=1), ignore)
     past = [{"Key": "sparknet:expires", "Value": "2020-01-01T00:00:00+00:00"}]
     simulated.region.change("create_tags", Resources=[node.id for node in made.nodes], Tags=past)
