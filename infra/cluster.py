@@ -17,7 +17,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import attachments, growth, healers, plan, power, provision, replacement, shrinking
+from infra import (
+    attachments,
+    budget,
+    growth,
+    healers,
+    lifetime,
+    plan,
+    power,
+    provision,
+    replacement,
+    shrinking,
+)
 from infra.cloud import Cloud, Cluster, Member, connect, find, in_all_regions, look, names, of_nodes
 from infra.ec2 import keys, launch_lock, network, nodes
 from infra.ec2.network import SecurityGroup
@@ -162,6 +173,8 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
         cluster = _bring_up(cloud, setup, buyer.buy, set() if spec.repair else kept)
         # the next change is a purchase of its own: with the old tokens EC2 would answer with the old nodes
         network.mark_ready(region, group, secrets.token_hex(8), numbers)
+        if group.lifetime.budget:  # with these nodes it lasts for another while
+            lifetime.extend(cloud, spec.name, emit)
         if profile:
             healers.turn_on(cloud, _recipe(spec, known), profile, cluster, emit)
         return cluster
@@ -178,7 +191,7 @@ def start_healing(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> None:
                 f"{spec.name} is not ready; {cloud.command('launch', spec.name)} brings it up first."
             )
         found = _survey(cloud, spec, emit)
-        profile = healers.prepare(cloud, spec, _tags_of(cloud, spec, group), emit)
+        profile = healers.prepare(cloud, spec, _tags_of(cloud, spec, found, group), emit)
         healers.turn_on(cloud, _recipe(spec, found), profile, there, emit)
 
 
@@ -189,6 +202,15 @@ def stop_healing(cloud: Cloud, name: str) -> None:
 
 def _recipe(spec: ClusterSpec, found: Survey) -> Recipe:
     return Recipe(spec=spec, pools=found.pools, gpus={name: one.gpus for name, one in found.types.items()})
+
+
+def _budget_ends(cloud: Cloud, spec: ClusterSpec, found: Survey) -> str:
+    """When the budget may be spent, as a tag says it. Raises UsageError for one that is of no use."""
+    if spec.budget is None:
+        return ""
+    spent = budget.of_launch(cloud.region, spec, found)
+    budget.require_enough(spent, spec.budget)
+    return spent.reaches(spec.budget).isoformat(timespec="seconds")
 
 
 def _take_surplus_away(
@@ -282,9 +304,9 @@ def _make_group_and_key(
     attempt made, and makes nothing twice.
     """
     region = cloud.region
-    cluster_tags = _tags_of(cloud, spec, old_group)
+    cluster_tags = _tags_of(cloud, spec, found, old_group)
     group = old_group or network.make_group(region, cluster_tags, found.subnets[0].vpc_id)
-    cluster_tags = _tags_of(cloud, spec, group)
+    cluster_tags = _tags_of(cloud, spec, found, group)
     network.open_group(region, group, spec.network.authorized_address or cloud.caller_address())
     if not spec.access.key_pair:
         keys.make_pair(region, cluster_tags, cloud.home, may_replace=not has_nodes)
@@ -301,7 +323,7 @@ def _end_other_masters(cloud: Cloud, before: Cluster) -> None:
         end(cloud, before.name, others)
 
 
-def _tags_of(cloud: Cloud, spec: ClusterSpec, group: SecurityGroup | None) -> ClusterTags:
+def _tags_of(cloud: Cloud, spec: ClusterSpec, found: Survey, group: SecurityGroup | None) -> ClusterTags:
     """What all that is made carries: with the generation and the times of the ``group`` that is there."""
     made = ClusterTags.new(
         spec.name,
@@ -309,6 +331,7 @@ def _tags_of(cloud: Cloud, spec: ClusterSpec, group: SecurityGroup | None) -> Cl
         max_hours=spec.max_hours,
         idle_minutes=spec.idle_minutes,
         budget=spec.budget,
+        budget_ends=_budget_ends(cloud, spec, found) if group is None else "",
         extra=spec.tags,
         now=cloud.region.now(),
     )

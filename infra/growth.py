@@ -85,6 +85,7 @@ def of_group(cluster_tags: ClusterTags, group: SecurityGroup) -> ClusterTags:
         expires=group.expires,
         idle_minutes=group.lifetime.idle_minutes,
         budget=group.lifetime.budget,
+        budget_ends=group.lifetime.budget_ends.isoformat() if group.lifetime.budget_ends else "",
     )
 
 

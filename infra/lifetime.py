@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from infra.budget import Spent, of_cluster, require_enough
 from infra.cloud import Cloud, find
-from infra.ec2 import network, template
+from infra.ec2 import network, tags, template
 from infra.ec2.lifetime import Lifetime
 from infra.ec2.nodes import Node
 from infra.errors import HostsFailed
@@ -39,17 +40,24 @@ def extend(
     asleep = [node.name for node in cluster.nodes if node.state != "running"]
     require(not asleep, f"{', '.join(asleep)} of {name} do not run, and cannot be told: start them first.")
     before = group.lifetime if group else Lifetime.of(cluster.nodes[0].tags)
-    after = _changed(cloud, name, before, hours=hours, idle_minutes=idle_minutes, budget=budget)
+    after = _changed(cloud, name, before, hours=hours, idle_minutes=idle_minutes, dollars=budget)
+    spent: list[dict[str, str]] = []
+    if after.budget:
+        known = of_cluster(cloud.region, name, Spent.read(group.spent) if group else None)
+        if budget is not None:
+            require_enough(known, after.budget)
+        after = replace(after, budget_ends=known.reaches(after.budget).replace(microsecond=0))
+        spent = [{"Key": tags.SPENT, "Value": str(known)}]
     with phase(emit, "extend"):
         template.change(
             cloud.region,
             name,
-            lambda document: user_data.with_end(document, expires=after.expires),
+            lambda document: user_data.with_end(document, expires=after.ends),
             tags=after.as_list(),
         )
         tell(cloud, cluster.nodes, after, emit)
         if group:
-            cloud.region.change("create_tags", Resources=[group.id], Tags=after.as_list())
+            cloud.region.change("create_tags", Resources=[group.id], Tags=[*after.as_list(), *spent])
     return after
 
 
@@ -59,7 +67,7 @@ def tell(cloud: Cloud, nodes: Sequence[Node], lifetime: Lifetime, emit: Emit) ->
     def tell_one(node: Node) -> None:
         host = cloud.connect(node)
         agent.put_down(host, idle_minutes=f"{lifetime.idle_minutes:g}")
-        agent.set_end(host, lifetime.expires)
+        agent.set_end(host, lifetime.ends)
         cloud.region.change("create_tags", Resources=[node.id], Tags=lifetime.as_list())
 
     try:
@@ -78,14 +86,14 @@ def _changed(
     *,
     hours: float | None,
     idle_minutes: float | None,
-    budget: float | None,
+    dollars: float | None,
 ) -> Lifetime:
     now = cloud.region.now()
     after = replace(
         before,
         expires=_moved(before.expires, hours, now),
         idle_minutes=before.idle_minutes if idle_minutes is None else idle_minutes,
-        budget=before.budget if budget is None else budget,
+        budget=before.budget if dollars is None else dollars,
     )
     if hours is not None and after.expires is not None:
         require(

@@ -59,11 +59,18 @@ class Plan:
     addresses: float  # of the public addresses; also part of them
 
     @property
+    def hours_at_most(self) -> float | None:
+        """Hours after which it ends itself, whatever runs on it; None: never."""
+        limits = [self.spec.max_hours] if self.spec.max_hours else []
+        if self.spec.budget and self.on_demand:
+            limits.append(self.spec.budget / self.on_demand)
+        return min(limits, default=None)
+
+    @property
     def worst_case(self) -> float | None:
-        """Dollars until ``--max-hours`` are over; None without that limit."""
-        if self.on_demand is None or not self.spec.max_hours:
-            return None
-        return self.on_demand * self.spec.max_hours
+        """Dollars until it ends itself; None if it does not."""
+        hours = self.hours_at_most
+        return None if self.on_demand is None or hours is None else self.on_demand * hours
 
 
 def require_quota(

@@ -8,7 +8,8 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Stop_Start.html
 from __future__ import annotations
 
 from infra.cloud import Cloud, Cluster, find
-from infra.ec2 import keys, nodes, tags
+from infra.ec2 import keys, nodes
+from infra.ec2.lifetime import Lifetime
 from infra.ec2.nodes import Node
 from infra.errors import UsageError
 from infra.events import Emit, Note, phase
@@ -66,7 +67,7 @@ def _require_on_demand(cloud: Cloud, cluster: Cluster) -> None:
 
 
 def _require_time_left(cloud: Cloud, name: str, stopped: list[Node]) -> None:
-    ends = [moment for node in stopped if (moment := tags.moment(node.expires))]
+    ends = [moment for node in stopped if (moment := Lifetime.of(node.tags).ends)]
     if ends and min(ends) < cloud.region.now():
         raise UsageError(
             f"The --max-hours of {name} were over at {min(ends):%Y-%m-%d %H:%M} UTC: its nodes would end "

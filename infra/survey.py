@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from infra import costs, private_key
-from infra.ec2 import catalog, images, keys, network, prices, tags, template
+from infra.ec2 import catalog, images, keys, network, prices, template
 from infra.ec2.catalog import InstanceType
 from infra.ec2.fleet import Pool
 from infra.ec2.images import Image
@@ -71,7 +71,7 @@ def launch_data(spec: ClusterSpec, found: Survey, group: SecurityGroup) -> templ
         root_device=found.image.root_device,
         key_pair=spec.access.key_pair or keys.key_name(spec.name),
         security_groups=(group.id, *spec.network.additional_security_groups),
-        user_data=user_data.document(spec, expires=tags.moment(group.expires)),
+        user_data=user_data.document(spec, expires=group.lifetime.ends),
         spill=spec.spill,
         instance_profile=spec.instance_profile,
         placement_group=spec.network.placement_group,
@@ -85,7 +85,7 @@ def _require_what_is_named(region: Region, spec: ClusterSpec) -> None:
         login.require_usable(spec.access.identity_file)
     if spec.user_data and not spec.user_data.is_file():
         raise UsageError(f"There is no file {spec.user_data} for --user-data.")
-    user_data.document(spec, expires=datetime.now(UTC) if spec.max_hours else None)
+    user_data.document(spec, expires=datetime.now(UTC) if spec.max_hours or spec.budget else None)
     if spec.access.key_pair and spec.access.identity_file:
         key = private_key.read(spec.access.identity_file, private_key.known_passphrase())
         keys.require_pair(region, spec.access.key_pair, key)

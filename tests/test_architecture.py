@@ -47,6 +47,7 @@ LAYERS = {
             "infra.provision",
             "infra.attachments",
             "infra.costs",
+            "infra.budget",
             "infra.program",
             "infra.policies",
         ),

@@ -105,7 +105,9 @@ def plan(found: Plan) -> str:
             *quotas,
             f"the cluster: {dollars(found.spot_now)} an hour now, at most {dollars(found.on_demand)}"
             + (
-                f"; at most {dollars(found.worst_case)} until it ends itself after {spec.max_hours:g} hours"
+                f"; at most {dollars(found.worst_case)} until it ends itself after "
+                f"{found.hours_at_most:.4g} hours"
+                + (f", or {spec.idle_minutes:g} minutes without a job" if spec.idle_minutes else "")
                 if found.worst_case is not None
                 else "; it does not end itself"
             ),

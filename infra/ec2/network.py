@@ -39,6 +39,7 @@ class SecurityGroup:
     created: str
     expires: str
     lifetime: Lifetime
+    spent: str  # as infra.budget writes it
     is_ready: bool  # whether a launch has been brought to its end
     workers: int | None = None  # how many the last launch was for
     heals: bool = False  # a healer is on
@@ -164,6 +165,7 @@ def find_group(region: Region, cluster: str) -> SecurityGroup | None:
         created=known.get(tags.CREATED, ""),
         expires=known.get(tags.EXPIRES, ""),
         lifetime=Lifetime.of(known),
+        spent=known.get(tags.SPENT, ""),
         is_ready=known.get(tags.STATE) == tags.READY,
         workers=int(known[tags.WORKERS]) if known.get(tags.WORKERS, "").isdigit() else None,
         heals=known.get(tags.HEAL) == tags.ON,

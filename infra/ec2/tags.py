@@ -22,6 +22,8 @@ NEVER = "never"  # expires
 WORKERS = "sparknet:workers"  # there as well: how many the last launch was for
 IDLE = "sparknet:idle-minutes"  # missing: it does not end for want of jobs
 BUDGET = "sparknet:budget"  # dollars; missing: no limit but the time
+BUDGET_ENDS = "sparknet:budget-ends"  # when that may be spent, at the most that the nodes can cost
+SPENT = "sparknet:spent"  # on the group: see infra.budget
 NOTICE = "sparknet:notice"  # of a node that EC2 takes back: what is to happen and when, "terminate 2026-..."
 NUMBERS = "sparknet:numbers"  # and there: the workers' numbers, as infra.numbers writes them
 HEAL = "sparknet:heal"  # and there: whether a healer is on; missing where it never was
@@ -49,6 +51,7 @@ class ClusterTags:
     version: str = ""
     idle_minutes: float = 0.0
     budget: float | None = None
+    budget_ends: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -61,6 +64,7 @@ class ClusterTags:
         extra: Mapping[str, str],
         idle_minutes: float = 0.0,
         budget: float | None = None,
+        budget_ends: str = "",
         now: datetime | None = None,
     ) -> ClusterTags:
         """Of a cluster that begins ``now``, by the clock of the cloud (this machine's if it is None)."""
@@ -75,6 +79,7 @@ class ClusterTags:
             version=_version(),
             idle_minutes=idle_minutes,
             budget=budget,
+            budget_ends=budget_ends,
             extra=dict(extra),
         )
 
@@ -90,6 +95,7 @@ class ClusterTags:
             VERSION: self.version,
             GENERATION: self.generation,
             **limits(self.idle_minutes, self.budget),
+            BUDGET_ENDS: self.budget_ends,
         }
         own = {key: value for key, value in pairs.items() if value}
         return [{"Key": key, "Value": value} for key, value in {**self.extra, **own}.items()]
