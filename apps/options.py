@@ -26,6 +26,7 @@ from sparknet.codecs import CODECS
 from sparknet.distributed.averaging import COPY_EVERY, Exchange
 from sparknet.errors import UsageError
 from sparknet.exits import status_of
+from sparknet.overlap import check_fragments
 from sparknet.training import Momentum
 
 
@@ -58,6 +59,7 @@ class Options:
     outer_momentum: float | None
     moving_rate: float | None
     overlap: bool
+    fragments: int
     momentum: Momentum | None
     checkpoint: str | None
     checkpoint_every: int
@@ -113,6 +115,7 @@ class Options:
             workers=self.workers,
         )
         algorithm(self.algorithm).with_options(self.algorithm_options).check(asked)
+        check_fragments(self.fragments, self.overlap)
         if self.overlap and self.momentum == "average":
             raise UsageError(
                 "--momentum average is for workers that wait for each other, which they do not with --overlap"
@@ -263,6 +266,13 @@ def training_options(
             "--overlap",
             is_flag=True,
             help="Averages travel while the next round is computed, and are merged when that ends.",
+        ),
+        click.option(
+            "--fragments",
+            type=click.IntRange(1, 1000),
+            default=1,
+            metavar="N",
+            help="With --overlap: an average travels in so many parts through the round, at a lower rate.",
         ),
         click.option(
             "--momentum",

@@ -194,6 +194,7 @@ def _cluster(options: Options) -> Cluster:
         wire=options.wire,
         exchange=options.exchange,
         copy_every=options.copy_every,
+        fragments=options.fragments,
         memory_bytes=options.shard_memory,
         profile=options.profile,
         deterministic=options.deterministic,

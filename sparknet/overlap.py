@@ -19,11 +19,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sparknet.errors import UsageError
 from sparknet.merge import Statistics
 from sparknet.weights import Vector
 
 # Numbers merged at a time: the intermediate result stays in a core's cache.
 _BLOCK = 1 << 15
+
+
+def check_fragments(fragments: int, overlap: bool) -> None:
+    """Raise UsageError unless an average can travel in so many parts."""
+    if fragments < 1:
+        raise UsageError(f"fragments is {fragments}: an average travels in at least 1 part")
+    if fragments > 1 and not overlap:
+        raise UsageError(
+            "--fragments spreads an average over the round that is computed while it travels, and without "
+            "--overlap all workers wait for it: give both, or neither"
+        )
 
 
 def merge_late(vector: Vector, arrived: Vector, sent: Vector, statistics: Sequence[Statistics] = ()) -> None:

@@ -29,6 +29,7 @@ from sparknet.distributed.averaging.ring import Ring
 from sparknet.distributed.averaging.star import Star
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.comm.handshake import Identity
+from sparknet.distributed.comm.spread import AT_ONCE, Spread
 from sparknet.distributed.listener import Joining, Listener
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import (
@@ -62,7 +63,7 @@ class Coordinator:
     caller's thread, but ``job_ended`` may be called from any. ``submit``, ``slots``, ``tasks`` and
     ``end_task`` are for shards that have no worker of their own (``rebalancing.py``). In a ring the driver
     fetches the weights every ``copy_every`` rounds: no more are lost with all workers at once. Workers join
-    by what ``listen`` makes.
+    by what ``listen`` makes. Averages that overlap with a round travel in ``fragments`` through it.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Coordinator:
         wire: str = "float32",
         ring: bool = False,
         copy_every: int = COPY_EVERY,
+        fragments: int = 1,
         listen: Callable[..., Joining] = Listener,
         submit: Submit | None = None,
         slots: Callable[[], int] | None = None,
@@ -102,6 +104,7 @@ class Coordinator:
         )
         self._training, self._scoring = Pace(timeouts), Pace(timeouts)
         self._overlap = Overlap()
+        self._fragments = fragments
         self._history: Vector | None = None
         self._rejected: set[int] = set()
 
@@ -146,9 +149,7 @@ class Coordinator:
             members = self.membership.assemble(_can_train)
             joining += clock.now() - began
             runners, ahead = self._overlap.runners(members, ahead)
-            requests = self._train_requests(
-                runners, plan, {"ahead": ahead and vars(ahead)} if overlaps else {}
-            )
+            requests = self._train_requests(runners, plan, self._ahead(ahead) if overlaps else {})
             head_start = self._overlap.head_start(runners)
             answers = self.membership.ask(
                 requests,
@@ -160,6 +161,7 @@ class Coordinator:
                 self._training.answered(answer, plan.tau, head_start)
             reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
             if answers:
+                self._averaging.spread(self._spread(reports, ahead))
                 merged = self._averaging.merge(answers, reports, plan)
         self._remember(answers, reports, merged, plan)
         self._overlap.ran(self.membership.all, [answers[k].member for k in merged.kept], ahead)
@@ -314,6 +316,17 @@ class Coordinator:
                 request = self._slice(member, todo[0])
                 parts[member], working[member] = todo.popleft(), request
                 self.membership.give(member, request)
+
+    def _ahead(self, ahead: RoundPlan | None) -> Header:
+        """How the workers are to go on before the average is known, and in how many parts to send."""
+        fragments = {"fragments": self._fragments} if ahead and self._fragments > 1 else {}
+        return {"ahead": ahead and vars(ahead), **fragments}
+
+    def _spread(self, reports: Sequence[Report], ahead: RoundPlan | None) -> Spread:
+        """Over the round that workers compute meanwhile, as long as the fastest took for the last."""
+        if ahead is None or self._fragments == 1:
+            return AT_ONCE
+        return Spread.over(self._fragments, min(report.seconds for report in reports), self.timeouts)
 
     def _train_requests(self, members: list[Member], plan: RoundPlan, ahead: Header) -> dict[Member, Request]:
         newcomers = [member for member in members if self._rebalancer.is_behind(member)]

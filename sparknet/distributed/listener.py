@@ -235,7 +235,11 @@ class Connection(threading.Thread):
         sent, received = self.channel.sent, self.channel.received
         for message in (*member.pending, *request.messages):
             self.channel.send(
-                message.kind, message.header, message.payload, seconds=self.listener.timeouts.send
+                message.kind,
+                message.header,
+                message.payload,
+                seconds=self.listener.timeouts.send,
+                spread=message.spread,
             )
         member.pending.clear()
         into = {

@@ -17,6 +17,7 @@ from sparknet import clock
 from sparknet.codecs import Bytes
 from sparknet.distributed.comm.channel import NOTHING, Channel, ExchangeError, Frame, Header, Kind
 from sparknet.distributed.comm.handshake import Identity
+from sparknet.distributed.comm.spread import AT_ONCE, Spread
 from sparknet.training import Report, Scores, WorkerState
 from sparknet.weights import Vector
 
@@ -63,11 +64,13 @@ Content = Report | Scores | WorkerState | Reduced | Fetched | Yielded | Assigned
 
 @dataclass(frozen=True)
 class Message:
-    """A frame to be sent. ``payload`` is the bytes of a vector: float32 (P,), or as the codec writes it."""
+    """A frame to be sent. ``payload`` is the bytes of a vector: float32 (P,), or as the codec writes it,
+    which may be ``spread`` over some time."""
 
     kind: Kind
     header: Header
     payload: memoryview = NOTHING
+    spread: Spread = AT_ONCE
 
 
 @dataclass(kw_only=True, eq=False)

@@ -25,6 +25,7 @@ from sparknet.distributed.averaging.run_ahead import RunAhead
 from sparknet.distributed.averaging.star import DeltaSender
 from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Header, Kind, raw
 from sparknet.distributed.comm.handshake import Identity, introduce
+from sparknet.distributed.comm.spread import AT_ONCE, SHARE, Spread
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import DataError, ModelError, TrainingError, UsageError
 from sparknet.notice import Notice
@@ -266,6 +267,7 @@ class Service:
         """A round, and the beginning of the next one before its average is known."""
         header = dict(frame.header)
         ahead, late, ring = header.pop("ahead", None), header.pop("late", False), header.pop("ring", False)
+        fragments = header.pop("fragments", 1)
         if frame.size:
             sender.restart()
         report = run_ahead.round(RoundPlan(**header), late=late)
@@ -273,7 +275,10 @@ class Service:
         if ring and self._participant:
             self._participant.begin(run_ahead)
         payload = NOTHING if ring else sender.result(run_ahead.sent)
-        self._answer(channel, Kind.REPORT, vars(report), payload)
+        spread = AT_ONCE
+        if payload and fragments > 1:
+            spread = Spread.over(fragments, SHARE / 2 * report.seconds, self.assignment.timeouts)
+        self._answer(channel, Kind.REPORT, vars(report), payload, spread)
 
     def _reduce(self, channel: Channel, frame: Frame) -> None:
         assert self._participant is not None
@@ -326,10 +331,18 @@ class Service:
                 worker.add_shard(shard, examples, position)
         channel.send(Kind.ASSIGNED, _holding(worker), seconds=self.assignment.timeouts.send)
 
-    def _answer(self, channel: Channel, kind: Kind, header: Header, payload: memoryview = NOTHING) -> None:
+    def _answer(
+        self,
+        channel: Channel,
+        kind: Kind,
+        header: Header,
+        payload: memoryview = NOTHING,
+        spread: Spread = AT_ONCE,
+    ) -> None:
         """Send the driver what it waits for, and whether this worker is about to leave."""
         leaving = {"leaving": True} if self.notice.leaves else {}
-        channel.send(kind, {**header, **leaving}, payload, seconds=self.assignment.timeouts.send)
+        seconds = self.assignment.timeouts.send
+        channel.send(kind, {**header, **leaving}, payload, seconds=seconds, spread=spread)
 
     def _yield(self, channel: Channel, worker: Worker, *, away: bool) -> bool:
         """Leave the shards to the other workers of this executor, and the slot to another task; nothing to

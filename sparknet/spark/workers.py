@@ -70,7 +70,8 @@ class SparkWorkers:
     every executor as a broadcast. ``wire`` is how weights travel: float32, or their changes as bfloat16 or
     int8 (``sparknet.codecs``); ``exchange`` whether through the driver (star), among the workers (ring), or
     by the size of the weights (auto: a ring from ``ring_from_bytes`` on). In a ring the driver fetches a copy
-    every ``copy_every`` rounds: if all workers are lost at once, no more have to be done again. Up to
+    every ``copy_every`` rounds: if all workers are lost at once, no more have to be done again. Averages that
+    overlap with a round travel in ``fragments`` through it. Up to
     ``memory_bytes`` of its shard a worker holds in memory, else in a file where Spark spills to
     (SPARK_LOCAL_DIRS); None leaves it to the worker, by what its machine has left. ``profile`` rounds of each
     worker are traced: see ``traces``.
@@ -93,6 +94,7 @@ class SparkWorkers:
         exchange: Exchange = "auto",
         ring_from_bytes: int = RING_FROM_BYTES,
         copy_every: int = COPY_EVERY,
+        fragments: int = 1,
         memory_bytes: int | None = None,
         profile: int = 0,
     ) -> None:
@@ -118,6 +120,7 @@ class SparkWorkers:
             wire=wire,
             ring=ring,
             copy_every=copy_every,
+            fragments=fragments,
             submit=lambda shards: self._jobs.submit(shards),
             slots=lambda: slots(spark),
             tasks=lambda: self._jobs.tasks(),

@@ -32,7 +32,8 @@ def settings_table(
         "outer step": f"{_algorithm(trainer.algorithm)}, momentum: {settings.momentum}",
         "seed": str(trainer.seed),
         "precision": cluster.precision + (", deterministic" if cluster.deterministic else ""),
-        "exchange of weights": f"{cluster.exchange}, {cluster.wire}",
+        "exchange of weights": f"{cluster.exchange}, {cluster.wire}"
+        + (f", in {cluster.fragments} parts" if cluster.fragments > 1 else ""),
         "a round waits for": _stragglers(trainer),
     }
 

@@ -33,6 +33,7 @@ from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import DataError, TrainingError, UsageError
 from sparknet.objectives import Loss, Metric, Objective, check_weighted
 from sparknet.outer import Outer, Schedule
+from sparknet.overlap import check_fragments
 from sparknet.replica import TorchReplica
 from sparknet.reporting.metrics import Record
 from sparknet.spark import SparkWorkers
@@ -74,6 +75,7 @@ class Cluster:
     wire: str = "float32"
     exchange: Any = "auto"
     copy_every: int = COPY_EVERY
+    fragments: int = 1
     memory_bytes: int | None = None
     profile: int = 0
     deterministic: bool = False
@@ -195,6 +197,7 @@ class Trainer:  # the one place where all that can be said of a run is listed
                 workers=self.workers,
             )
         )
+        check_fragments(self.cluster.fragments, self.overlap)
         if self.outer and algorithm(self.algorithm).train is not train:
             raise UsageError("an outer optimiser is for averages: elastic averaging has none, only a centre")
         AutoTau(self.overhead)
@@ -402,6 +405,7 @@ class _Run:
             wire=cluster.wire,
             exchange=cluster.exchange,
             copy_every=cluster.copy_every,
+            fragments=cluster.fragments,
             memory_bytes=cluster.memory_bytes,
             profile=cluster.profile,
         )

@@ -61,6 +61,7 @@ def test_every_option_arrives() -> None:
         *("--checkpoint-keep", "3", "--resume", "--wire", "int8", "--exchange", "star", "--profile", "2"),
         *("--quorum", "0.75", "--grace", "1.5", "--deadline", "60", "--tensorboard", "curves"),
         *("--outer-lr", "0.9", "--outer-momentum", "0.3", "--overlap", "--overhead", "0.1"),
+        *("--fragments", "6"),
         *("--tau-schedule", "quadratic", "--tau-growth", "0.2"),
         *("--join-deadline", "30", "--shard-memory", "3m", "--deterministic", "--weights", __file__),
     )
@@ -84,6 +85,7 @@ def test_every_option_arrives() -> None:
         outer_momentum=0.3,
         moving_rate=None,
         overlap=True,
+        fragments=6,
         overhead=0.1,
         tau_schedule="quadratic",
         tau_growth=0.2,
@@ -145,6 +147,7 @@ def test_a_size_is_what_spark_reads_in_it(size: str, bytes_: int) -> None:
         (["--algorithm", "easgd", "--overlap"], "--overlap is for rounds that all workers share"),
         (["--algorithm", "sync", "--tau", "5"], "sync averages after every step"),
         (["--algorithm", "serial", "--workers", "2"], "serial is one worker alone"),
+        (["--fragments", "4"], "give both, or neither"),
         (["--overlap", "--momentum", "average"], "which they do not with --overlap"),
         (["--tau", "auto", "--tau-schedule", "post-local"], "--tau auto is a schedule itself"),
         (["--tau-schedule", "quadratic"], "--tau-growth is the a of --tau-schedule quadratic"),
@@ -241,6 +244,7 @@ def crossed(rng: random.Random) -> list[str]:
         "--quorum": (0.5, 1),
         "--workers": (1, 3),
         "--time-cap": (1,),
+        "--fragments": (1, 4),
     }
     given = [name for name in choices if rng.random() < 0.25]
     words = [str(word) for name in given for word in (name, rng.choice(choices[name]))]
@@ -266,6 +270,8 @@ def test_options_that_are_crossed_at_random_make_a_trainer_or_are_refused_in_a_s
         assert (trainer.algorithm, trainer.overlap) == (options.algorithm, "--overlap" in words)
         assert not ({"--outer-lr", "--outer-momentum"} & set(words)) or "outer_lr" in found.options
         assert "--overlap" not in words or "overlap" not in found.refuses
+        assert trainer.cluster.fragments == options.fragments
+        assert options.fragments == 1 or trainer.overlap
         assert str(trainer.tau) == str(options.tau) or options.tau_schedule != "constant"
     assert not any("\n" in sentence for sentence in sentences)
     assert ends["made"] > 50

@@ -42,10 +42,10 @@ class Bucket:
         self.waits.clear()
 
 
-def cut(length: int, size: int, turns: int, rank: int, steps: Sequence[int]) -> Iterator[Bucket]:
-    """A vector of ``length`` numbers in buckets of ``size``, for as many members as there are ``steps``."""
-    for number, begin in enumerate(range(0, length, size)):
-        end = min(begin + size, length)
+def cut(length: int, begins: Sequence[int], turns: int, rank: int, steps: Sequence[int]) -> Iterator[Bucket]:
+    """A vector of ``length`` numbers in buckets that begin at ``begins``, for as many members as there are
+    ``steps``."""
+    for number, (begin, end) in enumerate(pairwise([*begins, length])):
         bounds = [begin + (end - begin) * k // len(steps) for k in range(len(steps) + 1)]
         parts = [slice(low, high) for low, high in pairwise(bounds)]
         yield Bucket(number, number % turns, rank, parts, steps)

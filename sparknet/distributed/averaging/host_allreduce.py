@@ -26,6 +26,7 @@ from sparknet.deltas import DeltaEncoder
 from sparknet.distributed.averaging.buckets import BufferPool, CompressedBuckets, PlainBuckets, cut
 from sparknet.distributed.averaging.pipeline import delayed
 from sparknet.distributed.averaging.rendezvous import Rendezvous
+from sparknet.distributed.comm.spread import AT_ONCE, Spread
 from sparknet.merge import Statistics, distance, norm
 from sparknet.weights import Vector
 
@@ -65,19 +66,27 @@ class HostAllReduce:
         self._encoders.clear()
 
     def average(
-        self, vector: Vector, start: Vector | None, steps: Sequence[int], rank: int, out: Vector
+        self,
+        vector: Vector,
+        start: Vector | None,
+        steps: Sequence[int],
+        rank: int,
+        out: Vector,
+        spread: Spread = AT_ONCE,
     ) -> float:
         """Write to ``out`` the mean of the members' vectors, float32 (P,), each counted by its steps.
 
         ``start`` is what all of them began from; without it the vectors themselves travel, as float32.
         Returns how far ``vector`` is from ``start``, by ``distance``; 0 without. Raises RuntimeError if a
-        member is gone: ``vector`` is as it was, and a group of the others can do it again.
+        member is gone: ``vector`` is as it was, and a group of the others can do it again. ``spread`` is how
+        long the vector may take.
         """
         if len(steps) == 1:
             np.copyto(out, vector)
             return 0.0 if start is None else distance(start, vector)
         buckets = self._buckets(vector, start, out)
-        cuts = cut(out.size, bucket_numbers(out.size), _TURNS, rank, steps)
+        begins = spread.cut(out.size, bucket_numbers(out.size))
+        cuts = spread.paced(cut(out.size, begins, _TURNS, rank, steps), len(begins))
         scattered = delayed(map(buckets.scatter, cuts), _DEPTH)
         for bucket in delayed(map(buckets.reduce, scattered), _DEPTH + 1):
             buckets.gather(bucket)

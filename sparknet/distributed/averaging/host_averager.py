@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sparknet.distributed.averaging.host_allreduce import HostAllReduce
 from sparknet.distributed.comm.channel import NOTHING, raw
+from sparknet.distributed.comm.spread import AT_ONCE, Spread
 from sparknet.weights import Vector
 from sparknet.worker import Worker
 
@@ -61,11 +63,19 @@ class HostAverager:
         return raw(self._start) if self._is_start else NOTHING
 
     def reduce(
-        self, *, key: str, rank: int, steps: Sequence[int], history: bool, anew: bool = False
+        self,
+        *,
+        key: str,
+        rank: int,
+        steps: Sequence[int],
+        history: bool,
+        anew: bool = False,
+        spread: Mapping[str, Any] | None = None,
     ) -> Averaged:
         """Average with the group. Raises RuntimeError if it could not be done.
 
-        ``moved`` is 0 if no round has begun here; ``anew`` forgets what earlier rounds left over.
+        ``moved`` is 0 if no round has begun here; ``anew`` forgets what earlier rounds left over; ``spread``
+        are the values of a ``Spread`` over which the weights travel.
         """
         worker, allreduce, vector = self._worker, self._allreduce, self._vector
         before = allreduce.sent
@@ -75,7 +85,8 @@ class HostAverager:
         if len(steps) > 1:
             allreduce.join(key, rank, len(steps))
         start = self._start if self._is_start else None
-        moved = allreduce.average(vector, start, steps, rank, self._mean)
+        over = Spread(**spread) if spread else AT_ONCE
+        moved = allreduce.average(vector, start, steps, rank, self._mean, over)
         if len(steps) > 1:
             allreduce.widen(worker.replica.statistics, vector, steps[rank], self._mean)
         if history:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from sparknet.distributed.averaging.remote_outer import RemoteOuter
 from sparknet.distributed.averaging.remote_weights import Fetcher, Versions
 from sparknet.distributed.averaging.rendezvous import AbortFlag, Backend, choose_backend, new_store
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
+from sparknet.distributed.comm.spread import AT_ONCE, SHARE, Spread
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import (
     Answered,
@@ -107,6 +109,7 @@ class Ring:
         self._sent_bytes = 0
         self._in_host_memory = self._anew = False
         self.outer = RemoteOuter(members, self._fetcher)
+        self._spread = AT_ONCE
 
     def begin(self, weights: Weights) -> None:
         self.publish(weights)
@@ -132,6 +135,10 @@ class Ring:
         self._anew = not any(member.is_ahead for member in members)
         if not self._in_host_memory:
             self._in_host_memory, self._group = True, []
+
+    def spread(self, over: Spread) -> None:
+        """The workers may take that long to average this round."""
+        self._spread = replace(over, seconds=SHARE * over.seconds)
 
     def publish(self, weights: Weights) -> None:
         """These are the current weights. Raises TrainingError if the workers have gone on from them."""
@@ -263,13 +270,14 @@ class Ring:
             "steps": [steps[member] for member in group],
             "history": history,
             **({"anew": True} if self._anew else {}),
+            **({"spread": vars(self._spread)} if self._spread != AT_ONCE else {}),
         }
         return {
             member: Request(
                 messages=(Message(Kind.REDUCE, {**place, "rank": rank}),),
                 answers=(Kind.REDUCED,),
                 read=read_reduced,
-                seconds=2 * self._timeouts.send,
+                seconds=2 * self._timeouts.send + self._spread.seconds,
             )
             for rank, member in enumerate(group)
         }

@@ -7,6 +7,7 @@ round's start.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from sparknet.codecs import Bytes, Codec
 from sparknet.deltas import DeltaEncoder, DeltaTracker, apply_delta
 from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
+from sparknet.distributed.comm.spread import AT_ONCE, SHARE, Spread
 from sparknet.distributed.messages import Answered, Member, Message, read_report
 from sparknet.merge import Merged, Statistics, distance, merge_moved
 from sparknet.training import Report, RoundPlan
@@ -33,6 +35,7 @@ class Star:
         self._versions, self._statistics = versions, statistics
         self._tracker = None if codec.is_lossless else DeltaTracker(codec)
         self._start: Vector = versions.vector
+        self._spread = AT_ONCE
 
     def begin(self, weights: Weights) -> None:
         """The next round starts from ``weights``, or from what a delta of fewer bits makes of them."""
@@ -50,6 +53,11 @@ class Star:
             for member in members:
                 member.delta_version = 0
 
+    def spread(self, over: Spread) -> None:
+        """The average of this round may take that long on its way to workers that are ahead, as each takes
+        for its weights."""
+        self._spread = replace(over, seconds=SHARE / 2 * over.seconds)
+
     def publish(self, weights: Weights) -> None:
         self._versions.publish(fetch(weights))
 
@@ -60,6 +68,8 @@ class Star:
     def train(self, member: Member, header: Header) -> list[Message]:
         """The plan, with the weights, a delta of them, or neither if the worker has them."""
         messages = self._train_messages(member, header)
+        if member.is_ahead:
+            messages = [replace(message, spread=self._spread) for message in messages]
         member.version, member.base = 0, self._start
         return messages
 

@@ -21,10 +21,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any, Self
 
 from sparknet.codecs import Bytes
 from sparknet.distributed.comm.auth import MAC_BYTES, FrameAuthenticator, Mac
+from sparknet.distributed.comm.spread import AT_ONCE, Spread
 from sparknet.errors import TrainingError
 from sparknet.weights import Vector
 
@@ -132,16 +134,28 @@ class Channel:
         """From here on every frame carries a MAC, by these keys of 32 bytes."""
         self._outgoing, self._incoming = FrameAuthenticator(sent), FrameAuthenticator(received)
 
-    def send(self, kind: Kind, header: Header, payload: memoryview = NOTHING, *, seconds: float) -> None:
-        """Send a frame. Raises OSError, TimeoutError past ``seconds``, if the other end does not take it."""
-        deadline = time.monotonic() + seconds
+    def send(
+        self,
+        kind: Kind,
+        header: Header,
+        payload: memoryview = NOTHING,
+        *,
+        seconds: float,
+        spread: Spread = AT_ONCE,
+    ) -> None:
+        """Send a frame. Raises OSError, TimeoutError past ``seconds``, if the other end does not take it.
+
+        The payload is ``spread`` over some time that does not count among these.
+        """
+        deadline = time.monotonic() + seconds + spread.seconds
         text = json.dumps(header).encode()
         head = _PREFIX.pack(_MAGIC, kind, len(text), payload.nbytes) + text
         mac = self._outgoing.next() if self._outgoing else None
         if mac:
             mac.add(head)
-        for start in range(0, max(1, payload.nbytes), _CHUNK):
-            chunk, stop = payload[start : start + _CHUNK], start + _CHUNK
+        starts = spread.cut(payload.nbytes, _CHUNK)
+        for start, stop in spread.paced(pairwise([*starts, max(1, payload.nbytes)]), len(starts)):
+            chunk = payload[start:stop]
             if mac:
                 mac.add(chunk)
             self._push(deadline, head, chunk, mac.finish() if mac and stop >= payload.nbytes else b"")
