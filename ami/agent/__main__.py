@@ -6,8 +6,8 @@
     idleness.py    no job for so long: the node ends itself, as it does when the cluster's master is gone
     metadata.py    the metadata service, and the time by its clock
 
-Nothing listens here, and nothing is sent to another node: what it has to say is in files and in tags. It
-needs Python's standard library alone, and no answer of anybody may end it.
+Nothing listens here, and nothing is sent to another node: what it has to say is in files. It needs
+Python's standard library alone, and no answer of anybody may end it.
 """
 
 import sys

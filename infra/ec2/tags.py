@@ -24,7 +24,6 @@ IDLE = "sparknet:idle-minutes"  # missing: it does not end for want of jobs
 BUDGET = "sparknet:budget"  # dollars; missing: no limit but the time
 BUDGET_ENDS = "sparknet:budget-ends"  # when that may be spent, at the most that the nodes can cost
 SPENT = "sparknet:spent"  # on the group: see infra.budget
-NOTICE = "sparknet:notice"  # of a node that EC2 takes back: what is to happen and when, "terminate 2026-..."
 NUMBERS = "sparknet:numbers"  # and there: the workers' numbers, as infra.numbers writes them
 HEAL = "sparknet:heal"  # and there: whether a healer is on; missing where it never was
 HEALER = "sparknet:healer"  # and there: what the healer did or lacks, and when, for people
