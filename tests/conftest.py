@@ -14,6 +14,7 @@ from xdist.remote import Producer
 from xdist.workermanage import WorkerController
 
 from tests import java
+from tests.process_state import put_back
 from tests.schedule import QUICK, ByUnit, longest_first, mark
 
 ENDINGS = pytest.StashKey[list[Callable[[], None]]]()
@@ -68,6 +69,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         os.environ.pop(java.FORBIDDEN, None)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """What fixtures have set up stays until they take it down; what the test itself does is put back."""
+    with put_back():
+        return (yield)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
