@@ -37,7 +37,8 @@ def test_every_round_of_200_seeds_is_what_a_model_says_whatever_befalls_the_work
     assert found, said
     assert int(found[1]) > 2000
     assert int(found[2]) > 200
-    for what in ("kill", "stop", "cut", "slow", "host", "restart"):  # each of them has happened
+    # each of them has happened
+    for what in ("kill", "stop", "cut", "slow", "host", "restart", "notice", "left in time"):
         assert re.search(rf"what happened: .*\b{what} \d+", said), said
 
 
