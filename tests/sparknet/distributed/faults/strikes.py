@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from sparknet.distributed.comm.channel import NOTHING, Channel, Frame, Header, Kind
+from sparknet.distributed.comm.spread import AT_ONCE, Spread
 from tests.sparknet.distributed.faults.plan import Strike
 
 CUT_SECONDS = 4.0
@@ -151,9 +152,17 @@ class FaultyChannel(Channel):
         except ValueError:  # a socket without an address
             return "the driver"
 
-    def send(self, kind: Kind, header: Header, payload: memoryview = NOTHING, *, seconds: float) -> None:
+    def send(
+        self,
+        kind: Kind,
+        header: Header,
+        payload: memoryview = NOTHING,
+        *,
+        seconds: float,
+        spread: Spread = AT_ONCE,
+    ) -> None:
         come_to(f"sends {kind.name}", self)
-        super().send(kind, header, payload, seconds=seconds)
+        super().send(kind, header, payload, seconds=seconds, spread=spread)
         come_to(f"sent {kind.name}", self)
 
     def receive(self, *due: Kind, into: Mapping[Kind, memoryview] | None = None, seconds: float) -> Frame:
