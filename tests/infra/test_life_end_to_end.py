@@ -45,12 +45,12 @@ def test_a_machine_that_is_taken_back_and_the_end_of_the_cluster_cost_a_training
         return user.types("logs", *where, "-n", "2000", job)
 
     until(lambda: "round 3/" in log(), "training", 240)
-    told = lose_one_with_notice(user, cloud)
+    lost = lose_one_with_notice(user, cloud)
+    assert lost in user.types("status", "life")
     until(lambda: "has left: its machine is taken back" in log(), "the worker's leave", 60)
     before = log().count("round ")
     until(lambda: log().count("round ") > before + 3, "training on one worker", 60)
     assert "lost worker" not in log()
-    assert told in user.types("status", "life")
 
     user.types("extend", "life", "--hours", "1")
     [end] = [line for line in user.types("status", "life").splitlines() if "ends itself: at" in line]
