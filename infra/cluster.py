@@ -1,7 +1,6 @@
 """Cluster: the recipes. Each is a list of steps; all of them can be run again.
 
     launch     look, make what is missing, take the surplus away, set up, wait until Spark is ready
-    status     what is there, and what Spark says
     destroy    machines first, then all that belonged to them, until two listings find nothing
 
 What a cluster is stands in the tags of its resources and nowhere else.
@@ -14,11 +13,11 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from infra import (
     attachments,
+    bill,
     budget,
     growth,
     healers,
@@ -30,14 +29,14 @@ from infra import (
     shrinking,
 )
 from infra.cloud import Cloud, Cluster, Member, connect, find, in_all_regions, look, names, of_nodes
-from infra.ec2 import keys, launch_lock, network, nodes
+from infra.ec2 import keys, launch_lock, network, nodes, tags
 from infra.ec2.network import SecurityGroup
 from infra.ec2.nodes import MASTER, Node
 from infra.ec2.tags import ClusterTags
-from infra.errors import InfraError, Interrupted, SetupError
+from infra.errors import Interrupted, SetupError
 from infra.events import Emit, Note, phase
 from infra.healing import Recipe
-from infra.node import command_log, spark
+from infra.node import command_log
 from infra.numbers import Numbers
 from infra.shrinking import Leaving
 from infra.spec import ClusterSpec
@@ -48,7 +47,6 @@ __all__ = [
     "Cloud",
     "Cluster",
     "Member",
-    "Status",
     "connect",
     "destroy",
     "find",
@@ -58,32 +56,11 @@ __all__ = [
     "names",
     "shrink",
     "start_healing",
-    "status",
     "stop_healing",
 ]
 
 ENDINGS_SECONDS = 3.0
 RUNNING_SECONDS = 300.0  # until EC2 calls what it gave running
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """A cluster and what Spark's master says of it (None if it cannot be asked)."""
-
-    cluster: Cluster
-    health: spark.Health | None
-
-
-def status(cloud: Cloud, name: str) -> Status:
-    """What is there, and what Spark says."""
-    cluster = find(cloud, name)
-    master = cluster.master
-    if master is None or master.state != "running":
-        return Status(cluster=cluster, health=None)
-    try:
-        return Status(cluster=cluster, health=spark.health(cloud.connect(master), master.private_ip))
-    except InfraError:
-        return Status(cluster=cluster, health=None)
 
 
 def launch(cloud: Cloud, spec: ClusterSpec, emit: Emit) -> Cluster:
@@ -171,6 +148,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
             emit=emit,
         )
         cluster = _bring_up(cloud, setup, buyer.buy, set() if spec.repair else kept)
+        bill.remember(cloud, spec, known.image, group.created, cluster.nodes)
         # the next change is a purchase of its own: with the old tokens EC2 would answer with the old nodes
         network.mark_ready(region, group, secrets.token_hex(8), numbers)
         if group.lifetime.budget:  # with these nodes it lasts for another while
@@ -320,7 +298,7 @@ def _end_other_masters(cloud: Cloud, before: Cluster) -> None:
     there = nodes.alive(nodes.describe(cloud.region, before.name))
     others = {node.id for node in there if node.role == MASTER} - {before.master.id, *before.ended}
     if others:
-        end(cloud, before.name, others)
+        end(cloud, before.name, others, why=f"replaced by {tags.owner()}")
 
 
 def _tags_of(cloud: Cloud, spec: ClusterSpec, found: Survey, group: SecurityGroup | None) -> ClusterTags:

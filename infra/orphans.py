@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from infra import costs
+from infra import bill, costs, history
 from infra.cloud import Cloud
-from infra.ec2 import cleanup, images, network, nodes, tags
+from infra.ec2 import cleanup, images, launch_lock, network, nodes, tags
 from infra.ec2.cleanup import Resource
 from infra.ec2.nodes import MASTER, Node
 from infra.ec2.region import Region
@@ -42,7 +42,7 @@ def find(region: Region, *, now: datetime | None = None) -> list[Orphan]:
 def remove(cloud: Cloud, orphan: Orphan, emit: Emit) -> int:
     """Remove all that is left of it; how many resources that was. Raises Leftovers."""
     if not orphan.image:
-        return len(destroy(cloud, orphan.cluster, emit))
+        return len(destroy(cloud, orphan.cluster, emit, known=bill.note(cloud, orphan.cluster)))
     gone = images.remove(cloud.region, orphan.image, poll_seconds=cloud.poll_seconds)
     for one in gone:
         emit(Removed(kind=cleanup.IMAGE if one.startswith("ami-") else cleanup.SNAPSHOT, id=one))
@@ -64,7 +64,9 @@ def _of_clusters(region: Region, now: datetime) -> list[Orphan]:
                     region=region.name,
                     reason=reason,
                     resources=tuple(mine),
-                    dollars_per_hour=costs.of_cluster(region, members, mine, now=now).per_hour,
+                    dollars_per_hour=costs.of_cluster(
+                        region, history.merged((), members, storage_per_hour=0, now=now), mine, now=now
+                    ).per_hour,
                 )
             )
     return found
@@ -107,6 +109,10 @@ def _reason(
     if expires and all(datetime.fromisoformat(one) < now for one in expires):
         return "its --max-hours are over"
     group = network.find_group(region, cluster)
+    if group is not None and group.tags.get(tags.STATE) == tags.REMOVING:
+        return "its destroy did not come to its end"
+    if group is None and not members and not any(one.name == launch_lock.name(cluster) for one in resources):
+        return "its destroy did not come to its end"  # a launch makes its lock and the group first
     born = [datetime.fromisoformat(one.created) for one in resources if one.created]
     if born and now - max(born) < LAUNCH_TIME:
         return ""  # somebody may be at work on it

@@ -53,7 +53,7 @@ class Plan:
     master: Price | None
     quotas: tuple[QuotaLine, ...]
     problems: tuple[InfraError, ...]  # what would make the launch fail
-    spot_now: float | None  # dollars an hour of the whole cluster, in the cheapest pool
+    spot_now: float | None  # dollars an hour of the whole cluster now, in the cheapest pool
     on_demand: float | None  # the same bought on demand, in the dearest pool: never more than this
     storage: float  # dollars an hour of the volumes, root volumes too; part of the two above
     addresses: float  # of the public addresses; also part of them
@@ -80,7 +80,7 @@ def require_quota(
     buying them, and for the master if there is to be one.
     """
     used, refusal = quotas.in_use(region), QuotaError("")
-    for purchase in (SPOT, ON_DEMAND) if spec.purchase.fallback_on_demand else (SPOT,):
+    for purchase in spec.purchase.ways:
         for needs in _needs(found, workers, purchase, master=master):
             try:
                 quotas.require(region, quotas.lines(region, needs, used))
@@ -119,8 +119,8 @@ def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -
     master = known.get(found.master_places[0].instance_type)
     storage, addresses = costs.of_volumes(spec, found.image), costs.of_addresses(spec)
     fixed = storage + addresses + master.dollars if master else None
-    cheapest = min((pool.spot for pool in pools if pool.spot is not None), default=None)
     dearest = max((pool.on_demand.dollars for pool in pools if pool.on_demand), default=None)
+    cheapest = min(_worker_prices(pools, spec), default=None)
     return Plan(
         spec=spec,
         survey=found,
@@ -135,6 +135,13 @@ def plan(region: Region, spec: ClusterSpec, caller_address: Callable[[], str]) -
         storage=storage,
         addresses=addresses,
     )
+
+
+def _worker_prices(pools: tuple[PoolPrice, ...], spec: ClusterSpec) -> list[float]:
+    """Dollars an hour of a worker as it is bought first, in each pool whose price is known."""
+    if spec.purchase.on_demand:
+        return [pool.on_demand.dollars for pool in pools if pool.on_demand]
+    return [pool.spot for pool in pools if pool.spot is not None]
 
 
 def _needs(found: Survey, workers: int, purchase: str, *, master: bool) -> list[tuple[Need, ...]]:

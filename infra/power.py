@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Stop_Start.html
 
 from __future__ import annotations
 
+from infra import bill
 from infra.cloud import Cloud, Cluster, find
 from infra.ec2 import keys, nodes
 from infra.ec2.lifetime import Lifetime
@@ -29,6 +30,7 @@ def stop(cloud: Cloud, name: str, emit: Emit) -> Cluster:
             cloud.region, name, ids, deadline_seconds=STOP_SECONDS, poll_seconds=cloud.poll_seconds
         )
     _forget_addresses(cloud, name, cluster.nodes)
+    bill.note(cloud, name)  # EC2 tells when a node was started last, and nothing of the times before
     return cluster
 
 
@@ -59,10 +61,14 @@ def _require_on_demand(cloud: Cloud, cluster: Cluster) -> None:
     spot = [node.name for node in cluster.nodes if node.purchase == SPOT]
     if spot:
         names = ", ".join(spot[:SPOT_NAMED]) + (", ..." if len(spot) > SPOT_NAMED else "")
+        fewer = f"remove-slaves --num-slaves {len(cluster.workers) - 1}"
         raise UsageError(
             f"{names} of {cluster.name} are spot instances of an instant fleet: EC2 can end them, and cannot "
-            f"stop them. {cloud.command('destroy', cluster.name)} ends what costs money; a cluster of "
-            "on-demand instances can be stopped."
+            "stop them. What can be done instead:\n"
+            f"    {cloud.command(fewer, cluster.name)}\n        keeps the master, its jobs, and one worker\n"
+            f"    {cloud.command('destroy', cluster.name)}\n        ends all of it; a job with a checkpoint "
+            "goes on from there on a cluster of another day\n"
+            "    sparknet-ec2 launch --on-demand\n        makes a cluster that can be stopped"
         )
 
 

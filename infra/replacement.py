@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from infra.cloud import Cloud, Cluster
-from infra.ec2 import keys, nodes
+from infra.ec2 import keys, nodes, tags
 from infra.ec2.nodes import MASTER, Node
 from infra.errors import HostRefused, HostsFailed, HostUnreachable, InfraError, SetupError, shorten
 from infra.events import Emit, NodeReplaced, Note
@@ -51,7 +51,7 @@ def discard(cloud: Cloud, name: str, failed: Collection[Node], error: SetupError
         console = _console(cloud, node) if isinstance(cause, HostUnreachable | HostRefused) else ""
         if console:
             emit(Note(text=f"the end of {node.name}'s console:\n{console}"))
-    end(cloud, name, {node.id for node in failed})
+    end(cloud, name, {node.id for node in failed}, why=f"replaced by {tags.owner()}, since it failed")
     addresses = [address for node in failed for address in (node.public_ip, node.private_ip)]
     keys.forget_hosts(cloud.home, cloud.region.name, name, addresses)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from shlex import quote
 
 from infra.cloud import Cloud, Cluster
+from infra.ec2 import tags
 from infra.ec2.nodes import Node
 from infra.errors import InfraError
 from infra.events import Emit, Note
@@ -78,7 +79,7 @@ def take_away(cloud: Cloud, cluster: str, leaving: Collection[Leaving], emit: Em
         return
     emit(Note(text=f"taking away {', '.join(map(str, leaving))}"))
     on_all([node for node in there if node.state == "running"], lambda node: _decommission(cloud, node, emit))
-    end(cloud, cluster, {node.id for node in there})
+    end(cloud, cluster, {node.id for node in there}, why=f"removed by {tags.owner()}")
 
 
 def numbers_of(leaving: Collection[Leaving]) -> list[int]:

@@ -25,7 +25,7 @@ MOST_WORKERS = 1000  # an instant fleet launches at most this many
 MOST_HOURS = 24 * 28
 LEAST_IDLE_MINUTES = 5  # a person between two jobs
 NODES_A_REPLACEMENT = 5
-MOST_TAGS, OWN_TAGS = 50, 16  # of one resource, as EC2; of them for what sparknet-ec2 notes itself
+MOST_TAGS, OWN_TAGS = 50, 20  # of one resource, as EC2; of them for what sparknet-ec2 notes itself
 MOST_KEY_CHARACTERS, MOST_VALUE_CHARACTERS = 128, 256  # of a tag
 
 #: The ways to buy a node, as EC2 and the options call them.
@@ -59,12 +59,17 @@ class Purchase:
 
     # dollars an hour for one worker; None: at most the on-demand price, which is EC2's own default
     spot_price: float | None = None
+    on_demand: bool = False  # workers too, which can be stopped and started then
     fallback_on_demand: bool = False  # when no spot pool has the machines
     spread: bool = False  # workers may differ in type and zone
     # dollars an hour for the whole cluster; checked before anything is made
     max_price_per_hour: float | None = None
 
     def __post_init__(self) -> None:
+        require(
+            not self.on_demand or self.spot_price is None,
+            "--spot-price is for spot machines, of which --on-demand buys none; leave out one of them.",
+        )
         if self.spot_price is not None:
             require(
                 self.spot_price > LOWEST_SPOT_PRICE,
@@ -73,6 +78,13 @@ class Purchase:
             )
         if self.max_price_per_hour is not None:
             require(self.max_price_per_hour > 0, "--max-price-per-hour must be more than 0 dollars.")
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways in which workers may be bought, the first one first."""
+        if self.on_demand:
+            return (ON_DEMAND,)
+        return (SPOT, ON_DEMAND) if self.fallback_on_demand else (SPOT,)
 
 
 @dataclass(frozen=True, kw_only=True)

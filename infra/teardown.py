@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from infra import costs, interrupts
+from infra import bill, interrupts
+from infra.bill import Bill
 from infra.cloud import Cloud
-from infra.ec2 import cleanup, keys, nodes, removal
+from infra.ec2 import endings, keys, network, nodes, removal
 from infra.ec2.cleanup import Resource
 from infra.errors import InfraError, Interrupted, Leftovers
 from infra.events import Emit, Note, Removed, phase
@@ -17,11 +18,15 @@ T = TypeVar("T")
 GONE_SECONDS = 300.0  # a GPU instance takes a minute or two to shut down
 
 
-def destroy(cloud: Cloud, name: str, emit: Emit, *, keep: str = "") -> list[Resource]:
+def destroy(
+    cloud: Cloud, name: str, emit: Emit, *, keep: str = "", known: Bill | None = None
+) -> list[Resource]:
     """Remove all of the cluster but the resource ``keep``, in whatever state it is; what there was.
 
-    Raises Leftovers, which says what the rest costs.
+    ``known``: its bill, which is closed with it. Raises Leftovers, which says what the rest costs.
     """
+    if known and known.group:
+        network.mark_removing(cloud.region, known.group)
     with _interrupt_names_the_rest(cloud, name), phase(emit, "remove"):
         try:
             removed = removal.remove_all(
@@ -31,14 +36,17 @@ def destroy(cloud: Cloud, name: str, emit: Emit, *, keep: str = "") -> list[Reso
             raise Leftovers(f"{error}{_cost(cloud, name)}") from None
     # last: until nothing is left, the key may still be needed to look at a node
     keys.forget(cloud.home, cloud.region.name, name)
+    if known:
+        bill.close(cloud, known, "destroyed")
     return removed
 
 
-def end(cloud: Cloud, name: str, ids: set[str]) -> None:
-    """End some nodes of the cluster and wait until they are gone.
+def end(cloud: Cloud, name: str, ids: set[str], *, why: str = "removed") -> None:
+    """End some nodes of the cluster and wait until they are gone. ``why`` is noted for ``status`` to say.
 
     Raises DeadlineExceeded, or Leftovers, once the others are gone, if EC2 protects some of them.
     """
+    endings.say_why(cloud.region, sorted(ids), why)
     protected = nodes.terminate(cloud.region, sorted(ids))
     nodes.wait_gone(
         cloud.region,
@@ -127,16 +135,14 @@ def _remove_added(cloud: Cloud, name: str, kept: set[str], emit: Emit) -> None:
         if not added:
             return
         emit(Note(text=f"The change of {name} did not succeed; removing the nodes it added."))
-        end(cloud, name, added)
+        end(cloud, name, added, why="the change that added it did not succeed")
     for identity in sorted(added):
         emit(Removed(kind="instance", id=identity))
 
 
 def _cost(cloud: Cloud, name: str) -> str:
     """What is left of the cluster costs, as a line; empty where that cannot be asked, or is nothing."""
-    try:
-        left = cleanup.remaining(cloud.region, name)
-        spent = costs.of_cluster(cloud.region, nodes.alive(nodes.describe(cloud.region, name)), left)
-    except InfraError:
+    found = bill.note(cloud, name)
+    if not found or not found.cost.per_hour:
         return ""
-    return f"\n  it costs ${spent.per_hour:.2f} an hour until then" if spent.per_hour else ""
+    return f"\n  it costs ${found.cost.per_hour:.2f} an hour until then"

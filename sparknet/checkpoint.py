@@ -23,6 +23,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ _CALL_SECONDS, _SLOW_BYTES = 120.0, 1e6
 _MOST_BYTES = 1 << 50
 # Between two tries to save, in seconds: doubled from the first to the last.
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 60.0
+# Between two rounds after which workers that compute ahead wait for each other, where only time counts.
+_DRAIN_ROUNDS = 10
 
 # What a store answers, and what it means to whoever has to do something about it.
 _MEANINGS = {
@@ -76,22 +79,39 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run in ``folder``, a path or an fsspec URL; ``options`` are for its file system.
 
-    ``every`` says after how many rounds ``after`` saves one, ``patience`` for how many seconds that may fail.
+    ``every`` says after how many rounds ``after`` saves one (None: rounds do not count), ``seconds`` after
+    how long at the latest, ``at_end`` whether it does after the last round too, and ``patience`` for how many
+    seconds that may fail.
     """
 
     def __init__(
-        self, folder: str, *, every: int = 1, keep: int = 2, patience: float = 600.0, **options: Any
+        self,
+        folder: str,
+        *,
+        every: int | None = 1,
+        seconds: float = math.inf,
+        at_end: bool = True,
+        keep: int = 2,
+        patience: float = 600.0,
+        **options: Any,
     ) -> None:
         for name, value in (("every", every), ("keep", keep)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise UsageError(f"{name} is {value} checkpoints: at least 1 is needed")
         if patience < 0:
             raise UsageError(f"the patience with checkpoints is {patience:g} s: at least 0 is needed")
         self.folder, self.every, self.keep, self.patience = folder, every, keep, patience
+        self.seconds, self.at_end = seconds, at_end
         self._options = options
+        self._saved_at = time.monotonic()
         self.storage = self._opened()
         self._failing: _Failing | None = None
         self._owed = False
+
+    @property
+    def drain_every(self) -> int:
+        """After how many rounds workers that compute ahead have to wait for each other, to be saved."""
+        return self.every or _DRAIN_ROUNDS
 
     def after(self, done: Round, workers: Workers, outer: Outer, *, due: bool = False) -> bool:
         """Save the state of affairs after a round if one is ``due``, as it is after the last; whether it was.
@@ -112,6 +132,7 @@ class Checkpoints:
                 pause = self._put_off(error)
             else:
                 self._well_again(done)
+                self._saved_at = time.monotonic()
                 return True
             if done.number != done.rounds:
                 return False
@@ -138,10 +159,11 @@ class Checkpoints:
 
     def _is_due(self, done: Round) -> bool:
         if done.number == done.rounds:
-            return True
+            return self.at_end
         if self._failing:
             return time.monotonic() >= self._failing.again
-        return done.number % self.every == 0
+        is_turn = self.every is not None and done.number % self.every == 0
+        return is_turn or time.monotonic() - self._saved_at >= self.seconds
 
     def _put_off(self, error: CheckpointError) -> float:
         """Saving fails, but not for too long yet: how long to pause. Raises CheckpointError if it is."""
@@ -151,12 +173,9 @@ class Checkpoints:
                 f"{error}. Nothing could be saved for {failing.seconds:.0f} s: more can be allowed "
                 "(Checkpoints.patience, --checkpoint-patience)"
             ) from error
-        log.warning(
-            "%s. Training goes on; the next try is in %.0f s, and the last %.0f s from now",
-            error,
-            failing.pause,
-            self.patience - failing.seconds,
-        )
+        left = self.patience - failing.seconds
+        last = f", and the last {left:.0f} s from now" if math.isfinite(left) else ""
+        log.warning("%s. Training goes on; the next try is in %.0f s%s", error, failing.pause, last)
         return failing.pause
 
     def _well_again(self, done: Round) -> None:

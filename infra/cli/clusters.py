@@ -1,4 +1,4 @@
-"""The verbs about whole clusters: launch, plan, status, destroy, gc, cost."""
+"""The verbs about whole clusters: launch, plan, destroy, gc."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from infra.cli import format, options
 from infra.cli.local import close_if_empty
 from infra.cli.options import option
 from infra.cli.progress import ProgressDisplay
-from infra.cli.target import LOCAL, Target, launching
+from infra.cli.status import spent
+from infra.cli.target import Target, launching
 from infra.errors import InfraError, UsageError
 from infra.interrupts import interrupts_held
 
 if TYPE_CHECKING:
     from infra.cluster import Cloud
-    from infra.costs import Cost
     from infra.shrinking import Leaving
     from infra.spec import ClusterSpec
 
@@ -149,41 +149,6 @@ def _wanted(where: Target, values: dict[str, Any]) -> ClusterSpec:
 @click.command()
 @options.names_a_cluster
 @options.reaches_a_cluster
-@option("--all", "every", is_flag=True, help="All clusters of the region.")
-@options.JSON
-def status(where: Target, every: bool, as_json: bool) -> None:
-    """Show the nodes of a cluster, what Spark says of them, and what they cost."""
-    from infra import cluster, costs, diagnosis
-    from infra.ec2 import cleanup
-
-    cloud = where.require()
-    names = cluster.names(cloud) if every else [where.name]
-    found = [cluster.status(cloud, name) for name in names]
-    cost = [
-        costs.of_cluster(cloud.region, one.cluster.nodes, cleanup.remaining(cloud.region, one.cluster.name))
-        for one in found
-    ]
-    troubles = [diagnosis.of_cluster(cloud, name) for name in names]
-    rows = zip(found, cost, troubles, strict=True)
-    if as_json:
-        values = [{"status": one, "cost": dollars, "troubles": wrong} for one, dollars, wrong in rows]
-        format.print_json(values if every else values[0])
-        return
-    for one, dollars, wrong in rows:
-        click.echo(format.status(one, dollars, f"{where.region} of --cloud {where.cloud}"))
-        for problem in wrong:
-            click.echo(f"TROUBLE: {problem}")
-        if wrong:
-            click.echo(f"sparknet-ec2 repair --name {one.cluster.name} puts other nodes in their place.")
-    if not found:
-        click.echo(f"There is no cluster in {where.region} of --cloud {where.cloud}.")
-    if where.cloud == LOCAL:
-        _print_limits()
-
-
-@click.command()
-@options.names_a_cluster
-@options.reaches_a_cluster
 @ALL_REGIONS
 @YES
 def destroy(where: Target, all_regions: bool, yes: bool) -> None:
@@ -207,16 +172,13 @@ def remove(where: Target) -> None:
 
 
 def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool) -> None:
-    from infra import cluster, costs
-    from infra.ec2 import cleanup, nodes
+    from infra import bill, cluster
+    from infra.ec2 import cleanup
 
     place = f"in {cloud.region.name}"
     left: list[cleanup.Resource] | None = None
-    spent: Cost | None = None
-    with suppress(InfraError):  # what may not be listed, or has no price, must not keep the machines alive
+    with suppress(InfraError):  # what may not be listed must not keep the machines alive
         left = cleanup.remaining(cloud.region, name)
-        if left:
-            spent = costs.of_cluster(cloud.region, nodes.alive(nodes.describe(cloud.region, name)), left)
     if left == []:
         others = cluster.names(cloud)
         there = f" There are: {', '.join(others)}." if others else ""
@@ -224,10 +186,11 @@ def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool) ->
         return
     if not yes:
         _confirm(f"{name} {place} and its {'' if left is None else f'{len(left)} '}resources")
-    removed = cluster.destroy(cloud, name, display.emit)
+    known = bill.note(cloud, name)  # nor must what has no price
+    removed = cluster.destroy(cloud, name, display.emit, known=known)
     click.echo(f"{name} {place} is gone: {len(removed)} resources removed, 0 resources left.")
-    if spent:
-        click.echo(_spent(cloud, spent))
+    if known:
+        click.echo(spent(cloud, known.cost))
 
 
 @click.command()
@@ -258,27 +221,6 @@ def gc(where: Target, all_regions: bool, as_json: bool, yes: bool) -> None:
     close_if_empty(where, cloud)
 
 
-@click.command()
-@options.names_a_cluster
-@options.reaches_a_cluster
-@options.JSON
-def cost(where: Target, as_json: bool) -> None:
-    """Show what a cluster costs an hour, and what it has cost so far."""
-    from infra import cluster, costs
-    from infra.ec2 import cleanup
-
-    cloud = where.require()
-    found = cluster.find(cloud, where.name)
-    dollars = costs.of_cluster(cloud.region, found.nodes, cleanup.remaining(cloud.region, where.name))
-    images = costs.of_images(cloud.region)
-    if as_json:
-        format.print_json({"cluster": where.name, "cost": dollars, "images": images})
-        return
-    click.echo(_spent(cloud, dollars))
-    if images.images:
-        click.echo(format.images(images))
-
-
 def _everywhere(cloud: Cloud | None, all_regions: bool) -> list[Cloud]:
     if cloud is None:
         return []
@@ -287,21 +229,7 @@ def _everywhere(cloud: Cloud | None, all_regions: bool) -> list[Cloud]:
     return cluster.in_all_regions(cloud) if all_regions else [cloud]
 
 
-def _spent(cloud: Cloud, spent: Cost) -> str:
-    billed = "" if cloud.kind != LOCAL else " (simulated: nobody is billed)"
-    unknown = f"; without {', '.join(spent.unknown)}, whose price is unknown" if spent.unknown else ""
-    return f"cost: about ${spent.so_far:.2f} so far at ${spent.per_hour:.2f} an hour{unknown}{billed}"
-
-
 def _confirm(what: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError(f"Removing {what} needs --yes where nobody can be asked.")
     click.confirm(f"Remove {what}?", abort=True)
-
-
-def _print_limits() -> None:
-    from infra.cli.target import open_local
-
-    local = open_local(start=False)
-    for sentence in local.limits() if local else []:
-        click.echo(f"note: {sentence}")

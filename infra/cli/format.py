@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.ec2.lifetime import Lifetime
-from infra.spec import SPOT
+from infra.spec import ON_DEMAND, SPOT
 
 if TYPE_CHECKING:
-    from infra.cluster import Status
-    from infra.costs import Cost, Storage
+    from infra.costs import Storage
     from infra.ec2.quotas import QuotaLine
     from infra.orphans import Orphan
     from infra.plan import Plan
+
+WAYS = {(SPOT,): "spot", (SPOT, ON_DEMAND): "spot, otherwise on demand", (ON_DEMAND,): "on demand"}
+_OTHERWISE = {ON_DEMAND: "--fallback on-demand", SPOT: "spot machines"}
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -31,45 +32,6 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
     return "\n".join(line.rstrip() for line in lines)
-
-
-def status(found: Status, cost: Cost, place: str) -> str:
-    """A cluster: its nodes, Spark, and its price."""
-    health = found.health
-    headings = ("node", "id", "state", "type", "bought", "zone", "private", "public")
-    rows = [
-        (
-            node.name,
-            node.id,
-            node.state,
-            node.instance_type,
-            node.purchase,
-            node.zone,
-            node.private_ip,
-            node.public_ip,
-        )
-        for node in found.cluster.nodes
-    ]
-    spark = "not running"
-    if health and health.status != "DOWN":
-        parts = [
-            counted(health.workers, "worker"),
-            counted(health.cores, "core"),
-            f"{health.memory_mib:,} MiB",
-        ]
-        parts += [counted(health.gpus, "GPU")] if health.gpus else []
-        spark = ", ".join([health.status, *parts])
-        spark += f"; running {', '.join(health.applications)}" if health.applications else ""
-    lifetime = next((Lifetime.of(node.tags) for node in found.cluster.nodes), Lifetime())
-    return "\n".join(
-        (
-            f"{found.cluster.name} in {place}",
-            table(headings, rows),
-            f"Spark: {spark}",
-            f"cost: about ${cost.so_far:.2f} so far at ${cost.per_hour:.2f} an hour",
-            f"ends itself: {lifetime}",
-        )
-    )
 
 
 def plan(found: Plan) -> str:
@@ -92,8 +54,7 @@ def plan(found: Plan) -> str:
             f"{spec.name} in {spec.region}, as {found.account}",
             f"  master   1 {survey.master_places[0].instance_type}, on demand, "
             f"{dollars(found.master.dollars if found.master else None)} an hour",
-            f"  workers  {spec.workers} of one of these pools, spot"
-            + (", otherwise on demand" if spec.purchase.fallback_on_demand else ""),
+            f"  workers  {spec.workers} of one of these pools, {WAYS[spec.purchase.ways]}",
             f"  volumes  {spec.nodes * disk.count} {disk.type} of {disk.size_gib} GiB, encrypted, gone with "
             f"their nodes; with {survey.image.root_gib} GiB of each root {dollars(found.storage)} an hour",
             f"  image    {survey.image.id}  {survey.image.name}",
@@ -119,8 +80,8 @@ def plan(found: Plan) -> str:
 def _quota(line: QuotaLine, found: Plan) -> str:
     need, bought = line.need, found.spec.purchase
     limit = "limit unknown" if line.limit is None else f"limit {line.limit:g}"
-    is_asked = need.purchase == SPOT or bought.fallback_on_demand or need.family == "Standard"
-    verdict = "TOO SMALL" if is_asked else "too small for --fallback on-demand"
+    is_asked = need.purchase in bought.ways or need.family == "Standard"
+    verdict = "TOO SMALL" if is_asked else f"too small for {_OTHERWISE[need.purchase]}"
     return (
         f"quota  {need.code}  {need.family} {need.purchase}: {need.vcpus} vCPUs needed, "
         f"{line.used} in use, {limit}{'' if line.is_enough else f'  {verdict}'}"
@@ -155,9 +116,9 @@ def dollars(amount: float | None) -> str:
     return "unknown" if amount is None else f"${amount:.3f}"
 
 
-def print_json(value: object) -> None:
-    """``value`` as JSON, dataclasses as objects."""
-    click.echo(json.dumps(value, indent=2, default=_plain))
+def print_json(value: object, *, indent: int | None = 2) -> None:
+    """``value`` as JSON, dataclasses as objects; without ``indent`` on one line."""
+    click.echo(json.dumps(value, indent=indent, default=_plain))
 
 
 def plan_values(found: Plan) -> dict[str, Any]:

@@ -129,6 +129,11 @@ CLUSTER = [
     option("-k", "--key-pair", default="", help="Key pair in EC2.  [default: one made for the cluster]"),
     option("-p", "--spot-price", type=Finite(), help="At most so many dollars an hour for one worker."),
     option(
+        "--on-demand",
+        is_flag=True,
+        help="Buy workers on demand, too: dearer, never taken back, can be stopped.",
+    ),
+    option(
         "--fallback",
         type=click.Choice([ON_DEMAND]),
         help="What to buy when no spot machines are to be had.",
@@ -303,6 +308,7 @@ def spec(where: Target, values: dict[str, Any]) -> ClusterSpec:
         tags=tags(values["additional_tags"]),
         purchase=Purchase(
             spot_price=values["spot_price"],
+            on_demand=values["on_demand"],
             fallback_on_demand=values["fallback"] == ON_DEMAND,
             spread=values["spread"],
             max_price_per_hour=values["max_price_per_hour"],

@@ -7,6 +7,8 @@ sign-on, a credential_process), in an instance's metadata. Each way can fail wit
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -76,6 +78,39 @@ def require() -> None:
     if found is None:
         raise boto.NoCredentialsError
     found.get_frozen_credentials()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where credentials come from, in words, and until when they hold (None: until somebody ends them)."""
+
+    method: str
+    until: datetime | None
+
+
+_METHODS = {
+    "env": "the environment",
+    "shared-credentials-file": "the file of credentials",
+    "config-file": "the configuration file",
+    "sso": "single sign-on",
+    "login": "a sign-in by the browser",
+    "assume-role": "an assumed role",
+    "assume-role-with-web-identity": "a role assumed by a web identity",
+    "custom-process": "a credential_process",
+    "iam-role": "this instance's role",
+    "container-role": "this container's role",
+}
+
+
+def origin() -> Origin:
+    """Where the user's own credentials come from. To be called once they are known to be there."""
+    made = session(None)
+    found = made.get_credentials()
+    found.get_frozen_credentials()
+    method = _METHODS.get(found.method, found.method)
+    profile = f", profile {made.profile_name}" if made.profile_name != "default" else ""
+    # botocore tells the end of what it renews itself nowhere else
+    return Origin(method=f"{method}{profile}", until=getattr(found, "_expiry_time", None))
 
 
 def code_of(error: Exception) -> str:

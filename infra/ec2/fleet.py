@@ -71,7 +71,7 @@ def buy_workers(region: Region, request: PurchaseRequest, emit: Emit, *, deadlin
     bought: list[str] = []
     answers: list[PoolAnswered] = []
     refusal: InfraError | None = None
-    for tier in (SPOT, ON_DEMAND) if request.purchase.fallback_on_demand else (SPOT,):
+    for tier in request.purchase.ways:
         open_pools = list(request.pools)
         while open_pools and len(bought) < request.count and time.monotonic() < end:
             reply = _ask(region, request, tier, open_pools, bought)
@@ -256,6 +256,7 @@ def _no_capacity(
         return PriceTooLow(
             f"{said}  try: --spot-price above ${cheapest:.4f}, the lowest price now, or leave it out"
         )
+    fallback = "--fallback on-demand, " if ON_DEMAND not in request.purchase.ways else ""
     return CapacityError(
-        f"{said}  try: --fallback on-demand, --spread, more types after --instance-type, or another --region"
+        f"{said}  try: {fallback}--spread, more types after --instance-type, or another --region"
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from infra.ec2 import tags
 from infra.ec2.lifetime import Lifetime
 from infra.ec2.region import LISTED_SECONDS, Region
 from infra.ec2.tags import ClusterTags
-from infra.errors import CredentialsError, SetupError, UsageError
+from infra.errors import CredentialsError, InfraError, SetupError, UsageError
 from infra.numbers import Numbers
 from infra.polling import Pending, poll
 from infra.spec import ClusterSpec
@@ -45,6 +46,8 @@ class SecurityGroup:
     heals: bool = False  # a healer is on
     healer: str = ""  # what it did or lacks, and when, for people
     numbers: Numbers = field(default_factory=Numbers)  # of the workers it asked for, there or lost
+    tags: Mapping[str, str] = field(default_factory=dict)
+    ssh_from: tuple[str, ...] = ()  # CIDRs that may use ssh
 
 
 def subnets(region: Region, spec: ClusterSpec) -> tuple[Subnet, ...]:
@@ -171,7 +174,16 @@ def find_group(region: Region, cluster: str) -> SecurityGroup | None:
         heals=known.get(tags.HEAL) == tags.ON,
         healer=known.get(tags.HEALER, ""),
         numbers=Numbers.parse(known.get(tags.NUMBERS, "")),
+        tags=known,
+        ssh_from=tuple(_ssh_from(found[0])),
     )
+
+
+def _ssh_from(group: dict[str, Any]) -> Iterator[str]:
+    for rule in group.get("IpPermissions", []):
+        if rule.get("FromPort") == SSH_PORT:
+            yield from (one["CidrIp"] for one in rule.get("IpRanges", []))
+            yield from (one["CidrIpv6"] for one in rule.get("Ipv6Ranges", []))
 
 
 def make_group(region: Region, cluster_tags: ClusterTags, vpc_id: str) -> SecurityGroup:
@@ -198,18 +210,8 @@ def make_group(region: Region, cluster_tags: ClusterTags, vpc_id: str) -> Securi
 
 def open_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:
     """Let the nodes talk to each other, and ``ssh_from`` (a CIDR) use ssh. Nothing else enters."""
-    family = "Ipv6Ranges" if ":" in ssh_from else "IpRanges"
-    address = "CidrIpv6" if ":" in ssh_from else "CidrIp"
-    rules: list[dict[str, object]] = [
-        {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group.id}]},
-        {
-            "IpProtocol": "tcp",
-            "FromPort": SSH_PORT,
-            "ToPort": SSH_PORT,
-            family: [{address: ssh_from, "Description": "sparknet-ec2"}],
-        },
-    ]
-    for rule in rules:  # one call each: in a call of both, one duplicate would refuse the other
+    among_nodes = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group.id}]}
+    for rule in (among_nodes, _ssh_rule(ssh_from)):  # one call each: one duplicate would refuse both
         region.change(
             "authorize_security_group_ingress",
             GroupId=group.id,
@@ -217,6 +219,26 @@ def open_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:
             tolerate=("InvalidPermission.Duplicate",),
             just_made=("InvalidGroup.NotFound",),
         )
+
+
+def close_group(region: Region, group: SecurityGroup, ssh_from: str) -> None:
+    """Let ``ssh_from`` (a CIDR) use ssh no more; connections that are open stay so."""
+    region.change(
+        "revoke_security_group_ingress",
+        GroupId=group.id,
+        IpPermissions=[_ssh_rule(ssh_from)],
+        tolerate=("InvalidPermission.NotFound",),
+    )
+
+
+def _ssh_rule(cidr: str) -> dict[str, object]:
+    family, address = ("Ipv6Ranges", "CidrIpv6") if ":" in cidr else ("IpRanges", "CidrIp")
+    return {
+        "IpProtocol": "tcp",
+        "FromPort": SSH_PORT,
+        "ToPort": SSH_PORT,
+        family: [{address: cidr, "Description": "sparknet-ec2"}],
+    }
 
 
 def mark_ready(region: Region, group: SecurityGroup, generation: str, numbers: Numbers) -> None:
@@ -242,6 +264,17 @@ def mark_healing(region: Region, group: SecurityGroup, *, on: bool | None = None
         Resources=[group.id],
         Tags=[{"Key": key, "Value": value} for key, value in pairs.items() if value],
     )
+
+
+def mark_removing(region: Region, group: SecurityGroup) -> None:
+    """Note that a destroy has begun; that it cannot be noted is no reason to keep the cluster."""
+    with suppress(InfraError):
+        region.change(
+            "create_tags",
+            Resources=[group.id],
+            Tags=[{"Key": tags.STATE, "Value": tags.REMOVING}],
+            tolerate=("InvalidGroup.NotFound",),
+        )
 
 
 def group_name(cluster: str) -> str:

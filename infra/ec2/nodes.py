@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from infra import numbers
@@ -16,6 +18,11 @@ from infra.spec import ON_DEMAND, SPOT
 
 MASTER, WORKER = "master", "worker"
 GONE = ("terminated", "shutting-down")
+IDLE = ("stopping", "stopped", *GONE)  # in these states EC2 charges for volumes alone
+LISTED_SECONDS = 3600.0  # EC2 shows an instance that has ended for about an hour
+RECLAIMED = "Server.SpotInstanceTermination"
+#: StateTransitionReason: who ended an instance, and when
+_TRANSITION = re.compile(r"(.*?) ?\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 UNKNOWN, PROTECTED = "InvalidInstanceID.NotFound", "OperationNotPermitted"
 TERMINATE_BATCH = 500  # EC2 takes a thousand ids; half of it leaves room in the request
 
@@ -40,6 +47,7 @@ class Node:
     key_pair: str
     volumes: tuple[str, ...]  # added volumes, without the root, in order of their device
     tags: dict[str, str]
+    ended: str = ""  # ISO 8601, when it stopped running; empty while it runs, and where EC2 does not say
 
     @property
     def is_alive(self) -> bool:
@@ -255,7 +263,7 @@ def _node(instance: dict[str, Any], known: dict[str, str]) -> Node:
         cluster=known.get(tags.CLUSTER, ""),
         role=role,
         state=instance["State"]["Name"],
-        reason=instance.get("StateReason", {}).get("Code", ""),
+        reason=_reason(instance),
         instance_type=instance["InstanceType"],
         zone=instance["Placement"]["AvailabilityZone"],
         purchase=purchase_of(instance),
@@ -266,7 +274,20 @@ def _node(instance: dict[str, Any], known: dict[str, str]) -> Node:
         key_pair=instance.get("KeyName", ""),
         volumes=_added_volumes(instance),
         tags=known,
+        ended=_ended(instance) if instance["State"]["Name"] in IDLE else "",
     )
+
+
+def _reason(instance: dict[str, Any]) -> str:
+    code = str(instance.get("StateReason", {}).get("Code", ""))
+    # of a reclaimed instance EC2 sometimes tells no more than this
+    by_service = instance.get("StateTransitionReason", "").startswith("Service initiated")
+    return code or (RECLAIMED if by_service and purchase_of(instance) == SPOT else "")
+
+
+def _ended(instance: dict[str, Any]) -> str:
+    found = _TRANSITION.search(instance.get("StateTransitionReason", ""))
+    return datetime.fromisoformat(found[2]).replace(tzinfo=UTC).isoformat() if found else ""
 
 
 def _added_volumes(instance: dict[str, Any]) -> tuple[str, ...]:
@@ -279,7 +300,7 @@ def _added_volumes(instance: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _loss(node: Node) -> Exception:
-    if node.reason in ("Server.SpotInstanceTermination", "Server.InsufficientInstanceCapacity"):
+    if node.reason in (RECLAIMED, "Server.InsufficientInstanceCapacity"):
         return CapacityError(
             f"EC2 took {node.id} ({node.instance_type} in {node.zone}) back before it ran ({node.reason}); "
             "launch again, with --fallback on-demand if that repeats."

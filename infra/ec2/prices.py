@@ -54,6 +54,29 @@ def spot(region: Region, names: Iterable[str]) -> dict[tuple[str, str], float]:
     return found
 
 
+def spot_history(
+    region: Region, names: Iterable[str], *, since: datetime
+) -> dict[tuple[str, str], tuple[tuple[datetime, float], ...]]:
+    """By type and zone, the spot price in force at ``since`` and each one after it, the oldest first.
+
+    EC2 knows the prices of the last 90 days.
+    """
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    found: dict[tuple[str, str], list[tuple[datetime, float]]] = {}
+    for one in region.pages(
+        "describe_spot_price_history",
+        "SpotPriceHistory",
+        InstanceTypes=wanted,
+        ProductDescriptions=["Linux/UNIX"],
+        StartTime=since,
+    ):
+        pool = found.setdefault((one["InstanceType"], one["AvailabilityZone"]), [])
+        pool.append((one["Timestamp"], float(one["SpotPrice"])))
+    return {pool: tuple(sorted(changes)) for pool, changes in found.items()}
+
+
 def storage(volume_type: str, size_gib: int) -> float:
     """Dollars an hour for a volume."""
     prices = aws.storage_prices()

@@ -97,7 +97,7 @@ class Region:
     def now(self) -> datetime:
         """The moment by the clock of the cloud, as its last answer told it: this machine's may be wrong."""
         if self._ahead is None:
-            self.read("describe_regions")
+            self.read("describe_regions")  # whose answer tells
         return datetime.now(UTC) + (self._ahead or timedelta())
 
     def require_credentials(self) -> None:
@@ -115,6 +115,12 @@ class Region:
             raise explain(error.code, error.message, error.operation) from None
         except (boto.HTTPClientError, boto.ConnectionError):
             return
+
+    def credentials_origin(self) -> credentials.Origin:
+        """Where the credentials come from. To be called once a call has been answered."""
+        if self._keys:
+            return credentials.Origin(method="the embedded cloud", until=None)
+        return credentials.origin()
 
     def read(self, operation: str, *, service: str = "ec2", **arguments: Any) -> Answer:
         """A call that changes nothing. Raises what ``error_codes.explain`` makes of an error."""
@@ -208,6 +214,7 @@ class Region:
             if credentials.is_about_them(error):
                 raise ApiError(credentials.code_of(error), str(error), operation) from None
             if isinstance(error, boto.ClientError):
+                self._ahead = _ahead(error.response)  # a refusal is dated as well
                 answer = error.response["Error"]
                 raise ApiError(answer.get("Code", ""), answer.get("Message", ""), operation) from None
             # refused before it was sent

@@ -19,7 +19,11 @@ GENERATION = "sparknet:generation"
 STATE = "sparknet:state"  # on the security group alone
 READY = "ready"
 NEVER = "never"  # expires
+REMOVING = "removing"  # a destroy has begun
 WORKERS = "sparknet:workers"  # there as well: how many the last launch was for
+ENDED_DOLLARS = "sparknet:ended-dollars"  # there as well: of the nodes that have ended, and until when
+ENDED = "sparknet:ended-{}"  # there as well: the last of them
+ENDED_BY = "sparknet:ended-by"  # of a node: who or what ends it, in words
 IDLE = "sparknet:idle-minutes"  # missing: it does not end for want of jobs
 BUDGET = "sparknet:budget"  # dollars; missing: no limit but the time
 BUDGET_ENDS = "sparknet:budget-ends"  # when that may be spent, at the most that the nodes can cost
@@ -74,7 +78,7 @@ class ClusterTags:
             generation=generation,
             created=now.isoformat(),
             expires=expires,
-            owner=_owner(),
+            owner=owner(),
             version=_version(),
             idle_minutes=idle_minutes,
             budget=budget,
@@ -130,7 +134,8 @@ def as_dict(tags: TagList | None) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in tags or []}
 
 
-def _owner() -> str:
+def owner() -> str:
+    """The user of this machine, as tags name them."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from shlex import join, quote
 
+from infra.jobs import progress
 from infra.jobs.project import Project
 from infra.jobs.request import Request, is_elsewhere
 
@@ -42,6 +43,7 @@ def command(request: Request, place: Place) -> str:
         "SPARK_CONF_DIR": str(conf),
         "PYTHONUNBUFFERED": "1",
         "SPARKNET_OUTPUT": str(folder / OUTPUT),
+        progress.VARIABLE: str(folder / progress.FILE),
         **request.env,
     }
     words = [

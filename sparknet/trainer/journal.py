@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sparknet.errors import UsageError
-from sparknet.reporting import metrics, report
+from sparknet.reporting import metrics, progress, report
 from sparknet.reporting.metrics import Log, Record
 from sparknet.reporting.report import Run
 from sparknet.reporting.tensorboard import Curves
@@ -59,6 +59,7 @@ class Journal:
         if self._curves:
             self._curves.take(record)
         self.records.append(record)
+        progress.write(self.records)
         if record.loss is not None:
             self.last = done  # its weights stay where they are, which may be with the workers
         return record

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
+import os
+import threading
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -13,6 +17,25 @@ from sparknet.outer import Outer
 from sparknet.training import Round, Workers
 
 log = logging.getLogger(__name__)
+
+VARIABLE = "SPARKNET_CHECKPOINT"
+#: Between two checkpoints of a run that has named no place for them.
+AUTOMATIC_SECONDS = 600.0
+_numbers = itertools.count(1)
+
+
+def automatic() -> Checkpoints | None:
+    """Where a run is saved that names no place: below ``SPARKNET_CHECKPOINT``, which a cluster with a bucket
+    sets for each job; each run of the process in a folder of its own, by their order.
+
+    None without that variable, and in a thread: the order of runs side by side differs each time. The end is
+    not saved, so that a job that is run again goes through each of its runs to its end.
+    """
+    place = os.environ.get(VARIABLE)
+    if not place or threading.current_thread() is not threading.main_thread():
+        return None
+    folder = f"{place.rstrip('/')}/run-{next(_numbers)}"
+    return Checkpoints(folder, every=None, seconds=AUTOMATIC_SECONDS, at_end=False, patience=math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

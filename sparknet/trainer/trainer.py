@@ -54,7 +54,7 @@ from sparknet.trainer.nets import (
     probe,
     with_nesterov,
 )
-from sparknet.trainer.resuming import Saved
+from sparknet.trainer.resuming import Saved, automatic
 from sparknet.trainer.settings_table import name_of, settings_table
 from sparknet.trainer.source import Columns, Prepared, prepare, session_of
 from sparknet.trainer.trained import Trained
@@ -213,7 +213,7 @@ class Trainer:  # the one place where all that can be said of a run is listed
         ``seed``. Raises what data, net and cluster raise; TrainingError when the loss is no longer a number.
         """
         spark = session_of(data, spark)
-        saved = self._saved()
+        saved = self._saved() if self.checkpoints else self._saved_by_itself()
         data, validation = self._held_out(data, validation)
         prepared, model = self._prepared(data)
         self._check_validation(validation)
@@ -221,6 +221,9 @@ class Trainer:  # the one place where all that can be said of a run is listed
 
     def _saved(self) -> Saved:
         return Saved.of(self.checkpoints, resume=self.resume, rounds=self.rounds)
+
+    def _saved_by_itself(self) -> Saved:
+        return Saved.of(automatic(), resume=True, rounds=self.rounds)
 
     def _prepared(self, data: Any) -> tuple[Prepared, CaffeModel | TorchModel]:
         """Data and net, after two records of zeros have gone through it."""
@@ -364,7 +367,7 @@ class _Run:
             time_cap_seconds=trainer.time_cap,
             test_every=trainer.test_every if self.test is not None else 0,
             overlap=trainer.overlap,
-            drain_every=trainer.checkpoints.every if trainer.checkpoints else 0,
+            drain_every=self.saved.checkpoints.drain_every if self.saved.checkpoints else 0,
         )
         return count, settings
 

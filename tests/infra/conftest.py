@@ -108,7 +108,7 @@ def run(simulated: Cloud, alone: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command against the simulation, with hosts that run nothing."""
     monkeypatch.setattr(Target, "open", lambda _site, *_emit, start=False: simulated)
     monkeypatch.setattr("infra.cli.clusters.close_if_empty", lambda *_, **__: None)
-    monkeypatch.setattr("infra.cli.clusters._print_limits", lambda: None)
+    monkeypatch.setattr("infra.cli.status._print_limits", lambda _folder: None)
     return alone
 
 

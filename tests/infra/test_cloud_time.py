@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from infra import cluster, costs, orphans
+from infra import bill, cluster, costs, orphans
 from infra.cluster import Cloud
-from infra.ec2 import cleanup, launch_lock, nodes
+from infra.ec2 import launch_lock
 from infra.ec2.launch_lock import LocalTokens
 from infra.events import ignore
 from infra.local import LocalCloud
@@ -17,8 +17,9 @@ from infra.spec import ClusterSpec
 
 
 def spent(cloud: Cloud, name: str) -> costs.Cost:
-    left = cleanup.remaining(cloud.region, name)
-    return costs.of_cluster(cloud.region, nodes.alive(nodes.describe(cloud.region, name)), left)
+    found = bill.look(cloud, name)
+    assert found is not None
+    return found.cost
 
 
 def test_what_a_cluster_has_cost_grows_with_the_cloud_s_time(

@@ -28,6 +28,7 @@ GIVEN: dict[str, tuple[Any, str, Any]] = {
     "ami": ("ami-0123456789abcdef0", "image", "ami-0123456789abcdef0"),
     "fresh": (True, "use_own_image", False),
     "spot-price": (0.25, "purchase.spot_price", 0.25),
+    "on-demand": (True, "purchase.on_demand", True),
     "fallback": ("on-demand", "purchase.fallback_on_demand", True),
     "spread": (True, "purchase.spread", True),
     "max-hours": (3.5, "max_hours", 3.5),

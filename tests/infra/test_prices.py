@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from infra import costs
+from infra import costs, history
 from infra.ec2 import catalog, prices, quotas
 from infra.ec2.cleanup import ADDRESS, GROUP, SNAPSHOT, VOLUME, Resource
 from infra.ec2.quotas import Need
@@ -79,7 +79,9 @@ def test_a_cluster_costs_what_its_nodes_and_volumes_do() -> None:
         Resource(kind=ADDRESS, id="eipalloc-1", **born),
         Resource(kind=GROUP, id="sg-1", **born),
     ]
-    cost = costs.of_cluster(answering(DENIED), nodes, others, now=datetime(2026, 11, 1, 2, tzinfo=UTC))
+    now = datetime(2026, 11, 1, 2, tzinfo=UTC)
+    runs = history.merged((), nodes, storage_per_hour=0, now=now)
+    cost = costs.of_cluster(answering(DENIED), runs, others, now=now)
     machines, kept = 0.096 + 2 * 0.8048 + 3 * 0.005, 0.08 + 0.01 + 0.005
     assert cost.per_hour == pytest.approx(machines + kept)
     assert cost.so_far == pytest.approx(2 * machines + kept)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import cluster
+from infra import bill, cluster, costs
 from infra.cluster import Cloud
 from infra.ec2 import nodes
 from infra.ec2.nodes import Node
@@ -192,13 +192,18 @@ def test_spot_machines_are_not_stopped_and_the_reason_is_told(run: Run, there: c
     assert status == 2
     assert "worker-1, worker-2 of" in err
     assert "are spot instances of an instant fleet: EC2 can end them, and cannot stop them" in err
+    assert f"sparknet-ec2 remove-slaves --num-slaves 1 --name {there.name}" in err
+    assert f"sparknet-ec2 destroy --name {there.name}" in err
+    assert "sparknet-ec2 launch --on-demand" in err
 
 
 def test_machines_bought_on_demand_are_stopped_and_started(
     run: Run, simulation: LocalCloud, simulated: Cloud, hosts: Hosts, spec: ClusterSpec
 ) -> None:
     simulation.control("POST", "capacity", [{"purchase": "spot", "machines": 0}])
-    status, _, err = run("launch", "-s", "2", "--fallback", "on-demand", "--name", spec.name)
+    status, out, err = run("plan", "-s", "2", "--on-demand", "--name", spec.name)
+    assert (status, "of one of these pools, on demand" in out) == (0, True), err
+    status, _, err = run("launch", "-s", "2", "--on-demand", "--name", spec.name)
     assert status == 0, err
     before = cluster.find(simulated, spec.name)
     status, out, err = run("stop", spec.name)
@@ -212,6 +217,36 @@ def test_machines_bought_on_demand_are_stopped_and_started(
     assert [node.id for node in after.nodes] == [node.id for node in before.nodes]
     assert {node.state for node in after.nodes} == {"running"}
     cluster.destroy(simulated, spec.name, ignore)
+
+
+def test_a_stopped_cluster_costs_its_volumes_alone_and_what_it_cost_before_is_not_forgotten(
+    run: Run, simulation: LocalCloud, simulated: Cloud, hosts: Hosts, spec: ClusterSpec
+) -> None:
+    def cost() -> costs.Cost:
+        found = bill.look(simulated, spec.name)
+        assert found is not None
+        return found.cost
+
+    machines = 0.096 + 0.8048 + 2 * 0.005
+    assert run("launch", "-s", "1", "--on-demand", "-t", "g6.xlarge", "--name", spec.name)[0] == 0
+    running = cost().per_hour
+    for number in (1, 2):
+        simulation.control("POST", "clock", {"advance_seconds": 2 * 3600})
+        assert run("stop", spec.name)[0] == 0
+        assert cost().per_hour == pytest.approx(running - machines)
+        assert cost().ended == pytest.approx(number * 2 * machines, rel=0.02)
+        simulation.control("POST", "clock", {"advance_seconds": 3 * 3600})
+        assert cost().ended == pytest.approx(number * 2 * machines, rel=0.02)
+        hosts.started.clear()
+        status, _, err = run("start", spec.name)
+        assert status == 0, err
+    assert cost().per_hour == pytest.approx(running)
+    cluster.destroy(simulated, spec.name, ignore)
+
+
+def test_a_price_for_spot_machines_and_none_of_them_do_not_go_together(run: Run) -> None:
+    status, _, err = run("plan", "--on-demand", "--spot-price", "0.5")
+    assert (status, "of which --on-demand buys none; leave out one of them" in err) == (2, True)
 
 
 def test_a_stopped_cluster_whose_hours_are_over_is_not_started_to_end_itself(

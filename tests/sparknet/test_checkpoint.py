@@ -297,6 +297,20 @@ def test_a_checkpoint_is_saved_when_due_and_after_the_last_round(tmp_path: Path)
     assert due == [False, False, True, False, False, True, True]
 
 
+def test_where_time_counts_one_is_saved_after_so_many_seconds_and_none_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    checkpoints, outer = Checkpoints(str(tmp_path), every=None, seconds=600, at_end=False), Average()
+    due = []
+    with LocalWorkers(small_recipe(), [EXAMPLES]) as local:
+        for done in train(local, Settings(rounds=7, tau=1), outer):
+            now[0] += 250
+            due.append(checkpoints.after(done, local, outer))
+    assert due == [False, False, True, False, False, True, False]
+
+
 def test_other_numbers_of_workers_can_go_on(tmp_path: Path) -> None:
     settings = Settings(rounds=6, tau=5)
     rounds(small_recipe(), 2, settings, Average(), tmp_path, stop_after=3)

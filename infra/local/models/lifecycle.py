@@ -21,7 +21,6 @@ from contextlib import AbstractContextManager
 from copy import copy
 from typing import Any
 
-from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instances import StateReason
 
@@ -49,7 +48,8 @@ DIED = StateReason("Server.InternalError: Internal error: the machine died", "Se
 RECLAIMED = StateReason(
     "Server.SpotInstanceTermination: Spot instance termination", "Server.SpotInstanceTermination"
 )
-
+#: The words of StateTransitionReason, before the moment.
+INITIATORS = {USER.code: "User initiated", RECLAIMED.code: "Service initiated"}
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Lifecycle:
         if instance.state in ALIVE:
             entry = self._instances.entry(instance.id)
             _set_state(instance, "shutting-down")
-            _explain(instance, reason)
+            self._explain(instance, reason)
             self._close_spot_request(instance, reason)
             self._do(self._finish, entry)
         return previous
@@ -105,7 +105,7 @@ class Lifecycle:
             )
         if instance.state in ("pending", "running"):
             _set_state(instance, "stopping")
-            _explain(instance, reason)
+            self._explain(instance, reason)
             self._do(self._halt, self._instances.entry(instance.id))
         return previous
 
@@ -119,7 +119,8 @@ class Lifecycle:
             for interface in instance.nics.values():
                 interface.start()  # a new public address
             _set_state(instance, "pending")
-            _explain(instance, StateReason(), reason_text="")
+            instance._reason, instance.state_reason = "", StateReason()
+            instance.launch_time = self._clock.utcnow()  # EC2 tells of the last start alone
             self._do(self._boot, entry)
         return previous
 
@@ -263,6 +264,11 @@ class Lifecycle:
                 "instance-terminated-by-user", "Spot Instance terminated due to user-initiated termination."
             )
 
+    def _explain(self, instance: Any, reason: StateReason) -> None:
+        who = INITIATORS.get(reason.code, reason.code)
+        instance._reason = f"{who} ({self._clock.utcnow():%Y-%m-%d %H:%M:%S} GMT)"
+        instance.state_reason = reason
+
     def _watch(self) -> None:
         """Notice machines that ended by themselves."""
         while not self._ended.wait(WATCH_SECONDS):
@@ -293,12 +299,6 @@ def _has_ended(entry: Entry) -> bool:
 
 def _set_state(instance: Any, name: str) -> None:
     instance._state.name, instance._state.code = name, STATES[name]
-
-
-def _explain(instance: Any, reason: StateReason, reason_text: str | None = None) -> None:
-    what = reason.code if reason is not USER else "User initiated"
-    instance._reason = f"{what} ({utcnow():%Y-%m-%d %H:%M:%S} GMT)" if reason_text is None else reason_text
-    instance.state_reason = reason
 
 
 def _refuse_unless(instance: Any, *states: str) -> None:
