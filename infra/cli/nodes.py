@@ -32,7 +32,7 @@ WHICH = option(
 @click.command(cls=options.PassesOn)
 @options.reaches_a_cluster
 @WHICH
-@option("--timeout", "seconds", type=options.Finite(min=1), default=600, help="Seconds it may take.")
+@option("--timeout", "seconds", type=options.FiniteRange(min=1), default=600, help="Seconds it may take.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run_command(where: Target, on: str, seconds: float, command: tuple[str, ...]) -> None:
     """Run COMMAND on the nodes, all at once, and show what each says: run-command -- df -h"""

@@ -37,14 +37,18 @@ DEFAULT_REGION = "us-east-1"
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-class Finite(click.FloatRange):
-    """A number within bounds: neither nan, which compares with nothing, nor infinity."""
+class Finite(click.types.FloatParamType):
+    """A number: neither nan, which compares with nothing, nor infinity."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value} is out of range; it is a finite number.", param, ctx)
         return number
+
+
+class FiniteRange(Finite, click.FloatRange):
+    """A finite number within bounds, which ``--help`` shows."""
 
 
 def option(*names: str, **more: Any) -> Callable[[F], F]:

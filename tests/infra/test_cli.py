@@ -50,6 +50,7 @@ def test_every_verb_explains_itself(verb: str, alone: Run) -> None:
     status, out, _ = alone(verb, "--help")
     assert status == 0
     assert out.startswith(f"Usage: sparknet-ec2 {verb}")
+    assert "None" not in out  # a bound of a range that has none
 
 
 @pytest.mark.parametrize(
