@@ -138,7 +138,8 @@ class MiniatureSpark(InProcessWorkers):
         service = self.running[worker]
         self.slots -= 1
         service._connected = killed  # type: ignore[method-assign]
-        self.coordinator.membership._members[worker].channel.close()
+        [member] = [one for one in self.coordinator.membership.all if one.who.partition == worker]
+        member.channel.close()
 
     def close(self) -> None:
         self.slots = 0

@@ -60,8 +60,8 @@ def test_a_replacement_that_has_not_trained_keeps_what_its_shard_had_come_to() -
         mean = (before[0].history + before[2].history) / 2  # type: ignore[operator]
         assert np.allclose(after[1].history, mean, atol=1e-7)  # type: ignore[arg-type]
         workers.coordinator._rebalancer._yield([1])
-        assert workers.coordinator._states[1].iteration == 5
-        assert workers.coordinator._states[1].position == 50
+        left = workers.states()[1]
+        assert (left.iteration, left.position) == (5, 50)
 
 
 def test_one_that_others_went_on_without_catches_up_with_its_shard() -> None:
