@@ -124,6 +124,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
             cluster_tags, group = _make_group_and_key(
                 cloud, spec, known, old_group, has_nodes=bool(before.nodes)
             )
+        _note_limits(cloud, spec, group, emit)
         setup = provision.Setup(
             spec=spec,
             # with a log of every command: of a launch that failed, the nodes are gone when one asks why
@@ -180,6 +181,17 @@ def stop_healing(cloud: Cloud, name: str) -> None:
 
 def _recipe(spec: ClusterSpec, found: Survey) -> Recipe:
     return Recipe(spec=spec, pools=found.pools, gpus={name: one.gpus for name, one in found.types.items()})
+
+
+def _note_limits(cloud: Cloud, spec: ClusterSpec, group: SecurityGroup, emit: Emit) -> None:
+    """Say so where a cluster that is there does not get the limits that are asked for."""
+    there = group.lifetime
+    differs = (spec.idle_minutes and spec.idle_minutes != there.idle_minutes) or (
+        spec.budget and spec.budget != there.budget
+    )
+    if differs:
+        change = cloud.command("extend", spec.name)
+        emit(Note(text=f"{spec.name} still ends itself {there}; {change} changes that"))
 
 
 def _budget_ends(cloud: Cloud, spec: ClusterSpec, found: Survey) -> str:

@@ -41,13 +41,13 @@ def extend(
     require(not asleep, f"{', '.join(asleep)} of {name} do not run, and cannot be told: start them first.")
     before = group.lifetime if group else Lifetime.of(cluster.nodes[0].tags)
     after = _changed(cloud, name, before, hours=hours, idle_minutes=idle_minutes, dollars=budget)
-    spent: list[dict[str, str]] = []
-    if after.budget:
-        known = of_cluster(cloud.region, name, Spent.read(group.spent) if group else None)
+    spent = (
+        of_cluster(cloud.region, name, Spent.read(group.spent) if group else None) if after.budget else None
+    )
+    if spent and after.budget:
         if budget is not None:
-            require_enough(known, after.budget)
-        after = replace(after, budget_ends=known.reaches(after.budget).replace(microsecond=0))
-        spent = [{"Key": tags.SPENT, "Value": str(known)}]
+            require_enough(spent, budget)
+        after = replace(after, budget_ends=spent.reaches(after.budget).replace(microsecond=0))
     with phase(emit, "extend"):
         template.change(
             cloud.region,
@@ -57,7 +57,8 @@ def extend(
         )
         tell(cloud, cluster.nodes, after, emit)
         if group:
-            cloud.region.change("create_tags", Resources=[group.id], Tags=[*after.as_list(), *spent])
+            known = [{"Key": tags.SPENT, "Value": str(spent)}] if spent else []
+            cloud.region.change("create_tags", Resources=[group.id], Tags=[*after.as_list(), *known])
     return after
 
 

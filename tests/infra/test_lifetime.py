@@ -190,3 +190,17 @@ def test_what_ends_a_cluster_survives_its_tags() -> None:
     whole = Lifetime(expires=datetime(2026, 12, 1, 5, 30, tzinfo=UTC), idle_minutes=30, budget=20)
     for one in (whole, Lifetime(), replace(whole, budget=None), replace(whole, expires=None)):
         assert Lifetime.of({tag["Key"]: tag["Value"] for tag in one.as_list()}) == one
+
+
+def test_a_launch_of_a_cluster_that_is_there_says_that_its_limits_stay(
+    simulated: Cloud, spec: ClusterSpec
+) -> None:
+    told: list[Note] = []
+    wanted = replace(spec, workers=1, idle_minutes=45)
+    cluster.launch(simulated, wanted, lambda one: _keep(told, one))
+    assert not any("still ends itself" in note.text for note in told)
+    cluster.launch(simulated, replace(wanted, idle_minutes=60), lambda one: _keep(told, one))
+    [said] = [note.text for note in told if "still ends itself" in note.text]
+    assert "after 45 minutes without a job; sparknet-ec2 extend --name" in said
+    assert of(simulated, spec.name)[0].idle_minutes == 45
+    cluster.destroy(simulated, spec.name, ignore)
