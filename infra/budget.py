@@ -2,8 +2,8 @@
 
 A spot instance costs no more than the maximum price of its request, which is the on-demand price unless
 ``--spot-price`` says less. With that a budget is a moment at which the nodes end themselves, and nobody has
-to ask EC2 for prices. What has been spent is kept as a bound in a tag of the cluster's group, and brought up
-to date whenever the cluster changes: in between it can only have had fewer nodes.
+to ask EC2 for prices. What has been spent is kept as a bound in a tag of the cluster's group. Whenever the
+cluster is changed it becomes what its nodes have cost by the history of spot prices, if that is less.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
-from infra import costs
+from infra import bill, costs
+from infra.cloud import Cloud
 from infra.ec2 import cleanup, nodes, prices
 from infra.ec2.nodes import Node
 from infra.ec2.region import Region
@@ -63,15 +64,18 @@ def of_launch(region: Region, spec: ClusterSpec, found: Survey) -> Spent:
     return Spent(dollars=0.0, per_hour=per_hour, moment=region.now())
 
 
-def of_cluster(region: Region, cluster: str, before: Spent | None) -> Spent:
+def of_cluster(cloud: Cloud, name: str, before: Spent | None) -> Spent:
     """Of the cluster as it is now."""
-    now = region.now()
-    living = nodes.alive(nodes.describe(region, cluster))
-    per_hour = _of_nodes(region, living) + sum(map(costs.of_resource, cleanup.remaining(region, cluster)))
+    region = cloud.region
+    now, living = region.now(), nodes.alive(nodes.describe(region, name))
+    per_hour = _of_nodes(region, living) + sum(map(costs.of_resource, cleanup.remaining(region, name)))
     if before is None:  # it had no budget so far: as if all had been there since its beginning
         began = min((datetime.fromisoformat(node.launched) for node in living), default=now)
         before = Spent(dollars=0.0, per_hour=per_hour, moment=began)
-    return Spent(dollars=before.at(now), per_hour=per_hour, moment=now)
+    known = bill.note(cloud, name)
+    is_known = known is not None and not known.cost.unknown
+    paid = known.cost.so_far if known and is_known else before.at(now)
+    return Spent(dollars=min(paid, before.at(now)), per_hour=per_hour, moment=now)
 
 
 def require_enough(spent: Spent, budget: float) -> None:

@@ -41,9 +41,7 @@ def extend(
     require(not asleep, f"{', '.join(asleep)} of {name} do not run, and cannot be told: start them first.")
     before = group.lifetime if group else Lifetime.of(cluster.nodes[0].tags)
     after = _changed(cloud, name, before, hours=hours, idle_minutes=idle_minutes, dollars=budget)
-    spent = (
-        of_cluster(cloud.region, name, Spent.read(group.spent) if group else None) if after.budget else None
-    )
+    spent = of_cluster(cloud, name, Spent.read(group.spent) if group else None) if after.budget else None
     if spent and after.budget:
         if budget is not None:
             require_enough(spent, budget)

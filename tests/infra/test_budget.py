@@ -89,7 +89,8 @@ def test_a_larger_cluster_reaches_its_budget_sooner_and_more_dollars_move_it_bac
     assert group is not None
     spent = Spent.read(group.spent)
     assert spent is not None
-    assert spent.dollars == pytest.approx(20 / alone, rel=0.05)  # an hour of one worker
+    # an hour of one worker, at the spot price that it had, which is 40 to 50 % of the most it can cost
+    assert 0.4 * 20 / alone < spent.dollars < 0.9 * 20 / alone
     grown = hours_of(simulated, of(simulated, spec.name))
     assert grown == pytest.approx((20 - spent.dollars) / spent.per_hour, rel=0.01)
     assert grown < alone / 2
