@@ -16,9 +16,7 @@ from infra.errors import UsageError
 @options.reaches_a_cluster
 @option("--hours", type=Finite(), help="Let it end so many hours later; -2: two hours sooner.")
 @option("--idle-minutes", type=Finite(), help="Let it end after so long without a job; 0: never.")
-@option(
-    "--budget", type=Finite(), help="Let it end before it has cost more, in dollars, from its beginning on."
-)
+@option("--budget", type=Finite(), help="Let it end before it has cost more in all, in dollars.")
 def extend(where: Target, hours: float | None, idle_minutes: float | None, budget: float | None) -> None:
     """Let a cluster end later, or sooner, than it was launched to; its nodes are told at once."""
     from infra import lifetime

@@ -33,7 +33,7 @@ TOLD = "limits-told"  # a file of the embedded cloud: its limits have been shown
 @option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
 @option(
     "--interval",
-    type=options.Finite(min=1),
+    type=options.FiniteRange(min=1),
     default=10.0,
     show_default=True,
     help="Seconds between two looks of --watch.",
