@@ -13,6 +13,7 @@ import moto.iam.models
 from infra.local.calls import (  # noqa: F401 - each registers its patches
     create_fleet,
     general,
+    iam,
     images,
     instances,
     key_pairs,

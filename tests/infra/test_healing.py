@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -312,3 +313,27 @@ def test_no_event_is_lost(healed: Healed) -> None:
     healed.healer().step()
     notes = [event.text for event in healed.events if isinstance(event, Note)]
     assert notes == ["lost: worker-1", "healed worker-1"]
+
+
+def test_a_profile_of_the_users_own_is_held_to_what_healing_needs(
+    run: Run, simulation: LocalCloud, simulated: Cloud, hosts: Hosts, spec: ClusterSpec
+) -> None:
+    iam = simulated.region.client("iam")
+    name = f"own-{spec.name}"
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(profiles.TRUST))
+    iam.create_instance_profile(InstanceProfileName=name)
+    iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+    words = ("launch", "-s", "1", spec.name, "--heal", "--instance-profile-name", name)
+    status, _, err = run(*words)
+    assert (status, f"{name} may not ec2:CreateFleet" in err or "ec2:CreateFleet" in err) == (2, True), err
+    assert nodes.alive(nodes.describe(simulated.region, spec.name)) == []
+    allowed = policies.healer("us-east-1", spec.name, passes=["arn:aws:iam::123456789012:role/own"])
+    iam.put_role_policy(RoleName=name, PolicyName="heal", PolicyDocument=json.dumps(allowed))
+    simulation.control(
+        "POST", "faults", [{"action": "SimulatePrincipalPolicy", "kind": "error", "code": "AccessDenied"}]
+    )  # type: ignore[arg-type]
+    status, _, err = run(*words)
+    assert status == 0, err
+    assert f"What the instance profile {name} may do could not be checked" in err
+    cluster.destroy(simulated, spec.name, ignore)
+    assert iam.get_instance_profile(InstanceProfileName=name)  # the user's own stays

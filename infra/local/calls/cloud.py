@@ -12,6 +12,7 @@ from infra.local.models.clock import Clock
 from infra.local.models.instances import Instances
 from infra.local.models.lifecycle import Lifecycle
 from infra.local.models.placement import PlacementGroups
+from infra.local.models.roles import Roles
 from infra.local.models.saved_images import SavedImages
 from infra.local.models.scenario import Scenario
 from infra.local.models.tokens import Tokens
@@ -45,6 +46,7 @@ class Cloud(Protocol):
     volumes: VolumeFolders
     saved_images: SavedImages
     placement_groups: PlacementGroups
+    roles: Roles
 
     @property
     def lock(self) -> AbstractContextManager[object]:

@@ -28,6 +28,7 @@ adds EC2Response.create_placement_group
 adds EC2Response.delete_placement_group
 adds EC2Response.describe_placement_groups
 adds EC2Response.get_spot_placement_scores
+adds IamResponse.simulate_principal_policy
 adds ServiceQuotasResponse.get_aws_default_service_quota
 adds ServiceQuotasResponse.list_service_quotas
 adds ServiceQuotasResponse.request_service_quota_increase
