@@ -21,7 +21,11 @@ PAGES = sorted(page.stem for page in DOCS.glob("*.md"))
 
 # Pages whose code is run by the tests here, or by those of a file of their own.
 RUN_HERE = {"caffe", "cost_and_safety", "getting_started", "own_data_and_models"}
-RUN_ELSEWHERE = {"planning": "test_planning_page.py", "sources": "test_sources_page.py"}
+RUN_ELSEWHERE = {
+    "jobs": "infra/test_project_end_to_end.py",
+    "planning": "test_planning_page.py",
+    "sources": "test_sources_page.py",
+}
 
 NEEDS = re.compile(r"downloads \d+ GB|needs (an AWS account|another scheduler)( and ImageNet)?")
 

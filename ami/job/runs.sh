@@ -4,6 +4,16 @@
 set -euo pipefail
 
 folder=$1
-boot=$(cat "$folder/boot" 2>/dev/null || true)
-if [ -n "$boot" ] && [ "$boot" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then exit 1; fi
-exec bash "${0%/*}/alive.sh" "$(cat "$folder/pid")" /proc "$(cat "$folder/ticks" 2>/dev/null || true)"
+group=$(<"$folder/pid")
+boot=
+ticks=
+if [ -e "$folder/boot" ]; then boot=$(<"$folder/boot"); fi
+if [ -e "$folder/ticks" ]; then ticks=$(<"$folder/ticks"); fi
+if [ -n "$boot" ] && [ "$boot" != "$(</proc/sys/kernel/random/boot_id)" ]; then exit 1; fi
+
+# its first process is there as long as nothing unusual has happened, and all others need not be looked at
+line=
+{ read -r -d '' line <"/proc/$group/stat" || true; } 2>/dev/null
+read -r -a fields <<<"${line##*) }"
+if [ -n "$ticks" ] && [ "${fields[19]:-}" = "$ticks" ] && [ "${fields[0]}" != Z ]; then exit 0; fi
+exec bash "${0%/*}/alive.sh" "$group" /proc "$ticks"

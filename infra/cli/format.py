@@ -6,7 +6,10 @@ alone.
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
@@ -27,11 +30,30 @@ _OTHERWISE = {ON_DEMAND: "--fallback on-demand", SPOT: "spot machines"}
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as their widest cell, two spaces apart."""
+    """Columns as wide as their widest cell, two spaces apart; on a terminal no wider than that."""
+    if sys.stdout.isatty():
+        return fitted_table(headings, rows, columns=shutil.get_terminal_size().columns)
     cells = [list(headings), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def fitted_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, columns: int) -> str:
+    """A table for a terminal that is so wide; cells that do not fit are folded."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        made.add_column(heading, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(str(cell)) for cell in row))  # as text: brackets are no markup
+    target = io.StringIO()
+    # rich itself heeds NO_COLOR and TERM=dumb
+    Console(file=target, width=columns, force_terminal=True, highlight=False).print(made)
+    return "\n".join(line.rstrip() for line in target.getvalue().splitlines())
 
 
 def plan(found: Plan) -> str:

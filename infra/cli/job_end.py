@@ -17,7 +17,8 @@ import click
 from infra.cli.job_output import JobOutput
 from infra.cli.target import Target
 from infra.cli.transfer import TransferDisplay
-from infra.errors import InfraError, Interrupted
+from infra.cli.waiting import waiting
+from infra.errors import InfraError, Interrupted, JobError
 
 if TYPE_CHECKING:
     from infra.cloud import Cloud
@@ -56,6 +57,17 @@ def follow(where: Target, job: str, *, is_raw: bool) -> int:
             )
 
 
+def see_through(where: Target, job: str, output: Path | None, *, is_raw: bool = False) -> int:
+    """``follow``; what a job left that the machine went down under is fetched, if that is up again."""
+    try:
+        return follow(where, job, is_raw=is_raw)
+    except JobError:
+        if output:
+            with suppress(InfraError):
+                fetch(where, job, output)
+        raise
+
+
 def conclude(where: Target, job: str, code: int, output: Path | None) -> int:
     """Fetch what an ended job left, and say how it ended; the job's own status."""
     from infra import jobs
@@ -82,7 +94,9 @@ def explain(where: Target, job: str) -> None:
     from infra import diagnosis
 
     with suppress(InfraError):  # the job's own failure has been shown already
-        for problem in diagnosis.of_job(where.require(), where.name, job):
+        with waiting("looking at the nodes for the reason"):
+            problems = diagnosis.of_job(where.require(), where.name, job)
+        for problem in problems:
             click.echo(f"    {problem}", err=True)
 
 
@@ -91,7 +105,7 @@ def fetch(where: Target, job: str, output: Path) -> Results:
     from infra import jobs
 
     _keep_from_git(output)
-    with TransferDisplay(f"fetching {job}") as display:
+    with TransferDisplay(f"fetching {job}") as display, waiting(f"looking at what {job} has left"):
         results = jobs.fetch(where.require(), where.name, job, output, on_moved=display.moved)
     click.echo(f"{output}: {_named(results, output)}" if results.files else f"{job} left no files.")
     say_left_out("not fetched", results.left_out)

@@ -10,6 +10,7 @@ import click
 from infra.cli import format, job_end, options
 from infra.cli.options import option
 from infra.cli.target import Target
+from infra.cli.waiting import waiting
 from infra.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def jobs(where: Target, as_json: bool) -> None:
     """
     from infra import jobs as spark_jobs
 
-    known = spark_jobs.jobs(where.require(), where.name)
+    with waiting(f"asking {where.name} for its jobs"):
+        known = spark_jobs.jobs(where.require(), where.name)
     if as_json:
         format.print_json(known)
         return
@@ -71,9 +73,10 @@ def logs(
     chosen = _chosen(cloud, where.name, job)
     if follow:
         with job_end.names_the_job(cloud, where.name, chosen):
-            code = job_end.follow(where, chosen, is_raw=raw)
+            code = job_end.see_through(where, chosen, output, is_raw=raw)
         return job_end.conclude(where, chosen, code, output)
-    said = spark_jobs.log(cloud, where.name, chosen, lines=lines, is_raw=raw)
+    with waiting(f"reading what {chosen} says"):
+        said = spark_jobs.log(cloud, where.name, chosen, lines=lines, is_raw=raw)
     if as_json:
         format.print_json({"job": chosen, "lines": said})
         return 0
@@ -122,7 +125,8 @@ def cancel(where: Target, job: str | None) -> None:
 
     cloud = where.require()
     chosen = _chosen(cloud, where.name, job)
-    was_running = spark_jobs.cancel(cloud, where.name, chosen)
+    with waiting(f"waiting for {chosen} to end"):
+        was_running = spark_jobs.cancel(cloud, where.name, chosen)
     click.echo(f"{chosen} {'is cancelled' if was_running else 'had ended before'}.")
 
 
@@ -130,4 +134,5 @@ def _chosen(cloud: Cloud, cluster: str, job: str | None) -> str:
     """The id of the job that is meant."""
     from infra import jobs as spark_jobs
 
-    return spark_jobs.resolve(cloud, cluster, job) if job else spark_jobs.latest(cloud, cluster)
+    with waiting(f"asking {cluster} for its jobs"):
+        return spark_jobs.resolve(cloud, cluster, job) if job else spark_jobs.latest(cloud, cluster)

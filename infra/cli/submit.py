@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.cli import clusters, format, job_end, options
+from infra.cli.job_output import JobOutput
 from infra.cli.options import option
 from infra.cli.target import LOCAL, Target
 from infra.cli.transfer import TransferDisplay
+from infra.cli.waiting import waiting
 from infra.errors import UsageError
 from infra.events import ignore
 
@@ -90,7 +92,7 @@ def submit(where: Target, program: str, arguments: tuple[str, ...], **values: An
             return 0
         output = output or job_end.RESULTS / job
         with job_end.synced(where, job, output if values["sync"] else None):
-            code = job_end.follow(where, job, is_raw=False)
+            code = job_end.see_through(where, job, output)
     status = job_end.conclude(where, job, code, output)
     if values["then_destroy"]:
         clusters.remove(where)
@@ -109,12 +111,13 @@ def _start(where: Target, request: Request) -> str:
     """The job's id; what travelled is said."""
     from infra import diagnosis, jobs
 
-    cloud = where.require()
-    for problem in diagnosis.require_room(cloud, where.name):
+    with waiting(f"looking at the disks of {where.name}"):
+        cloud = where.require()
+        problems = diagnosis.require_room(cloud, where.name)
+    for problem in problems:
         click.echo(f"TROUBLE: {problem}", err=True)
-    if request.requirements:
-        click.echo(f"installing {request.requirements} on all nodes, unless they have it", err=True)
-    with TransferDisplay("sending") as display:
+    work = f"installing {request.requirements} on all nodes" if request.requirements else "starting the job"
+    with TransferDisplay("sending") as display, waiting(work):
         started = jobs.submit(cloud, where.name, request, on_moved=display.moved)
     _say_sent(started)
     click.echo(f"job {started.job} on {where.name}", err=True)
@@ -162,7 +165,11 @@ def _elsewhere(request: Request, values: dict[str, Any]) -> int:
             raise UsageError(f"{word} is for clusters of sparknet-ec2, not for --master {values['master']}.")
     job = job_names.of_now(request.title)
     output = values["output"] or job_end.RESULTS / job
-    code = foreign.run(request, master=values["master"], job=job, output=output)
+    shown = JobOutput()
+    try:
+        code = foreign.run(request, master=values["master"], job=job, output=output, on_line=shown.line)
+    finally:
+        shown.end()
     click.echo(f"{job} ended with status {code}", err=True)
     return code
 

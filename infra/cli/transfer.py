@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 2.0
 LINE_SECONDS = 10.0
+WIDE = 110  # columns that all of it needs; below that there is only how much has come
 
 
 class TransferDisplay:
@@ -59,10 +60,13 @@ class TransferDisplay:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("{task.fields[files]}"))
-        self._progress = Progress(
-            TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True
-        )
+        console = Console(stderr=True)
+        share, size = TextColumn("{task.percentage:>3.0f} %"), DownloadColumn()
+        files = TextColumn("{task.fields[files]}")
+        what = TextColumn("{task.description}")
+        wide = (what, BarColumn(), share, size, TransferSpeedColumn(), files)
+        fitting = wide if console.width >= WIDE else (share, size)
+        self._progress = Progress(*fitting, console=console, transient=True)
         self._task = self._progress.add_task(self._what, total=now.all_bytes, files=_files(now))
         self._progress.start()
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -26,8 +26,8 @@ from infra.node import bootstrap, bundle
 STOP_SECONDS = 20.0  # for a driver to say goodbye to Spark
 
 
-def run(request: Request, *, master: str, job: str, output: Path) -> int:
-    """Run what is asked for on ``master``, with what it says on this program's own output; its exit status.
+def run(request: Request, *, master: str, job: str, output: Path, on_line: Callable[[str], None]) -> int:
+    """Run what is asked for on ``master``, and pass on every line that it says; its exit status.
 
     Raises SetupError if there is no spark-submit here.
     """
@@ -44,8 +44,19 @@ def run(request: Request, *, master: str, job: str, output: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="sparknet-") as scratch:
         words = [submit, "--master", master, "--name", job, *_words(request, Path(scratch), output)]
         cwd = None if request.program.is_app else request.program.folder
-        process = subprocess.Popen([*words, *request.arguments], cwd=cwd, env=env)
+        process = subprocess.Popen(
+            [*words, *request.arguments],
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
         try:
+            for line in process.stdout or ():
+                on_line(line.rstrip("\n"))
             code = process.wait()
         except BaseException:
             process.terminate()
@@ -54,7 +65,7 @@ def run(request: Request, *, master: str, job: str, output: Path) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[str]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
     sparknet caffe train --solver lenet_solver.prototxt
     sparknet db create photos photos_lmdb --size 256
+    sparknet package -o sparknet.zip
     sparknet imagenet prepare ILSVRC2012_img_train.tar --output s3://bucket/imagenet
     sparknet experiment docs/experiments/k_and_tau.toml
     sparknet plan --megabytes 244 --step-time 2s --bandwidth 1gbit --workers 4..1024
@@ -21,6 +22,7 @@ from sparknet.cli.caffe import caffe
 from sparknet.cli.db import db
 from sparknet.cli.experiment import experiment
 from sparknet.cli.imagenet import imagenet
+from sparknet.cli.package import package
 from sparknet.cli.plan import plan
 from sparknet.exits import status_of
 
@@ -45,4 +47,5 @@ cli.add_command(caffe)
 cli.add_command(db)
 cli.add_command(experiment)
 cli.add_command(imagenet)
+cli.add_command(package)
 cli.add_command(plan)
