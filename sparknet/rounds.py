@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from sparknet.moved import moved_name
+from sparknet.usage import Usage
 from sparknet.weights import Vector, Weights, fetch, mean_of
 
 __getattr__ = partial(
@@ -48,7 +49,8 @@ class Report:
     ``loss`` is the mean over its steps, ``images`` the records it read (repeats counted), ``lr`` the
     learning rate of its last step. ``iteration`` counts the steps its solver has made in all. ``shard`` is
     the one it read in, its own where that is not said, and ``position`` how far: a worker that takes over the
-    shard goes on from there. Of its ``seconds`` it waited ``data_seconds`` for batches.
+    shard goes on from there. Of its ``seconds`` it waited ``data_seconds`` for batches. ``usage`` is what it
+    uses of its machine, in a report about every second.
     """
 
     member: int
@@ -61,11 +63,23 @@ class Report:
     seconds: float
     shard: int | None = None
     data_seconds: float = 0.0
+    usage: Usage | None = None
 
     @property
     def read(self) -> int:
         """The number of the shard it read in."""
         return self.member if self.shard is None else self.shard
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """Its fields, as what can be sent as JSON."""
+        return {**vars(self), "usage": vars(self.usage) if self.usage else None}
+
+    @classmethod
+    def of(cls, header: Mapping[str, Any]) -> Report:
+        """The report of such fields. Raises TypeError if they are not a report's."""
+        usage = header.get("usage")
+        return cls(**{**header, "usage": Usage(**usage) if usage else None})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,8 +111,9 @@ class RoundResult:
 
     The mean counts each worker by the steps it took: equally, unless some stopped early. ``lost`` names the
     workers whose work did not count, with the reason, ``left`` those that have gone before the round
-    without any loss: their machines are taken back. ``names`` says more of a member than its number:
-    where it runs. ``joining_seconds`` is how long it took until there was a worker to begin with.
+    without any loss: their machines are taken back; ``joined`` those that have come since the round before.
+    ``names`` says more of a member than its number: where it runs. ``joining_seconds`` is how long it took
+    until there was a worker to begin with.
     """
 
     mean: Weights
@@ -109,6 +124,7 @@ class RoundResult:
     bytes_between: int = 0
     lost: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
 
     @property

@@ -22,11 +22,14 @@ import torch
 
 from sparknet.data.dataset import Batch, Shard
 from sparknet.data.feed import TARGETS, Ahead, Ready, Transforms, as_tensor, by_column, for_net
+from sparknet.data.growable import spill_folder
+from sparknet.data.records import Records
 from sparknet.data.shard_reader import ShardReader, least_read
 from sparknet.errors import DataError, ModelError, UsageError
 from sparknet.notice import Notice
 from sparknet.replica import Replica
 from sparknet.training import Report, RoundPlan, Scores, WorkerState
+from sparknet.usage import Holding, Meter
 from sparknet.weights import Vector
 
 # Whoever seeds torch's generator, or asks for its state, holds a lock of the generator while waiting for
@@ -97,6 +100,7 @@ class Worker:
         self.notice = notice or Notice()
         self.readers: dict[int, ShardReader] = {}
         self._moved_on = False  # whether the net is not where vector is
+        self._meter = Meter()
         self.add_shard(number, shard)
 
     @property
@@ -186,6 +190,7 @@ class Worker:
             position=reader.sampler.position,
             seconds=time.perf_counter() - started,
             data_seconds=waited,
+            usage=self._meter.read(self._holding),
         )
 
     def test(self, weights: Vector | None, examples: Shard) -> Scores:
@@ -198,6 +203,16 @@ class Worker:
                 self._score(examples[start : start + batch]) for start in range(0, len(examples), batch)
             )
             return sum(scores, Scores())
+
+    def _holding(self) -> Holding:
+        shards = [reader.examples for reader in self.readers.values()]
+        return Holding(
+            records=self.records,
+            bytes_=sum(shard.nbytes for shard in shards),
+            spilled_bytes=sum(shard.spilled_bytes for shard in shards if isinstance(shard, Records)),
+            folder=str(spill_folder()),
+            device=str(self.replica.weights.device),
+        )
 
     @property
     def state(self) -> WorkerState:

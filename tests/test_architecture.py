@@ -26,6 +26,8 @@ ONLY_IN = {
     "pyspark": ("sparknet.spark", "sparknet.trainer", "sparknet.ml", "apps"),
     "pathspec": ("infra.jobs.project",),
     "rich": ("infra.cli",),
+    "jinja2": ("sparknet.reporting",),
+    "psutil": ("infra.local", "sparknet.usage"),
     "click": ("infra.cli", "sparknet.cli", "sparknet.exits", "apps"),
 }
 
@@ -100,7 +102,7 @@ LAYERS = {
         ("sparknet.sources",),
         ("sparknet.caffe", "sparknet.data"),
         ("sparknet.deltas", "sparknet.codecs"),
-        ("sparknet.weights", "sparknet.storage", "sparknet.traces", "sparknet.notice"),
+        ("sparknet.weights", "sparknet.storage", "sparknet.traces", "sparknet.notice", "sparknet.usage"),
         ("sparknet.clock", "sparknet.errors", "sparknet.moved"),
     ),
 }

@@ -61,7 +61,8 @@ def collect(
                 array.append(block[name])
         if not arrays:
             return Records.none(schema)
-        return Records({name: array.array() for name, array in arrays.items()})
+        spilled = sum(array.size for array in arrays.values() if array.spilled)
+        return Records({name: array.array() for name, array in arrays.items()}, spilled)
     finally:
         for array in arrays.values():
             array.close()

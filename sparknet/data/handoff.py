@@ -64,7 +64,9 @@ class Handoff:
             except OSError:
                 continue
             try:
-                return Records(dict(map(_column, sorted(claimed.iterdir()))))
+                files = sorted(claimed.iterdir())
+                mapped = sum(file.stat().st_size for file in files if _is_mapped(file))
+                return Records(dict(map(_column, files)), mapped)
             finally:
                 shutil.rmtree(claimed, ignore_errors=True)
         return None
@@ -79,7 +81,11 @@ class Handoff:
 def _column(file: Path) -> tuple[str, NDArray[Any]]:
     """A column's name and its array, mapped."""
     name = bytes.fromhex(file.stem.partition("-")[2]).decode()
-    return name, np.asarray(np.load(file, mmap_mode="c" if file.stat().st_size > _MAPPED_BYTES else None))
+    return name, np.asarray(np.load(file, mmap_mode="c" if _is_mapped(file) else None))
+
+
+def _is_mapped(file: Path) -> bool:
+    return file.stat().st_size > _MAPPED_BYTES
 
 
 def _folders() -> list[Path]:

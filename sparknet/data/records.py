@@ -49,10 +49,11 @@ class Column:
 class Records:
     """``columns`` maps names to arrays (n, ...): record i is row i of each.
 
-    Raises DataError when they are not equally long.
+    ``spilled_bytes`` of them lie in files, not in memory. Raises DataError when they are not equally long.
     """
 
     columns: Mapping[str, NDArray[Any]]
+    spilled_bytes: int = 0
 
     def __post_init__(self) -> None:
         lengths = {name: len(array) for name, array in self.columns.items()}

@@ -174,6 +174,7 @@ class Coordinator:
             bytes_between=merged.sent,
             lost=self.membership.take_losses(),
             left=self.membership.take_departures(),
+            joined=self.membership.take_joined(),
             names={answer.member.who.partition: str(answer.member) for answer in answers},
         )
 

@@ -65,6 +65,7 @@ class Membership:
         self._looked = 0.0
         self._losses: list[str] = []
         self._departures: list[str] = []
+        self._joined: list[str] = []
         self._ended: str | None = None
 
     @property
@@ -231,6 +232,11 @@ class Membership:
         losses, self._losses = tuple(self._losses), []
         return losses
 
+    def take_joined(self) -> tuple[str, ...]:
+        """Who has come since the last call."""
+        joined, self._joined = tuple(self._joined), []
+        return joined
+
     def clear(self) -> None:
         self._members.clear()
         self._unread.clear()
@@ -323,6 +329,7 @@ class Membership:
         records = {member.who.partition: 0, **member.shards}
         self.assignment.joined(member.who.partition, member.place, records, clock.now())
         self.changed = clock.now()
+        self._joined.append(f"{member} with {member.records:,} records")
         log.info("%s joined with %d records", member, member.records)
 
     def _count_failure(self, who: Identity, reason: str, final: bool) -> None:

@@ -276,6 +276,6 @@ def records_in(header: Header) -> dict[int, int]:
 
 def _report_in(header: Header) -> Report:
     try:
-        return Report(**header)
+        return Report.of(header)
     except TypeError as wrong:
         raise ExchangeError(f"a report that cannot be read: {wrong}") from wrong

@@ -243,11 +243,11 @@ class Service:
         plan = RoundPlan(**header)
         if ring and self._participant:
             report = self._participant.train(plan, arrived=frame.size > 0)
-            self._answer(channel, Kind.REPORT, vars(report))
+            self._answer(channel, Kind.REPORT, report.header)
             return
         report = worker.train(worker.vector, plan)
         worker.bring()
-        self._answer(channel, Kind.REPORT, vars(report), sender.result())
+        self._answer(channel, Kind.REPORT, report.header, sender.result())
         if plan.momentum == "average":
             self._send_state(channel, worker)
 
@@ -278,7 +278,7 @@ class Service:
         spread = AT_ONCE
         if payload and fragments > 1:
             spread = Spread.over(fragments, SHARE / 2 * report.seconds, self.assignment.timeouts)
-        self._answer(channel, Kind.REPORT, vars(report), payload, spread)
+        self._answer(channel, Kind.REPORT, report.header, payload, spread)
 
     def _reduce(self, channel: Channel, frame: Frame) -> None:
         assert self._participant is not None

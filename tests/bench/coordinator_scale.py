@@ -79,7 +79,7 @@ class Member:
                     position=iteration,
                     seconds=0.0,
                 )
-                channel.send(Kind.REPORT, vars(report), raw(self.vector), seconds=60)
+                channel.send(Kind.REPORT, report.header, raw(self.vector), seconds=60)
 
     def joined(self) -> Channel:
         """The driver lets 64 prove themselves at a time: the others come again."""
