@@ -78,6 +78,8 @@ class Options:
     deterministic: bool
     profile: int
     tensorboard: Path | None
+    page: bool
+    page_port: int
 
     def __post_init__(self) -> None:
         if self.resume and self.checkpoint is None:
@@ -379,6 +381,18 @@ def training_options(
             type=click.Path(file_okay=False, path_type=Path),
             metavar="DIR",
             help="Where to write curves for TensorBoard.  [default: tensorboard in --output]",
+        ),
+        click.option(
+            "--page/--no-page",
+            default=True,
+            help="Show the run on a page of this machine while it trains; sparknet-ec2 ui leads there.",
+        ),
+        click.option(
+            "--page-port",
+            type=click.IntRange(0, 65535),
+            default=0,
+            metavar="PORT",
+            help="Of the page, on 127.0.0.1; 0: a free one, the same when the run goes on later.",
         ),
     ]
 

@@ -25,8 +25,9 @@ from sparknet.data.dataset import Shard
 from sparknet.data.locate import Located
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.outer import Schedule, post_local, quadratic
+from sparknet.reporting.live import Page
 from sparknet.reporting.metrics import Record
-from sparknet.reporting.report import Run
+from sparknet.reporting.run import Run
 from sparknet.spark import from_examples
 from sparknet.trainer import Cluster, Trained, Trainer
 from sparknet.trainer.journal import make_folder
@@ -115,6 +116,7 @@ def trainer_of(data: TrainingData, options: Options, model: CaffeModel) -> Train
         test_every=options.test_every,
         callbacks=[Lines()],
         output=options.output,
+        report=Page(port=options.page_port) if options.page else False,
         tensorboard=options.tensorboard,
         checkpoints=_checkpoints(options),
         resume=options.resume,

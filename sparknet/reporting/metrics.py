@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from sparknet.errors import DataError, UsageError
 from sparknet.training import Round
@@ -27,7 +28,8 @@ class Record:
     worker waited for batches for ``data_seconds`` at most), ``exchange_seconds``, the weights' way there and
     back, and ``joining_seconds``, in which workers came or came back. ``wait_seconds`` is how long a worker
     waited for the slowest, on average. ``members`` are the workers whose weights are in the mean, ``lost``
-    says why others' are not, ``left`` whose machines are taken back, ``notes`` what was slow.
+    says why others' are not, ``left`` whose machines are taken back, ``joined`` who has come since the round
+    before, ``notes`` what was slow.
     """
 
     round: int
@@ -53,6 +55,7 @@ class Record:
     lost: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
     bytes_between: int = 0
     data_seconds: float = 0.0
     synthetic: bool = False
@@ -90,6 +93,7 @@ class Record:
             lost=tuple(done.result.lost),
             left=tuple(done.result.left),
             notes=notes,
+            joined=done.result.joined,
             synthetic=synthetic,
         )
 
@@ -121,7 +125,7 @@ class Log:
         new = file.with_name(f".{file.name}.new")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            new.write_text("".join(map(_line, before)), encoding="utf-8")
+            new.write_text("".join(map(line_of, before)), encoding="utf-8")
             self._file = new.replace(file).open("a", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{file} cannot be written ({error.strerror}): give another folder") from error
@@ -136,7 +140,7 @@ class Log:
         self._file.close()
 
     def write(self, record: Record) -> None:
-        self._file.write(_line(record))
+        self._file.write(line_of(record))
         self._file.flush()
 
 
@@ -172,17 +176,22 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
-def _line(record: Record) -> str:
+def line_of(record: Record) -> str:
+    """The record's line of ``metrics.jsonl``."""
     values = {**asdict(record), "images_per_second": record.images_per_second}
     return json.dumps(values, allow_nan=False) + "\n"
 
 
-def _parsed(line: str, where: str, *, is_last: bool) -> Record | None:
+def record_of(values: Mapping[str, Any]) -> Record:
+    """The record of a line's values; those it does not know are left out. Raises TypeError."""
     known = {field.name for field in fields(Record)}
+    lists = {name: tuple(values.get(name, ())) for name in ("members", "lost", "left", "notes", "joined")}
+    return Record(**{**{name: value for name, value in values.items() if name in known}, **lists})
+
+
+def _parsed(line: str, where: str, *, is_last: bool) -> Record | None:
     try:
-        values = {name: value for name, value in json.loads(line).items() if name in known}
-        lists = {name: tuple(values.get(name, ())) for name in ("members", "lost", "left", "notes")}
-        return Record(**{**values, **lists})
+        return record_of(json.loads(line))
     except (ValueError, TypeError, AttributeError) as error:
         if is_last:
             return None

@@ -28,6 +28,9 @@ _DATA = 0.3
 # Rounds that are looked back on, rounds that make a habit, and rounds until what lasts is said again.
 _MEMORY, _USUAL, _SILENCE = 30, 5, 50
 
+_DEPARTURE = "has left: its machine is taken back"
+_STRAGGLER = "times the others' median"
+
 
 class Watch:
     """Sees one round after the other; ``notes`` says what is worth saying about it."""
@@ -42,7 +45,7 @@ class Watch:
             **self._starved(done),
             **self._slow_phases(done),
             **self._costly_exchange(done),
-            **{f"{who} leaves": f"{who} has left: its machine is taken back" for who in done.result.left},
+            **{f"{who} leaves": f"{who} {_DEPARTURE}" for who in done.result.left},
         }
         for name, seconds in _phases(done).items():
             self._phases.setdefault(name, deque(maxlen=_MEMORY)).append(seconds)
@@ -58,7 +61,7 @@ class Watch:
             return {}
         text = (
             f"took {slowest.seconds:.2f} s for {slowest.steps} steps of round {done.number}, "
-            f"{times:.1f} times the others' median"
+            f"{times:.1f} {_STRAGGLER}"
         )
         return {f"worker {slowest.member}": f"{_name(done, slowest)} {text}"}
 
@@ -100,6 +103,16 @@ class Watch:
             return False
         self._said[topic] = number
         return True
+
+
+def is_straggler(note: str) -> bool:
+    """Whether a note is of a worker that holds up the others."""
+    return note.endswith(_STRAGGLER)
+
+
+def is_departure(note: str) -> bool:
+    """Whether a note is of a worker that has left, which the record says by itself."""
+    return note.endswith(_DEPARTURE)
 
 
 def _name(done: Round, report: Report) -> str:

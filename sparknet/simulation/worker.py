@@ -203,7 +203,7 @@ class SimulatedWorker:
             following = self._report(ahead)
             self._ahead = end + following.seconds, following
         payload = 0 if header.get("ring") else self.member.buffer.nbytes
-        self.site.events.after(end - now, lambda: answer(Kind.REPORT, vars(report), payload))
+        self.site.events.after(end - now, lambda: answer(Kind.REPORT, report.header, payload))
 
     def _report(self, plan: Header) -> Report:
         """What the worker will have done by this plan."""

@@ -2,48 +2,77 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from sparknet.errors import UsageError
 from sparknet.reporting import metrics, progress, report
+from sparknet.reporting.address import Address
+from sparknet.reporting.live import LivePage, Page
 from sparknet.reporting.metrics import Log, Record
-from sparknet.reporting.report import Run
+from sparknet.reporting.roster import Roster
+from sparknet.reporting.run import Cluster, Run, versions
 from sparknet.reporting.tensorboard import Curves
 from sparknet.reporting.watch import Watch
 from sparknet.training import Round
+
+log = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
 
 
 class Journal:
     """Keeps the records of a run, and writes ``metrics.jsonl`` and curves into ``output`` if there is one.
 
-    A run that goes on after round ``done`` keeps the records up to there. Raises UsageError if ``output``
-    cannot be written.
+    A run that goes on after round ``done`` keeps the records up to there. With a ``page`` it is shown while
+    it trains. Raises UsageError if ``output`` cannot be written.
     """
 
     def __init__(
-        self, output: Path | None, *, tensorboard: Path | None = None, synthetic: bool = False, done: int = 0
+        self,
+        output: Path | None,
+        *,
+        title: str = "",
+        settings: Mapping[str, str] | None = None,
+        tensorboard: Path | None = None,
+        synthetic: bool = False,
+        done: int = 0,
+        page: Page | None = None,
+        saved_at: str | Path | None = None,
     ) -> None:
         self.output, self.synthetic = output, synthetic
+        self._title, self._settings = title, dict(settings or {})
+        self._file = page.file if page else None
         self.last: Round | None = None
         self._watch = Watch()
         self._log: Log | None = None
         self._curves: Curves | None = None
-        self.records: list[Record] = []
+        self._roster = Roster()
+        address = Address.of(_place(saved_at or output), page.port if page else 0)
+        self.records = _before(output, address.metrics, done)
         if output:
             make_folder(output)
-            self.records = _before(output / "metrics.jsonl", done)
-            self._log = Log(output / "metrics.jsonl", self.records)
+            self._log = Log(output / METRICS, self.records)
             self._curves = Curves(tensorboard or output / "tensorboard", done=done)
+        self._page = self._served(address) if page else None
         elapsed = self.records[-1].elapsed_seconds if self.records else 0.0
         self._started = time.monotonic() - elapsed
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if self._page:
+            self._page.close(self._roster.rows, reason(error))
         if self._log:
             self._log.close()
         if self._curves:
@@ -58,19 +87,39 @@ class Journal:
             self._log.write(record)
         if self._curves:
             self._curves.take(record)
+        self._roster.take(done, notes)
+        if self._page:
+            self._page.take(record, lambda: self._roster.rows)
         self.records.append(record)
         progress.write(self.records)
         if record.loss is not None:
             self.last = done  # its weights stay where they are, which may be with the workers
         return record
 
-    def leave(self, title: str, settings: Mapping[str, str], save: Callable[[Path], None]) -> Run:
+    def leave(self, save: Callable[[Path], None], failure: str = "") -> Run:
         """Write report and model (by ``save``) into ``output``. Raises TrainingError without rounds."""
-        run = Run(title=title, settings=settings, records=self.records)
+        run = replace(self._run(), workers=self._roster.rows, failure=failure)
+        run.require()
         if self.output:
             save(self.output)
             report.write(self.output, run)
+        if self._file:
+            report.write_page(self._file, run)
         return run
+
+    def _served(self, address: Address) -> LivePage:
+        """The live page, with what is known before the first round."""
+        metrics = (self.output / METRICS).resolve() if self.output else None
+        return LivePage(self._run(), address, tell=log.info, metrics=metrics)
+
+    def _run(self) -> Run:
+        return Run(
+            title=self._title,
+            settings=self._settings,
+            records=self.records,
+            versions=versions(),
+            cluster=Cluster.from_environment(),
+        )
 
 
 def make_folder(folder: Path) -> None:
@@ -81,8 +130,25 @@ def make_folder(folder: Path) -> None:
         raise UsageError(f"--output {folder} cannot be made: {error.strerror}") from error
 
 
-def _before(file: Path, done: int) -> list[Record]:
-    """The records of the rounds up to ``done``, where they are still there."""
-    if not done or not file.exists():
+def _before(output: Path | None, elsewhere: Path | None, done: int) -> list[Record]:
+    """The records of the rounds up to ``done``: those in ``output``, or, where an earlier driver of the run
+    wrote into another folder, in that one's file ``elsewhere``."""
+    files = (output / METRICS if output else None, elsewhere)
+    file = next((one for one in files if one and one.exists()), None)
+    if not done or file is None:
         return []
     return [record for record in metrics.read(file) if record.round <= done]
+
+
+def _place(folder: str | Path | None) -> str | None:
+    """A folder or URL, as whoever starts the run again names it from wherever."""
+    if folder is None or "://" in str(folder):
+        return None if folder is None else str(folder)
+    return str(Path(folder).resolve())
+
+
+def reason(error: BaseException | None) -> str:
+    """Why a run has failed, for its page."""
+    if error is None:
+        return ""
+    return str(error) or ("It was interrupted." if isinstance(error, KeyboardInterrupt) else repr(error))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -35,6 +36,7 @@ from sparknet.objectives import Loss, Metric, Objective, check_weighted
 from sparknet.outer import Outer, Schedule
 from sparknet.overlap import check_fragments
 from sparknet.replica import TorchReplica
+from sparknet.reporting.live import Page
 from sparknet.reporting.metrics import Record
 from sparknet.spark import SparkWorkers
 from sparknet.spark.columns import Features, Shape
@@ -42,7 +44,7 @@ from sparknet.spark.slots import threads_each, workers_for
 from sparknet.spark.turns import turn
 from sparknet.torch_model import MakeOptimizer, MakeScheduler, TorchModel, load_weights
 from sparknet.trainer.callbacks import Best, EarlyStopping
-from sparknet.trainer.journal import Journal, make_folder
+from sparknet.trainer.journal import Journal, make_folder, reason
 from sparknet.trainer.nets import (
     Model,
     Threaded,
@@ -112,6 +114,8 @@ class Trainer:  # the one place where all that can be said of a run is listed
     ``test_every`` rounds the validation set is tested; ``early_stopping`` and ``keep_best`` (a metric) go by
         it; ``callbacks`` are told of every round
     ``output``  a folder for model, metrics.jsonl, report.html and curves
+    ``report``  True for a page that shows the run while it trains, at an address that is logged; a path for
+        one that is left there too; a ``Page`` to choose its port
     ``checkpoints``, ``resume``  where the run is saved, and whether it goes on from there
     ``origin``, ``model_name``, ``synthetic``  what the report calls data and solver, and if they are drawn
 
@@ -154,6 +158,7 @@ class Trainer:  # the one place where all that can be said of a run is listed
     keep_best: str | None = None
     callbacks: Sequence[Any] = ()
     output: str | Path | None = None
+    report: bool | str | Path | Page = False
     tensorboard: str | Path | None = None
     checkpoints: Checkpoints | None = None
     resume: bool = False
@@ -332,13 +337,13 @@ class _Run:
             with keep_traces(workers, self.trainer.output), workers:
                 outer = (self.trainer.outer or self.algorithm.outer)()
                 start = self._start(recipe, workers, outer, count)
-                with self._journal() as journal:
+                with self._journal(table) as journal:
                     try:
                         rounds = self.algorithm.train(workers, settings, outer, **start)
                         with closing(rounds):  # type: ignore[type-var]  # a generator
                             self._follow(rounds, journal, workers, outer)
                     finally:
-                        self._finish(journal, table)
+                        self._finish(journal, reason(sys.exc_info()[1]))
         if self.result is None:
             raise TrainingError("no round was completed: there is no trained net")
         return self.result
@@ -420,13 +425,17 @@ class _Run:
             return start
         return {"weights": published(recipe, self.trainer.weights)}
 
-    def _journal(self) -> Journal:
+    def _journal(self, table: Mapping[str, str]) -> Journal:
         trainer = self.trainer
         return Journal(
             Path(trainer.output) if trainer.output else None,
+            title=name_of(self.model),
+            settings=table,
             tensorboard=Path(trainer.tensorboard) if trainer.tensorboard else None,
             synthetic=trainer.synthetic,
             done=self.saved.done,
+            page=Page.of(trainer.report),
+            saved_at=trainer.checkpoints.folder if trainer.checkpoints else None,
         )
 
     def _follow(self, rounds: Iterator[Round], journal: Journal, workers: SparkWorkers, outer: Outer) -> None:
@@ -450,7 +459,7 @@ class _Run:
         stopping = self.trainer.early_stopping
         return bool(stopping and self.best and self.best.tests_since >= stopping.patience)
 
-    def _finish(self, journal: Journal, table: Mapping[str, str]) -> None:
+    def _finish(self, journal: Journal, failure: str) -> None:
         """Leave model and report of the rounds that there were."""
         if journal.last is None:
             return
@@ -470,7 +479,7 @@ class _Run:
             )
         except TrainingError as error:
             log.warning("there is no model of round %d: %s", chosen.number, error)
-        journal.leave(name_of(self.model), table, self.result.save_weights_in if self.result else _nothing)
+        journal.leave(self.result.save_weights_in if self.result else _nothing, failure)
         for callback in self.trainer.callbacks:
             if self.result and hasattr(callback, "on_end"):
                 callback.on_end(self.result)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
@@ -279,6 +282,40 @@ def test_callbacks_are_told_of_every_round_and_may_end_the_run(table: DataFrame)
     assert counting.rounds == [1, 2, 3]
     assert counting.ended == [trained]
     assert len(trained.history) == 3
+
+
+class Looking:
+    """Looks at the live page, once, after the third round."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+        self.seen = ""
+
+    def on_round(self, record: Record, done: Round) -> None:
+        if record.round != 3:
+            return
+        deadline = time.monotonic() + 60
+        while not self.seen and time.monotonic() < deadline:
+            for text in self._caplog.messages:
+                if found := re.search(r"live page: (http://127\.0\.0\.1:\d+/\S+/)", text):
+                    self.seen = urlopen(found[1], timeout=60).read().decode()
+            time.sleep(0.05)
+
+
+def test_a_run_is_shown_while_it_trains_and_its_report_is_left_where_it_was_asked_for(
+    table: DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("SPARKNET_PAGE", raising=False)
+    caplog.set_level("INFO", "sparknet.trainer")
+    looking = Looking(caplog)
+    trained = trainer(report=tmp_path / "run.html", callbacks=[looking]).fit(table)
+    assert ">Training</span>" in looking.seen
+    assert "new EventSource" not in looking.seen  # its script lies beside it
+    report = (tmp_path / "run.html").read_text()
+    assert ">Ended</span>" in report
+    assert report.count('data-round="') >= len(trained.history)
+    assert re.search(r"worker 0 \(attempt \d+, .*\) with \d+ records", report)
 
 
 def test_a_caffe_solver_is_trained_from_published_weights_with_layers_frozen(
