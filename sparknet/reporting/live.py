@@ -31,7 +31,7 @@ from sparknet.reporting.run import Run
 _WAITING = 100_000
 # How often the workers' rows are sent, and how long the process may take to end.
 _WORKERS_SECONDS = 1.0
-_END_SECONDS = 6.0
+_END_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)

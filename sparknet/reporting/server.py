@@ -54,7 +54,7 @@ _SEND_SECONDS = 30.0
 # After which a browser that has lost the server tries again.
 _RETRY_MILLISECONDS = 1000
 # How long readers have at the end to fetch the last of it.
-_LAST_SECONDS = 2.0
+_LAST_SECONDS = 8.0
 _NICE = 5
 
 
