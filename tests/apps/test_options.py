@@ -64,6 +64,7 @@ def test_every_option_arrives() -> None:
         *("--fragments", "6"),
         *("--tau-schedule", "quadratic", "--tau-growth", "0.2"),
         *("--join-deadline", "30", "--shard-memory", "3m", "--deterministic", "--weights", __file__),
+        *("--no-page", "--page-port", "6006"),
     )
     assert options == Options(
         tau=5,
@@ -107,6 +108,8 @@ def test_every_option_arrives() -> None:
         join_deadline=30.0,
         shard_memory=3_145_728,
         deterministic=True,
+        page=False,
+        page_port=6006,
     )
 
 
