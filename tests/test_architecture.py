@@ -37,7 +37,7 @@ LAYERS = {
         ("infra.cli",),
         ("infra.local",),
         ("infra.status", "infra.doctor"),
-        ("infra.image", "infra.diagnosis"),
+        ("infra.image", "infra.diagnosis", "infra.pages"),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
         ("infra.healers",),
         ("infra.healer_settings",),

@@ -11,7 +11,8 @@
     heal.py       heal, iam-policy
     healer.py     the healer's own program, on the master
     jobs.py       submit, jobs, logs, cancel
-    nodes.py      login, ui, run-command, copy-file
+    nodes.py      login, run-command, copy-file
+    pages.py      ui
     image.py      image build, list, show, delete
     local.py      the embedded cloud itself
     configure.py  configure

@@ -38,7 +38,7 @@ VERBS = {
     "results": ("jobs", "Fetch what a job has left so far."),
     "cancel": ("jobs", "End a job."),
     "login": ("nodes", "Log in to a node."),
-    "ui": ("nodes", "Show Spark's pages at a port of this machine."),
+    "ui": ("pages", "Show the live page of a job, and Spark's, at ports of this machine."),
     "run-command": ("nodes", "Run a command on the nodes."),
     "copy-file": ("nodes", "Copy a file or folder to the nodes."),
     "cost": ("status", "Show what a cluster costs, or what past ones did."),

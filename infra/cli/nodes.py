@@ -1,10 +1,8 @@
-"""The verbs about single nodes: run-command, copy-file, login, ui."""
+"""The verbs about single nodes: run-command, copy-file, login."""
 
 from __future__ import annotations
 
 import os
-import socket
-import sys
 from pathlib import Path, PurePosixPath
 from shlex import join
 from typing import TYPE_CHECKING
@@ -87,43 +85,6 @@ def login(where: Target, node: str) -> None:
     words = host.login_command
     # in place of this process: ssh gets the terminal and its signals, and its status is ours
     os.execvp(words[0], words)
-
-
-@click.command()
-@options.reaches_a_cluster
-@option("--port", type=click.IntRange(0, 65535), default=0, help="Of this machine.  [default: any free ones]")
-def ui(where: Target, port: int) -> None:
-    """Show Spark's pages: the master's, and that of the job that runs. Over ssh, until Ctrl-C."""
-    from infra.node.spark import APPLICATION_PAGE, MASTER_PAGE
-    from infra.node.ssh import SSHHost
-
-    masters = _members(where, "master")
-    if not masters:
-        raise SetupError(f"{where.name} has no running master; sparknet-ec2 status --name {where.name}")
-    host, address = masters[0].host, masters[0].node.private_ip
-    pages = {"master": MASTER_PAGE, "job": APPLICATION_PAGE}
-    if not isinstance(host, SSHHost):  # its addresses are this machine's
-        for name, number in pages.items():
-            click.echo(f"{name:<8} http://{address}:{number}")
-        return
-    first, second = _free_port(port), _free_port(port + 1 if port else 0)
-    here = dict(zip((first, second), pages.items(), strict=True))
-    for mine, (name, _) in here.items():
-        click.echo(f"{name:<8} http://127.0.0.1:{mine}")
-    click.echo("until Ctrl-C; the second page is there while a job runs", err=True)
-    sys.stdout.flush()
-    words = host.forward_command({mine: f"{address}:{number}" for mine, (_, number) in here.items()})
-    os.execvp(words[0], words)
-
-
-def _free_port(wanted: int) -> int:
-    """``wanted``, or any. Raises UsageError if something listens there."""
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            raise UsageError(f"Port {wanted} of this machine is taken; say another --port.") from None
-        return int(probe.getsockname()[1])
 
 
 def _members(where: Target, on: str) -> list[Member]:

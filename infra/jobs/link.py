@@ -8,7 +8,7 @@ A job is a folder there, ``var/lib/sparknet/jobs/<id>``, and nothing else:
     work/           the project: where it runs        log                all it writes
     output/         what it leaves for the user       exit_code          how it ended, once it has
     spark-events/   Spark's event log                 sent.json          what of work/ was sent, and as what
-    progress.json   how far it is, if it trains
+    progress.json   how far it is, if it trains       page               the address of its live page
 
 So a job survives the connection, the laptop, and this program; ``logs``, ``jobs`` and ``cancel`` find it
 again.

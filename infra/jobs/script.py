@@ -18,6 +18,7 @@ from infra.jobs.request import Request, is_elsewhere
 PROGRAM = PurePosixPath("trainer/_sparknet_program.py")  # ami/job/program.py, next to the trainer's packages
 TRAINER, MODULES = "trainer.zip", "modules.zip"  # what the workers import of the trainer and of the project
 WORK, OUTPUT, EVENTS = "work", "output", "spark-events"
+PAGE = "page"  # where the driver writes the address of its live page
 _ESCAPED = re.compile(r"[\\:=#!\s]")
 
 
@@ -25,13 +26,15 @@ _ESCAPED = re.compile(r"[\\:=#!\s]")
 class Place:
     """Where a job runs: ``root`` of the master and its private address, and the job's folder.
 
-    ``cores``: of the smallest worker. ``python``: of an environment made for the job, or "".
+    ``cores``: of the smallest worker. ``machines``: what the job's page is to say of them, as JSON.
+    ``python``: of an environment made for the job, or "".
     """
 
     root: PurePosixPath
     address: str
     folder: PurePosixPath
     cores: int
+    machines: str = ""
     python: str = ""
     has_modules: bool = False
 
@@ -44,6 +47,8 @@ def command(request: Request, place: Place) -> str:
         "PYTHONUNBUFFERED": "1",
         "SPARKNET_OUTPUT": str(folder / OUTPUT),
         progress.VARIABLE: str(folder / progress.FILE),
+        "SPARKNET_PAGE": str(folder / PAGE),
+        **({"SPARKNET_CLUSTER": place.machines} if place.machines else {}),
         **request.env,
     }
     words = [

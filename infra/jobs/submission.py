@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
-from infra import job_names
+from infra import costs, job_names
 from infra.cloud import Cloud
+from infra.ec2 import nodes
 from infra.errors import CapacityError, CommandFailed, InfraError, Interrupted, SetupError
 from infra.interrupts import interrupts_held
 from infra.jobs import project, requirements, script
@@ -111,6 +114,7 @@ def _stage(link: Link, folder: PurePosixPath, request: Request, found: Project, 
         address=link.address,
         folder=folder,
         cores=_cores(link, request),
+        machines=_machines(link),
         python=requirements.install(link, request) if request.requirements else "",
         has_modules=bool(modules),
     )
@@ -118,6 +122,23 @@ def _stage(link: Link, folder: PurePosixPath, request: Request, found: Project, 
     write_text(link.host, folder / "properties", settings, mode=0o600)
     write_text(link.host, folder / "command", script.command(request, place), mode=0o600)
     return moved
+
+
+def _machines(link: Link) -> str:
+    """What the job's page is to say of the cluster; nothing of its price where nobody knows that."""
+    there = [node for node in nodes.describe(link.cloud.region, link.name) if node.state == "running"]
+    per_hour = None
+    with suppress(InfraError):
+        per_hour = costs.of_cluster(link.cloud.region, there, ()).per_hour
+    kinds = Counter(f"{node.instance_type}, {node.purchase}" for node in there)
+    told = {
+        "name": link.name,
+        "region": link.cloud.region.name,
+        "machines": dict(kinds),
+        "per_hour": per_hour,
+        "simulated": link.cloud.kind == "local",
+    }
+    return json.dumps(told)
 
 
 def _parcels(request: Request, found: Project, modules: bytes) -> Iterable[Parcel]:
