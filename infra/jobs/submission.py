@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
-from infra import costs, job_names
+from infra import bill, job_names
 from infra.cloud import Cloud
 from infra.ec2 import nodes
 from infra.errors import CapacityError, CommandFailed, InfraError, Interrupted, SetupError
@@ -127,15 +127,13 @@ def _stage(link: Link, folder: PurePosixPath, request: Request, found: Project, 
 def _machines(link: Link) -> str:
     """What the job's page is to say of the cluster; nothing of its price where nobody knows that."""
     there = [node for node in nodes.describe(link.cloud.region, link.name) if node.state == "running"]
-    per_hour = None
-    with suppress(InfraError):
-        per_hour = costs.of_cluster(link.cloud.region, there, ()).per_hour
+    known = bill.note(link.cloud, link.name)
     kinds = Counter(f"{node.instance_type}, {node.purchase}" for node in there)
     told = {
         "name": link.name,
         "region": link.cloud.region.name,
         "machines": dict(kinds),
-        "per_hour": per_hour,
+        "per_hour": known.cost.per_hour if known else None,
         "simulated": link.cloud.kind == "local",
     }
     return json.dumps(told)

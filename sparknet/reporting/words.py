@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sparknet.reporting.metrics import Record, clock, percent
+from sparknet.reporting.progress import seconds_left
 from sparknet.reporting.roster import WorkerRow
 from sparknet.reporting.run import Run
 from sparknet.reporting.watch import is_departure, is_straggler
@@ -18,8 +19,6 @@ COLUMNS = ("State", "Shard", "Round", "Processor", "Memory", "Spilled", "Network
 
 # Events that a page shows at most, the last ones.
 _EVENTS = 200
-# Rounds whose pace says how long the others will take.
-_PACE = 20
 _UNKNOWN = "\N{EN DASH}"
 
 
@@ -69,15 +68,8 @@ def figures(run: Run) -> list[tuple[str, str, str]]:
         ("Workers", str(last.workers), ""),
         ("Elapsed", clock(last.elapsed_seconds), ""),
     ]
-    return [*found, *([] if run.is_over else [("Left, about", clock(seconds_left(run.records)), "")])]
-
-
-def seconds_left(records: Sequence[Record]) -> float:
-    """Until the last round, at the pace of the last ones."""
-    recent = records[-_PACE:]
-    before = records[-len(recent) - 1].elapsed_seconds if len(records) > len(recent) else 0.0
-    pace = (recent[-1].elapsed_seconds - before) / len(recent)
-    return (recent[-1].rounds - recent[-1].round) * max(pace, 0.0)
+    left = None if run.is_over else seconds_left(run.records)
+    return found if left is None else [*found, ("Left, about", clock(left), "")]
 
 
 def events(run: Run) -> list[Event]:
