@@ -11,6 +11,7 @@ import numpy as np
 
 from sparknet.codecs import Codec
 from sparknet.distributed.averaging.host_allreduce import bucket_numbers
+from sparknet.distributed.averaging.ring import SLOW
 from sparknet.distributed.comm.channel import Channel, Frame, Header, Kind
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.messages import Answered, Joined, Lost, Member, Message, Request
@@ -57,10 +58,11 @@ class Site:
         step = self.codec.size(numbers) * (members - 1) / members
         rate = min(machines.bandwidth, machines.ring_processing / (self.codec.size(numbers) / numbers / 4))
         round_trip = 2 * machines.latency
-        # buckets follow each other: only the first is waited for before the second step begins
-        lead = min(1.0, bucket_numbers(numbers) / numbers)
+        # a link idles while a bucket is averaged that no other follows
+        slow = machines.vector_bytes / (2 * step / rate) < SLOW if step else False
+        lead = min(1.0, bucket_numbers(numbers, slow=slow) / numbers)
         waits = 2 * machines.latency + 2 * slow_start(step / max(1, members - 1), rate, round_trip) * lead
-        return 2 * step / rate + waits + 2 * (members - 1) * machines.handling / 4
+        return 2 * step / rate * (1 + lead / 2) + waits + 2 * (members - 1) * machines.handling / 4
 
 
 class AveragingGroup:

@@ -52,11 +52,22 @@ class DeviceAverager:
         """The bytes of what the round started from, in host memory and for the caller alone."""
         return raw(self._start.to("cpu", copy=True).numpy()) if self._is_start else NOTHING
 
-    def reduce(self, *, backend: str, key: str, rank: int, steps: Sequence[int], history: bool) -> Averaged:
+    def reduce(
+        self,
+        *,
+        backend: str,
+        key: str,
+        rank: int,
+        steps: Sequence[int],
+        history: bool,
+        slow: bool = False,
+    ) -> Averaged:
         """Average with the group. Raises RuntimeError if it could not be done."""
         self._commit = None
-        average = self._reduce_here if backend == "nccl" else self._reduce_on_host
-        sent = average(key, rank, steps, history)
+        if backend == "nccl":
+            sent = self._reduce_here(key, rank, steps, history)
+        else:
+            sent = self._reduce_on_host(key, rank, steps, history, slow)
         return Averaged(sent=sent, moved=distance(self._start, self._worker.replica.weights))
 
     def commit(self) -> None:
@@ -90,12 +101,12 @@ class DeviceAverager:
         if moments is not None:
             self._worker.replica.restore_history(moments)
 
-    def _reduce_on_host(self, key: str, rank: int, steps: Sequence[int], history: bool) -> int:
+    def _reduce_on_host(self, key: str, rank: int, steps: Sequence[int], history: bool, slow: bool) -> int:
         if self._host is None:
             self._host = self._make_host_averager()
         self._worker.bring()
         self._host.arrived()  # the round's start is here, not there
-        averaged = self._host.reduce(key=key, rank=rank, steps=steps, history=history)
+        averaged = self._host.reduce(key=key, rank=rank, steps=steps, history=history, slow=slow)
         self._commit = self._take_from_host
         return averaged.sent
 

@@ -33,6 +33,8 @@ from sparknet.weights import Vector
 # Numbers in a bucket: enough that waking threads costs little, few enough that some buckets overlap.
 _SMALLEST_BUCKET, _LARGEST_BUCKET = 1 << 18, 1 << 22
 _BUCKETS = 16
+# Where links are slow the second step of a bucket must not wait for the first of a large one.
+_LEAST_BUCKET = 1 << 13
 # Buckets on their way in each of the steps.
 _DEPTH = 2
 # As many can be under way at once.
@@ -73,19 +75,23 @@ class HostAllReduce:
         rank: int,
         out: Vector,
         spread: Spread = AT_ONCE,
+        *,
+        slow: bool = False,
     ) -> float:
         """Write to ``out`` the mean of the members' vectors, float32 (P,), each counted by its steps.
 
         ``start`` is what all of them began from; without it the vectors themselves travel, as float32.
         Returns how far ``vector`` is from ``start``, by ``distance``; 0 without. Raises RuntimeError if a
         member is gone: ``vector`` is as it was, and a group of the others can do it again. ``spread`` is how
-        long the vector may take.
+        long the vector may take; ``slow`` says that links are, which changes no bit.
         """
         if len(steps) == 1:
             np.copyto(out, vector)
             return 0.0 if start is None else distance(start, vector)
         buckets = self._buckets(vector, start, out)
-        begins = spread.cut(out.size, bucket_numbers(out.size))
+        # rounding depends on where buckets are cut: not on how fast a link was
+        slow = slow and isinstance(buckets, PlainBuckets)
+        begins = spread.cut(out.size, bucket_numbers(out.size, slow=slow))
         cuts = spread.paced(cut(out.size, begins, _TURNS, rank, steps), len(begins))
         scattered = delayed(map(buckets.scatter, cuts), _DEPTH)
         for bucket in delayed(map(buckets.reduce, scattered), _DEPTH + 1):
@@ -114,6 +120,7 @@ class HostAllReduce:
         return CompressedBuckets(self, self._pool, vector, start, out, self._codec, self._encoders)
 
 
-def bucket_numbers(length: int) -> int:
-    """Numbers in each bucket of a vector."""
-    return min(max(length // _BUCKETS, _SMALLEST_BUCKET), _LARGEST_BUCKET)
+def bucket_numbers(length: int, *, slow: bool = False) -> int:
+    """Numbers in each bucket of a vector; fewer where links are ``slow``."""
+    least = _LEAST_BUCKET if slow else _SMALLEST_BUCKET
+    return min(max(length // _BUCKETS, least), _LARGEST_BUCKET)

@@ -71,11 +71,12 @@ class HostAverager:
         history: bool,
         anew: bool = False,
         spread: Mapping[str, Any] | None = None,
+        slow: bool = False,
     ) -> Averaged:
         """Average with the group. Raises RuntimeError if it could not be done.
 
         ``moved`` is 0 if no round has begun here; ``anew`` forgets what earlier rounds left over; ``spread``
-        are the values of a ``Spread`` over which the weights travel.
+        are the values of a ``Spread`` over which the weights travel, ``slow`` says that links are.
         """
         worker, allreduce, vector = self._worker, self._allreduce, self._vector
         before = allreduce.sent
@@ -86,7 +87,7 @@ class HostAverager:
             allreduce.join(key, rank, len(steps))
         start = self._start if self._is_start else None
         over = Spread(**spread) if spread else AT_ONCE
-        moved = allreduce.average(vector, start, steps, rank, self._mean, over)
+        moved = allreduce.average(vector, start, steps, rank, self._mean, over, slow=slow)
         if len(steps) > 1:
             allreduce.widen(worker.replica.statistics, vector, steps[rank], self._mean)
         if history:

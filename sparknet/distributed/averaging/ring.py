@@ -21,6 +21,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sparknet import clock
 from sparknet.codecs import Float32
 from sparknet.distributed.averaging import COPY_EVERY
 from sparknet.distributed.averaging.remote_outer import RemoteOuter
@@ -49,6 +50,8 @@ log = logging.getLogger(__name__)
 
 # Times that a group may fail in full strength before it is given up.
 _TRIES = 3
+# Bytes of a vector that are averaged in a second where links are slow.
+SLOW = 5e6
 # The number of weights that nobody has.
 _GONE = -1
 
@@ -110,6 +113,7 @@ class Ring:
         self._in_host_memory = self._anew = False
         self.outer = RemoteOuter(members, self._fetcher)
         self._spread = AT_ONCE
+        self._is_slow = False
 
     def begin(self, weights: Weights) -> None:
         self.publish(weights)
@@ -235,8 +239,10 @@ class Ring:
         while group:
             if group != self._group:
                 self._form(group, on_host=tries > 0)
+            began = clock.now()
             done = self._members.ask(self._requests(steps, history), at_loss=self._abort)
             if len(done) == len(group) and not any(_failure(answer) for answer in done):
+                self._is_slow = 4 * group[0].size < SLOW * (clock.now() - began)
                 for answer in done:
                     assert isinstance(answer.content, Reduced)
                     self._sent_bytes += answer.content.sent
@@ -270,6 +276,7 @@ class Ring:
             "steps": [steps[member] for member in group],
             "history": history,
             **({"anew": True} if self._anew else {}),
+            **({"slow": True} if self._is_slow and self._backend == "gloo" else {}),
             **({"spread": vars(self._spread)} if self._spread != AT_ONCE else {}),
         }
         return {

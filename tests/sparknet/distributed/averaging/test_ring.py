@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 from sparknet.codecs import get_codec
+from sparknet.distributed.averaging.host_allreduce import bucket_numbers
 from sparknet.distributed.averaging.rendezvous import Rendezvous
 from sparknet.distributed.comm.channel import Channel, Frame, Kind
 from sparknet.distributed.worker_service import Service
@@ -234,3 +235,22 @@ def test_a_ring_leaves_no_thread_of_ours() -> None:
     """Which ``in_process`` asserts, as it does for every run."""
     with in_process(small_recipe(), shards_of(2), ring=True) as workers:
         next(train(workers, Settings(rounds=1)))
+
+
+def test_buckets_are_cut_smaller_where_links_are_slow() -> None:
+    """So that a bucket travels while another is averaged; large vectors are cut as they are anyway."""
+    assert bucket_numbers(145_578) > 145_578
+    assert 145_578 // bucket_numbers(145_578, slow=True) >= 15
+    assert bucket_numbers(61_000_000, slow=True) == bucket_numbers(61_000_000)
+
+
+@pytest.mark.parametrize("wire", ["float32", "int8"])
+def test_a_slow_link_changes_no_bit(wire: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(rounds=4, tau=3)
+    digests = []
+    for rate in (0.0, 1e12):  # none is slow, and all are
+        monkeypatch.setattr("sparknet.distributed.averaging.ring.SLOW", rate)
+        monkeypatch.setattr("sparknet.distributed.averaging.host_allreduce._LEAST_BUCKET", 16)
+        with in_process(small_recipe(), shards_of(3), ring=True, wire=wire) as workers:
+            digests.append(digest(list(train(workers, settings))[-1].weights))
+    assert digests[0] == digests[1]
