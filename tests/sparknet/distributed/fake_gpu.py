@@ -6,11 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from sparknet.data import Examples
+from sparknet.data.dataset import Shard
 from sparknet.distributed.averaging.participant import Participant
 from sparknet.distributed.averaging.rendezvous import MakeGroup
 from sparknet.distributed.comm.channel import Channel, Frame
 from sparknet.distributed.worker_service import Service
+from sparknet.notice import Notice
 from sparknet.replica import Replica
 from sparknet.weights import Vector
 from sparknet.worker import Recipe, Worker
@@ -40,8 +41,10 @@ class Apart(Worker):
 class ApartRecipe(Recipe):
     kind: type[Apart]
 
-    def worker(self, number: int, shard: Examples, replica: Replica | None = None) -> Worker:
-        return self.kind(replica or self.build(), shard, self, number)
+    def worker(
+        self, number: int, shard: Shard, replica: Replica | None = None, notice: Notice | None = None
+    ) -> Worker:
+        return self.kind(replica or self.build(), shard, self, number, notice)
 
 
 def apart(worker: type[Apart] = Apart, **options: object) -> ApartRecipe:
