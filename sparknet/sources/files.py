@@ -15,7 +15,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,16 +31,19 @@ AHEAD_BYTES = 4 << 20
 """How much is asked for at once of a file that is read from front to back."""
 
 COPY_DEADLINE_SECONDS = 3600.0
+# What file systems of fsspec, pyarrow's among them, call when a file was written, or the digest of its bytes.
+_WRITTEN = ("ETag", "mtime", "LastModified", "Last-Modified")
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True, order=True)
 class File:
-    """A file's URL and its size in bytes."""
+    """A file's URL, its size in bytes, and what its store says of when it was written, or of which bytes."""
 
     url: str
     size: int
+    written: str = ""
 
     @property
     def name(self) -> str:
@@ -104,9 +107,14 @@ def listing(url: str) -> list[File]:
         inner = {path: path.removeprefix(root).lstrip("/") for path in found}
         shown = [path for path, name in inner.items() if not re.search(r"(^|/)[._]", name)]
         return [
-            File(joined(url, inner[path]) if inner[path] else url, int(found[path]["size"] or 0))
-            for path in sorted(shown)
+            _file(joined(url, inner[path]) if inner[path] else url, found[path]) for path in sorted(shown)
         ]
+
+
+def _file(url: str, info: Mapping[str, Any]) -> File:
+    """By what fsspec has found out about it."""
+    written = next((str(info[key]) for key in _WRITTEN if info.get(key)), "")
+    return File(url, int(info.get("size") or 0), written)
 
 
 def size_of(url: str) -> int:
@@ -191,13 +199,13 @@ def remove_folder(url: str) -> None:
 def local_copy(url: str) -> Path:
     """A path on this machine with what is at ``url``, a file or a folder, copied here once if need be.
 
-    Copies stay in the cache folder, under a name that tells sizes apart; processes of one machine share them.
-    Raises DataError.
+    Copies stay in the cache folder, under a name that tells apart what was written at different times;
+    processes of one machine share them. Raises DataError.
     """
     if not is_remote(url):
         return Path(_local(url))
     is_file = kind_of(url) == "file"
-    wanted = [File(url, size_of(url))] if is_file else listing(url)
+    wanted = [_looked_up(url)] if is_file else listing(url)
     mark = hashlib.sha256(repr((url, wanted)).encode()).hexdigest()[:16]
     folder = cache_folder() / "copies" / mark
     target = folder / wanted[0].name if is_file else folder / "files"
@@ -209,6 +217,12 @@ def local_copy(url: str) -> Path:
                 _copy(file, target if is_file else target / file.url.removeprefix(url).lstrip("/"))
             (folder / "complete").touch()
     return target
+
+
+def _looked_up(url: str) -> File:
+    with reading(url):
+        files, path = _files(url)
+        return _file(url, files.info(path))
 
 
 FileState = tuple[str, int, int, int]

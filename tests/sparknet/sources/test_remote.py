@@ -19,6 +19,7 @@ import boto3
 import pytest
 import requests
 
+from sparknet.data import Examples
 from sparknet.errors import DataError, UsageError
 from sparknet.sources import open_source
 from tests.sparknet.sources.s3 import BUCKET
@@ -40,6 +41,17 @@ def test_a_source_in_s3_gives_the_records_of_one_on_a_disk(kind: str, s3: Put, t
     source = open_source(url)
     assert url.removesuffix("/list.txt") in source.name
     assert same(records(source, 3), examples)
+
+
+def test_a_database_that_has_been_written_anew_in_s3_is_not_read_from_its_old_copy(
+    s3: Put, tmp_path: Path
+) -> None:
+    before = drawn(20)
+    after = Examples(255 - before.images, before.labels)
+    assert same(records(open_source(s3(WRITERS["LMDB, raw"](tmp_path / "db", before)))), before)
+    shutil.rmtree(tmp_path / "db")
+    time.sleep(1.1)  # S3 tells whole seconds
+    assert same(records(open_source(s3(WRITERS["LMDB, raw"](tmp_path / "db", after)))), after)
 
 
 def test_a_bucket_that_is_not_there_is_one_sentence(s3: Put) -> None:
