@@ -70,7 +70,6 @@ def see_through(where: Target, job: str, output: Path | None, *, is_raw: bool = 
 
 def conclude(where: Target, job: str, code: int, output: Path | None) -> int:
     """Fetch what an ended job left, and say how it ended; the job's own status."""
-    from infra import jobs
 
     if output:
         try:
@@ -79,14 +78,22 @@ def conclude(where: Target, job: str, code: int, output: Path | None) -> int:
             if not code:
                 raise
             click.echo(str(error), err=True)
-    cloud = where.require()
-    (ended,) = (one for one in jobs.jobs(cloud, where.name) if one.id == job)
-    if ended.ended_by == "cancel":
+    if code == Interrupted.exit_status and _was_cancelled(where, job):
         click.echo(f"{job} was cancelled.", err=True)
     elif code:
         explain(where, job)
     click.echo(f"{job} ended with status {code}", err=True)
     return code
+
+
+def _was_cancelled(where: Target, job: str) -> bool:
+    """Whether the status is not the program's own."""
+    from infra import jobs
+
+    with suppress(InfraError):  # the job has ended all the same
+        known = jobs.jobs(where.require(), where.name)
+        return any(one.id == job and one.ended_by == "cancel" for one in known)
+    return False
 
 
 def explain(where: Target, job: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from infra.cli import format, job_end, options
 from infra.cli.options import option
 from infra.cli.target import Target
 from infra.cli.waiting import waiting
-from infra.errors import UsageError
+from infra.errors import JobError, UsageError
 
 if TYPE_CHECKING:
     from infra.cloud import Cloud
@@ -108,7 +109,8 @@ def results(where: Target, job: str | None, output: Path | None, sync: bool, as_
     if sync:
         with job_end.names_the_job(cloud, where.name, chosen), job_end.synced(where, chosen, target):
             click.echo(f"copying to {target} each minute until {chosen} ends", err=True)
-            spark_jobs.follow(cloud, where.name, chosen, lambda _line: None)
+            with suppress(JobError):  # it ended with its machine: what is there is fetched all the same
+                spark_jobs.follow(cloud, where.name, chosen, lambda _line: None)
     if not as_json:
         job_end.fetch(where, chosen, target)
         return
