@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import psutil
 
 from infra.local import LocalCloud, clean, open_cloud
 from infra.local.hosts.processes import HOME_MARK
+from tests.infra.local.conftest import client
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from infra.cli import main; main()"]
@@ -69,6 +71,14 @@ class LivingCluster:
         found = json.loads(self.run("status", self.name, "--json"))["status"]["cluster"]
         return {one["name"]: one for one in (found["master"], *found["workers"])}
 
+    def kill_healer(self) -> None:
+        """As the kernel would that has no memory left."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                mine = process.environ().get(HOME_MARK) == str(self.cloud.folder)
+                if mine and "infra.cli.healer" in process.cmdline():
+                    process.kill()
+
     @property
     def daemons(self) -> dict[tuple[str, str], int]:
         """Of Spark: (class, address) -> process id."""
@@ -120,6 +130,10 @@ class LivingCluster:
         healer = self.on_master("tail -n 40 $SPARKNET_ROOT/var/log/sparknet-healer.service.log || true")
         job = self.run("logs", self.job, "--name", self.name)[-3000:] if self.job else ""
         return f"{healer}\n{self.run('status', self.name)}\n{job}"
+
+    def client(self) -> Any:
+        """boto3's of EC2."""
+        return client(self.cloud)
 
     def reclaim(self, *names: str, notice_seconds: float = 0.0) -> None:
         there = self.nodes
