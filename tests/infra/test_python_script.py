@@ -90,7 +90,8 @@ def test_a_node_is_given_all_that_the_trainer_and_the_healer_need() -> None:
     needed = set()
     for wanted in map(Requirement, project["optional-dependencies"]["train"]):
         needed |= {wanted.name, *(one for extra in wanted.extras for one in of_extra(wanted.name, extra))}
-    assert {pin.split("==")[0] for pin in bootstrap.versions()["python"]["packages"]} == needed | OF_THE_HEALER
+    pinned = {pin.split("==")[0] for pin in bootstrap.versions()["python"]["packages"]}
+    assert pinned == needed | OF_THE_HEALER
 
 
 @pytest.mark.parametrize("driver", ["", "580.105.08", "595.91.07"])
