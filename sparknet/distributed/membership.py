@@ -65,6 +65,7 @@ class Membership:
         self._looked = 0.0
         self._losses: list[str] = []
         self._departures: list[str] = []
+        self._taken_back = False  # the last who were here left because their machines were taken back
         self._joined: list[str] = []
         self._ended: str | None = None
 
@@ -101,12 +102,12 @@ class Membership:
         As long as there is none, whoever is on the way is waited for, and after it another, some times.
         Raises WorkersLost when there is none at the deadline.
         """
-        deadline, extensions = clock.now() + self._timeouts.join, _EXTENSIONS
+        deadline, extensions = clock.now() + self._patience, _EXTENSIONS
         restarted = self.restarted
         while True:
             self._drop_overdue()
             if self.settle():  # every shard that finds a worker is worth waiting for the next
-                deadline = clock.now() + self._timeouts.join
+                deadline = clock.now() + self._patience
             if self._suffice(able):
                 break
             event = self.next(min(deadline, clock.now() + _LOOK_SECONDS))
@@ -114,7 +115,8 @@ class Membership:
                 break
             on_the_way = isinstance(event, Arriving | Gone) or self.restarted > restarted
             if on_the_way and extensions and not any(map(able, self.all)):
-                deadline, extensions = clock.now() + self._timeouts.join + 1, extensions - 1
+                deadline = max(deadline, clock.now() + self._timeouts.join + 1)
+                extensions -= 1
             restarted = self.restarted
         found = [member for member in self.all if able(member)]
         if not found:
@@ -128,6 +130,11 @@ class Membership:
             )
         self.assembled = True
         return found
+
+    @property
+    def _patience(self) -> float:
+        """How long the next worker is waited for."""
+        return max(self._timeouts.join, self._timeouts.others if self._taken_back else 0.0)
 
     def ask(
         self,
@@ -210,6 +217,7 @@ class Membership:
         """The member's machine is taken back: it goes, and nothing is lost by it."""
         self.dismiss(member, politely=True)
         self._departures.append(str(member))
+        self._taken_back = not self._members
         log.warning("%s leaves: its machine is taken back", member)
 
     def take_departures(self) -> tuple[str, ...]:
@@ -325,6 +333,7 @@ class Membership:
             self.drop(older, f"attempt {member.who.attempt} took its place")
         self._members[member.who.partition] = member
         self.departed.pop(member.who.attempt, None)
+        self._taken_back = False
         self._changed()
         records = {member.who.partition: 0, **member.shards}
         self.assignment.joined(member.who.partition, member.place, records, clock.now())
@@ -345,7 +354,7 @@ class Membership:
         missing = [str(number) for number in range(self._workers) if number not in self._members]
         lost = "; ".join(self._losses[-_NAMED:]) or "none had joined"
         return (
-            f"no worker that can work joined within {self._timeouts.join:g} s. Waited for partitions "
+            f"no worker that can work joined within {self._patience:g} s. Waited for partitions "
             f"{', '.join(missing)} of {self._workers}. Lost last: {lost}. "
             "Look at the executors' logs and at how many slots are free, or allow more time (Deadlines.join, "
             "--join-deadline)"

@@ -13,6 +13,7 @@ class Timeouts:
     """How long anything is waited for, in seconds.
 
     ``join``   for the workers to come: all of them at the start, any one when none is left
+    ``others`` for any one to come where the machines of all were taken back: others may be on the way
     ``round``  for a round's reports, and for a slice's scores; a worker that is later is dropped
     ``ping``   an idle worker is pinged this often, and gives up after six times as long
     ``send``   for the other end to take a frame
@@ -26,6 +27,7 @@ class Timeouts:
     """
 
     join: float = 120.0
+    others: float = 900.0
     round: float = 3600.0
     hang: float = 60.0
     quorum: float = 1.0

@@ -18,7 +18,7 @@ from sparknet.easgd import Elastic
 from sparknet.training import Round, RoundPlan, Settings, train
 from tests.sparknet.distributed import test_rebalancing as rebalancing
 from tests.sparknet.distributed.fixtures import shards_of, slowly, wait_for
-from tests.sparknet.distributed.in_process import InProcessWorkers, in_process
+from tests.sparknet.distributed.in_process import QUICK, InProcessWorkers, in_process
 from tests.sparknet.distributed.test_rebalancing import IMPATIENT, RECIPE, MiniatureSpark, spark
 from tests.sparknet.small import small_recipe
 
@@ -143,3 +143,16 @@ def test_a_worker_that_tests_leaves_too(tmp_path: Path) -> None:
         result = workers.train(first.mean, replace(PLAN, tau=2))
         assert [report.member for report in result.reports] == [1]
         assert result.lost == ()
+
+
+def test_others_are_waited_for_longer_where_all_machines_were_taken_back(tmp_path: Path) -> None:
+    impatient = replace(QUICK, join=1.0, others=20.0)
+    with in_process(small_recipe(), shards_of(1), timeouts=impatient) as workers:
+        wait_for(workers, 0)
+        weights = workers.train(workers.initial_weights(), PLAN).mean
+        tell(workers.services[0], tmp_path)
+        weights = workers.train(weights, PLAN).mean
+        threading.Timer(3.0, lambda: workers.join(0, shards_of(1)[0], attempt=5)).start()
+        result = workers.train(weights, PLAN)
+        assert (result.lost, len(result.left)) == ((), 1)
+        assert [report.iteration for report in result.reports] == [11]  # 5, 1, and 5 of the newcomer's
