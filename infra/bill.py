@@ -59,7 +59,8 @@ def look(cloud: Cloud, name: str) -> Bill | None:
     known = (*(_run(one) for one in spent.last), *before.runs)
     runs = history.merged(known, mine, storage_per_hour=_storage(left, mine), now=now)
     cost = costs.of_cluster(region, runs, left, spent=spent, now=now)
-    life = replace(before, runs=runs, dollars=cost.so_far, seen=now.isoformat(), destroyed="")
+    bucket = group.tags.get(tags.BUCKET, "") if group else before.bucket
+    life = replace(before, runs=runs, dollars=cost.so_far, seen=now.isoformat(), destroyed="", bucket=bucket)
     history.keep(cloud.home, life)
     if group:
         _settle(cloud, group, runs, spent, now)

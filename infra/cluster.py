@@ -21,6 +21,7 @@ from infra import (
     budget,
     growth,
     healers,
+    job_storage,
     lifetime,
     plan,
     power,
@@ -138,6 +139,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
         )
         # before anything is bought: who may not make a role learns it now
         profile = healers.prepare(cloud, spec, cluster_tags, emit) if spec.heal else ""
+        storage = job_storage.prepare(cloud, spec, cluster_tags, group, emit) if spec.bucket else ""
         numbers = _take_surplus_away(cloud, spec, group, before, emit)
         buyer = growth.Growth(
             cloud=cloud,
@@ -154,6 +156,7 @@ def _launch(cloud: Cloud, spec: ClusterSpec, emit: Emit, found: Survey | None, l
         network.mark_ready(region, group, secrets.token_hex(8), numbers)
         if group.lifetime.budget:  # with these nodes it lasts for another while
             lifetime.extend(cloud, spec.name, emit)
+        job_storage.turn_on(cloud, cluster, storage)
         if profile:
             healers.turn_on(cloud, _recipe(spec, known), profile, cluster, emit)
         return cluster

@@ -14,7 +14,7 @@ from shlex import quote
 
 from infra import policies
 from infra.cloud import Cloud, Cluster
-from infra.ec2 import network, profiles, template
+from infra.ec2 import network, profiles, tags, template
 from infra.ec2.nodes import Node
 from infra.ec2.tags import ClusterTags
 from infra.errors import SetupError
@@ -81,7 +81,10 @@ def turn_off(cloud: Cloud, cluster: Cluster) -> None:
     if cluster.master is not None and cluster.master.state == "running":
         spark.stop(cloud.connect(cluster.master), UNIT)
     for one in profiles.find(cloud.region, cluster.name):
-        profiles.remove(cloud.region, one.name)
+        if group is not None and group.tags.get(tags.BUCKET):  # which the role is for as well
+            profiles.forbid(cloud.region, one.name, profiles.HEALER)
+        else:
+            profiles.remove(cloud.region, one.name)
 
 
 def _install(host: Host, settings: HealerSettings) -> None:

@@ -70,6 +70,7 @@ class Life:
     dollars: float = 0.0
     seen: str = ""
     destroyed: str = ""  # ISO 8601; empty while something of it is there
+    bucket: str = ""  # of its jobs
 
 
 def lives(home: Path, region: str, cluster: str) -> list[Life]:

@@ -21,8 +21,8 @@ OF_A_PERSON = {
         "CreateSecurityGroup", "CreateTags", "DeleteKeyPair", "DeleteLaunchTemplate",
         "DeleteNetworkInterface", "DeletePlacementGroup", "DeleteSecurityGroup", "DeleteSnapshot",
         "DeleteVolume", "DeregisterImage", "Describe*", "DisassociateIamInstanceProfile",
-        "GetConsoleOutput", "GetSpotPlacementScores", "ImportKeyPair", "ReleaseAddress", "RunInstances",
-        "StartInstances", "StopInstances", "TerminateInstances",
+        "GetConsoleOutput", "GetSpotPlacementScores", "ImportKeyPair", "ReleaseAddress",
+        "RevokeSecurityGroupIngress", "RunInstances", "StartInstances", "StopInstances", "TerminateInstances",
     ),
     "iam": (
         "AddRoleToInstanceProfile", "CreateInstanceProfile", "CreateRole", "CreateServiceLinkedRole",
@@ -31,7 +31,12 @@ OF_A_PERSON = {
         "SimulatePrincipalPolicy", "TagInstanceProfile", "TagRole",
     ),
     "pricing": ("GetProducts",),
-    "servicequotas": ("GetServiceQuota", "GetAWSDefaultServiceQuota"),
+    "s3": (
+        "CreateBucket", "DeleteBucket", "DeleteObject", "DeleteObjectVersion", "GetBucketLocation",
+        "GetBucketTagging", "GetObject", "ListAllMyBuckets", "ListBucket", "ListBucketVersions",
+        "PutBucketPublicAccessBlock", "PutBucketTagging", "PutLifecycleConfiguration", "PutObject",
+    ),
+    "servicequotas": ("GetServiceQuota", "GetAWSDefaultServiceQuota", "ListServiceQuotas"),
     "ssm": ("GetParameter",),
     "sts": ("GetCallerIdentity",),
 }  # fmt: skip
@@ -70,6 +75,28 @@ def healer(region: str, cluster: str, *, passes: Iterable[str] = ()) -> dict[str
             _allow("TagOwn", [TAGS], its_own),
             _allow("End", ENDS, its_own),
             *([{**_allow("PassToWorkers", [PASSES]), "Resource": roles}] if roles else []),
+        ]
+    )
+
+
+def bucket(region: str, name: str) -> dict[str, Any]:
+    """What a master needs for the bucket of its jobs.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+    """
+    partition = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
+    begins = next((one for start, one in partition.items() if region.startswith(f"{start}-")), "aws")
+    whole = f"arn:{begins}:s3:::{name}"
+    return _document(
+        [
+            {**_allow("List", ("s3:GetBucketLocation", "s3:ListBucket")), "Resource": whole},
+            {
+                **_allow(
+                    "Save",
+                    ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"),
+                ),
+                "Resource": f"{whole}/*",
+            },
         ]
     )
 

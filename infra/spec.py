@@ -24,8 +24,9 @@ LOWEST_SPOT_PRICE = 0.001  # EC2 refuses a maximum price at or below this
 MOST_WORKERS = 1000  # an instant fleet launches at most this many
 MOST_HOURS = 24 * 28
 LEAST_IDLE_MINUTES = 5  # a person between two jobs
+BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")  # a dot would not fit the name of its certificate
 NODES_A_REPLACEMENT = 5
-MOST_TAGS, OWN_TAGS = 50, 20  # of one resource, as EC2; of them for what sparknet-ec2 notes itself
+MOST_TAGS, OWN_TAGS = 50, 24  # of one resource, as EC2; of them for what sparknet-ec2 notes itself
 MOST_KEY_CHARACTERS, MOST_VALUE_CHARACTERS = 128, 256  # of a tag
 
 #: The ways to buy a node, as EC2 and the options call them.
@@ -172,6 +173,7 @@ class ClusterSpec:
     user_data: Path | None = None  # None: the cloud-config.txt of the package
     spark_version: str = ""  # empty: the pin of ami/versions.toml
     instance_profile: str = ""
+    bucket: str = ""  # where jobs save that name no place, and their records outlive the master
     require_gpus: bool = True  # a worker whose type has GPUs must show them
     max_hours: float = 12.0  # the nodes end themselves after this; 0: never
     idle_minutes: float = 0.0  # and after so long without a job; 0: never
@@ -216,6 +218,11 @@ class ClusterSpec:
             f"--max-hours {self.max_hours:g} is not between 0 (no limit) and {MOST_HOURS}.",
         )
         require_limits(self.idle_minutes, self.budget)
+        require(
+            not self.bucket or BUCKET.fullmatch(self.bucket),
+            f"--bucket {self.bucket!r} cannot be a bucket's name: 3 to 63 small letters, digits and hyphens, "
+            "the first and the last no hyphen.",
+        )
 
     def _check_tags(self) -> None:
         most = MOST_TAGS - OWN_TAGS

@@ -39,7 +39,7 @@ LAYERS = {
         ("infra.status", "infra.doctor"),
         ("infra.image", "infra.diagnosis", "infra.pages"),
         ("infra.cluster", "infra.jobs", "infra.orphans"),
-        ("infra.healers",),
+        ("infra.healers", "infra.job_storage"),
         ("infra.healer_settings",),
         ("infra.healing",),
         (

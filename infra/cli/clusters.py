@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infra.cli import format, options
+from infra.cli import buckets, format, options
 from infra.cli.local import close_if_empty
 from infra.cli.options import option
 from infra.cli.progress import ProgressDisplay
@@ -150,13 +150,17 @@ def _wanted(where: Target, values: dict[str, Any]) -> ClusterSpec:
 @options.names_a_cluster
 @options.reaches_a_cluster
 @ALL_REGIONS
+@click.option("--bucket", "with_bucket", is_flag=True, help="Its bucket too, with all that is in it.")
 @YES
-def destroy(where: Target, all_regions: bool, yes: bool) -> None:
-    """Remove a cluster, in whatever state it is: machines, volumes, groups, template, key, spot requests."""
+def destroy(where: Target, all_regions: bool, with_bucket: bool, yes: bool) -> None:
+    """Remove a cluster, in whatever state it is: machines, volumes, groups, template, key, spot requests.
+
+    The bucket of launch --bucket is kept, and named with its price, unless --bucket is given here too.
+    """
     display = ProgressDisplay()
     cloud = where.open(display.emit)
     for here in _everywhere(cloud, all_regions):
-        _destroy(here, where.name, display, yes=yes)
+        _destroy(here, where.name, display, yes=yes, with_bucket=with_bucket)
     if cloud is None:
         click.echo(f"There is no cluster {where.name}; 0 resources left.")
     close_if_empty(where, cloud)
@@ -167,11 +171,11 @@ def remove(where: Target) -> None:
     display = ProgressDisplay()
     cloud = where.open(display.emit)
     if cloud is not None:
-        _destroy(cloud, where.name, display, yes=True)
+        _destroy(cloud, where.name, display, yes=True, with_bucket=False)
     close_if_empty(where, cloud)
 
 
-def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool) -> None:
+def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool, with_bucket: bool) -> None:
     from infra import bill, cluster
     from infra.ec2 import cleanup
 
@@ -179,18 +183,22 @@ def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool) ->
     left: list[cleanup.Resource] | None = None
     with suppress(InfraError):  # what may not be listed must not keep the machines alive
         left = cleanup.remaining(cloud.region, name)
+    known = bill.note(cloud, name) if left else None  # nor must what has no price
+    bucket = buckets.of_cluster(cloud, name, known)
+    if not yes and (left != [] or (bucket and with_bucket)):
+        also = f", and the bucket {bucket} with all that is in it" if bucket and with_bucket else ""
+        _confirm(f"{name} {place} and its {'' if left is None else f'{len(left)} '}resources{also}")
     if left == []:
         others = cluster.names(cloud)
         there = f" There are: {', '.join(others)}." if others else ""
         click.echo(f"There is no cluster {name} {place}; 0 resources left.{there}")
-        return
-    if not yes:
-        _confirm(f"{name} {place} and its {'' if left is None else f'{len(left)} '}resources")
-    known = bill.note(cloud, name)  # nor must what has no price
-    removed = cluster.destroy(cloud, name, display.emit, known=known)
-    click.echo(f"{name} {place} is gone: {len(removed)} resources removed, 0 resources left.")
+    else:
+        removed = cluster.destroy(cloud, name, display.emit, known=known)
+        click.echo(f"{name} {place} is gone: {len(removed)} resources removed, 0 resources left.")
     if known:
         click.echo(spent(cloud, known.cost))
+    if bucket and (left != [] or with_bucket):
+        buckets.conclude(cloud, bucket, is_to_go=with_bucket)
 
 
 @click.command()
@@ -199,20 +207,27 @@ def _destroy(cloud: Cloud, name: str, display: ProgressDisplay, *, yes: bool) ->
 @options.JSON
 @YES
 def gc(where: Target, all_regions: bool, as_json: bool, yes: bool) -> None:
-    """Find what costs money and belongs to no usable cluster, and with --yes remove it."""
+    """Find what costs money and belongs to no usable cluster, and with --yes remove it.
+
+    Images and buckets that were made on purpose are named with their price, and kept.
+    """
     from infra import costs, orphans
+    from infra.ec2 import buckets as ec2_buckets
 
     display = ProgressDisplay()
     cloud = where.open(display.emit)
     places = _everywhere(cloud, all_regions)
     found = [(here, orphan) for here in places for orphan in orphans.find(here.region)]
     images = [one for one in (costs.of_images(here.region) for here in places) if one.images]
+    kept = [bucket for here in places for bucket in ec2_buckets.own(here.region)]
     if as_json:
-        format.print_json({"orphans": [orphan for _, orphan in found], "images": images})
+        format.print_json({"orphans": [orphan for _, orphan in found], "images": images, "buckets": kept})
     else:
         click.echo(format.orphans([orphan for _, orphan in found]) if found else "No orphans.")
         for one in images:
             click.echo(format.images(one))
+        for bucket in kept:
+            click.echo(f"kept for jobs: {buckets.text(bucket)} (destroy --bucket, or aws s3 rb --force)")
     for here, orphan in found if yes else ():
         count = orphans.remove(here, orphan, display.emit)
         click.echo(f"{orphan.cluster} is gone: {count} resources removed, 0 resources left.", err=as_json)

@@ -33,6 +33,7 @@ VERBS = {
     "extend": ("lifetime", "Let a cluster end later, or sooner."),
     "heal": ("heal", "Turn the healer of a cluster on or off."),
     "submit": ("submit", "Run an app, or a program of your own, on a cluster."),
+    "resubmit": ("resubmit", "Run a job once more; a training goes on from what it saved."),
     "jobs": ("jobs", "List the jobs of a cluster."),
     "logs": ("jobs", "Show what a job says."),
     "results": ("jobs", "Fetch what a job has left so far."),

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from infra.cli import format, options
+from infra.cli.options import option
 from infra.cli.progress import ProgressDisplay
 from infra.cli.target import Target, launching
 
@@ -39,10 +40,18 @@ def heal(where: Target, switch: str, **values: Any) -> None:
 
 
 @click.command()
-@click.argument("who", type=click.Choice(["person", "healer"]), default="person")
+@click.argument("who", type=click.Choice(["person", "healer", "bucket"]), default="person")
 @options.reaches_a_cluster
-def iam_policy(where: Target, who: str) -> None:
-    """Print the policy of IAM with which a person uses all verbs, or the healer of --name heals."""
+@option("--bucket", default="BUCKET", help="Its name.")
+def iam_policy(where: Target, who: str, bucket: str) -> None:
+    """Print the policy of IAM with which a person uses all verbs, the healer of --name heals, or a master
+    saves in --bucket.
+    """
     from infra import policies
 
-    format.print_json(policies.person() if who == "person" else policies.healer(where.region, where.name))
+    found = {
+        "person": policies.person(),
+        "healer": policies.healer(where.region, where.name),
+        "bucket": policies.bucket(where.region, bucket),
+    }
+    format.print_json(found[who])

@@ -78,6 +78,7 @@ def conclude(where: Target, job: str, code: int, output: Path | None) -> int:
             if not code:
                 raise
             click.echo(str(error), err=True)
+    _note_end(where, job, code)
     if code == Interrupted.exit_status and _was_cancelled(where, job):
         click.echo(f"{job} was cancelled.", err=True)
     elif code:
@@ -94,6 +95,17 @@ def _was_cancelled(where: Target, job: str) -> bool:
         known = jobs.jobs(where.require(), where.name)
         return any(one.id == job and one.ended_by == "cancel" for one in known)
     return False
+
+
+def _note_end(where: Target, job: str, code: int) -> None:
+    """For whoever looks at past jobs; nothing of the cluster is asked."""
+    from infra.jobs import record
+
+    with suppress(InfraError):
+        cloud = where.open()
+        home = cloud.home if cloud else where.cluster_files
+        ended = f"failed with status {code}" if code else "done"
+        record.note_end(home, where.region, where.name, job, ended)
 
 
 def explain(where: Target, job: str) -> None:

@@ -24,8 +24,9 @@ OUTPUT = option(
 
 @click.command()
 @options.reaches_a_cluster
+@click.option("--past", is_flag=True, help="Those submitted from this machine, on any cluster.")
 @options.JSON
-def jobs(where: Target, as_json: bool) -> None:
+def jobs(where: Target, past: bool, as_json: bool) -> None:
     """List the jobs of a cluster: sparknet-ec2 jobs --json
 
     The exit code of a job is its program's own where "ended_by" is "program"; it may also be "cancel", or
@@ -33,6 +34,9 @@ def jobs(where: Target, as_json: bool) -> None:
     """
     from infra import jobs as spark_jobs
 
+    if past:
+        _print_past(where, as_json=as_json)
+        return
     with waiting(f"asking {where.name} for its jobs"):
         known = spark_jobs.jobs(where.require(), where.name)
     if as_json:
@@ -42,6 +46,20 @@ def jobs(where: Target, as_json: bool) -> None:
     click.echo(
         format.table(("job", "state", "exit", "started"), rows) if rows else f"No jobs on {where.name} yet."
     )
+
+
+def _print_past(where: Target, *, as_json: bool) -> None:
+    """What this machine knows of jobs, without asking any master."""
+    from infra.jobs import record
+
+    cloud = where.open()
+    known = record.known(cloud.home if cloud else where.cluster_files)
+    if as_json:
+        format.print_json([{**vars(one), "env": sorted(one.env)} for one in known])
+        return
+    rows = [(one.job, one.cluster, one.region, one.submitted, one.ended, one.checkpoint) for one in known]
+    headings = ("job", "cluster", "region", "submitted", "ended", "saves in")
+    click.echo(format.table(headings, rows) if rows else "No job was submitted from this machine.")
 
 
 @click.command()

@@ -85,12 +85,15 @@ def close_if_empty(where: Target, cloud: Cloud | None, *, keep: str = "") -> Non
     """
     if where.cloud == AWS:
         return
-    from infra.ec2 import cleanup, images, nodes
+    from infra.ec2 import buckets, cleanup, images, nodes
 
     if (home() / KEEP_MARK).exists():
         return
     if cloud is not None and (
-        cleanup.remaining(cloud.region, None) or nodes.anything_runs(cloud.region) or images.own(cloud.region)
+        cleanup.remaining(cloud.region, None)
+        or nodes.anything_runs(cloud.region)
+        or images.own(cloud.region)
+        or buckets.own(cloud.region)
     ):
         return
     _clean(keep)

@@ -36,6 +36,7 @@ def values(found: Status) -> dict[str, Any]:
         "cost": found.bill.cost,
         "lifetime": found.lifetime,
         "healing": found.healing,
+        "bucket": found.bill.life.bucket,
         "left": found.bill.left,
         "troubles": found.troubles,
     }
@@ -89,6 +90,8 @@ def _lines(found: Status, cloud: Cloud, place: str) -> Iterator[str]:
     yield money(found.bill.cost)
     yield f"ends itself: {found.lifetime}"
     yield f"healing: {found.healing}"
+    if found.bill.life.bucket:
+        yield f"jobs save in: s3://{found.bill.life.bucket}"
     yield from (f"NOTICE: {one}" for one in found.notices.values())
     yield from (f"TROUBLE: {one}" for one in found.troubles)
     if found.troubles:

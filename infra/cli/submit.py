@@ -11,7 +11,7 @@ import click
 from infra.cli import clusters, format, job_end, options
 from infra.cli.job_output import JobOutput
 from infra.cli.options import option
-from infra.cli.target import LOCAL, Target
+from infra.cli.target import LOCAL, Target, open_local
 from infra.cli.transfer import TransferDisplay
 from infra.cli.waiting import waiting
 from infra.errors import UsageError
@@ -83,7 +83,7 @@ def submit(where: Target, program: str, arguments: tuple[str, ...], **values: An
     request = _request(where, program, arguments, values)
     if values["master"]:
         return _elsewhere(request, values)
-    output, job = values["output"], _start(where, request)
+    output, job = values["output"], start(where, request)
     if values["then_destroy"]:
         _end_with_the_job(where, job)
     with job_end.names_the_job(where.require(), where.name, job):
@@ -107,8 +107,8 @@ def _end_with_the_job(where: Target, job: str) -> None:
     click.echo(f"{where.name} is removed when {job} has ended; without you it ends itself: {now}", err=True)
 
 
-def _start(where: Target, request: Request) -> str:
-    """The job's id; what travelled is said."""
+def start(where: Target, request: Request, *, origin: str = "") -> str:
+    """The job's id; what travelled is said. ``origin``: the job that it goes on from."""
     from infra import diagnosis, jobs
 
     with waiting(f"looking at the disks of {where.name}"):
@@ -118,8 +118,10 @@ def _start(where: Target, request: Request) -> str:
         click.echo(f"TROUBLE: {problem}", err=True)
     work = f"installing {request.requirements} on all nodes" if request.requirements else "starting the job"
     with TransferDisplay("sending") as display, waiting(work):
-        started = jobs.submit(cloud, where.name, request, on_moved=display.moved)
+        started = jobs.submit(cloud, where.name, request, on_moved=display.moved, origin=origin)
     _say_sent(started)
+    if started.problem:
+        click.echo(started.problem, err=True)
     click.echo(f"job {started.job} on {where.name}", err=True)
     return started.job
 
@@ -136,11 +138,11 @@ def _request(where: Target, program: str, arguments: tuple[str, ...], values: di
     from infra.jobs import Request
     from infra.program import find
 
-    shared = _shared() if where.cloud == LOCAL and not values["master"] else {}
+    given = {} if values["master"] else shared(where)
     return Request(
         program=find(program, values["folder"]),
         arguments=arguments,
-        env={**shared, **_variables(values["variables"])},
+        env={**given, **variables(values["variables"])},
         name=values["job_name"],
         requirements=values["requirements"],
         py_files=_words(values["py_files"]),
@@ -189,15 +191,21 @@ def _settings(given: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _shared() -> dict[str, str]:
-    """What a program on this very machine finds as its user does: data sets, and the way to download them."""
-    found = {name: os.environ[name] for name in SHARED if os.environ.get(name)}
+def shared(where: Target) -> dict[str, str]:
+    """What a program on this very machine finds as its user does: data sets, the way to download them, and
+    the embedded cloud.
+    """
+    if where.cloud != LOCAL:
+        return {}
+    local = open_local(start=False)
+    found = {**local.environment, "AWS_ENDPOINT_URL": local.url_for_hosts} if local else {}
+    found |= {name: os.environ[name] for name in SHARED if os.environ.get(name)}
     if "SPARKNET_DATA" in found:
         found["SPARKNET_DATA"] = str(Path(found["SPARKNET_DATA"]).expanduser().absolute())
     return found
 
 
-def _variables(words: tuple[str, ...]) -> dict[str, str]:
+def variables(words: tuple[str, ...]) -> dict[str, str]:
     values = {}
     for word in words:
         name, equals, value = word.partition("=")

@@ -266,6 +266,16 @@ def mark_healing(region: Region, group: SecurityGroup, *, on: bool | None = None
     )
 
 
+def note_bucket(region: Region, group: SecurityGroup, bucket: str) -> None:
+    """Note the bucket of the cluster's jobs."""
+    region.change(
+        "create_tags",
+        Resources=[group.id],
+        Tags=[{"Key": tags.BUCKET, "Value": bucket}],
+        just_made=("InvalidGroup.NotFound",),
+    )
+
+
 def mark_removing(region: Region, group: SecurityGroup) -> None:
     """Note that a destroy has begun; that it cannot be noted is no reason to keep the cluster."""
     with suppress(InfraError):

@@ -17,7 +17,7 @@ from infra.ec2.tags import ClusterTags
 from infra.errors import CredentialsError, InfraError, UsageError
 
 LONGEST_NAME = 64  # of a role
-POLICY = "healer"
+HEALER, BUCKET = "healer", "bucket"  # names of policies: what the role is for
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -47,15 +47,18 @@ def name(region: str, cluster: str) -> str:
     return f"{whole[: LONGEST_NAME - 9]}-{digest}"
 
 
-def make(region: Region, cluster_tags: ClusterTags, policy: dict[str, Any]) -> str:
-    """The cluster's profile, whose role may do what ``policy`` says; its name. What is there stays."""
+def make(region: Region, cluster_tags: ClusterTags, policy: dict[str, Any], *, called: str = HEALER) -> str:
+    """The cluster's profile, whose role may do what ``policy``, ``called`` so, says; its name.
+
+    What is there stays, other policies of the role too.
+    """
     found = name(region.name, cluster_tags.cluster)
     own: dict[str, Any] = {
         "Path": _path(region.name, cluster_tags.cluster),
         "Tags": [one for one in cluster_tags.as_list() if one["Key"] != "Name"],
     }
     _change(region, "create_role", RoleName=found, AssumeRolePolicyDocument=json.dumps(TRUST), **own)
-    _change(region, "put_role_policy", RoleName=found, PolicyName=POLICY, PolicyDocument=json.dumps(policy))
+    _change(region, "put_role_policy", RoleName=found, PolicyName=called, PolicyDocument=json.dumps(policy))
     _change(region, "create_instance_profile", InstanceProfileName=found, **own)
     both: dict[str, Any] = {"InstanceProfileName": found, "RoleName": found}
     _change(region, "add_role_to_instance_profile", tolerate=_HAS_ONE, **both)
@@ -95,8 +98,14 @@ def remove(region: Region, profile: str) -> None:
     both: dict[str, Any] = {"InstanceProfileName": profile, "RoleName": profile}
     region.change("remove_role_from_instance_profile", **both, **gone)
     region.change("delete_instance_profile", InstanceProfileName=profile, **gone)
-    region.change("delete_role_policy", RoleName=profile, PolicyName=POLICY, **gone)
+    for called in (HEALER, BUCKET):
+        forbid(region, profile, called)
     region.change("delete_role", RoleName=profile, **gone)
+
+
+def forbid(region: Region, profile: str, called: str) -> None:
+    """Take a policy from the role of the profile."""
+    region.change("delete_role_policy", service="iam", RoleName=profile, PolicyName=called, tolerate=_ABSENT)
 
 
 def roles_of(region: Region, profile: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ READY = "ready"
 NEVER = "never"  # expires
 REMOVING = "removing"  # a destroy has begun
 WORKERS = "sparknet:workers"  # there as well: how many the last launch was for
+BUCKET = "sparknet:bucket"  # there as well, its name; and on a bucket that was made for clusters
 ENDED_DOLLARS = "sparknet:ended-dollars"  # there as well: of the nodes that have ended, and until when
 ENDED = "sparknet:ended-{}"  # there as well: the last of them
 ENDED_BY = "sparknet:ended-by"  # of a node: who or what ends it, in words

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from shlex import join, quote
 
-from infra.jobs import progress
+from infra.jobs import progress, record
 from infra.jobs.project import Project
 from infra.jobs.request import Request, is_elsewhere
 
@@ -37,6 +37,7 @@ class Place:
     machines: str = ""
     python: str = ""
     has_modules: bool = False
+    saves: str = ""  # where a run saves that names no place; "": nowhere
 
 
 def command(request: Request, place: Place) -> str:
@@ -49,6 +50,7 @@ def command(request: Request, place: Place) -> str:
         progress.VARIABLE: str(folder / progress.FILE),
         "SPARKNET_PAGE": str(folder / PAGE),
         **({"SPARKNET_CLUSTER": place.machines} if place.machines else {}),
+        **({record.CHECKPOINT: place.saves} if place.saves else {}),
         **request.env,
     }
     words = [

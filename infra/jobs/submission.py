@@ -15,7 +15,7 @@ from infra.cloud import Cloud
 from infra.ec2 import nodes
 from infra.errors import CapacityError, CommandFailed, InfraError, Interrupted, SetupError
 from infra.interrupts import interrupts_held
-from infra.jobs import project, requirements, script
+from infra.jobs import project, record, requirements, script
 from infra.jobs.delivery import Moved, OnMoved, Parcel, deliver
 from infra.jobs.link import JOBS, Link
 from infra.jobs.listing import EVERY
@@ -30,26 +30,34 @@ STATUS_NO_SLOT = 75  # of start.sh
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """A job that was started or queued, what travelled with it, and how much of that was new."""
+    """A job that was started or queued, what travelled with it, and how much of that was new.
+
+    ``problem``: a sentence where it could not be recorded for ``resubmit``.
+    """
 
     job: str
     project: Project
     moved: Moved
+    problem: str = ""
 
 
-def submit(cloud: Cloud, cluster: str, request: Request, *, on_moved: OnMoved = lambda _: None) -> Submitted:
-    """Start what is asked for on the cluster's master, or let it wait there for its turn.
+def submit(
+    cloud: Cloud, cluster: str, request: Request, *, on_moved: OnMoved = lambda _: None, origin: str = ""
+) -> Submitted:
+    """Start what is asked for on the cluster's master, or let it wait there for its turn; it is recorded.
 
+    ``origin``: the job that it goes on from.
     Raises ClusterNotFound, UsageError for a project that cannot travel, SetupError if the cluster has no
     running master or the requirements cannot be installed, CapacityError if other jobs have its workers.
     """
     found = project.collect(request.program)
-    link = Link(cloud, cluster)
+    link, bucket = Link(cloud, cluster), record.bucket_of(cloud, cluster)
     folder = _make_folder(link, job_names.of_now(request.title))
     try:
         if not request.is_queued:
             _require_slot(link, folder, request)
-        moved = _stage(link, folder, request, found, on_moved)
+        saves = record.place(cloud.region.name, cluster, folder.name, bucket)
+        moved = _stage(link, folder, request, found, on_moved, saves=saves)
         with interrupts_held():  # or nobody would know whether it runs
             _start(link, folder, request)
     except Interrupted as stop:
@@ -60,7 +68,10 @@ def submit(cloud: Cloud, cluster: str, request: Request, *, on_moved: OnMoved = 
     except BaseException:
         _forget(link, folder)  # what is half there was never a job
         raise
-    return Submitted(job=folder.name, project=found, moved=moved)
+    with interrupts_held():  # it runs by now
+        made = record.of(cloud, cluster, folder.name, request, found, bucket=bucket, origin=origin)
+        problem = record.keep(cloud, made, request, found)
+    return Submitted(job=folder.name, project=found, moved=moved, problem=problem)
 
 
 def goes_on(cloud: Cloud, cluster: str, job: str) -> str:
@@ -99,7 +110,9 @@ def _has_started(link: Link, folder: PurePosixPath) -> bool:
     return False
 
 
-def _stage(link: Link, folder: PurePosixPath, request: Request, found: Project, on_moved: OnMoved) -> Moved:
+def _stage(
+    link: Link, folder: PurePosixPath, request: Request, found: Project, on_moved: OnMoved, *, saves: str
+) -> Moved:
     """Put all that the job needs into its folder."""
     parts = " ".join(quote(str(folder / name)) for name in (script.OUTPUT, script.EVENTS, script.WORK))
     link.host.run(f"mkdir {parts}", timeout_seconds=60)
@@ -117,6 +130,7 @@ def _stage(link: Link, folder: PurePosixPath, request: Request, found: Project, 
         machines=_machines(link),
         python=requirements.install(link, request) if request.requirements else "",
         has_modules=bool(modules),
+        saves=saves,
     )
     settings = script.settings(request, folder / script.EVENTS, script.of_place(request, place))
     write_text(link.host, folder / "properties", settings, mode=0o600)

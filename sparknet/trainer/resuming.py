@@ -18,8 +18,8 @@ from sparknet.training import Round, Workers
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "SPARKNET_CHECKPOINT"
-#: Between two checkpoints of a run that has named no place for them.
+VARIABLE, SECONDS_VARIABLE = "SPARKNET_CHECKPOINT", "SPARKNET_CHECKPOINT_SECONDS"
+#: Between two checkpoints of a run that has named no place for them, unless the environment says otherwise.
 AUTOMATIC_SECONDS = 600.0
 _numbers = itertools.count(1)
 
@@ -35,7 +35,15 @@ def automatic() -> Checkpoints | None:
     if not place or threading.current_thread() is not threading.main_thread():
         return None
     folder = f"{place.rstrip('/')}/run-{next(_numbers)}"
-    return Checkpoints(folder, every=None, seconds=AUTOMATIC_SECONDS, at_end=False, patience=math.inf)
+    return Checkpoints(folder, every=None, seconds=_seconds(), at_end=False, patience=math.inf)
+
+
+def _seconds() -> float:
+    said = os.environ.get(SECONDS_VARIABLE) or AUTOMATIC_SECONDS
+    try:
+        return float(said)
+    except ValueError:
+        raise UsageError(f"{SECONDS_VARIABLE}={said} is no number of seconds") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +104,8 @@ class Saved:
         if self.checkpoints is None:
             rest = "nothing was saved to go on from, for want of a --checkpoint"
         elif saved:
-            rest = f"it is saved in {self.checkpoints.folder}, and --resume goes on from there"
+            by_whom = "--resume" if self.checkpoints.at_end else "sparknet-ec2 resubmit"
+            rest = f"it is saved in {self.checkpoints.folder}, and {by_whom} goes on from there"
         else:
             rest = f"it could not be saved in {self.checkpoints.folder}"
         return f"the cluster ends{when}: the run ended after round {done.number} of {done.rounds}; {rest}"

@@ -61,8 +61,8 @@ def test_a_cluster_its_price_and_its_jobs(
     one, every = told(run, "status", spec.name), told(run, "status", "--all")
     assert every[0]["status"] == one["status"]
     assert set(one) == {
-        "status", "asked", "missing", "runs", "notices", "jobs", "cost", "lifetime", "healing", "left",
-        "troubles",
+        "status", "asked", "missing", "runs", "notices", "jobs", "cost", "lifetime", "healing",
+        "bucket", "left", "troubles",
     }  # fmt: skip
     assert set(one["status"]) == {"cluster", "health"}
     assert one["status"]["health"]["status"] == "ALIVE"
@@ -71,7 +71,7 @@ def test_a_cluster_its_price_and_its_jobs(
     assert set(found) == {"cluster", "cost", "runs", "images", "past"}
     assert (set(found["cost"]), set(found["images"])) == (COST, STORAGE)
     assert told(run, "jobs", "--name", spec.name) == []
-    assert told(run, "gc") == {"orphans": [], "images": []}
+    assert told(run, "gc") == {"orphans": [], "images": [], "buckets": []}
     cluster.destroy(simulated, spec.name, ignore)
 
 

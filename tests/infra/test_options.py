@@ -42,6 +42,7 @@ GIVEN: dict[str, tuple[Any, str, Any]] = {
     "spark-version": ("4.1.0", "spark_version", "4.1.0"),
     "instance-profile-name": ("reader", "instance_profile", "reader"),
     "heal": (True, "heal", True),
+    "bucket": ("my-bucket", "bucket", "my-bucket"),
     "vpc-id": ("vpc-01234567", "network.vpc_id", "vpc-01234567"),
     "subnet-id": ("subnet-01234567", "network.subnet_id", "subnet-01234567"),
     "placement-group": ("near", "network.placement_group", "near"),

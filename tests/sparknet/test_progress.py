@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sparknet.errors import UsageError
 from sparknet.reporting import progress
 from sparknet.reporting.metrics import Record
 from sparknet.trainer import resuming
@@ -85,6 +86,13 @@ def test_runs_without_a_place_are_saved_in_folders_of_their_own(
     begin, _, number = first.folder.rpartition("-")
     assert (begin, second.folder) == (f"{tmp_path}/job/run", f"{begin}-{int(number) + 1}")
     assert (first.every, first.seconds, first.at_end) == (None, 600, False)
+    monkeypatch.setenv(resuming.SECONDS_VARIABLE, "5")
+    third = resuming.automatic()
+    assert third is not None
+    assert third.seconds == 5
+    monkeypatch.setenv(resuming.SECONDS_VARIABLE, "soon")
+    with pytest.raises(UsageError, match="SPARKNET_CHECKPOINT_SECONDS=soon is no number"):
+        resuming.automatic()
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(resuming.automatic()))
     thread.start()

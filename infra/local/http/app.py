@@ -213,7 +213,9 @@ def _error(status: int, code: str, message: str, call: Call) -> Answer:
         return _json(status, {"__type": code, "message": message}, "application/x-amz-json-1.1")
     error = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
     request = f"{call.index:032x}"
-    if call.service in ("sts", "iam"):
+    if call.service == "s3":
+        text = f"<Error>{error}<RequestId>{request}</RequestId></Error>"
+    elif call.service in ("sts", "iam"):
         error = f"<Error><Type>Sender</Type>{error}</Error>"
         text = f"<ErrorResponse>{error}<RequestId>{request}</RequestId></ErrorResponse>"
     else:
