@@ -7,13 +7,14 @@ import subprocess
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from infra import bill, cluster, history, orphans, status
 from infra.cloud import Cloud
 from infra.ec2 import nodes
-from infra.errors import ClusterNotFound, Leftovers
+from infra.errors import ClusterNotFound, Interrupted, Leftovers
 from infra.events import ignore
 from infra.history import Run
 from infra.jobs import progress
@@ -97,6 +98,27 @@ def test_the_page_names_what_is_missing_why_and_since_when(
     assert (told["asked"], told["missing"]) == (["worker-1", "worker-2"], ["worker-1"])
     assert told["lifetime"]["expires"].startswith("20")
     assert [one["id"] for one in told["runs"] if one["ended"]] == [lost]
+    cluster.destroy(priced, spec.name, ignore)
+
+
+def test_watching_looks_again_until_it_is_interrupted_which_is_no_failure(
+    run: Command, priced: Cloud, spec: ClusterSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.launch(priced, replace(spec, workers=1), ignore)
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise Interrupted("stopped by SIGINT")
+
+    monkeypatch.setattr("infra.cli.status.time", SimpleNamespace(sleep=sleep))
+    code, out, err = run("status", spec.name, "--watch", "--interval", "3")
+    assert (code, waits, out.count(f"{spec.name} in us-east-1")) == (0, [3, 3], 2), err
+    waits.clear()
+    code, out, _ = run("status", spec.name, "--watch", "--json")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [one["status"]["cluster"]["name"] for one in told] == [spec.name] * 2
     cluster.destroy(priced, spec.name, ignore)
 
 
