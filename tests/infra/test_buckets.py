@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from infra.cluster import Cloud
@@ -13,6 +14,7 @@ from infra.ec2.region import Region
 from infra.errors import CredentialsError, UsageError
 from infra.local import LocalCloud
 from infra.spec import ClusterSpec
+from sparknet.checkpoint import Checkpoint, Checkpoints
 
 
 @pytest.fixture
@@ -49,6 +51,25 @@ def test_what_is_in_it_is_priced_and_goes_with_it(simulated: Cloud, name: str) -
     assert buckets.remove(region, name) == 3
     assert buckets.remove(region, name) == 0
     assert name not in [one.name for one in buckets.own(region)]
+
+
+def test_a_training_saves_there_and_finds_it_again(
+    simulation: LocalCloud, simulated: Cloud, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buckets.require(simulated.region, name, "ann")
+    for variable, value in simulation.environment.items():
+        monkeypatch.setenv(variable, value)
+    saved = Checkpoints(f"s3://{name}/run")
+    assert saved.latest() is None
+    weights = np.arange(100_000, dtype=np.float32)
+    saved.save(Checkpoint(round=3, lr=0.1, weights=weights))
+    found = saved.latest()
+    assert found is not None
+    assert (found.round, np.array_equal(found.weights, weights)) == (3, True)
+    head = simulated.region.read(
+        "head_object", service="s3", Bucket=name, Key="run/round-00000003/weights.f32"
+    )
+    assert head["ContentLength"] == weights.nbytes
 
 
 def test_versions_that_are_kept_go_with_it(simulated: Cloud, name: str) -> None:

@@ -73,7 +73,7 @@ class App:
             answer = self._control(path.removeprefix(CONTROL_PATH), environ)
         else:
             answer = self._aws_call(environ)
-        return _send(answer, start_response)
+        return _send(answer, start_response, is_head=environ["REQUEST_METHOD"] == "HEAD")
 
     def _control(self, path: str, environ: dict[str, Any]) -> Answer:
         if environ.get("HTTP_AUTHORIZATION") != f"Bearer {self._cloud.access_key_id}":
@@ -228,16 +228,25 @@ def _json(status: int, data: object, kind: str = "application/json") -> Answer:
     return Answer(status, json.dumps(data, default=str).encode(), (("Content-Type", kind),))
 
 
-def _send(answer: Answer, start_response: StartResponse) -> Iterable[bytes]:
+def _send(answer: Answer, start_response: StartResponse, *, is_head: bool) -> Iterable[bytes]:
+    """The length that a HEAD is told is that of the object, not of its own empty answer."""
     kept = [(name, value) for name, value in answer.headers if name.lower() != "content-length"]
+    told = next((value for name, value in answer.headers if name.lower() == "content-length"), "")
+    length = told if is_head and told else str(len(answer.body))
     phrase = responses.get(answer.status, "Unknown")
-    start_response(f"{answer.status} {phrase}", [*kept, ("Content-Length", str(len(answer.body)))])
+    start_response(f"{answer.status} {phrase}", [*kept, ("Content-Length", length)])
     return [answer.body]
 
 
-def _read_body(environ: Mapping[str, Any]) -> bytes:
+def _read_body(environ: dict[str, Any]) -> bytes:
+    """All of it; one that came in chunks, without its length, has that afterwards."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
-    body: bytes = environ["wsgi.input"].read(length) if length else b""
+    if length:
+        return bytes(environ["wsgi.input"].read(length))
+    if not environ.pop("HTTP_TRANSFER_ENCODING", ""):
+        return b""
+    body = bytes(environ["wsgi.input"].read())
+    environ["CONTENT_LENGTH"] = str(len(body))
     return body
 
 
