@@ -21,8 +21,8 @@ OF_A_PERSON = {
         "CreateSecurityGroup", "CreateTags", "DeleteKeyPair", "DeleteLaunchTemplate",
         "DeleteNetworkInterface", "DeletePlacementGroup", "DeleteSecurityGroup", "DeleteSnapshot",
         "DeleteVolume", "DeregisterImage", "Describe*", "DisassociateIamInstanceProfile",
-        "GetConsoleOutput", "GetSpotPlacementScores", "ImportKeyPair", "ReleaseAddress",
-        "RevokeSecurityGroupIngress", "RunInstances", "StartInstances", "StopInstances", "TerminateInstances",
+        "GetConsoleOutput", "ImportKeyPair", "ReleaseAddress", "RevokeSecurityGroupIngress", "RunInstances",
+        "StartInstances", "StopInstances", "TerminateInstances",
     ),
     "iam": (
         "AddRoleToInstanceProfile", "CreateInstanceProfile", "CreateRole", "CreateServiceLinkedRole",
@@ -36,7 +36,7 @@ OF_A_PERSON = {
         "GetBucketTagging", "GetObject", "ListAllMyBuckets", "ListBucket", "ListBucketVersions",
         "PutBucketPublicAccessBlock", "PutBucketTagging", "PutLifecycleConfiguration", "PutObject",
     ),
-    "servicequotas": ("GetServiceQuota", "GetAWSDefaultServiceQuota", "ListServiceQuotas"),
+    "servicequotas": ("GetAWSDefaultServiceQuota", "GetServiceQuota", "ListServiceQuotas"),
     "ssm": ("GetParameter",),
     "sts": ("GetCallerIdentity",),
 }  # fmt: skip

@@ -69,6 +69,14 @@ says whose it is: "sparknet-ec2: ..." or "JOB ended with status N".
 """
 
 
+def _version() -> str:
+    """Of what is installed; the copy of the code that a healer runs is not."""
+    try:
+        return metadata.version("sparknet-ec2")
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
 class Verbs(click.Group):
     """A group whose commands are imported when they are called."""
 
@@ -101,7 +109,7 @@ class Verbs(click.Group):
 
 @click.group(cls=Verbs, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="The YAML file of options.")
-@click.version_option(metadata.version("sparknet-ec2"), "--version")
+@click.version_option(_version(), "--version")
 @click.pass_context
 def sparknet_ec2(ctx: click.Context, config: Path | None) -> None:
     ctx.obj = options_file.read(config)
