@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +64,23 @@ class Cluster:
         self.cut_off: list[str] = []
         self.hosts: list[SSHHost] = []
 
-    def run(self, *words: str, timeout_seconds: float = 300.0) -> str:
-        """What the command says; it must succeed."""
-        done = subprocess.run(
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """The command, at work."""
+        return subprocess.Popen(
             [*COMMAND, *words],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout_seconds,
             cwd=ROOT,
             env={**os.environ, "SPARKNET_EC2_HOME": str(self.home), "SPARKNET_EC2_HOSTS": "namespaces"},
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+
+    def run(self, *words: str, timeout_seconds: float = 300.0) -> str:
+        """What the command says; it must succeed."""
+        process = self.start(*words)
+        said, error = process.communicate(timeout=timeout_seconds)
+        assert process.returncode == 0, said + error
+        return said
 
     @property
     def cloud(self) -> LocalCloud:
@@ -122,11 +129,12 @@ def launch_with_a_cut(made: Cluster) -> None:
 
     def emit(event: Event) -> None:
         made.events.append(event)
-        if isinstance(event, NodeProgress) and (event.node, event.phase) == ("worker-1", "python"):
+        if made.cut_off or not isinstance(event, NodeProgress):
+            return
+        if (event.node, event.phase) == ("worker-1", "python"):
             [lost] = [one for one in nodes.describe(cloud.region, "sparknet") if one.name == "worker-1"]
-            if not made.cut_off:
-                made.cut_off.append(lost.id)
-                cut_off(lost.id)
+            made.cut_off.append(lost.id)
+            cut_off(lost.id)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARKNET_EC2_HOME", str(made.home))
@@ -213,7 +221,7 @@ def test_launching_again_changes_nothing(cluster: Cluster) -> None:
 def test_a_program_runs_on_both_workers_over_the_bridge(cluster: Cluster, tmp_path: Path) -> None:
     program = tmp_path / "look.py"
     program.write_text(PROGRAM)
-    output = cluster.run("submit", str(program))
+    output = cluster.run("submit", str(program), "--output", str(tmp_path / "results"))
     names = sorted("ip-" + one["PrivateIpAddress"].replace(".", "-") for one in cluster.instances[1:])
     assert f"seen {[(name, 1000, 2, True) for name in names]}" in output
     assert "groups 1000" in output
@@ -236,6 +244,47 @@ def test_a_worker_that_reboots_comes_back_by_itself(cluster: Cluster) -> None:
     until(lambda: boot_of(cluster, worker) not in ("", booted), "the worker to boot", 60)
     until(lambda: "ALIVE, 2 workers" in cluster.run("status"), "the worker to be back", 120)
     assert said(cluster.host(worker), "findmnt -rno TARGET,FSTYPE -t ext4") == before
+
+
+LARGE = 200_000_000
+WRITER = f"""
+import os, time
+with open(os.path.join(os.environ["SPARKNET_OUTPUT"], "large"), "wb") as file:
+    for _ in range({LARGE // 1_000_000}):
+        file.write(os.urandom(1_000_000))
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+def test_results_survive_the_end_of_sshd_and_a_reboot_of_the_master(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "writer").mkdir()
+    (tmp_path / "writer/writer.py").write_text(WRITER)
+    job = cluster.run("submit", str(tmp_path / "writer"), "--detach").strip()
+    until(lambda: "written" in cluster.run("logs", "-n", "1", job), "the file to be written", 60)
+    master = cluster.instances[0]
+    there = said(cluster.host(master), f"sha256sum /var/lib/sparknet/jobs/{job}/output/large").split()[0]
+    copy = cluster.start("results", job, "--output", str(tmp_path / "results"))
+
+    def has_come(size: int) -> bool:
+        assert copy.poll() is None, copy.communicate()
+        parts = (tmp_path / "results/.unfinished").glob("?" * 32)
+        return any(part.stat().st_size > size for part in parts)
+
+    until(lambda: has_come(LARGE // 20), "the copy to begin", 60)
+    # the session that asks ends with the others
+    with suppress(HostError):
+        said(cluster.host(master), "sudo pkill -KILL -f '^sshd.*ubuntu'")
+    until(lambda: has_come(LARGE // 4), "the copy to go on", 60)
+    with closing(client(cluster.cloud)) as ec2:
+        ec2.reboot_instances(InstanceIds=[master["InstanceId"]])
+    told, _ = copy.communicate(timeout=240)
+    assert copy.returncode == 0, told
+    with (tmp_path / "results/large").open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == there
+    (lost,) = [one for one in json.loads(cluster.run("jobs", "--json")) if one["id"] == job]
+    assert (lost["state"], lost["exit_code"], lost["ended_by"]) == ("lost", None, "machine")
+    until(lambda: "ALIVE, 2 workers" in cluster.run("status"), "Spark to be back", 120)
 
 
 def test_destroy_leaves_nothing(cluster: Cluster) -> None:
