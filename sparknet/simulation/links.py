@@ -12,19 +12,21 @@ from sparknet.simulation.events import EventQueue
 
 # Bytes that TCP sends before it has heard anything: ten segments (RFC 6928).
 _FIRST_WINDOW = 14_600
-# Seconds without sending after which it begins so again (RFC 5681; Linux's least timeout).
-_IDLE_SECONDS = 0.2
+# The window is halved after each round trip, and this many seconds more, without sending (RFC 2861; Linux's
+# least timeout).
+_TIMEOUT_SECONDS = 0.2
 
 
-def slow_start(size: float, rate: float, round_trip: float) -> float:
+def slow_start(size: float, rate: float, round_trip: float, first: float = _FIRST_WINDOW) -> float:
     """Seconds that a connection waits for acknowledgements while its window doubles every ``round_trip``.
 
-    ``size`` bytes at ``rate`` bytes a second; nothing once the window fills the link.
+    ``size`` bytes at ``rate`` bytes a second, ``first`` the window at the beginning; nothing once it fills
+    the link.
 
     >>> round(slow_start(582_312, 1.25e6, 0.1), 3)
     0.225
     """
-    window, sent, lost = _FIRST_WINDOW, 0, 0.0
+    window, sent, lost = first, 0.0, 0.0
     while sent + window < size and window < rate * round_trip:
         lost += round_trip - window / rate
         sent, window = sent + window, 2 * window
@@ -81,17 +83,24 @@ class Connection:
 
     def __init__(self, events: EventQueue, link: SharedLink, latency: float) -> None:
         self._events, self._link, self._latency = events, link, latency
-        self._used = -math.inf
+        self._used, self._window, self._took = -math.inf, 0.0, 0.0
 
     def send(self, size: float, arrived: Callable[[], None]) -> None:
         """``arrived`` when all ``size`` bytes are at the other end."""
         began = self._events.now()
-        is_cold = began - self._used >= _IDLE_SECONDS + 2 * self._latency
+        first = self._window_at(began)
 
         def sent() -> None:
-            seconds = self._used = self._events.now()
-            rate = size / max(seconds - began, 1e-9)
-            lost = slow_start(size, rate, 2 * self._latency) if is_cold else 0.0
+            self._used = self._events.now()
+            self._took = self._used - began
+            rate = size / max(self._took, 1e-9)
+            lost = slow_start(size, rate, 2 * self._latency, first)
+            self._window = max(first, size)
             self._events.after(self._latency + lost, arrived)
 
         self._link.send(size, sent)
+
+    def _window_at(self, time: float) -> float:
+        """What TCP has left of its window. A round trip lasts as long as what is queued before it."""
+        timeouts = (time - self._used) / (_TIMEOUT_SECONDS + 2 * self._latency + self._took)
+        return max(_FIRST_WINDOW, math.ldexp(self._window, -int(min(timeouts, 64))))

@@ -35,10 +35,8 @@ _SMALLEST_BUCKET, _LARGEST_BUCKET = 1 << 18, 1 << 22
 _BUCKETS = 16
 # Where links are slow the second step of a bucket must not wait for the first of a large one.
 _LEAST_BUCKET = 1 << 13
-# Buckets on their way in each of the steps.
-_DEPTH = 2
-# As many can be under way at once.
-_TURNS = 2 * _DEPTH
+# Buckets on their way in each of the steps; all of them where links are slow, for these may be long as well.
+_DEPTH, _SLOW_DEPTH = 2, _BUCKETS
 
 
 class HostAllReduce:
@@ -92,9 +90,11 @@ class HostAllReduce:
         # rounding depends on where buckets are cut: not on how fast a link was
         slow = slow and isinstance(buckets, PlainBuckets)
         begins = spread.cut(out.size, bucket_numbers(out.size, slow=slow))
-        cuts = spread.paced(cut(out.size, begins, _TURNS, rank, steps), len(begins))
-        scattered = delayed(map(buckets.scatter, cuts), _DEPTH)
-        for bucket in delayed(map(buckets.reduce, scattered), _DEPTH + 1):
+        depth = _SLOW_DEPTH if slow else _DEPTH
+        # in both steps as many can be under way at once, each in buffers of its own
+        cuts = spread.paced(cut(out.size, begins, 2 * depth, rank, steps), len(begins))
+        scattered = delayed(map(buckets.scatter, cuts), depth)
+        for bucket in delayed(map(buckets.reduce, scattered), depth + 1):
             buckets.gather(bucket)
         return norm(buckets.moved)
 
