@@ -73,11 +73,13 @@ class LivingCluster:
 
     def kill_healer(self) -> None:
         """As the kernel would that has no memory left."""
+        master = self.nodes["master"]["id"]
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                mine = process.environ().get(HOME_MARK) == str(self.cloud.folder)
-                if mine and "infra.cli.healer" in process.cmdline():
+                if "infra.cli.healer" in process.cmdline() and master in process.environ().values():
                     process.kill()
+        if self.kind == "namespaces":  # where sudo took the mark away; the master sees its own alone
+            self.on_master("sudo pkill -KILL -f 'infra[.]cli[.]healer' || true")
 
     @property
     def daemons(self) -> dict[tuple[str, str], int]:
