@@ -81,12 +81,13 @@ def test_nets_are_found_inside_the_zip_that_goes_to_a_cluster(tmp_path: Path) ->
 import sys
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
 sys.path = [{str(archive)!r}] + [p for p in sys.path if p != {str(ROOT)!r} and "editable" not in p]
-import apps.solvers, sparknet.reporting.report
-from sparknet.reporting.report import Run
+from importlib.resources import files
+import apps.solvers, sparknet.reporting.page
 assert {str(archive)!r} in apps.solvers.__file__, apps.solvers.__file__
 print(apps.solvers.names())
 print(apps.solvers.load("lenet_solver.prototxt", (1, 28, 28), batch_size=2, test_batch_size=2).net.name)
-print((sparknet.reporting.report.files("sparknet.reporting") / "report.template").read_text()[:15])
+assert {str(archive)!r} in sparknet.reporting.page.__file__, sparknet.reporting.page.__file__
+print((files("sparknet.reporting") / "page" / "page.html").read_text()[:15])
 """
     done = subprocess.run(
         [sys.executable, "-I", "-c", program],
