@@ -16,7 +16,7 @@ from tests.infra.test_end_to_end import User
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 BUCKET = "sparknet-jobs-of-a-test"
-ROUNDS = 60
+ROUNDS = 120
 TRAINING = [
     "CifarApp", "--", "--data", "synthetic", "--rounds", str(ROUNDS), "--tau", "2", "--batch-size", "20",
     "--test-every", "1000",
