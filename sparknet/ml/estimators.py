@@ -14,7 +14,6 @@ from pyspark.ml import Estimator
 from pyspark.ml.util import MLReadable, MLWritable, MLWriter
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType
 from torch import nn
 
 from sparknet.errors import DataError, UsageError
@@ -22,6 +21,7 @@ from sparknet.ml.files import EstimatorReader, EstimatorWriter
 from sparknet.ml.model import SparkNetModel
 from sparknet.ml.params import HasClasses, HasOutputs, HasTraining
 from sparknet.spark.columns import Labels, select
+from sparknet.spark.fields import find
 from sparknet.spark.predict import is_connect
 from sparknet.trainer import EarlyStopping, Trainer
 from sparknet.trainer.nets import is_caffe
@@ -111,7 +111,7 @@ class _SparkNetEstimator(HasTraining, HasOutputs, Estimator[SparkNetModel], MLRe
         """Training rows and validation rows."""
         if not self.isSet(self.validationIndicatorCol):
             return dataset, None
-        flag = F.col(self.getOrDefault(self.validationIndicatorCol))
+        flag = F.col(find(dataset.schema, self.getOrDefault(self.validationIndicatorCol)).reference)
         return dataset.where(~flag), dataset.where(flag)
 
     def _model(self, width: int, outputs: int) -> Any:
@@ -136,9 +136,7 @@ class _SparkNetEstimator(HasTraining, HasOutputs, Estimator[SparkNetModel], MLRe
 
     def _classes(self, dataset: DataFrame, label: str) -> int:
         """One more than the highest label, two at least."""
-        if isinstance(dataset.schema[label].dataType, StringType):
-            raise AssertionError("strings have names")
-        highest = dataset.agg(F.max(F.col(label).cast("double"))).first()
+        highest = dataset.agg(F.max(F.col(find(dataset.schema, label).reference).cast("double"))).first()
         if highest is None or highest[0] is None:
             raise DataError(f"column {label} has no values: the DataFrame has no rows, or they are all NULL")
         if not 0 <= highest[0] < 1e6 or highest[0] != int(highest[0]):

@@ -63,15 +63,16 @@ class SparkNetModel(HasClasses, HasOutputs, Model, MLReadable[Any], MLWritable):
         outputs = self._outputs()
         if not outputs:
             return dataset
-        selection = self.trained.selection(dataset, [self.getOrDefault(self.featuresCol)])
-        return predicted(
+        invalid = self.getOrDefault(self.handleInvalid)
+        made = predicted(
             dataset,
             self.trained.inference(outputs),
             self.trained.weights,
-            selection,
+            self.trained.selection(dataset, [self.getOrDefault(self.featuresCol)]),
             outputs,
-            keep_invalid=self.getOrDefault(self.handleInvalid) == "keep",
+            keep_invalid=invalid != "error",
         )
+        return made.where(made[f"`{outputs[0].column}`"].isNotNull()) if invalid == "skip" else made
 
     def _outputs(self) -> list[Output]:
         """The columns that are asked for."""

@@ -77,8 +77,8 @@ class Settable(Params):
 
 
 def _invalid(value: Any) -> str:
-    if value not in ("error", "keep"):
-        raise TypeError(f"handleInvalid is {value!r}: error or keep")
+    if value not in ("error", "keep", "skip"):
+        raise TypeError(f"handleInvalid is {value!r}: error, keep or skip")
     return str(value)
 
 
@@ -88,7 +88,8 @@ class HasOutputs(HasFeaturesCol, HasPredictionCol, Settable):
     handleInvalid: Param[str] = Param(  # noqa: N815
         Params._dummy(),
         "handleInvalid",
-        "what becomes of a row with a NULL, a NaN or another size: error, or keep, which predicts NULL",
+        "what becomes of a row with a NULL, a NaN or another size: error; keep, which predicts NULL; skip, "
+        "which leaves it out",
         typeConverter=_invalid,
     )
 

@@ -2,7 +2,7 @@
 
 Spark tries a task ``spark.task.maxFailures`` times, which in sessions for training is very often, and prints
 a page for each. A task that meets a value that cannot be sends the sentence to the driver, which cancels the
-stage: the user's action fails with it, within seconds.
+stage: the user's action fails with it, within seconds, and with no page of Java's.
 
     cancel = canceller(spark)                  in the driver; travels with the task's function
     cancel("column age, partition 0, row 3: NULL, but a value is needed")             in the task
@@ -19,6 +19,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext, TaskContext
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 # A message and its token; what is longer is somebody else's.
 _BYTES = 8192
 _SECONDS = 5.0
+# An error of Spark's whose text is given.
+_CONDITION = "USER_RAISED_EXCEPTION"
 # How long a task waits to be cancelled: Spark gives Python two seconds to notice.
 _PATIENCE = 10.0
 
@@ -82,9 +85,27 @@ class Listener:
             if not hmac.compare_digest(str(message["token"]), self.canceller.token):
                 return
             connection.sendall(b".")
-            self._context._jsc.sc().cancelStage(int(message["stage"]), str(message["reason"]))
+            abort(self._context, int(message["stage"]), str(message["reason"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, Py4JError) as error:
             log.debug("a stage was not cancelled: %s", error)
+
+
+def abort(context: SparkContext, stage: int, reason: str) -> None:
+    """End a stage so that whoever waits for it gets an error of one line.
+
+    An error with a name of Spark's own is what a user's action raises, as it is; a stage that is cancelled
+    raises Java's pages. Where Spark does not do the one, the other is left.
+    """
+    spark = context._jsc.sc()
+    try:
+        java = cast("Any", context._jvm)
+        attempt = spark.statusStore().lastStageAttempt(stage).attemptId()
+        tasks = spark.taskScheduler().taskSetManagerForAttempt(stage, attempt).get().taskSet()
+        error = java.org.apache.spark.SparkIllegalArgumentException(_CONDITION, {"errorMessage": reason})
+        spark.dagScheduler().taskSetFailed(tasks, reason, java.scala.Option.apply(error))
+    except (Py4JError, TypeError, AttributeError) as error:
+        log.debug("stage %d is cancelled instead: %s", stage, error)
+        spark.cancelStage(stage, reason)
 
 
 _LISTENERS: dict[str, Listener] = {}

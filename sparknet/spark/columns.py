@@ -22,7 +22,6 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.errors import PySparkException
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -43,6 +42,7 @@ from sparknet.data.arrow import BadValue, Bytes, Classes, Names, Numbers, Pictur
 from sparknet.data.records import Column
 from sparknet.errors import DataError, UsageError
 from sparknet.objectives import LabelKind
+from sparknet.spark.fields import find
 
 Features = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """A column, several side by side, or either for each input of the net by its name."""
@@ -80,11 +80,15 @@ class Labels:
 
 @dataclass(frozen=True)
 class Part:
-    """A column of the DataFrame as ``reader`` reads it, made ``shape`` afterwards."""
+    """A column of the DataFrame as ``reader`` reads it, made ``shape`` afterwards.
+
+    ``reference`` is its name as Spark's ``col`` takes it, where that is another.
+    """
 
     name: str
     reader: Reader
     shape: Shape
+    reference: str = ""
 
     def read(self, array: pa.Array) -> NDArray[Any]:
         return self.reader.read(array).reshape(len(array), *self.shape)
@@ -153,8 +157,8 @@ class ColumnSelection:
 
     @property
     def sources(self) -> list[str]:
-        """The columns that are read, in order; one that is used twice is there twice."""
-        return [part.name for each in self.all for part in each.parts]
+        """The columns that are read, in order, by their names for Spark; one used twice is there twice."""
+        return [part.reference or part.name for each in self.all for part in each.parts]
 
     @property
     def columns(self) -> list[SparkColumn]:
@@ -209,16 +213,14 @@ def select(
     """
     look = _Look(frame, shapes or {})
     named = features if isinstance(features, Mapping) else {first: features}
-    inputs = tuple(_input(name, columns, look) for name, columns in named.items())
+    inputs = tuple(look.referred(_input(name, columns, look)) for name, columns in named.items())
     target, names = _label(label, look) if label else (None, ())
     return ColumnSelection(
-        inputs=inputs, label=target, weight=_weight(weight, look) if weight else None, names=names
+        inputs=inputs,
+        label=look.referred(target) if target else None,
+        weight=look.referred(_weight(weight, look)) if weight else None,
+        names=names,
     )
-
-
-def some(names: Sequence[str], count: int = 20) -> str:
-    """The first of some names, for a message."""
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def _listed(columns: str | Sequence[str]) -> list[str]:
@@ -232,21 +234,23 @@ class _Look:
     """What can be known of the columns of a frame."""
 
     def __init__(self, frame: Frame, shapes: Mapping[str, Shape]) -> None:
-        self.frame, self._shapes = frame, shapes
-        self._fields = {field.name: field for field in frame.schema}
+        self.frame, self._shapes, self._schema = frame, shapes, frame.schema
 
     def field(self, name: str) -> StructField:
         """Raises DataError for a column that is not there."""
-        if name in self._fields:
-            return self._fields[name]
-        field: StructField
-        try:
-            (field,) = self.frame.select(name).schema  # a field of a struct
-        except PySparkException:
-            raise DataError(
-                f"there is no column {name} in the DataFrame, which has {some(list(self._fields))}"
-            ) from None
-        return field
+        return find(self._schema, name).field
+
+    def column(self, name: str) -> SparkColumn:
+        return F.col(find(self._schema, name).reference)
+
+    def values(self, name: str) -> Any:
+        """A DataFrame of all values that are not NULL."""
+        return self.frame.select(self.column(name).alias("value")).where("value IS NOT NULL")
+
+    def referred(self, each: Input) -> Input:
+        """The same with the names that Spark needs."""
+        parts = (replace(part, reference=find(self._schema, part.name).reference) for part in each.parts)
+        return replace(each, parts=tuple(parts))
 
     def shape(self, name: str) -> Shape | None:
         """What was given, or what the metadata says."""
@@ -259,7 +263,7 @@ class _Look:
 
     def first(self, name: str) -> Any:
         """The first value that is not NULL. Raises DataError if there is none."""
-        rows = self.frame.select(F.col(name)).where(F.col(name).isNotNull()).limit(1).collect()
+        rows = self.values(name).limit(1).collect()
         if not rows:
             raise DataError(f"column {name} has no values: the DataFrame has no rows, or they are all NULL")
         return rows[0][0]
@@ -341,8 +345,7 @@ def _label(label: Labels, look: _Look) -> tuple[Input, tuple[str, ...]]:
 
 def _distinct(name: str, look: _Look) -> tuple[str, ...]:
     """The strings of a column, in the order of their characters."""
-    column = F.col(name)
-    rows = look.frame.select(column).where(column.isNotNull()).distinct().limit(_MOST_CLASSES + 1).collect()
+    rows = look.values(name).distinct().limit(_MOST_CLASSES + 1).collect()
     if not rows:
         look.first(name)
     if len(rows) > _MOST_CLASSES:

@@ -9,6 +9,7 @@ DataFrame of Spark Connect as well, where the weights travel in the plan.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,15 +42,15 @@ from sparknet.spark.session import use_this_python
 from sparknet.spark.task import attempt_number, partition_id
 from sparknet.weights import Vector
 
+log = logging.getLogger(__name__)
+
 # Plans of Spark Connect travel in one message, of 128 MiB at most; closures may be pickled in them twice.
 CONNECT_BYTES = 48 << 20
 
 # A task that has failed so often fails for good, whatever the session allows.
 _ATTEMPTS = 3
 
-# What comes from Parquet is handed to Arrow UDFs column by column, which Spark 4.3 cannot do with ML vectors,
-# not even with those that no UDF reads (RowToColumnConverter: unsupported data type UDT).
-_BY_ROWS = ("spark.sql.execution.arrow.pythonUDF.columnarInput.enabled", "false")
+_COLUMNAR = "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled"
 
 _VECTOR = pa.struct(
     [
@@ -182,16 +183,18 @@ def predicted(
     for a column that is there already, or for weights that are too large for Spark Connect, and ModelError
     for outputs or weights that are another net's.
     """
+    there = {name.lower(): name for name in frame.columns}
     for output in outputs:
-        if output.column in frame.columns:
-            raise UsageError(f"the DataFrame has a column {output.column} already: choose another name")
+        if output.column.lower() in there:  # Spark would replace it, whatever the case
+            name = there[output.column.lower()]
+            raise UsageError(f"the DataFrame has a column {name} already: choose another name")
     # a record through the net here: what is wrong with net, weights or outputs shows before a job starts
     inference.open(weights)({each.name: each.column.empty(1) for each in selection.inputs})
     connect = is_connect(frame)
     if not connect:
         use_this_python(frame.sparkSession.sparkContext)
     if any(isinstance(field.dataType, UserDefinedType) for field in frame.schema):
-        frame.sparkSession.conf.set(*_BY_ROWS)
+        _hand_over_rows(frame.sparkSession)
     work = _Work(
         key=uuid.uuid4().hex,
         inference=inference,
@@ -207,6 +210,19 @@ def predicted(
     together = f"sparknet-{uuid.uuid4().hex}"
     columns = [_named(F.col(f"`{together}`.`{output.column}`"), output) for output in outputs]
     return frame.withColumn(together, served).select("*", *columns).drop(together)
+
+
+def _hand_over_rows(spark: Any) -> None:
+    """See that rows become Arrow's columns only on their way to Python; ``session.session`` does from the
+    start.
+
+    What comes from Parquet is handed to Arrow UDFs column by column otherwise, which Spark 4.3 cannot do with
+    ML vectors, not even with those that no UDF reads (RowToColumnConverter: unsupported data type UDT). The
+    setting counts when the plan runs, long after this: it stays.
+    """
+    if spark.conf.get(_COLUMNAR, "true") != "false":
+        spark.conf.set(_COLUMNAR, "false")
+        log.warning("%s is false in this session from here on: Spark cannot do it with ML vectors", _COLUMNAR)
 
 
 def _named(column: SparkColumn, output: Output) -> SparkColumn:

@@ -7,11 +7,10 @@ Source                its parts are read by the workers themselves
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
@@ -23,7 +22,8 @@ from sparknet.data.feed import TARGETS
 from sparknet.data.records import Column
 from sparknet.errors import DataError, UsageError
 from sparknet.objectives import LabelKind
-from sparknet.spark.columns import ColumnSelection, Features, Labels, Shape, select, some
+from sparknet.spark.columns import ColumnSelection, Features, Labels, Shape, select
+from sparknet.spark.fields import find, some
 from sparknet.spark.frames import from_examples
 from sparknet.spark.predict import is_connect
 
@@ -131,28 +131,12 @@ class Prepared:
         if hasattr(self.data, "shards"):
             return self.data.shards(spark, workers)
         parts = self.data.parts(workers)
-        names = _input_names(self.features)
+        names = input_names(self.features)
 
         def blocks(part: Any) -> Iterator[Records]:
-            return (Records(_renamed(block, names)) for block in part.blocks())
+            return (Records(renamed(block, names)) for block in part.blocks())
 
         return spark.sparkContext.parallelize(list(parts), workers).flatMap(blocks)
-
-    def collected(self, other: Any) -> Shard:
-        """All records of ``other``, a validation set like the training data, here in the driver."""
-        if isinstance(other, DataFrame):
-            assert self.selection is not None
-            table = other.select(*self.selection.columns).toArrow()
-            blocks = list(self.selection.blocks(table.to_batches(), 0))
-            return joined(blocks, self.schema)
-        if isinstance(other, RDD):
-            return joined([block.columns for block in other.collect()], self.schema)
-        if hasattr(other, "columns"):
-            return other  # type: ignore[no-any-return]
-        names = _input_names(self.features)
-        return joined(
-            [_renamed(block, names) for part in other.parts(1) for block in part.blocks()], self.schema
-        )
 
 
 def session_of(data: Any, given: SparkSession | None) -> SparkSession:
@@ -189,24 +173,15 @@ def prepare(data: Any, columns: Columns) -> Prepared:
         return _of_source(data, columns)
     raise UsageError(
         f"fit takes a DataFrame, Examples, Records, an RDD of these or a source, not {type(data).__name__}: "
-        "spark.createDataFrame makes a DataFrame of a table in memory"
+        "spark.createDataFrame makes a DataFrame of a table in memory, sparknet.sources.open_source a source "
+        "of files"
     )
-
-
-def joined(blocks: Sequence[Mapping[str, NDArray[Any]]], schema: Mapping[str, Column]) -> Records:
-    """One block of all. Raises DataError where there are no records."""
-    if not any(_length(block) for block in blocks):
-        raise DataError("the validation set has no rows")
-    return Records({name: np.concatenate([block[name] for block in blocks]) for name in schema})
 
 
 def _of_frame(frame: DataFrame, columns: Columns) -> Prepared:
     features = columns.features or _found(frame.columns, _FEATURES, "features")
-    if columns.label is not None and columns.label not in frame.columns:
-        raise DataError(
-            f"there is no column {columns.label} in the DataFrame, which has {some(frame.columns)}: say "
-            "which it is (label=...), or that there is none (label=None)"
-        )
+    if columns.label is not None:
+        _check_label(frame, columns.label)
     label = Labels(column=columns.label, kind=columns.kind) if columns.label else None
     selection = select(frame, features=features, label=label, weight=columns.weight, shapes=columns.shapes)
     return Prepared(
@@ -216,6 +191,13 @@ def _of_frame(frame: DataFrame, columns: Columns) -> Prepared:
         selection=selection,
         names=selection.names,
     )
+
+
+def _check_label(frame: DataFrame, label: str) -> None:
+    try:
+        find(frame.schema, label)
+    except DataError as error:
+        raise DataError(f"{error}: say which it is (label=...), or that there is none (label=None)") from None
 
 
 def _of_rdd(rdd: Any, columns: Columns) -> Prepared:
@@ -229,7 +211,7 @@ def _of_rdd(rdd: Any, columns: Columns) -> Prepared:
 
 def _of_source(source: Any, columns: Columns) -> Prepared:
     features = columns.features or _found(list(source.schema), _FEATURES, "features")
-    names = _input_names(features)
+    names = input_names(features)
     schema = {names.get(name, name): column for name, column in source.schema.items()}
     kept = {name: c for name, c in schema.items() if name in names.values() or name in TARGETS}
     return Prepared(data=source, schema=kept, features=features, names=tuple(source.classes or ()))
@@ -245,7 +227,7 @@ def _found(there: list[str], wanted: tuple[str, ...], what: str) -> str:
     )
 
 
-def _input_names(features: Features) -> dict[str, str]:
+def input_names(features: Features) -> dict[str, str]:
     """Column to input, for sources, whose columns are an input each."""
     if isinstance(features, str):
         return {features: "data"}
@@ -254,7 +236,7 @@ def _input_names(features: Features) -> dict[str, str]:
     raise UsageError("a source has columns that are an input each: name one, or {input: column}")
 
 
-def _renamed(block: Mapping[str, NDArray[Any]], names: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+def renamed(block: Mapping[str, NDArray[Any]], names: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     return {names.get(name, name): array for name, array in block.items() if name in names or name in TARGETS}
 
 

@@ -27,7 +27,8 @@ from sparknet.inference import BATCH_SIZE, Inference
 from sparknet.modules import fill
 from sparknet.objectives import LabelKind
 from sparknet.reporting.metrics import Record
-from sparknet.spark.columns import ColumnSelection, Features, select, some
+from sparknet.spark.columns import ColumnSelection, Features, select
+from sparknet.spark.fields import some
 from sparknet.spark.predict import Form, Likeliest, LikeliestOfEach, Lists, Number, Output, predicted
 from sparknet.torch_model import TorchModel
 from sparknet.weights import Vector

@@ -14,7 +14,8 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from pyspark.sql import DataFrame, SparkSession
 
-from sparknet.algorithms import Algorithm, Asked, algorithm
+from sparknet.algorithms import Algorithm, algorithm
 from sparknet.auto_tau import AutoTau
 from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe_replica import CaffeModel, CaffeReplica
@@ -32,9 +33,8 @@ from sparknet.data.records import Column
 from sparknet.distributed.averaging import COPY_EVERY
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.errors import DataError, TrainingError, UsageError
-from sparknet.objectives import Loss, Metric, Objective, check_weighted
+from sparknet.objectives import Loss, Metric, Objective
 from sparknet.outer import Outer, Schedule
-from sparknet.overlap import check_fragments
 from sparknet.replica import TorchReplica
 from sparknet.reporting.live import Page
 from sparknet.reporting.metrics import Record
@@ -43,6 +43,7 @@ from sparknet.spark.columns import Features, Shape
 from sparknet.spark.slots import threads_each, workers_for
 from sparknet.spark.turns import turn
 from sparknet.torch_model import MakeOptimizer, MakeScheduler, TorchModel, load_weights
+from sparknet.trainer import checking
 from sparknet.trainer.callbacks import Best, EarlyStopping
 from sparknet.trainer.journal import Journal, make_folder, reason
 from sparknet.trainer.nets import (
@@ -60,7 +61,8 @@ from sparknet.trainer.resuming import Saved, automatic
 from sparknet.trainer.settings_table import name_of, settings_table
 from sparknet.trainer.source import Columns, Prepared, prepare, session_of
 from sparknet.trainer.trained import Trained
-from sparknet.training import Momentum, Round, Settings, train
+from sparknet.trainer.validation import collected
+from sparknet.training import Momentum, Round, Settings
 from sparknet.weights import Vector, fetch
 from sparknet.worker import Recipe
 
@@ -168,44 +170,7 @@ class Trainer:  # the one place where all that can be said of a run is listed
     cluster: Cluster = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
-        self._check_algorithm()
-        if self.epochs is not None and self.rounds is not None:
-            raise UsageError("epochs and rounds both say how long to train: give one of them")
-        for name in ("batch_size", "test_batch_size", "rounds", "epochs", "workers"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} is {value}: it must be positive")
-        if not is_caffe(self.model) and not callable(self.model):
-            raise UsageError(
-                f"the model is {type(self.model).__name__}: the path of a Caffe solver, a torch.nn.Module or "
-                "a function that makes one is needed"
-            )
-        if is_caffe(self.model):
-            self._refuse_torch_options()
-        elif self.weight and self.loss is not None:
-            check_weighted(self.loss)
-
-    def _check_algorithm(self) -> None:
-        if isinstance(self.tau, str) and self.tau != "auto":
-            raise UsageError(f"tau is {self.tau!r}: a number of steps, a schedule of them, or auto")
-        if self.rounds is None and not isinstance(self.tau, int | None):
-            raise UsageError("how many rounds there are in epochs is not known with this tau: give rounds")
-        if isinstance(self.tau, int) and self.tau < 1:
-            raise UsageError(f"tau is {self.tau}: it must be positive")
-        algorithm(self.algorithm).with_options(self.algorithm_options).check(
-            Asked(
-                tau=self.tau,
-                overlap=self.overlap,
-                momentum=self.momentum,
-                quorum=self.cluster.timeouts.quorum,
-                exchange=self.cluster.exchange,
-                workers=self.workers,
-            )
-        )
-        check_fragments(self.cluster.fragments, self.overlap)
-        if self.outer and algorithm(self.algorithm).train is not train:
-            raise UsageError("an outer optimiser is for averages: elastic averaging has none, only a centre")
-        AutoTau(self.overhead)
+        checking.check(self)
 
     def check(self) -> None:
         """Raise UsageError if the run would replace another's checkpoints, or has been run to its end."""
@@ -280,27 +245,21 @@ class Trainer:  # the one place where all that can be said of a run is listed
         return objective
 
     def _held_out(self, data: Any, validation: Any) -> tuple[Any, Any]:
-        if not isinstance(validation, float):
+        if not isinstance(validation, Real):
             return data, validation
-        if not 0 < validation < 1:
+        share = float(validation)
+        if not 0 < share < 1:
             raise UsageError(f"validation is {validation}: a share of the rows lies between 0 and 1")
         if not isinstance(data, DataFrame):
             raise UsageError("a share can be held out of a DataFrame: give a validation set of its own")
         # with sample() the seed is lost where it is not named: every call would draw other rows
-        return tuple(data.randomSplit([1 - validation, validation], seed=self.seed))  # type: ignore[return-value]
+        return tuple(data.randomSplit([1 - share, share], seed=self.seed))  # type: ignore[return-value]
 
     def _check_validation(self, validation: Any) -> None:
         if validation is None and (self.early_stopping or self.keep_best):
             raise UsageError(
                 "early_stopping and keep_best go by a validation set: fit(frame, validation=...)"
             )
-
-    def _refuse_torch_options(self) -> None:
-        defaults = {each.name: each.default for each in fields(self)}
-        names = ("loss", "metrics", "optimizer", "lr", "scheduler", "clip_norm", "clip_value", "weight")
-        given = [name for name in names if getattr(self, name) != defaults[name]]
-        if given:
-            raise UsageError(f"{', '.join(given)}: a Caffe solver says that itself; it is for torch modules")
 
 
 class _Run:
@@ -318,7 +277,7 @@ class _Run:
         self.trainer, self.spark, self.prepared, self.model = trainer, spark, prepared, model
         self.saved = saved
         self.algorithm = algorithm(trainer.algorithm).with_options(trainer.algorithm_options)
-        self.test = None if validation is None else prepared.collected(validation)
+        self.test = None if validation is None else collected(prepared, validation)
         self.best = _best_of(trainer)
         self.best_round: Round | None = None
         self.result: Trained | None = None
@@ -358,10 +317,7 @@ class _Run:
                 raise DataError("there are no rows to train on")
             count = min(slots, records)
             steps = max(1, math.ceil((trainer.epochs or EPOCHS) * records / (count * trainer.batch_size)))
-            if not isinstance(tau, int):
-                raise UsageError(
-                    "how many rounds there are in epochs is not known with this tau: give rounds"
-                )
+            assert isinstance(tau, int), "a trainer of epochs has refused any other"
             tau = min(tau, steps)
             rounds = math.ceil(steps / tau)
         self.algorithm = self.algorithm.of(count)

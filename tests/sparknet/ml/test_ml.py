@@ -112,6 +112,8 @@ def test_rows_that_cannot_be_fail_by_name_or_get_null(table: DataFrame) -> None:
     kept = model.copy({model.handleInvalid: "keep"}).transform(broken)
     assert kept.where("prediction IS NULL").count() == table.where("a >= 1.5").count() > 0
     assert kept.where("probability IS NULL").count() == table.where("a >= 1.5").count()
+    skipped = model.copy({model.handleInvalid: "skip"}).transform(broken)
+    assert skipped.count() == table.where("a < 1.5").count()
 
 
 def test_columns_that_are_named_nothing_are_left_out_and_others_added(table: DataFrame) -> None:
