@@ -100,7 +100,7 @@ def create(
     """Write the pictures of SOURCE, in any form, into the database TARGET.
 
     SOURCE is a folder of pictures by class, or with a CSV of labels; tar shards, Parquet, LMDB, LevelDB,
-    HDF5, CIFAR-10, MNIST, or ImageNet's archives: a path, s3://... or http(s)://... Run again after a
+    HDF5, CIFAR, MNIST, or ImageNet's archives: a path, s3://... or http(s)://... Run again after a
     kill, it goes on.
     """
     format_ = format_ or _format_of(target)

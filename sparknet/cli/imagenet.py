@@ -28,7 +28,11 @@ def imagenet() -> None:
 @imagenet.command()
 @click.argument("source", nargs=-1, required=True)
 @click.option("--output", required=True, metavar="DIR|URL", help="Where the shards go: a folder, s3://...")
-@click.option("--labels", metavar="FILE", help="Lines of the validation set.  [default: val.txt in SOURCE]")
+@click.option(
+    "--labels",
+    metavar="FILE",
+    help="Lines of the validation set, or the devkit's .tar.gz.  [default: in SOURCE]",
+)
 @click.option("--size", type=SIZE, default="256", show_default=True, help="SIDE, or HEIGHTxWIDTH.")
 @click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of JPEG.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the shuffling.")
@@ -56,7 +60,10 @@ def prepare(
     archives, found = _archives(source)
     wanted = Wanted(archives=archives, labels=labels or found, output=output, **options)
     if archives.get("val") and wanted.labels is None:
-        raise DataError(f"{archives['val'][0]} needs the labels of its pictures: --labels val.txt")
+        raise DataError(
+            f"{archives['val'][0]} needs the labels of its pictures: --labels, val.txt or "
+            "ILSVRC2012_devkit_t12.tar.gz"
+        )
     cores = len(os.sched_getaffinity(0))
     run = _on_spark(master) if master else in_processes(workers or cores)
     made = make_ready(wanted, run, Lines("pictures"))
@@ -74,6 +81,7 @@ def prepare(
 def _archives(source: Sequence[str]) -> tuple[Any, str | None]:
     """The archives of each half, and the file with the labels of the second, by their names."""
     from sparknet.sources import files
+    from sparknet.sources.imagenet import labels_among
 
     urls = []
     for one in source:
@@ -85,8 +93,7 @@ def _archives(source: Sequence[str]) -> tuple[Any, str | None]:
         raise DataError(
             f"{', '.join(source)}: there is no training archive in it, such as ILSVRC2012_img_train.tar"
         )
-    labels = next((url for url in urls if url.rpartition("/")[2] == "val.txt"), None)
-    return {"train": tuple(train), **({"val": tuple(val)} if val else {})}, labels
+    return {"train": tuple(train), **({"val": tuple(val)} if val else {})}, labels_among(urls)
 
 
 def _on_spark(master: str) -> Run:

@@ -64,14 +64,14 @@ def missing(folder: Path) -> str:
 
 def read_binary(file: Path) -> Examples:
     """The records of one ``.bin`` file. Raises DataError if it is missing or not made of whole records."""
-    raw = _bytes(file)
+    raw = contents(file)
     if not raw or len(raw) % RECORD_BYTES:
         raise DataError(
             f"{file} is {len(raw):,} bytes long, not a whole number of {RECORD_BYTES}-byte records: "
             "it is cut short or is no CIFAR-10 batch; fetch it again"
         )
     records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD_BYTES)
-    return _examples(file, records[:, 1:], records[:, 0])
+    return examples(file, records[:, 1:], records[:, 0], len(CLASSES))
 
 
 def read_python(file: Path) -> Examples:
@@ -79,21 +79,28 @@ def read_python(file: Path) -> Examples:
 
     Nothing in the file is executed. Raises DataError if it is missing or holds anything else.
     """
-    raw = _bytes(file)
+    return examples(file, *unpickled(file, "labels", len(CLASSES)), len(CLASSES))
+
+
+def unpickled(file: Path, labels_key: str, classes: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Pixels (n, 3072) and labels (n,) of a pickled dict. Raises DataError if it holds anything else."""
+    raw = contents(file)
     try:
         _check_memo(raw)
         batch = _BatchUnpickler(io.BytesIO(raw), encoding="bytes").load()
         values = {_text(key): value for key, value in batch.items()}
-        data, labels = np.asarray(values["data"]), np.asarray(values["labels"])
+        data, labels = np.asarray(values["data"]), np.asarray(values[labels_key])
         if data.dtype != np.uint8 or data.shape != (len(labels), RECORD_BYTES - 1):
             raise ValueError(f"data is {data.dtype} {data.shape} for {len(labels)} labels")
     except _Refused as error:
-        raise DataError(f"{file} is not a CIFAR-10 batch: it asks for {error}, which is refused") from error
+        raise DataError(
+            f"{file} is not a CIFAR-{classes} batch: it asks for {error}, which is refused"
+        ) from error
     except Exception as error:
         raise DataError(
-            f"{file} is not a CIFAR-10 batch, or is cut short ({error}): fetch it again"
+            f"{file} is not a CIFAR-{classes} batch, or is cut short ({error}): fetch it again"
         ) from error
-    return _examples(file, data, labels)
+    return data, labels
 
 
 def write_binary(dataset: Dataset, folder: Path) -> Path:
@@ -161,13 +168,14 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-def _examples(file: Path, pixels: NDArray[np.uint8], labels: NDArray[Any]) -> Examples:
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(CLASSES)))
+def examples(file: Path, pixels: NDArray[np.uint8], labels: NDArray[Any], classes: int) -> Examples:
+    """Pictures of pixels (n, 3072). Raises DataError for a label that is not below ``classes``."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         first = int(wrong[0])
         raise DataError(
-            f"{file}: record {first} has label {int(labels[first])}, not 0 to {len(CLASSES) - 1}: "
-            "this is no CIFAR-10 batch"
+            f"{file}: record {first} has label {int(labels[first])}, not 0 to {classes - 1}: "
+            f"this is no CIFAR-{classes} batch"
         )
     # a copy: the bytes of a file cannot be written to, and torch warns of that
     return Examples(pixels.reshape(-1, *SHAPE).copy(), labels.astype(np.int64))
@@ -180,12 +188,13 @@ def _write_records(file: Path, examples: Examples) -> None:
     file.write_bytes(records.tobytes())
 
 
-def _bytes(file: Path) -> bytes:
+def contents(file: Path) -> bytes:
+    """Raises DataError if it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read ({error.strerror}): all five batches and the test batch are needed"
+            f"{file} cannot be read ({error.strerror}): all files of the set are needed"
         ) from error
 
 

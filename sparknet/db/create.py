@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sparknet.db import one_file
 from sparknet.db.key_value import LevelDbTarget, LmdbTarget
 from sparknet.db.loose import FolderTarget
 from sparknet.db.records import Making, Record, made
@@ -60,7 +61,7 @@ def create(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Created:
-    """Write the pictures of ``source`` to ``target``, a path (LMDB, LevelDB) or a path or URL (others).
+    """Write the pictures of ``source`` to ``target``, a path (LMDB, LevelDB, a file .h5) or a path or URL.
 
     What a killed run with the same settings left is gone on with; ``overwrite`` begins anew. Raises DataError
     for a target that holds something else, and UsageError for settings that cannot be.
@@ -74,6 +75,8 @@ def create(
         )
     if format == "hdf5" and making.encoding in ("png", "jpeg"):
         raise UsageError("HDF5 holds pixels: encoding raw or keep")
+    if format == "hdf5" and one_file.is_one_file(target):
+        return _create_one_file(source, target, making, shard_records, overwrite, progress)
     if target.rstrip("/").lower().endswith((".h5", ".hdf5", ".tar", ".mdb")):
         raise UsageError(f"{target}: {format} goes into a folder, such as {_folder_for(target, format)}")
     told = _begun(source, target, format, making, shard_records, overwrite=overwrite)
@@ -82,6 +85,25 @@ def create(
     told.write(target)
     opened = _target(target, format, making, len(samples), shard_records, source.classes)
     return _write(samples, opened, target, told, making, progress or _silent)
+
+
+def _create_one_file(
+    source: Source,
+    target: str,
+    making: Making,
+    shard_records: int,
+    overwrite: bool,
+    progress: Progress | None,
+) -> Created:
+    settings = _settings(source, "hdf5", making, shard_records)
+    told = one_file.written_before(target, settings, overwrite=overwrite)
+    if told is not None:
+        total = told.records + told.left_out
+        return Created(records=told.records, left_out=told.left_out, named=(), resumed_at=total)
+    options: Any = {"shard_records": shard_records, "overwrite": overwrite, "progress": progress}
+    created = create(source, one_file.parts_of(target), "hdf5", making, **options)
+    one_file.join(target)
+    return created
 
 
 def order_of(count: int, seed: int | None) -> NDArray[np.int64]:
@@ -170,9 +192,7 @@ def _begun(
 ) -> Manifest:
     """What is to be written, or what was begun to be. Raises DataError for a target that holds other
     things."""
-    settings: dict[str, Any] = {"source": source.name, "format": format, **making.settings}
-    if format in ("tar", "hdf5", "parquet"):
-        settings["shard_records"] = shard_records
+    settings = _settings(source, format, making, shard_records)
     wanted = Manifest(
         classes=source.classes,
         settings=settings,
@@ -197,6 +217,12 @@ def _begun(
             f"{target} was begun with another {' and '.join(names)}: choose another place, or overwrite it"
         )
     return there
+
+
+def _settings(source: Source, format: Format, making: Making, shard_records: int) -> dict[str, Any]:
+    """What records were made from, and how: another run goes on with them only if it wants the same."""
+    sharded = {"shard_records": shard_records} if format in ("tar", "hdf5", "parquet") else {}
+    return {"source": source.name, "format": format, **making.settings, **sharded}
 
 
 def _folder_for(target: str, format: Format) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparknet.sources import files, manifest
+from sparknet.sources import files, hdf5, manifest
 from sparknet.sources.source import Source
 
 FIRST_LABELS = 10_000
@@ -41,7 +41,7 @@ def info(source: Source, url: str) -> Info:
         if looked_at >= FIRST_LABELS:
             break
     is_folder = not files.has_braces(url) and files.kind_of(url) == "folder"
-    told = manifest.read(url) if is_folder else None
+    told = manifest.read(url) if is_folder else hdf5.told_in(url)
     return Info(
         name=source.name,
         columns={name: str(column) for name, column in source.schema.items()},

@@ -1,24 +1,35 @@
-"""CIFAR-10 and MNIST as their authors publish them: files that hold arrays, some of whose rows a part
+"""CIFAR-10, CIFAR-100 and MNIST as their authors publish them: files of arrays, some of whose rows a part
 reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from sparknet.data import cifar10, mnist
+from sparknet.data import cifar10, cifar100, mnist
 from sparknet.data.dataset import Examples
 from sparknet.data.decoding import Order
 from sparknet.errors import DataError
 from sparknet.sources import files
-from sparknet.sources.files import FileState, joined
+from sparknet.sources.files import File, FileState, joined
 from sparknet.sources.pictures import Sample
 
-Format = Literal["cifar-binary", "cifar-python", "mnist"]
+Format = Literal["cifar-binary", "cifar-python", "cifar100-binary", "cifar100-python", "mnist"]
+
+_READERS: Mapping[Format, Callable[[Path], Examples]] = {
+    "cifar-binary": cifar10.read_binary,
+    "cifar-python": cifar10.read_python,
+    "cifar100-binary": cifar100.read_binary,
+    "cifar100-python": cifar100.read_python,
+}
+_RECORD_BYTES: Mapping[Format, int] = {
+    "cifar-binary": cifar10.RECORD_BYTES,
+    "cifar100-binary": cifar100.RECORD_BYTES,
+}
 
 
 class ArrayFile(NamedTuple):
@@ -75,7 +86,7 @@ class ArraySamples:
 
 
 def cifar_at(url: str, split: str) -> ArraySamples | None:
-    """CIFAR-10 in a folder, or a batch of it in a file; None if there is none.
+    """CIFAR-10 or CIFAR-100 in a folder, or a batch in a file; None if there is none.
 
     Raises DataError for files that are damaged.
     """
@@ -86,10 +97,22 @@ def cifar_at(url: str, split: str) -> ArraySamples | None:
         if any(f"{name}{ending}" in found for name in (*cifar10.BATCHES, cifar10.TEST_BATCH)):
             batches = [f"{name}{ending}" for name in names]
             return _cifar(kind, [found[name].url if name in found else joined(url, name) for name in batches])
-    single = next(iter(found.values())) if len(found) == 1 else None
-    if single and single.name.endswith(".bin") and single.size and not single.size % cifar10.RECORD_BYTES:
-        return _cifar("cifar-binary", [single.url])
-    return None
+    layouts: tuple[tuple[Format, str, set[str]], ...] = (
+        ("cifar100-binary", f"{split}.bin", {"train.bin", "test.bin"}),
+        ("cifar100-python", split, {"train", "test", "meta"}),
+    )
+    for kind, name, all_of_it in layouts:
+        if all_of_it <= found.keys():
+            return _cifar(kind, [found[name].url])
+    return _single(list(found.values()))
+
+
+def _single(found: Sequence[File]) -> ArraySamples | None:
+    """A batch by itself: which set it is of shows in its size."""
+    if len(found) != 1 or not found[0].name.endswith(".bin") or not found[0].size:
+        return None
+    fitting = [kind for kind, size in _RECORD_BYTES.items() if not found[0].size % size]
+    return _cifar(fitting[0], [found[0].url]) if fitting else None
 
 
 def mnist_at(url: str, split: str) -> ArraySamples | None:
@@ -115,8 +138,8 @@ def _cifar(kind: Format, urls: Sequence[str]) -> ArraySamples:
 
 
 def _cifar_records(kind: Format, url: str) -> int:
-    if kind == "cifar-binary":
-        whole, rest = divmod(files.size_of(url), cifar10.RECORD_BYTES)
+    if kind in _RECORD_BYTES:
+        whole, rest = divmod(files.size_of(url), _RECORD_BYTES[kind])
         if whole and not rest:
             return whole
     return len(_examples(kind, (url,)))
@@ -132,4 +155,4 @@ def _read(kind: Format, states: tuple[FileState, ...]) -> Examples:
     paths = [Path(path) for path, *_ in states]
     if kind == "mnist":
         return mnist.read(paths[0], paths[1])
-    return (cifar10.read_binary if kind == "cifar-binary" else cifar10.read_python)(paths[0])
+    return _READERS[kind](paths[0])

@@ -22,8 +22,9 @@ from sparknet.data.decoding import Order
 from sparknet.data.records import Column
 from sparknet.data.shards import contiguous
 from sparknet.errors import DataError
-from sparknet.sources import files
+from sparknet.sources import files, manifest
 from sparknet.sources.files import joined
+from sparknet.sources.manifest import Manifest
 from sparknet.sources.pictures import Sample
 from sparknet.sources.rows import Rows, cut
 from sparknet.sources.source import Block, Part, records_of_a_block
@@ -155,6 +156,15 @@ class Hdf5Source:
                 raise DataError(f"{url}: its datasets differ in rows: {sorted(lengths)}")
             found.append(Rows(url, 0, lengths.pop()))
         return found
+
+
+def told_in(url: str) -> Manifest | None:
+    """What this program has told of the records in a file that it wrote. Raises DataError."""
+    if not url.endswith(ENDINGS) or files.has_braces(url):
+        return None
+    with _reading(url) as file:
+        text = file.attrs.get(manifest.ATTRIBUTE)
+    return manifest.parsed(text, url) if text else None
 
 
 def files_at(url: str) -> tuple[str, ...]:

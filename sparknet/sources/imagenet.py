@@ -1,7 +1,8 @@
 """ImageNet's official archives, read where they lie, never unpacked.
 
     ILSVRC2012_img_train.tar    n01440764.tar, n01443537.tar, ...: an archive of each class's pictures
-    ILSVRC2012_img_val.tar      ILSVRC2012_val_00000001.JPEG, ...: labels are in a file of lines "name index"
+    ILSVRC2012_img_val.tar      ILSVRC2012_val_00000001.JPEG, ...: labels are in a file of lines "name index",
+                                or in the development kit (devkit.py)
 
 Classes are numbered in the order of their synsets, as Caffe's synset_words.txt has it. An index of the
 archives says at which byte a picture begins, so that any part of them can be read by itself.
@@ -18,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, ClassVar, NamedTuple
 
 from sparknet.errors import DataError
-from sparknet.sources import files
+from sparknet.sources import devkit, files
 from sparknet.sources.folder import is_picture
 from sparknet.sources.pictures import Sample
 
@@ -93,7 +94,8 @@ def is_imagenet(url: str) -> bool:
 
 
 def index(urls: Sequence[str], labels: str | None = None) -> Index:
-    """The pictures of these archives. ``labels`` is a file of lines "name index" or "synset index".
+    """The pictures of these archives. ``labels`` is a file of lines "name index" or "synset index", or the
+    development kit.
 
     Without it classes are numbered by their synsets. Raises DataError for archives that are cut short, and
     for pictures without a class.
@@ -112,6 +114,13 @@ def index(urls: Sequence[str], labels: str | None = None) -> Index:
         for url, member, synset in found
     )
     return Index(members, classes or _names(told))
+
+
+def labels_among(urls: Iterable[str]) -> str | None:
+    """The file that tells the classes of the validation set: Caffe's ``val.txt``, or the development kit."""
+    listed = list(urls)
+    named = next((url for url in listed if url.rpartition("/")[2] == "val.txt"), None)
+    return named or next((url for url in listed if devkit.is_devkit(url)), None)
 
 
 def _content(archive: BinaryIO, member: Member) -> bytes:
@@ -159,7 +168,8 @@ def _class(name: str, synset: str, told: dict[str, int], url: str) -> int:
         if key in told:
             return told[key]
     raise DataError(
-        f'{url}: {name} has no class: name a file of lines "name index" (labels), such as Caffe\'s val.txt'
+        f'{url}: {name} has no class: name a file of lines "name index" (labels), such as Caffe\'s val.txt, '
+        "or ILSVRC2012_devkit_t12.tar.gz"
     )
 
 
@@ -171,6 +181,8 @@ def _synset(name: str) -> str:
 
 
 def _labels(url: str) -> dict[str, int]:
+    if devkit.is_devkit(url):
+        return devkit.labels(url)
     told = {}
     for number, line in enumerate(files.read(url).decode(errors="replace").splitlines(), start=1):
         words = line.split(maxsplit=2)

@@ -17,6 +17,8 @@ from sparknet.sources import files
 from sparknet.sources.files import joined
 
 NAME = "sparknet.json"
+ATTRIBUTE = "sparknet"
+"""Where it lies in an HDF5 file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,13 @@ def read(folder: str) -> Manifest | None:
     url = joined(folder, NAME)
     if files.is_http(url) or not files.exists(url):
         return None
+    return parsed(files.read(url), url)
+
+
+def parsed(text: str | bytes, url: str) -> Manifest:
+    """What ``write`` has written; ``url`` is where. Raises DataError for one that is damaged."""
     try:
-        values = json.loads(files.read(url))
+        values = json.loads(text)
         classes = values.pop("classes")
         return Manifest(classes=None if classes is None else tuple(classes), **values)
     except (ValueError, TypeError, KeyError) as error:

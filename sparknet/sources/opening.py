@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparknet.caffe.layers.records import Lmdb
-from sparknet.data import cifar10, mnist
+from sparknet.data import cifar10, cifar100, mnist
 from sparknet.data.decoding import Decoding, Order, Size
 from sparknet.errors import DataError, UsageError
 from sparknet.sources import arrays, datum, files, folder, hdf5, imagenet, manifest, parquet, tar
@@ -57,7 +57,7 @@ def open_source(
     """The records at a path, ``s3://``, ``http(s)://`` or what else fsspec opens.
 
     ``kind``      of files, where it cannot be told by looking: see ``KINDS``
-    ``split``     of sets that have two halves: CIFAR-10, MNIST, ImageNet, folders with train/ and val/
+    ``split``     of sets that have two halves: CIFAR, MNIST, ImageNet, folders with train/ and val/
     ``size``      of the pictures, (height, width), or one number for both; proportions are not kept
     ``channels``  3 or 1; None: as the first pictures have
     ``order``     of colours; "bgr" for published weights of Caffe. Raw pixels whose order nobody says stay
@@ -116,7 +116,7 @@ def _kind_of_file(url: str, name: str) -> Kind:
         return "cifar"
     raise DataError(
         f"{url} is a file of no kind that is known: tar, Parquet, HDF5, LMDB, a CSV that names pictures, or "
-        "a batch of CIFAR-10; or say its kind"
+        "a batch of CIFAR; or say its kind"
     )
 
 
@@ -141,7 +141,7 @@ def _kind_of_folder(url: str) -> Kind:
         return "mnist"
     raise DataError(
         f"{url} has nothing in it that is known: pictures by class or with a CSV, tar shards, Parquet, LMDB, "
-        "LevelDB, HDF5, CIFAR-10, MNIST, or ImageNet's archives"
+        "LevelDB, HDF5, CIFAR-10, CIFAR-100, MNIST, or ImageNet's archives"
     )
 
 
@@ -215,7 +215,8 @@ def _open_hdf5(wanted: _Wanted) -> Source:
     columns = wanted.columns
     if columns is not None and not isinstance(columns, Mapping):
         columns = {name: name for name in columns}
-    told = manifest.read(wanted.url) if files.kind_of(wanted.url) == "folder" else None
+    is_folder = files.kind_of(wanted.url) == "folder"
+    told = manifest.read(wanted.url) if is_folder else hdf5.told_in(wanted.url)
     classes = told.classes if told else None
     source = hdf5.Hdf5Source(f"HDF5 of {wanted.url}", urls, columns, classes)
     return _pictures(wanted, source, "HDF5 of", classes) if source.holds_pictures else source
@@ -237,7 +238,10 @@ def _open_parquet(wanted: _Wanted) -> Source:
 
 
 def _open_cifar(wanted: _Wanted) -> Source:
-    return _arrays(wanted, "CIFAR-10", cifar10.CLASSES, arrays.cifar_at(wanted.url, wanted.split))
+    found = arrays.cifar_at(wanted.url, wanted.split)
+    is_100 = found is not None and found.kind.startswith("cifar100")
+    name, classes = ("CIFAR-100", cifar100.CLASSES) if is_100 else ("CIFAR-10", cifar10.CLASSES)
+    return _arrays(wanted, name, classes, found)
 
 
 def _open_mnist(wanted: _Wanted) -> Source:
@@ -265,9 +269,8 @@ def _open_imagenet(wanted: _Wanted) -> Source:
         has_halves = all(halves.values())
         if has_halves:
             urls = halves[wanted.split]
-        val = joined(wanted.url, "val.txt")
-        if labels is None and wanted.split == "test" and any(file.url == val for file in found):
-            labels = val
+        if labels is None and wanted.split == "test":
+            labels = imagenet.labels_among(file.url for file in found)
     index = imagenet.index(urls, labels)
     samples = imagenet.ImageNetSamples(index.members)
     what = "ImageNet's archives at"

@@ -248,8 +248,31 @@ def test_a_run_that_wrote_nothing_is_in_nobodys_way(photos: Path, tmp_path: Path
 
 
 def test_a_folder_that_is_called_like_a_file_is_refused(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"x\.h5: hdf5 goes into a folder, such as .*/x_hdf5$"):
-        made(photos, tmp_path / "x.h5", "hdf5")
+    with pytest.raises(UsageError, match=r"x\.tar: tar goes into a folder, such as .*/x_tar$"):
+        made(photos, tmp_path / "x.tar", "tar")
+
+
+def test_hdf5_goes_into_one_file_as_well(photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "x.h5"
+    (tmp_path / "x.h5.parts").mkdir()  # as a run leaves it that was killed at once
+    assert made(photos, target, "hdf5", order="rgb", shard_records=100).records == COUNT
+    source = open_source(str(target))
+    assert same(records(source, 3), drawn(COUNT))
+    assert source.classes == CLASSES
+    with h5py.File(target) as file:
+        assert file["data"].shape == (COUNT, 3, 32, 32)
+        assert file["label"][()].tolist() == drawn(COUNT).labels.tolist()
+    assert [path.name for path in tmp_path.glob("*x.h5*")] == ["x.h5"]
+    assert made(photos, target, "hdf5", order="rgb", shard_records=100).resumed_at == COUNT
+    with pytest.raises(DataError, match=r"x\.h5 is there already: choose another place, or overwrite it"):
+        made(photos, target, "hdf5", size=(8, 8))
+    assert made(photos, target, "hdf5", size=(8, 8), overwrite=True).records == COUNT
+    assert open_source(str(target)).schema["image"].shape == (3, 8, 8)
+
+
+def test_one_file_of_hdf5_is_written_on_this_machine(photos: Path) -> None:
+    with pytest.raises(UsageError, match=r"^s3://bucket/x\.h5: one HDF5 file is written on a disk of this"):
+        made(photos, "s3://bucket/x.h5", "hdf5")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from sparknet.data.decoding import decode
 from sparknet.errors import DataError
@@ -83,6 +84,45 @@ def test_archives_in_s3_are_read_there(s3: Callable[[Path], str], tmp_path: Path
     found = records(open_source(f"{url}/ILSVRC2012_img_train.tar", size=40), 3)
     assert np.array_equal(found.images, wanted.images)
     assert np.array_equal(found.labels, wanted.labels)
+
+
+def put_devkit(folder: Path, truth: list[int]) -> Path:
+    """Numbers of the kit's own, in another order than the synsets, with one for what stands above them."""
+    numbered = [(1, SYNSETS[2]), (2, SYNSETS[0]), (3, SYNSETS[1]), (1001, "n00001740")]
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")]
+    synsets = np.array([(number, synset, "a name") for number, synset in numbered], dtype=kinds)
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": synsets})
+    kit = folder / "ILSVRC2012_devkit_t12.tar.gz"
+    with tarfile.open(kit, "w:gz") as archive:
+        lines = "".join(f"{number}\n" for number in truth).encode()
+        add(archive, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", lines)
+        add(archive, "ILSVRC2012_devkit_t12/data/meta.mat", meta.getvalue())
+    return kit
+
+
+def test_the_development_kit_tells_the_classes_of_the_validation_archive(tmp_path: Path) -> None:
+    put_val(tmp_path)
+    (tmp_path / "val.txt").unlink()
+    kit = put_devkit(tmp_path, [2, 3, 1] * 3)  # numbers of the synsets 0, 1, 2 in their order
+    assert records(open_source(str(tmp_path), split="test"), 1).labels.tolist() == [0, 1, 2] * 3
+    with tarfile.open(kit) as archive:
+        archive.extractall(tmp_path, filter="data")
+    truth = tmp_path / "ILSVRC2012_devkit_t12" / "data" / "ILSVRC2012_validation_ground_truth.txt"
+    archive_of_it = str(tmp_path / "ILSVRC2012_img_val.tar")
+    assert records(open_source(archive_of_it, labels=str(truth)), 1).labels.tolist() == [0, 1, 2] * 3
+    (truth.parent / "meta.mat").unlink()
+    with pytest.raises(DataError, match=r"meta.mat does, which is not beside it: .*devkit_t12.tar.gz itself"):
+        open_source(archive_of_it, labels=str(truth))
+
+
+@pytest.mark.parametrize("cut", [0, 100])
+def test_a_development_kit_that_is_damaged_is_named(tmp_path: Path, cut: int) -> None:
+    put_val(tmp_path)
+    kit = put_devkit(tmp_path, [2, 3, 1001] * 3)
+    kit.write_bytes(kit.read_bytes()[: -cut or None])
+    with pytest.raises(DataError, match=rf"^{kit}"):
+        open_source(str(tmp_path / "ILSVRC2012_img_val.tar"), labels=str(kit))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])

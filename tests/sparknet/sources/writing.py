@@ -150,6 +150,26 @@ def put_cifar_python(folder: Path, examples: Examples) -> Path:
     return folder
 
 
+def put_cifar100(folder: Path, examples: Examples) -> Path:
+    """Train and test set, whose coarse classes say nothing of the fine ones."""
+    folder.mkdir(parents=True)
+    labels = examples.labels[:, None].astype(np.uint8)
+    rows = np.concatenate([19 - labels, labels, examples.images.reshape(len(examples), -1)], 1)
+    (folder / "train.bin").write_bytes(rows.tobytes())
+    (folder / "test.bin").write_bytes(rows[:100].tobytes())
+    return folder
+
+
+def put_cifar100_python(folder: Path, examples: Examples) -> Path:
+    folder.mkdir(parents=True)
+    pixels, labels = examples.images.reshape(len(examples), -1), examples.labels.tolist()
+    for name in ("train", "test"):
+        batch = {b"data": pixels, b"fine_labels": labels, b"coarse_labels": [0] * len(labels)}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": []}))
+    return folder
+
+
 def put_mnist(folder: Path, examples: Examples) -> Path:
     """The first channel."""
     folder.mkdir(parents=True)
@@ -175,4 +195,6 @@ WRITERS: dict[str, Callable[[Path, Examples], Path]] = {
     "Parquet, raw": lambda folder, examples: put_parquet(folder, examples, encoded=False),
     "CIFAR, binary": put_cifar,
     "CIFAR, Python": put_cifar_python,
+    "CIFAR-100, binary": put_cifar100,
+    "CIFAR-100, Python": put_cifar100_python,
 }
