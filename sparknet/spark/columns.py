@@ -15,6 +15,7 @@ either. Sizes that neither metadata nor the caller tells are those of the first 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -106,7 +107,7 @@ class Input:
     def column(self) -> Column:
         if len(self.parts) == 1:
             return Column(self.dtype, self.parts[0].shape)
-        return Column(self.dtype, (sum(int(np.prod(part.shape)) for part in self.parts),))
+        return Column(self.dtype, (sum(math.prod(part.shape) for part in self.parts),))
 
     def read(self, arrays: Sequence[pa.Array]) -> NDArray[Any]:
         """(n, ...) of ``dtype``. Raises WrongRow for a value that cannot be."""
@@ -114,9 +115,14 @@ class Input:
         if len(blocks) == 1:
             return blocks[0].astype(self.dtype, copy=False)
         count, width = len(arrays[0]), self.column.shape[0]
+        if all(part.shape in ((), (1,)) for part in self.parts):  # a column at a time, and turned at the end
+            columns = np.empty((width, count), self.dtype)
+            for column, block in zip(columns, blocks, strict=True):
+                column[...] = block.reshape(count)
+            return np.ascontiguousarray(columns.T)
         rows, start = np.empty((count, width), self.dtype), 0
         for part, block in zip(self.parts, blocks, strict=True):
-            end = start + int(np.prod(part.shape))
+            end = start + math.prod(part.shape)
             rows[:, start:end] = block.reshape(count, end - start)
             start = end
         return rows
@@ -313,7 +319,7 @@ def _numbers(name: str, look: _Look, dtype: np.dtype[Any], wanted: str) -> Part:
     if told is None:
         told = _shape_of(look.first(name), depth)
     # a picture may lie in a plain list
-    flat = told if depth == len(told) else (int(np.prod(told)),)
+    flat = told if depth == len(told) else (math.prod(told),)
     if len(flat) != depth:
         raise DataError(f"column {name} is {kind.simpleString()}, which cannot be of the shape {told}")
     return Part(name, Numbers(dtype, flat), told)

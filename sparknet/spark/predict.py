@@ -213,8 +213,7 @@ def predicted(
 
 
 def _hand_over_rows(spark: Any) -> None:
-    """See that rows become Arrow's columns only on their way to Python; ``session.session`` does from the
-    start.
+    """See that rows become Arrow's columns only on their way to Python, and say so once.
 
     What comes from Parquet is handed to Arrow UDFs column by column otherwise, which Spark 4.3 cannot do with
     ML vectors, not even with those that no UDF reads (RowToColumnConverter: unsupported data type UDT). The

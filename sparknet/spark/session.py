@@ -32,8 +32,6 @@ SETTINGS: Mapping[str, str] = {
     "spark.rpc.message.maxSize": "1024",
     # Pictures are large rows: keep Arrow batches far below its 2 GiB.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "1000",
-    # Columns of Parquet as they lie cannot be handed to Python beside ML vectors (predict.py).
-    "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
     "spark.python.daemon.module": "sparknet.spark.daemon",
     "spark.ui.showConsoleProgress": "false",
 }
