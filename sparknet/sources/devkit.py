@@ -75,8 +75,13 @@ def _from_folder(url: str) -> tuple[bytes, bytes]:
 
 def _synsets(meta: bytes, url: str) -> dict[int, str]:
     """The synset of each class by its number."""
-    from scipy.io import loadmat
-
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise DataError(
+            f"{url}: reading the kit's {META} needs the package scipy (pip install scipy); Caffe's val.txt "
+            "needs none"
+        ) from None
     try:
         rows = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         pairs = [(int(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in rows]
