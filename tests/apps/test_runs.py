@@ -103,9 +103,10 @@ def signalled(folder: Path, sent: signal.Signals, variables: dict[str, str], *mo
 def test_a_run_prints_a_line_a_round_and_leaves_a_model_and_a_report(whole: Run) -> None:
     done, count = whole.done, whole.rounds
     assert done.returncode == 0, done.stderr
-    first, training, *rounds, result, left = done.stdout.splitlines()
+    first, training, page, *rounds, result, left = done.stdout.splitlines()
     assert "SYNTHETIC DATA" in first
     assert training.startswith("training LeNet on 2 workers")
+    assert page.startswith("live page: http://127.0.0.1:")
     matches = [LINE.fullmatch(line) for line in rounds]
     assert all(matches), done.stdout
     assert [(m[1], m[2], bool(m[3])) for m in matches if m] == [

@@ -114,6 +114,7 @@ def test_the_order_of_columns_plays_no_part(spark: SparkSession) -> None:
 
 @pytest.mark.slow
 @pytest.mark.spark
+@pytest.mark.filterwarnings("ignore:toPandas attempted Arrow:UserWarning")  # where the session has Arrow on
 def test_an_action_over_predictions_fails_once_with_one_sentence(spark: SparkSession) -> None:
     frame = spark.range(0, 100, 1, 2).selectExpr("IF(id = 60, NULL, id) AS a", "1 AS b")
     made = linear(frame, ["a", "b"])
