@@ -27,7 +27,7 @@ def demo(c: Context, slaves: int = 2, rounds: int = 60, data: str = "auto") -> N
 
 @task(help={"args": "arguments for pytest, for example '-m \"not slow\" tests/infra'"})
 def test(c: Context, args: str = "") -> None:
-    """Run all tests; `pytest` alone runs those that need neither Spark nor root nor long."""
+    """Run all tests but those marked long; `pytest` alone runs what needs neither Spark nor root nor long."""
     c.run(f"python -m pytest --all {args}")
 
 

@@ -1,7 +1,7 @@
 """How the tests are run: which of them, in which order, and with which Java.
 
-``pytest`` alone runs what needs neither Spark nor namespaces nor root nor a GPU nor long. Whoever names a
-file, a marker or a word (``-k``) gets all that is meant by it; ``--all`` is everything.
+``pytest`` alone runs what needs neither Spark nor namespaces nor root nor a GPU nor long; ``--all`` runs everything
+but what is marked ``long``. Whoever names a file, a marker or a word (``-k``) gets all that is meant by it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from xdist.workermanage import WorkerController
 
 from tests import java
 from tests.process_state import put_back
-from tests.schedule import QUICK, ByUnit, longest_first, mark
+from tests.schedule import ALL, QUICK, ByUnit, longest_first, mark
 
 ENDINGS = pytest.StashKey[list[Callable[[], None]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="every test, also what needs Spark or long")
+    parser.addoption("--all", action="store_true", help="every test that is not marked long")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,8 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     java.install()
     names_nothing = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if names_nothing and not (config.option.all or config.option.markexpr or config.option.keyword):
-        config.option.markexpr = QUICK
+    if names_nothing and not (config.option.markexpr or config.option.keyword):
+        config.option.markexpr = ALL if config.option.all else QUICK
 
 
 def is_worker(config: pytest.Config) -> bool:

@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 QUICK = "not spark and not rig and not gpu and not slow"
 """What a plain ``pytest`` runs, which names nothing."""
 
+ALL = "not long"
+"""What ``--all`` runs where nothing is named: clusters that live for many minutes are for who asks for them."""
+
 BY_FIXTURE = {"spark": "spark", "rig": "rig"}
 """Whoever uses one of these fixtures has the marker."""
 

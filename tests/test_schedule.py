@@ -36,6 +36,9 @@ def test_disks(): ...
 def test_gpu(): ...
 @pytest.mark.slow
 def test_slow(): ...
+@pytest.mark.slow
+@pytest.mark.long
+def test_long(): ...
 """
 UNMARKED = """
 import os, subprocess
@@ -52,7 +55,7 @@ def ran(folder: Path, *words: str) -> str:
     """What a pytest with this project's hooks says of the tests in ``folder``."""
     (folder / "pytest.ini").write_text(
         "[pytest]\ntestpaths = .\naddopts = -p tests.conftest -p no:cacheprovider -v\n"
-        "markers =\n    spark:\n    rig:\n    gpu:\n    slow:\n"
+        "markers =\n    spark:\n    rig:\n    gpu:\n    slow:\n    long:\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", *words]
@@ -71,13 +74,19 @@ def folder(tmp_path: Path) -> Path:
 def test_a_plain_pytest_runs_what_is_not_marked_by_itself_or_by_its_fixture(folder: Path) -> None:
     said = ran(folder)
     assert "test_plain PASSED" in said
-    assert "1 passed, 6 deselected" in said
+    assert "1 passed, 7 deselected" in said
 
 
 @pytest.mark.parametrize(
     ("words", "count"),
-    [(["--all"], 7), (["test_one.py"], 7), (["-k", "spark"], 2), (["-m", "spark or gpu"], 3)],
-    ids=["all of it", "a file", "a word", "a marker"],
+    [
+        (["--all"], 7),
+        (["test_one.py"], 8),
+        (["-k", "spark"], 2),
+        (["-m", "spark or gpu"], 3),
+        (["-m", "long"], 1),
+    ],
+    ids=["all of it", "a file", "a word", "markers", "what is long"],
 )
 def test_whoever_names_something_gets_all_of_it(folder: Path, words: list[str], count: int) -> None:
     said = ran(folder, "--collect-only", *words)

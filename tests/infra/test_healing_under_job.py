@@ -11,7 +11,7 @@ import pytest
 from infra.local.hosts.namespaces import missing
 from tests.infra.living_cluster import ALL, LivingCluster
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 HEAL_SECONDS = 240.0
 
 

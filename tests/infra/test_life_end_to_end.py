@@ -12,7 +12,7 @@ import pytest
 from infra.local import LocalCloud, open_cloud
 from tests.infra.test_end_to_end import User
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 NOTICE_SECONDS = 45.0
 TRAINING = ("--data", "synthetic", "--rounds", "5000", "--tau", "2", "--test-every", "0")

@@ -10,7 +10,7 @@ import pytest
 from infra.local.hosts.namespaces import missing
 from tests.infra.living_cluster import LivingCluster
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(params=["processes", pytest.param("namespaces", marks=pytest.mark.rig)])

@@ -13,7 +13,7 @@ import pytest
 from infra.local import open_cloud
 from tests.infra.test_end_to_end import User
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 BUCKET = "sparknet-jobs-of-a-test"
 ROUNDS = 120

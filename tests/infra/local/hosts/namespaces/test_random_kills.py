@@ -25,7 +25,13 @@ from tests.infra.local.hosts.namespaces.test_cluster import COMMAND, ROOT, Clust
 from tests.infra.local.hosts.namespaces.test_leftovers import traces
 from tests.infra.local.requests import until
 
-pytestmark = [pytest.mark.rig, pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(700)]
+pytestmark = [
+    pytest.mark.rig,
+    pytest.mark.spark,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.timeout(700),
+]
 
 TIMES = int(os.environ.get("SPARKNET_KILLS", "4"))
 SEED = int(os.environ.get("SPARKNET_KILLS_SEED", "1"))
