@@ -20,7 +20,7 @@ QUICK = "not spark and not rig and not gpu and not slow"
 """What a plain ``pytest`` runs, which names nothing."""
 
 ALL = "not long"
-"""What ``--all`` runs where nothing is named: clusters that live for many minutes are for who asks for them."""
+"""What ``--all`` runs where nothing is named: not what takes minutes."""
 
 BY_FIXTURE = {"spark": "spark", "rig": "rig"}
 """Whoever uses one of these fixtures has the marker."""
