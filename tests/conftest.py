@@ -1,7 +1,7 @@
 """How the tests are run: which of them, in which order, and with which Java.
 
-``pytest`` alone runs what needs neither Spark nor namespaces nor root nor a GPU nor long; ``--all`` all but what
-is marked ``long``. Whoever names a file, a marker or a word (``-k``) gets all that is meant by it.
+``pytest`` alone runs what needs neither Spark nor namespaces nor root nor a GPU nor long; ``--all`` runs all
+but what is marked ``long``. Whoever names a file, a marker or a word (``-k``) gets all that is meant by it.
 """
 
 from __future__ import annotations
