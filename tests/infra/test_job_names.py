@@ -117,7 +117,7 @@ def test_a_job_that_could_not_be_staged_leaves_no_folder(
 ) -> None:
     cloud, cluster, root = running
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise JobError("no room")
 
     monkeypatch.setattr(submission, "_stage", full)

@@ -226,7 +226,8 @@ def test_the_command_says_what_is_missing(archives: Path, tmp_path: Path) -> Non
     (archives / "val.txt").unlink()
     ran = CliRunner().invoke(cli, ["imagenet", "prepare", str(archives), "--output", str(tmp_path / "o")])
     assert isinstance(ran.exception, SparkNetError)
-    assert "ILSVRC2012_img_val.tar needs the labels of its pictures: --labels val.txt" in str(ran.exception)
+    said = str(ran.exception)
+    assert "ILSVRC2012_img_val.tar needs the labels of its pictures: --labels, val.txt or " in said
     (tmp_path / "empty").mkdir()
     ran = CliRunner().invoke(cli, ["imagenet", "prepare", str(tmp_path / "empty"), "--output", "x"])
     assert "there is no training archive in it" in str(ran.exception)
