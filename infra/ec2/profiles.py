@@ -160,6 +160,8 @@ def _all(region: Region) -> Iterator[Profile]:
     while True:
         answer = region.read("list_instance_profiles", service="iam", PathPrefix=prefix, **more)
         for one in answer["InstanceProfiles"]:
+            if not one["Path"].startswith(prefix):  # moto lists all, whatever the prefix
+                continue
             cluster = one["Path"].removeprefix(prefix).strip("/")
             created = one["CreateDate"].isoformat()
             yield Profile(name=one["InstanceProfileName"], cluster=cluster, created=created)

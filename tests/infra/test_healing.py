@@ -337,3 +337,4 @@ def test_a_profile_of_the_users_own_is_held_to_what_healing_needs(
     assert f"What the instance profile {name} may do could not be checked" in err
     cluster.destroy(simulated, spec.name, ignore)
     assert iam.get_instance_profile(InstanceProfileName=name)  # the user's own stays
+    assert name not in [one.name for one in profiles.find(simulated.region, None)]  # nor is it an orphan

@@ -18,6 +18,7 @@ def test_a_node_that_is_being_taken_back_is_known_by_its_spot_request(
     made = cluster.launch(simulated, spec, ignore)
     assert notices.of_nodes(simulated.region, made.nodes) == {}
     lost = made.workers[1]
+    simulation.control("POST", "clock", {"advance_seconds": 86400})  # notices are dated by the cloud's clock
     simulation.control("POST", f"interrupt/{lost.id}", {"notice_seconds": 600})
     found = notices.of_nodes(simulated.region, nodes.describe(simulated.region, spec.name))
     assert list(found) == [lost.id]
