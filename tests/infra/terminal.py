@@ -24,17 +24,17 @@ class Terminal:
         self.said = ""
         self.pid, self.end = pty.fork()
         if self.pid == 0:
-            time.sleep(0.1)  # until it has its size
-            os.execve(
-                sys.executable, [sys.executable, "-c", code], {**os.environ, "TERM": "xterm", **(env or {})}
-            )
+            _set_size(0, columns, lines)
+            whole = {**os.environ, "TERM": "xterm", **(env or {})}
+            for name in ("COLUMNS", "LINES"):  # which would be believed in place of the terminal
+                whole.pop(name, None)
+            os.execve(sys.executable, [sys.executable, "-c", code], whole)
         mode = termios.tcgetattr(self.end)
         mode[3] &= ~termios.ECHO  # what is typed would stand between what is drawn
         termios.tcsetattr(self.end, termios.TCSANOW, mode)
-        self.resize(columns, lines)
 
     def resize(self, columns: int, lines: int) -> None:
-        fcntl.ioctl(self.end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        _set_size(self.end, columns, lines)
 
     def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Read on until ``condition`` holds."""
@@ -101,3 +101,7 @@ def seen(said: str, columns: int) -> list[str]:
     while lines and not lines[-1]:
         lines.pop()
     return lines
+
+
+def _set_size(terminal: int, columns: int, lines: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
