@@ -74,10 +74,22 @@ def test_a_command_that_is_not_ours_any_more_is_found() -> None:
 @pytest.mark.slow
 @pytest.mark.spark
 def test_the_first_cluster_is_made_and_removed(home: dict[str, str], tmp_path: Path) -> None:
-    said = [run(shlex.split(line), tmp_path, home) for line in commands(DOCS / "getting_started.md")]
+    _, *lines = commands(DOCS / "getting_started.md")
+    said = [run(shlex.split(line), tmp_path, home) for line in lines]
     assert "round 5/5" in said[2]
     assert (tmp_path / "first" / "model.caffemodel").exists()
     assert "0 resources left" in said[3]
+
+
+def test_a_shell_completes_verbs_and_options(home: dict[str, str], tmp_path: Path) -> None:
+    loading, *_ = commands(DOCS / "getting_started.md")
+    typed = 'COMP_WORDS=({}); COMP_CWORD={}; _sparknet_ec2_completion sparknet-ec2; echo "${{COMPREPLY[@]}}"'
+    for words, last, completed in (
+        ("sparknet-ec2 des", 1, "destroy"),
+        ("sparknet-ec2 launch --idle", 2, "--idle-minutes"),
+    ):
+        script = f"{loading}\n{typed.format(words, last)}"
+        assert run(["bash", "-c", script], tmp_path, home).split() == [completed]
 
 
 @pytest.mark.slow

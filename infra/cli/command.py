@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from infra.cli import config as options_file
-from infra.cli import origins
+from infra.cli import examples, origins
 from infra.errors import InfraError, Interrupted, SetupError
 from infra.interrupts import interrupts_raise
 from infra.loopback import go_past_proxies
@@ -88,6 +88,7 @@ class Verbs(click.Group):
             return None
         module = import_module(f"infra.cli.{VERBS[name][0]}")
         command: click.Command = getattr(module, name.replace("-", "_"))
+        command.epilog = examples.epilog(name)
         return command
 
     def resolve_command(

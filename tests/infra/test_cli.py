@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from infra.ec2 import cleanup
 from infra.errors import InfraError
 from infra.events import NodeProgress, Note, PhaseEnded, PhaseStarted, PoolAnswered, Removed, Retrying, ignore
 from infra.spec import ClusterSpec
+from tests import pages
 from tests.infra.conftest import Run
 from tests.infra.test_ssh import new_key as make_key
 
@@ -46,11 +48,13 @@ def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb: str, alone: Run) -> None:
+def test_every_verb_explains_itself_and_has_an_example_that_it_would_take(verb: str, alone: Run) -> None:
     status, out, _ = alone(verb, "--help")
     assert status == 0
     assert out.startswith(f"Usage: sparknet-ec2 {verb}")
     assert "None" not in out  # a bound of a range that has none
+    (example, *_) = re.findall(rf"^ +(sparknet-ec2 {verb}\b.*)$", out.partition("\n")[2], flags=re.MULTILINE)
+    pages.parse(example)
 
 
 @pytest.mark.parametrize(
