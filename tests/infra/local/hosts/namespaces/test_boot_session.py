@@ -102,8 +102,9 @@ def test_processes_get_time_to_end_and_the_rest_is_killed(rig: Rig) -> None:
     [instance] = rig.launch()
     host = rig.host(instance)
     said(host, "nohup sh -c 'trap \"\" TERM; sleep 600' >/dev/null 2>&1 </dev/null &")
-    said(host, "nohup sh -c 'trap \"echo bye | sudo tee /var/bye; exit\" TERM; while :; do sleep 0.1; done'"
-         " >/dev/null 2>&1 </dev/null &")  # fmt: skip
+    said(host, "nohup sh -c 'trap \"echo bye | sudo tee /var/bye; exit\" TERM; touch /tmp/heeds;"
+         " while :; do sleep 0.1; done' >/dev/null 2>&1 </dev/null &")  # fmt: skip
+    until(lambda: status(host, "test -e /tmp/heeds") == 0, "a process that heeds SIGTERM")
     began = time.monotonic()
     rig.ec2.stop_instances(InstanceIds=[instance])
     wait_for(rig.ec2, instance, "stopped")
