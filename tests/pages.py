@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import pytest
 
 from infra.cli.command import sparknet_ec2
 from sparknet.cli import cli as sparknet
@@ -40,6 +45,32 @@ def blocks(page: Path) -> list[Block]:
 def commands(page: Path) -> list[str]:
     """All that can be run as they are."""
     return [line for block in blocks(page) if not block.needs for line in block.commands]
+
+
+def codes(page: Path, language: str) -> list[str]:
+    """The code of every block in ``language``."""
+    return [block.code for block in blocks(page) if block.language == language]
+
+
+def typed(page: Path) -> list[str]:
+    """Every line of the consoles, without its prompt."""
+    return [line.removeprefix("$ ") for code in codes(page, "console") for line in code.splitlines()]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment with an embedded cloud of its own, which is stopped at the end."""
+    env = {**os.environ, "SPARKNET_EC2_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    yield env
+    subprocess.run(["sparknet-ec2", "local", "clean"], env=env, timeout=60, check=True)
+
+
+def run(words: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None) -> str:
+    """What a command that must succeed says on both its streams."""
+    ran = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
+    assert ran.returncode == 0, f"{words}\n{ran.stdout}\n{ran.stderr}"
+    return ran.stdout + ran.stderr
 
 
 def parse(command: str) -> None:

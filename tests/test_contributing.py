@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from sparknet import codecs
+from tests.pages import ROOT, codes, typed
 from tests.sparknet import test_codecs
 from tests.test_architecture import LAYERS, row_of
 from tests.test_readme import DEVELOPER
 
-ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+FILE = ROOT / "CONTRIBUTING.md"
+PAGE = FILE.read_text(encoding="utf-8")
 PROSE = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 # What each command is run as here; those that stand in the README as well are run by its test.
@@ -29,10 +30,6 @@ COMMANDS = {
     ONE_FILE: ONE_FILE,
 }
 NO_FILES = {"infra/*.py", "sparknet/*.py"}
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
 def added(diff: str, file: str) -> str:
@@ -50,7 +47,7 @@ def test_every_file_and_folder_that_is_named_is_there() -> None:
 
 
 def test_the_picture_of_imports_is_the_table() -> None:
-    (picture,) = blocks("text")
+    (picture,) = codes(FILE, "text")
     for product in ("infra", "sparknet"):
         rows = [re.findall(rf"\b({product}\.[\w.]+|apps)(?=\s|$)", line) for line in picture.splitlines()]
         shown = [
@@ -65,8 +62,7 @@ def test_the_picture_of_imports_is_the_table() -> None:
 
 
 def test_every_command_is_run_here_or_by_the_test_of_the_readme() -> None:
-    typed = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
-    assert set(COMMANDS) <= set(typed) <= {*COMMANDS, *DEVELOPER}
+    assert set(COMMANDS) <= set(typed(FILE)) <= {*COMMANDS, *DEVELOPER}
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=list(COMMANDS))
@@ -76,7 +72,7 @@ def test_the_commands_pass(command: str) -> None:
 
 
 def test_the_wire_format_of_the_diff_is_all_that_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    (diff,) = blocks("diff")
+    (diff,) = codes(FILE, "diff")
     monkeypatch.setattr(codecs, "CODECS", dict(codecs.CODECS))
     exec(added(diff, "sparknet/codecs.py"), vars(codecs).copy() | {"__name__": "sparknet.codecs"})
     codecs.CODECS["float16"] = codecs.CODECS.get("float16") or pytest.fail("it is not registered")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -15,7 +13,9 @@ import pytest
 
 from infra import aws
 from infra.ec2.error_table import ERROR_TABLE
-from tests.pages import DOCS, ROOT, Block, blocks, commands, parse
+from tests.pages import DOCS, ROOT, Block, blocks, commands, home, parse, run
+
+__all__ = ["home"]
 
 PAGES = sorted(page.stem for page in DOCS.glob("*.md"))
 
@@ -28,21 +28,6 @@ RUN_ELSEWHERE = {
 }
 
 NEEDS = re.compile(r"downloads \d+ GB|needs (an AWS account|another scheduler)( and ImageNet)?")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An environment with an embedded cloud of its own, which is stopped at the end."""
-    env = {**os.environ, "SPARKNET_EC2_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-    yield env
-    subprocess.run(["sparknet-ec2", "local", "clean"], env=env, timeout=60, check=True)
-
-
-def run(words: list[str], folder: Path, env: dict[str, str] | None = None) -> str:
-    ran = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
-    assert ran.returncode == 0, f"{words}\n{ran.stdout}\n{ran.stderr}"
-    return ran.stdout + ran.stderr
 
 
 def test_code_of_every_page_is_run_or_says_what_it_needs() -> None:

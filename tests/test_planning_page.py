@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from sparknet import cli
+from tests.pages import DOCS, ROOT, codes, typed
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
+PAGE = DOCS / "planning.md"
 
 FEWER = "--workers 2,4"
 SMALLER = (
@@ -21,11 +20,7 @@ SMALLER = (
 )
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-
-
-COMMANDS = [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
+COMMANDS = typed(PAGE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -41,7 +36,7 @@ def test_the_command_does_what_the_page_says(
 
 
 def test_the_file_is_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = blocks("toml")
+    (block,) = codes(PAGE, "toml")
     (tmp_path / "file.toml").write_text(block)
     assert "2/2  slowmo, K 2" in run(f"sparknet experiment {tmp_path / 'file.toml'}", tmp_path, monkeypatch)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sparknet import caffe
+from tests import pages
+from tests.pages import ROOT, codes, home, typed
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+__all__ = ["home"]
+
+README = ROOT / "README.md"
 
 # What each command is run as here: the embedded cloud for EC2, one worker and few rounds for many, drawn data
 # for CIFAR-10.
@@ -44,33 +44,12 @@ DEVELOPER = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[str]:
-    return [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An environment with an embedded cloud of its own, which is stopped at the end."""
-    env = {**os.environ, "SPARKNET_EC2_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
-    env["PATH"] = f"{ROOT / '.venv' / 'bin'}:{env['PATH']}"
-    yield env
-    subprocess.run(["sparknet-ec2", "local", "clean"], env=env, timeout=60, check=True)
-
-
 def run(command: str, env: dict[str, str], folder: Path = ROOT) -> str:
-    ran = subprocess.run(
-        shlex.split(command), cwd=folder, env=env, capture_output=True, text=True, timeout=280
-    )
-    assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
-    return ran.stdout + ran.stderr
+    return pages.run(shlex.split(command), folder, env)
 
 
 def test_every_command_of_the_readme_is_run_here() -> None:
-    assert commands() == [*LAPTOP, *EC2, *PLANNING, *DEVELOPER]
+    assert typed(README) == [*LAPTOP, *EC2, *PLANNING, *DEVELOPER]
 
 
 @pytest.mark.slow
@@ -124,7 +103,7 @@ made.to_parquet("houses.parquet")
 @pytest.mark.slow
 @pytest.mark.spark
 def test_the_examples_of_dataframes_run(tmp_path: Path) -> None:
-    training, stages, _ = blocks("python")
+    training, stages, _ = codes(README, "python")
     (tmp_path / "program.py").write_text(f"{HOUSES}\n{training}\n{stages}")
     env = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
     said = run(f"{ROOT / '.venv' / 'bin' / 'python'} -W ignore program.py", env, tmp_path)
@@ -137,7 +116,7 @@ def test_the_example_of_pycaffe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     (tmp_path / "apps").symlink_to(ROOT / "apps")
     caffe.Net(model, caffe.TEST).save("lenet.caffemodel")
-    *_, example = blocks("python")
+    *_, example = codes(README, "python")
     names: dict[str, object] = {}
     exec(example, names)
     assert isinstance(names["net"], caffe.Net)

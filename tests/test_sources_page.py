@@ -17,14 +17,14 @@ from PIL import Image
 
 from sparknet.db import Making, create
 from sparknet.sources import open_source
+from tests.pages import DOCS, ROOT, codes, typed
 from tests.sparknet.sources.s3 import s3
 from tests.sparknet.sources.test_imagenet_archives import put_train, put_val
 from tests.sparknet.sources.test_sources import records
 
 __all__ = ["s3"]
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
+PAGE = DOCS / "sources.md"
 
 SOLVER = """net_param { name: "small"
 layer { name: "d" type: "Input" top: "data" top: "label"
@@ -42,14 +42,6 @@ SMALLER = {
     "CifarApp": " --rounds 1 --tau 1 --batch-size 4 --workers 1",
     "ImageNetApp": " --rounds 1 --tau 1 --batch-size 2 --workers 1 --solver small.prototxt",
 }
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-
-
-def commands() -> list[str]:
-    return [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines()]
 
 
 @pytest.fixture
@@ -90,17 +82,17 @@ def run_command(command: str, folder: Path) -> str:
 
 def test_the_tests_that_the_page_names_are_there() -> None:
     tests = (ROOT / "tests" / "sparknet" / "db" / "test_create.py").read_text(encoding="utf-8")
-    named = re.findall(r"`(test_\w+)`", PAGE)
+    named = re.findall(r"`(test_\w+)`", PAGE.read_text(encoding="utf-8"))
     assert len(named) == 3
     assert all(f"def {name}(" in tests for name in named)
 
 
 @pytest.mark.slow
 def test_the_commands_that_write_do_what_the_page_says(scene: Path) -> None:
-    said = run([sys.executable, "-c", blocks("python")[0]], scene)
+    said = run([sys.executable, "-c", codes(PAGE, "python")[0]], scene)
     assert "40 pictures in 2 classes from the folder photos" in said
     assert "('cat', 'dog')" in said
-    told = {command: run_command(command, scene) for command in commands() if command.startswith("sparknet")}
+    told = {command: run_command(command, scene) for command in typed(PAGE) if command.startswith("sparknet")}
     assert "image: uint8 (3, 32, 32)" in told["sparknet db info photos_lmdb"]
     assert "30 to train on and 9 to test on" in told[PREPARE]
     assert len(list((scene / "photos_again").rglob("*.jpg"))) == 40
@@ -108,7 +100,7 @@ def test_the_commands_that_write_do_what_the_page_says(scene: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.spark
-@pytest.mark.parametrize("command", [command for command in commands() if "apps/" in command])
+@pytest.mark.parametrize("command", [command for command in typed(PAGE) if "apps/" in command])
 def test_the_apps_train_as_the_page_says(command: str, scene: Path) -> None:
     if "ImageNetApp" in command:
         run_command(PREPARE, scene)
@@ -119,5 +111,5 @@ def test_the_apps_train_as_the_page_says(command: str, scene: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.spark
 def test_the_program_with_spark_writes_what_it_says(scene: Path) -> None:
-    run([sys.executable, "-W", "ignore", "-c", blocks("python")[1]], scene)
+    run([sys.executable, "-W", "ignore", "-c", codes(PAGE, "python")[1]], scene)
     assert len(records(open_source(str(scene / "dogs_lmdb")))) == 20

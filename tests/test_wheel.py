@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import zipfile
@@ -13,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import pages
+from tests.pages import ROOT
+
 PACKAGES = ("ami", "apps", "infra", "sparknet")
 PAGES = ".md"  # read beside the code, not by it
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None, folder: Path = ROOT) -> str:
-    ran = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
-    assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
-    return ran.stdout + ran.stderr
+    return pages.run(command, folder, env)
 
 
 @pytest.fixture(scope="module")
