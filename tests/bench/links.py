@@ -37,7 +37,7 @@ _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 # Bytes that may pass at once, and how long packets may queue before they are dropped.
 _BURST, _QUEUE = "16kb", "4s"
 _PACKET = 65_536
-_UPLINK = "uplink"
+UPLINK = "uplink"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Network:
             os.close(mine)
             os.close(theirs)
         else:
-            _ip("link", "add", name, "type", "veth", "peer", "name", _UPLINK, "netns", str(pid))
+            _ip("link", "add", name, "type", "veth", "peer", "name", UPLINK, "netns", str(pid))
         self.set_up(name, f"10.9.{number}.1", f"10.9.{number}.2")
         here.send(b"+")
         here.close()
@@ -90,11 +90,11 @@ class Network:
         _ip("link", "set", "lo", "up")
         parent.send(b"+")
         if self.link.delay_ms:
-            device = _tun(_UPLINK)
+            device = _tun(UPLINK)
             socket.send_fds(parent, [b"+"], [device])
             os.close(device)
         parent.recv(1)  # both ends are there
-        self.set_up(_UPLINK, f"10.9.{number}.2", f"10.9.{number}.1")
+        self.set_up(UPLINK, f"10.9.{number}.2", f"10.9.{number}.1")
         _ip("route", "add", "default", "via", f"10.9.{number}.1")
         work()
 

@@ -17,7 +17,7 @@ import click
 from sparknet.simulation.forecast import Way, forecast
 from sparknet.simulation.machines import FLOAT_BYTES, Machines
 from tests.bench.links import Link
-from tests.bench.slow_network import Trial, run
+from tests.bench.slow_network import Job, Trial, run
 
 AIM = 0.1
 WAYS = (
@@ -40,7 +40,8 @@ def main(workers: int, mbit: float, delay_ms: float, megabytes: float, seconds: 
     click.echo(f"{'':<40}{'measured s':>12}{'forecast s':>12}{'off':>8}")
     for way in WAYS:
         trial = Trial(name=str(way), link=link, wire=way.wire, tau=10, overlap=way.overlap)
-        found = run(trial, workers, way.exchange, megabytes, seconds)
+        job = Job(workers=workers, exchange=way.exchange, megabytes=megabytes, seconds=seconds)
+        found = run(trial, job)
         machines = Machines(
             parameters=round(megabytes * 1e6 / FLOAT_BYTES),
             step_seconds=found["step"],

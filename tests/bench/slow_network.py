@@ -2,12 +2,18 @@
 
     ./run bench slow_network                                         10 Mbit/s, 100 ms: about 10 minutes
     ./run bench slow_network --args '--delay-ms 0 --exchange ring'
-    ./run bench slow_network --args '--megabytes 244 --mbit 1000 --delay-ms 0 --exchange ring --wires float32'
+    ./run bench slow_network --args '--megabytes 244 --mbit 1000 --delay-ms 0 --exchange ring --wires float32
+                                     --tau 90 --no-auto'
 
 Each worker is a process with one thread in a network namespace of its own (``links.py``), and trains
 cifar10_quick on drawn pictures, or goes over a vector of ``--megabytes``. In turns are run: the same without
-a limit (what the network costs is nothing there), rounds of ``--tau`` steps that wait, tau auto that waits,
-and tau auto that overlaps. Images/s are those of the rounds after tau has been chosen.
+a limit (what the network costs is nothing there), rounds of ``--tau`` steps that wait and that overlap, tau
+auto that waits and that overlaps, and with ``--ddp`` DistributedDataParallel, which sends the gradients of
+every step. Images/s are those of the rounds after tau has been chosen.
+
+A round of ``--tau`` steps takes C, an exchange S: with rounds that wait the share of the images/s without
+network cost is C / (C + S), and nothing can be more than (C + S) / C times as fast. C differs from processor
+to processor; ``--batch-size`` sets it.
 
 A worker computes on a core of its own: with more workers than idle cores the numbers mean little.
 """
@@ -15,16 +21,20 @@ A worker computes on a core of its own: with more workers than idle cores the nu
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# the namespaces have no names for their addresses, of which every connection would tell
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import click
 import numpy as np
@@ -44,7 +54,8 @@ from sparknet.training import RoundPlan, RoundResult, Settings, train
 from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
 from tests.bench import scaling
-from tests.bench.links import DRIVER, Link, Network
+from tests.bench.ddp import Ddp
+from tests.bench.links import DRIVER, UPLINK, Link, Network
 
 TIMEOUTS = Timeouts(join=120, round=600, hang=300, send=300, stop=20)
 # Rounds that are not counted: connections are made, and tau is chosen.
@@ -60,16 +71,28 @@ class Trial:
     wire: str = "float32"
     tau: int | None = None
     overlap: bool = False
+    ddp: bool = False
 
 
-def problem(megabytes: float | None) -> tuple[Recipe, Examples]:
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is trained in all rows, by whom and for how long."""
+
+    workers: int
+    exchange: str
+    megabytes: float | None = None
+    batch_size: int = 100
+    seconds: float = 20.0
+
+
+def problem(megabytes: float | None, batch_size: int) -> tuple[Recipe, Examples]:
     """What is trained, and on what."""
     if megabytes is not None:
         pictures = Examples(np.zeros((64, 1, 1, 1), np.uint8), np.zeros(64, np.int64))
         return scaling.recipe(int(megabytes * 1e6 / 4)), pictures
-    model = load("cifar10_quick_solver.prototxt", (3, 32, 32), batch_size=100, test_batch_size=100)
+    model = load("cifar10_quick_solver.prototxt", (3, 32, 32), batch_size=batch_size, test_batch_size=100)
     drawn = draw(train=4000, test=10).train
-    recipe = Recipe(replica=Threaded(model=model, threads=1), batch_size=100, transform=Transform())
+    recipe = Recipe(replica=Threaded(model=model, threads=1), batch_size=batch_size, transform=Transform())
     return recipe, drawn
 
 
@@ -86,7 +109,7 @@ class Team:
         return self.coordinator.train(weights, plan, ahead)
 
 
-def run(trial: Trial, workers: int, exchange: str, megabytes: float | None, seconds: float) -> dict[str, Any]:
+def run(trial: Trial, job: Job) -> dict[str, Any]:
     """The row's numbers; in a process of its own, which has the network."""
     read, write = os.pipe()
     pid = os.fork()
@@ -95,7 +118,8 @@ def run(trial: Trial, workers: int, exchange: str, megabytes: float | None, seco
         os.close(read)
         code = 1
         try:
-            result = _driven(trial, workers, exchange, megabytes, seconds)
+            torch.set_num_threads(1)
+            result = _of_ddp(trial, job) if trial.ddp else _driven(trial, job)
             os.write(write, json.dumps(result).encode())
             code = 0
         except BaseException:  # noqa: BLE001 - the process ends here, whatever it was
@@ -114,32 +138,27 @@ def run(trial: Trial, workers: int, exchange: str, megabytes: float | None, seco
     return found
 
 
-def _driven(
-    trial: Trial, workers: int, exchange: str, megabytes: float | None, seconds: float
-) -> dict[str, Any]:
-    recipe, records = problem(megabytes)
-    torch.set_num_threads(1)
+def _driven(trial: Trial, job: Job) -> dict[str, Any]:
+    recipe, records = problem(job.megabytes, job.batch_size)
     initial: Vector = recipe.build().weights.numpy().copy()
     network = Network(trial.link)
     coordinator_port = _Port()
     children: list[int] = []
-    for number, part in enumerate(contiguous(len(records), workers)):
+    for number, part in enumerate(contiguous(len(records), job.workers)):
         shard = records[part]
-        children += network.fork(
-            number, lambda n=number, s=shard: _work(coordinator_port, trial, recipe, n, s)
-        )
+        children += network.fork(number, partial(_work, coordinator_port, trial, recipe, number, shard))
     coordinator = Coordinator(
         bind=DRIVER,
-        workers=workers,
+        workers=job.workers,
         size=initial.size,
         token=b"b" * 32,
         timeouts=TIMEOUTS,
         wire=trial.wire,
-        ring=exchange == "ring",
+        ring=job.exchange == "ring",
     )
-    coordinator_port.tell(workers, coordinator.port, coordinator.ring_port)
+    coordinator_port.tell(job.workers, coordinator.port, coordinator.ring_port)
     try:
-        return _measured(Team(coordinator, initial), trial, seconds)
+        return _measured(Team(coordinator, initial), trial, job.seconds)
     finally:
         coordinator.close()
         for child in children:
@@ -200,14 +219,62 @@ def _measured(team: Any, trial: Trial, seconds: float) -> dict[str, Any]:
     }
 
 
+def _of_ddp(trial: Trial, job: Job) -> dict[str, Any]:
+    """Of DistributedDataParallel over gloo; what a step waits for is in its time."""
+    network = Network(trial.link)
+    read, write = os.pipe()
+    children: list[int] = []
+    for rank in range(job.workers):
+        settings = Ddp(rank=rank, world=job.workers, batch_size=job.batch_size, seconds=job.seconds)
+        children += network.fork(rank, partial(settings.run, UPLINK, write))
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        steps: list[float] = json.loads(pipe.readline())
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    step = sum(steps) / len(steps)
+    return {
+        "images": job.workers * job.batch_size / step,
+        "tau": 1,
+        "exchange": math.nan,
+        "round": step,
+        "step": step,
+    }
+
+
+def trials_of(slow: Link, tau: int, wires: list[str], auto: bool, ddp: bool) -> list[Trial]:
+    """The rows, in their order."""
+    trials = [Trial(name="no network cost", link=Link(), tau=tau)]
+    for wire in wires:
+        trials.append(Trial(name=f"tau {tau}, waits, {wire}", link=slow, wire=wire, tau=tau))
+        trials.append(Trial(name=f"tau {tau}, overlap, {wire}", link=slow, wire=wire, tau=tau, overlap=True))
+        if auto:
+            trials.append(Trial(name=f"tau auto, waits, {wire}", link=slow, wire=wire))
+            trials.append(Trial(name=f"tau auto, overlap, {wire}", link=slow, wire=wire, overlap=True))
+    if ddp:
+        trials.append(Trial(name="DistributedDataParallel", link=slow, ddp=True))
+    return trials
+
+
+def _wires(_: click.Context, __: click.Parameter, value: str) -> list[str]:
+    wires = value.split(",")
+    unknown = [wire for wire in wires if wire not in CODECS]
+    if unknown:
+        raise click.BadParameter(f"there is no wire format {unknown[0]}: {', '.join(CODECS)}")
+    return wires
+
+
 @click.command(help=__doc__)
 @click.option("--workers", "-k", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--mbit", type=click.FloatRange(min=0.1), default=10.0, show_default=True)
 @click.option("--delay-ms", type=click.FloatRange(min=0), default=50.0, show_default=True, help="One way.")
 @click.option("--tau", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--exchange", type=click.Choice(["star", "ring"]), default="star", show_default=True)
-@click.option("--wires", default="float32,int8", show_default=True)
+@click.option("--wires", default="float32,int8", show_default=True, callback=_wires)
 @click.option("--megabytes", type=click.FloatRange(min=0.1), help="A vector, in place of cifar10_quick.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--auto/--no-auto", default=True, show_default=True, help="Rows with tau auto.")
+@click.option("--ddp", is_flag=True, help="A row of DistributedDataParallel.")
 @click.option("--seconds", type=float, default=20.0, show_default=True, help="To measure, for each row.")
 @click.option("--turns", type=click.IntRange(min=1), default=3, show_default=True)
 def main(
@@ -216,23 +283,23 @@ def main(
     delay_ms: float,
     tau: int,
     exchange: str,
-    wires: str,
+    wires: list[str],
     megabytes: float | None,
+    batch_size: int,
+    auto: bool,
+    ddp: bool,
     seconds: float,
     turns: int,
 ) -> None:
-    slow, fast = Link(mbit=mbit, delay_ms=delay_ms), Link()
-    trials = [Trial(name="no network cost", link=fast, tau=tau)]
-    trials.append(Trial(name=f"tau {tau}, waits, float32", link=slow, tau=tau))
-    for wire in wires.split(","):
-        if wire not in CODECS:
-            raise click.UsageError(f"there is no wire format {wire}: {', '.join(CODECS)}")
-        trials.append(Trial(name=f"tau auto, waits, {wire}", link=slow, wire=wire))
-        trials.append(Trial(name=f"tau auto, overlap, {wire}", link=slow, wire=wire, overlap=True))
+    if ddp and megabytes is not None:
+        raise click.UsageError("--ddp trains cifar10_quick: not with --megabytes")
+    slow = Link(mbit=mbit, delay_ms=delay_ms)
+    job = Job(workers=workers, exchange=exchange, megabytes=megabytes, batch_size=batch_size, seconds=seconds)
+    trials = trials_of(slow, tau, wires, auto, ddp)
     found: dict[str, list[dict[str, Any]]] = {trial.name: [] for trial in trials}
     for _ in range(turns):
         for trial in trials:
-            found[trial.name].append(run(trial, workers, exchange, megabytes, seconds))
+            found[trial.name].append(run(trial, job))
     click.echo(f"{workers} workers, {slow}, {exchange}; medians of {turns}, load {os.getloadavg()[0]:.1f}")
     click.echo(f"{'':<30}{'tau':>6}{'images/s':>10}{'share':>8}{'round s':>9}{'waits s':>9}{'step ms':>9}")
     base = median(row["images"] for row in found["no network cost"])
