@@ -17,6 +17,7 @@ from sparknet import easgd, training
 from sparknet.easgd import Elastic, LockFree
 from sparknet.errors import UsageError
 from sparknet.outer import Average, DiLoCo, SlowMo
+from sparknet.rate_rule import RateRule
 from sparknet.training import Momentum, Round, Settings
 
 
@@ -51,6 +52,7 @@ class Algorithm:
     ``make`` makes its outer optimiser, or its centre, of ``options``: their names and defaults.
     ``momentum`` is what becomes of the workers' own by default, ``tau`` the steps of a round, None for the
     app's. ``nesterov`` asks for workers that step by Nesterov's momentum.
+    ``rate`` is how the learning rate changes through a run, for solvers and optimisers of SGD.
     ``train`` is its loop, with the arguments of ``training.train``.
     ``refuses`` has a sentence for each thing (of ``Asked``) that cannot be with it.
     """
@@ -63,13 +65,14 @@ class Algorithm:
     momentum: Momentum = "keep"
     tau: int | None = None
     nesterov: bool = False
+    rate: RateRule | None = None
     train: Callable[..., Iterator[Round]] = training.train
     refuses: Mapping[str, str] = field(default_factory=dict)
     recommended: Callable[[int], Algorithm] | None = None
 
     def settings(self, *, momentum: Momentum | None = None, **values: Any) -> Settings:
         """As ``Settings``; ``momentum`` is the algorithm's unless it is given."""
-        return Settings(momentum=momentum or self.momentum, **values)
+        return Settings(momentum=momentum or self.momentum, rate=self.rate, **values)
 
     def outer(self) -> Any:
         """Its outer optimiser, or its centre."""

@@ -73,6 +73,14 @@ class CaffeReplica:
         self.lr = self.solver.lr
 
     @property
+    def rate_factor(self) -> float:
+        return self.solver.rate_factor
+
+    @rate_factor.setter
+    def rate_factor(self, factor: float) -> None:
+        self.solver.rate_factor = factor
+
+    @property
     def iteration(self) -> int:
         return self.solver.iter
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -75,6 +76,13 @@ class Replica(Protocol):
         ...
 
 
+@runtime_checkable
+class Scalable(Protocol):
+    """A replica whose learning rate is that of its schedule times ``rate_factor``, 1 to begin with."""
+
+    rate_factor: float
+
+
 class TorchReplica:
     """Any module and an optimiser of torch's.
 
@@ -89,6 +97,7 @@ class TorchReplica:
     """
 
     batches_per_step = 1
+    rate_factor = 1.0
 
     def __init__(
         self,
@@ -137,11 +146,13 @@ class TorchReplica:
         for part in self._frozen:
             part.eval()
         self._follow_schedule()
+        self._lr *= self.rate_factor
         self.optimizer.zero_grad()
         loss = self.objective(self._output(batch), batch)
         loss.backward()  # type: ignore[no-untyped-call]
         self._clip()
-        self.optimizer.step()
+        with self._scaled_rates():
+            self.optimizer.step()
         if self._scheduler:
             self._scheduler.step()
         self._iteration += 1
@@ -179,6 +190,20 @@ class TorchReplica:
             for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
                 group["lr"] = base["lr"] * self.schedule(self.iteration)
         self._lr = float(self.optimizer.param_groups[0]["lr"])
+
+    @contextmanager
+    def _scaled_rates(self) -> Iterator[None]:
+        """Times ``rate_factor`` within; schedulers go by the rates as they are without."""
+        groups = self.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        if self.rate_factor != 1:
+            for group in groups:
+                group["lr"] = self.rate_factor * group["lr"]
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
 
     def _moments(self) -> list[torch.Tensor]:
         """The optimiser's tensors, parameter by parameter, by name."""

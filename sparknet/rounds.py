@@ -30,12 +30,14 @@ class RoundPlan:
     """What every worker does in one round.
 
     ``momentum`` says what becomes of the solver's history when new weights arrive: each worker keeps its
-    own (as SparkNet does), all get the mean of theirs, or it starts from zero.
+    own (as SparkNet does), all get the mean of theirs, or it starts from zero. ``rate`` is what the learning
+    rate is multiplied by.
     """
 
     tau: int
     time_cap_seconds: float | None = None
     momentum: Momentum = "keep"
+    rate: float = 1.0
 
     def is_over(self, seconds: float) -> bool:
         """Whether a worker that has trained this long begins no further step."""

@@ -28,6 +28,7 @@ from sparknet import clock
 from sparknet.errors import UsageError
 from sparknet.moved import moved_name
 from sparknet.outer import Average, Outer, RemoteMean, Schedule, constant
+from sparknet.rate_rule import RateRule
 from sparknet.rounds import Momentum, Report, Round, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, fetch
 
@@ -171,6 +172,7 @@ class Settings:
     ``overlap``  averages travel while the next round is computed (``overlap.py``), but not those of rounds
         that a test follows, of the last, and of every ``drain_every``-th (0 for none of these): there all
         workers wait for the average, as they do without, and a checkpoint can be taken
+    ``rate``  how the learning rate is changed through the run (``rate_rule.py``)
     """
 
     rounds: int
@@ -180,6 +182,7 @@ class Settings:
     momentum: Momentum = "keep"
     overlap: bool = False
     drain_every: int = 0
+    rate: RateRule | None = None
 
     def __post_init__(self) -> None:
         least_values = (("rounds", 1), ("test_every", 0), ("drain_every", 0))
@@ -203,7 +206,10 @@ class Settings:
         """What round ``number`` (from 1) asks of a worker; ``lr`` is the last round's, None in the first."""
         schedule = constant(self.tau) if isinstance(self.tau, int) else self.tau
         return RoundPlan(
-            tau=schedule(number, lr), time_cap_seconds=self.time_cap_seconds, momentum=self.momentum
+            tau=schedule(number, lr),
+            time_cap_seconds=self.time_cap_seconds,
+            momentum=self.momentum,
+            rate=self.rate.factor(number, self.rounds) if self.rate else 1.0,
         )
 
     order = plan  # its name in version 0.1

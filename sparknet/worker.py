@@ -27,7 +27,7 @@ from sparknet.data.records import Records
 from sparknet.data.shard_reader import ShardReader, least_read
 from sparknet.errors import DataError, ModelError, UsageError
 from sparknet.notice import Notice
-from sparknet.replica import Replica
+from sparknet.replica import Replica, Scalable
 from sparknet.training import Report, RoundPlan, Scores, WorkerState
 from sparknet.usage import Holding, Meter
 from sparknet.weights import Vector
@@ -172,6 +172,7 @@ class Worker:
             self.load(weights)
         if plan.momentum == "reset":
             self.replica.restore_history(torch.empty(0))
+        self._set_rate(plan.rate)
         reader = least_read(self.readers.values())
         self._moved_on = True
         with _own_random_numbers():
@@ -192,6 +193,15 @@ class Worker:
             data_seconds=waited,
             usage=self._meter.read(self._holding),
         )
+
+    def _set_rate(self, factor: float) -> None:
+        if isinstance(self.replica, Scalable):
+            self.replica.rate_factor = factor
+        elif factor != 1:
+            raise UsageError(
+                f"{type(self.replica).__name__} has no rate_factor, which the learning rate of this round is "
+                "to be multiplied by: choose another algorithm than auto, or give it one"
+            )
 
     def test(self, weights: Vector | None, examples: Shard) -> Scores:
         """Sums of the scores over ``examples``, every record once, the last batch as short as it is."""

@@ -97,7 +97,7 @@ LAYERS = {
         ("sparknet.inference", "sparknet.modules", "sparknet.objectives"),
         ("sparknet.easgd",),
         ("sparknet.training", "sparknet.rounds"),
-        ("sparknet.outer", "sparknet.merge", "sparknet.overlap", "sparknet.rounding"),
+        ("sparknet.outer", "sparknet.merge", "sparknet.overlap", "sparknet.rate_rule", "sparknet.rounding"),
         ("sparknet.db",),
         ("sparknet.sources",),
         ("sparknet.caffe", "sparknet.data"),

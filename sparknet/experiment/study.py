@@ -5,12 +5,14 @@ solver = "../../apps/models/cifar10_quick_solver.prototxt"     # as seen from th
 dataset = "cifar10"                                            # or "mnist"
 batch_size = 100                                               # of each worker
 epochs = 10                                                    # of all workers together
-test_every = 50                                                # steps of a worker
+test_every = 50                                                # steps of a worker, or test_epochs = 0.5
 goal = 0.6                                                     # accuracy; runs may end there
 
 [grid]                                                         # every value with every other
 workers = [1, 4]
 tau = [10, 50]
+
+With several tables ``[[grid]]`` the runs are those of each.
 """
 
 from __future__ import annotations
@@ -70,15 +72,29 @@ class Trial:
         return self.momentum
 
 
+Grid = Mapping[str, Sequence[Any]]
+
 _NAMES = tuple(each.name for each in fields(Trial))
+_POSITIVE = (
+    "batch_size",
+    "steps",
+    "epochs",
+    "test_every",
+    "test_epochs",
+    "records",
+    "test_records",
+    "threads",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The experiment. ``grid`` has the values of each name of ``Trial`` that is not as it is there.
+    """The experiment. ``grid`` has the values of each name of ``Trial`` that is not as it is there, once or
+    in several tables.
 
     ``steps`` are those of a worker in a run; with ``epochs`` in place of them all runs read as many images.
-    A run is tested after every ``test_every`` steps of a worker. It ends at the accuracy ``goal``, unless
+    A run is tested after every ``test_every`` steps of a worker, or every ``test_epochs``, as often with many
+    workers as with one. It ends at the accuracy ``goal``, unless
     ``stop_at_goal`` says otherwise. ``records`` and ``test_records`` limit the data to its first ones.
     """
 
@@ -90,18 +106,19 @@ class Study:
     steps: int | None = None
     epochs: float | None = None
     test_every: int = 50
+    test_epochs: float | None = None
     goal: float | None = None
     stop_at_goal: bool = True
     sampling: str = "epoch"
     records: int | None = None
     test_records: int | None = None
     threads: int = 1
-    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    grid: Grid | Sequence[Grid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise UsageError("how long is a run? Give steps (of each worker) or epochs (of all), one of them")
-        for name in ("batch_size", "steps", "epochs", "test_every", "records", "test_records", "threads"):
+        for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and value > 0):
                 raise UsageError(f"{name} is {value!r}: a positive number is needed")
@@ -109,7 +126,7 @@ class Study:
             raise UsageError(f"goal is {self.goal}: an accuracy, above 0 and at most 1")
         _one_of("dataset", self.dataset, DATASETS)
         _one_of("sampling", self.sampling, SAMPLERS)
-        for name, values in self.grid.items():
+        for name, values in (pair for grid in self.grids for pair in grid.items()):
             _one_of("a name of [grid]", name, _NAMES)
             if not isinstance(values, list) or not values:
                 raise UsageError(f"{name} in [grid] is {values!r}: a list of values is needed")
@@ -117,24 +134,27 @@ class Study:
             _check(trial)
 
     @property
+    def grids(self) -> Sequence[Grid]:
+        """The tables of values, each of which is a product."""
+        return [self.grid] if isinstance(self.grid, Mapping) else self.grid
+
+    @property
     def trials(self) -> list[Trial]:
         """All runs, in the order in which they are made, those too whose values do not go together."""
-        return list(self._trials())
+        found = dict.fromkeys(trial for grid in self.grids for trial in _product(grid))
+        # seeds last: whoever looks while it runs sees every combination once before any twice
+        seeds = list(dict.fromkeys(trial.seed for trial in found))
+        return sorted(found, key=lambda trial: seeds.index(trial.seed))
 
     @property
     def settings(self) -> dict[str, Any]:
         """All but the title and the grid: what runs must share to be compared."""
         return {name: value for name, value in asdict(self).items() if name not in ("title", "grid")}
 
-    def _trials(self) -> Iterator[Trial]:
-        # seeds last: whoever looks while it runs sees every combination once before any twice
-        names = sorted(self.grid, key=lambda name: (name != "seed", _NAMES.index(name)))
-        for values in product(*(self.grid[name] for name in names)):
-            yield Trial(**dict(zip(names, values, strict=True)))
-
 
 def read(file: Path, changes: Mapping[str, Any] | None = None) -> Study:
-    """The experiment in a file; ``changes`` replace values, those of the grid as ``grid.NAME``.
+    """The experiment in a file; ``changes`` replace values, those of the grid as ``grid.NAME``: in the tables
+    that have the name, or in all if none has.
 
     Raises DataError if it cannot be read, UsageError for what it must not say.
     """
@@ -142,10 +162,12 @@ def read(file: Path, changes: Mapping[str, Any] | None = None) -> Study:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{file} cannot be read as an experiment: {error}") from error
-    grid = dict(values.pop("grid", {}))
+    given = values.pop("grid", {})
+    grids = [dict(grid) for grid in (given if isinstance(given, list) else [given])]
     for name, value in (changes or {}).items():
         inside = name.removeprefix("grid.")
-        (grid if inside != name else values)[inside] = value
+        for changed in _having(grids, inside) if inside != name else [values]:
+            changed[inside] = value
     known = {each.name for each in fields(Study)}
     unknown = sorted(values.keys() - known)
     if unknown:
@@ -155,7 +177,18 @@ def read(file: Path, changes: Mapping[str, Any] | None = None) -> Study:
         raise UsageError(f"{file}: {missing[0]} is missing")
     beside = file.parent / str(values["solver"])
     values["solver"] = str(beside if beside.exists() else values["solver"])
-    return Study(**values, grid=grid)
+    return Study(**values, grid=grids)
+
+
+def _having(grids: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [grid for grid in grids if name in grid] or grids
+
+
+def _product(grid: Grid) -> Iterator[Trial]:
+    """Every value with every other."""
+    names = sorted(grid, key=_NAMES.index)
+    for values in product(*(grid[name] for name in names)):
+        yield Trial(**dict(zip(names, values, strict=True)))
 
 
 def value_of(text: str) -> Any:

@@ -85,6 +85,13 @@ def steps_of(study: Study, trial: Trial, records: int) -> int:
     return max(1, round(study.epochs * records / (trial.workers * study.batch_size)))
 
 
+def _test_steps(study: Study, trial: Trial, records: int) -> float:
+    """Of a worker, from a test to the next."""
+    if study.test_epochs is None:
+        return study.test_every
+    return study.test_epochs * records / (trial.workers * study.batch_size)
+
+
 def _dataset(study: Study) -> Dataset:
     found = _located(study.dataset, study.data)
     return replace(found, train=found.train[: study.records], test=found.test[: study.test_records])
@@ -124,7 +131,7 @@ def _settings(study: Study, trial: Trial, chosen: Algorithm, records: int) -> Se
     return chosen.settings(
         rounds=rounds,
         tau=trial.tau,
-        test_every=max(1, study.test_every // trial.tau),
+        test_every=max(1, int(_test_steps(study, trial, records) / trial.tau)),
         overlap=trial.overlap,
         momentum=momentum,
     )

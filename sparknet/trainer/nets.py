@@ -151,6 +151,13 @@ def check_nesterov(model: TorchModel) -> None:
         )
 
 
+def is_sgd(model: CaffeModel | TorchModel) -> bool:
+    """Whether steps are as long as the learning rate: those of Adam and its kin follow other rules."""
+    if isinstance(model, CaffeModel):
+        return model.solver.type in ("SGD", "Nesterov")
+    return isinstance(model().optimizer, torch.optim.SGD)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probed:
     """``classes`` the net tells apart (0: not known); ``floats``: it takes whole numbers as float32."""

@@ -29,6 +29,7 @@ def settings_table(
         "time cap": f"{trainer.time_cap:g} s a round" if trainer.time_cap else "none",
         "rounds": str(settings.rounds),
         "sampling": trainer.sampling,
+        **({"learning rate of the rounds": str(settings.rate)} if settings.rate else {}),
         "outer step": f"{_algorithm(trainer.algorithm)}, momentum: {settings.momentum}",
         "seed": str(trainer.seed),
         "precision": cluster.precision + (", deterministic" if cluster.deterministic else ""),

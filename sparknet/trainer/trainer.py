@@ -53,6 +53,7 @@ from sparknet.trainer.nets import (
     check_nesterov,
     frozen_caffe,
     is_caffe,
+    is_sgd,
     label_kind,
     probe,
     with_nesterov,
@@ -320,7 +321,7 @@ class _Run:
             assert isinstance(tau, int), "a trainer of epochs has refused any other"
             tau = min(tau, steps)
             rounds = math.ceil(steps / tau)
-        self.algorithm = self.algorithm.of(count)
+        self.algorithm = self._for_workers(count)
         settings = self.algorithm.settings(
             momentum=trainer.momentum,
             rounds=rounds,
@@ -331,6 +332,17 @@ class _Run:
             drain_every=self.saved.checkpoints.drain_every if self.saved.checkpoints else 0,
         )
         return count, settings
+
+    def _for_workers(self, count: int) -> Algorithm:
+        """What the algorithm is for so many; a rule of the learning rate is for SGD."""
+        chosen = self.algorithm.of(count)
+        if chosen.rate is None:
+            return chosen
+        if is_sgd(self.model):
+            log.info("%d workers: %s", count, chosen.rate)
+            return chosen
+        log.info("%d workers: the learning rate stays as it is, the rule of auto is for SGD", count)
+        return replace(chosen, rate=None)
 
     def _tau(self) -> int | Schedule:
         """Steps of a round, or what says how many."""

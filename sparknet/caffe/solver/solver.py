@@ -54,6 +54,7 @@ class Solver:
         self.file = Path(file)
         self.iter = 0
         self.current_step = 0
+        self.rate_factor = 1.0  # of the learning rate; for several solvers that average their nets
         self.stopped = False
         self.is_root = True  # of several solvers that train together only the root tests and snapshots
         self.requested_action: Callable[[], Action] = lambda: Action.NONE
@@ -124,8 +125,8 @@ class Solver:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next update, a float32 number."""
-        return rate(self.param, self.iter, self.current_step).lr
+        """The learning rate of the next update, a float32 number times ``rate_factor``."""
+        return self.rate_factor * rate(self.param, self.iter, self.current_step).lr
 
     @property
     def history(self) -> list[torch.Tensor]:
@@ -209,12 +210,13 @@ class Solver:
         if now.current_step != self.current_step and self.param.lr_policy == "multistep":
             log.info("MultiStep Status: Iteration %d, step = %d", self.iter, now.current_step)
         self.current_step = now.current_step
+        lr = self.rate_factor * now.lr
         if _divides(self.param.display, self.iter):
-            log.info("Iteration %d, lr = %g", self.iter, now.lr)
+            log.info("Iteration %d, lr = %g", self.iter, lr)
         if self.loss_scale and not self.loss_scale.unscale(self.net.diffs):
             log.info("Iteration %d, no update: a gradient is not finite in fp16", self.iter)
         else:
-            self._update_weights(now.lr)
+            self._update_weights(lr)
         self.iter += 1
 
     def _update_weights(self, lr: float) -> None:

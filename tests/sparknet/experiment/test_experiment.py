@@ -233,10 +233,46 @@ def test_the_examples_run(example: Path, tmp_path: Path) -> None:
     }
     whole = read(example)
     assert len(whole.trials) > 20
-    grid = {f"grid.{name}": values[:2] for name, values in whole.grid.items() if len(values) > 2}
+    names = {name for grid in whole.grids for name in grid if len(whole.grids) == 1}
+    grid = {f"grid.{name}": whole.grids[0][name][:2] for name in names if len(whole.grids[0][name]) > 2}
     study = read(example, {**smaller, **grid, "grid.seed": [0]})
     results = Results(study, tmp_path / "out")
     results.complete(lambda outcome: None)
     assert len(results.outcomes) == len(study.trials)
     assert any(outcome.accuracy is not None for outcome in results.outcomes)
     assert json.loads(results.file.read_text().splitlines()[0])["settings"]["steps"] == 4
+
+
+def test_several_grids_are_the_runs_of_each(tmp_path: Path) -> None:
+    (tmp_path / "solver.prototxt").write_text(SOLVER)
+    head, _ = FILE.split("[grid]")
+    tables = """
+[[grid]]
+algorithm = ["serial"]
+seed = [0, 1]
+
+[[grid]]
+workers = [2]
+tau = [1, 3]
+seed = [0, 1]
+"""
+    (tmp_path / "two.toml").write_text(head + tables)
+    due = [("serial", 1, 10), ("average", 2, 1), ("average", 2, 3)]
+    trials = read(tmp_path / "two.toml").trials
+    found = [(trial.algorithm, trial.workers, trial.tau, trial.seed) for trial in trials]
+    assert found == [(*each, seed) for seed in (0, 1) for each in due]
+    changed = read(tmp_path / "two.toml", {"grid.tau": [5], "grid.seed": [7]}).trials
+    assert [(trial.tau, trial.seed) for trial in changed] == [(10, 7), (5, 7)]
+
+
+def test_tests_by_epochs_come_as_often_with_many_workers(tmp_path: Path) -> None:
+    (tmp_path / "solver.prototxt").write_text(SOLVER)
+    (tmp_path / "tests.toml").write_text(FILE)
+    by_epochs = {"steps": None, "epochs": 2, "test_epochs": 0.5, "goal": None, "grid.tau": [1]}
+    study = read(tmp_path / "tests.toml", by_epochs)
+    outcomes = [run(study, trial) for trial in study.trials]
+    # 200 records, batches of 10: an epoch is 20 steps of one worker, 10 of each of two
+    assert [[steps for steps, _ in outcome.curve] for outcome in outcomes] == [
+        [10, 20, 30, 40],
+        [5, 10, 15, 20],
+    ]
