@@ -147,10 +147,15 @@ SLOWMO = Algorithm(
 )
 
 
+# The highest that was measured: each worker's own steps must stay stable, however many average.
+_HIGHEST_RATE = 4
+
+
 def _recommended(workers: int) -> Algorithm:
-    """By the grid of the SlowMo paper, on nets of convolutions: none below 4 workers, more with more."""
-    momentum = next((value for least, value in ((16, 0.6), (8, 0.5), (4, 0.2)) if workers >= least), None)
-    return AVERAGE if momentum is None else SLOWMO.with_options({"outer_momentum": momentum})
+    """By ``docs/experiments/recommended.toml``: longer steps at first, the rate that was set in the end."""
+    if workers == 1:
+        return AVERAGE
+    return replace(AVERAGE, rate=RateRule(scale=min(workers, _HIGHEST_RATE), warm_up=0.02, hold=0.5))
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -210,9 +215,9 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         refuses={"workers": "serial is one worker alone: leave --workers out, or choose another --algorithm"},
     ),
     "auto": Algorithm(
-        summary="what is recommended for the workers there are: average below 4, then slowmo with an "
-        "outer_momentum of 0.2, from 8 workers on 0.5, from 16 on 0.6",
-        paper="arXiv 1910.00643",
+        summary="what is recommended for the workers there are: average, with SGD at K times the learning "
+        "rate (4 times at most), which falls to what was set over the second half of the rounds",
+        paper="arXiv 1511.06051, 1706.02677",
         cost="as the one it takes",
         recommended=_recommended,
     ),

@@ -126,14 +126,14 @@ def test_diloco_goes_as_far_as_the_average_in_the_long_run() -> None:
     assert steps[-1] == pytest.approx(1.0, abs=1e-4)
 
 
-def test_auto_takes_more_momentum_with_more_workers() -> None:
+def test_auto_takes_longer_steps_with_more_workers() -> None:
     auto = algorithm("auto")
-    assert isinstance(auto.of(1).outer(), Average)
-    assert isinstance(auto.of(3).outer(), Average)
-    assert auto.of(3).momentum == "keep"
-    momenta = [auto.of(workers).outer().momentum for workers in (4, 7, 8, 15, 16, 64)]
-    assert momenta == [0.2, 0.2, 0.5, 0.5, 0.6, 0.6]
-    assert auto.of(4).momentum == "reset"
+    assert auto.of(1) is algorithm("average")
+    rules = [auto.of(workers).rate for workers in (2, 3, 4, 64)]
+    assert [rule.scale for rule in rules if rule] == [2, 3, 4, 4]
+    assert all(rule and rule.factor(100, 100) == 1 for rule in rules)
+    assert isinstance(auto.of(4).outer(), Average)
+    assert auto.of(4).momentum == "keep"
     assert algorithm("average").of(64) is algorithm("average")
 
 
