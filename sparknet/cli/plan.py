@@ -37,6 +37,13 @@ _DOLLARS = f"{'$/epoch':>10}"
 @click.option("--bandwidth", type=RATE, default="1gbit", show_default=True, help="Of each link, each way.")
 @click.option("--driver-bandwidth", type=RATE, help="Of the driver's link.  [default: as the others]")
 @click.option("--latency", type=DURATION, default="1ms", show_default=True, help="One way.")
+@click.option(
+    "--congestion",
+    type=click.Choice(["cubic", "reno", "bbr"]),
+    default="cubic",
+    show_default=True,
+    help="What TCP goes by (sysctl net.ipv4.tcp_congestion_control): after a pause bbr is as fast as before.",
+)
 @click.option("--jitter", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Of step times.")
 @click.option("--algorithm", type=some_of(_ALGORITHMS), default="average", show_default=True, help="Several.")
 @click.option("--tau", type=some_of(["auto"], numbers=True), default="10", show_default=True, help="Several.")
@@ -105,6 +112,7 @@ def _machines(options: dict[str, Any]) -> Machines:
         bandwidth=options["bandwidth"],
         driver_bandwidth=options["driver_bandwidth"] or 0.0,
         latency=options["latency"],
+        congestion=options["congestion"],
         jitter=options["jitter"],
         reclaims=options["reclaims"],
         replacement_seconds=options["replacement"],

@@ -12,8 +12,8 @@ from sparknet.simulation.events import EventQueue
 
 # Bytes that TCP sends before it has heard anything: ten segments (RFC 6928).
 _FIRST_WINDOW = 14_600
-# The window is halved after each round trip, and this many seconds more, without sending (RFC 2861; Linux's
-# least timeout).
+# After a pause of this many seconds and a round trip, Linux's least timeout, the window is halved, and again
+# after each further one (RFC 2861); BBR keeps it.
 _TIMEOUT_SECONDS = 0.2
 
 
@@ -78,12 +78,16 @@ class SharedLink:
 class Connection:
     """One direction of a worker's connection with the driver, over the driver's ``link``.
 
-    ``latency`` is from one end to the other, in seconds.
+    ``latency`` is from one end to the other, in seconds; ``keeps_window`` says that TCP goes on after a pause
+    as fast as before it.
     """
 
-    def __init__(self, events: EventQueue, link: SharedLink, latency: float) -> None:
+    def __init__(
+        self, events: EventQueue, link: SharedLink, latency: float, *, keeps_window: bool = False
+    ) -> None:
         self._events, self._link, self._latency = events, link, latency
-        self._used, self._window, self._took = -math.inf, 0.0, 0.0
+        self._keeps_window = keeps_window
+        self._used, self._window = -math.inf, float(_FIRST_WINDOW)
 
     def send(self, size: float, arrived: Callable[[], None]) -> None:
         """``arrived`` when all ``size`` bytes are at the other end."""
@@ -92,15 +96,17 @@ class Connection:
 
         def sent() -> None:
             self._used = self._events.now()
-            self._took = self._used - began
-            rate = size / max(self._took, 1e-9)
+            rate = size / max(self._used - began, 1e-9)
             lost = slow_start(size, rate, 2 * self._latency, first)
-            self._window = max(first, size)
+            # a full link makes round trips longer, which ends the doubling (RFC 9406)
+            self._window = max(first, min(size, 2 * rate * 2 * self._latency))
             self._events.after(self._latency + lost, arrived)
 
         self._link.send(size, sent)
 
     def _window_at(self, time: float) -> float:
-        """What TCP has left of its window. A round trip lasts as long as what is queued before it."""
-        timeouts = (time - self._used) / (_TIMEOUT_SECONDS + 2 * self._latency + self._took)
+        """What TCP has left of its window."""
+        if self._keeps_window or self._used == -math.inf:
+            return self._window
+        timeouts = (time - self._used) / (_TIMEOUT_SECONDS + 2 * self._latency)
         return max(_FIRST_WINDOW, math.ldexp(self._window, -int(min(timeouts, 64))))

@@ -35,8 +35,8 @@ class Site:
     def __init__(self, events: EventQueue, machines: Machines, codec: Codec, seed: int) -> None:
         self.events, self.machines, self.codec = events, machines, codec
         self.random = np.random.default_rng(seed)
-        self.down = SharedLink(events, machines.driver_link, machines.bandwidth)
-        self.up = SharedLink(events, machines.driver_link, machines.bandwidth)
+        self.down = SharedLink(events, machines.driver_link, machines.link)
+        self.up = SharedLink(events, machines.driver_link, machines.link)
         self.scale = machines.parameters / NUMBERS
         self.group: AveragingGroup | None = None
         self.last_loss = -math.inf
@@ -53,15 +53,23 @@ class Site:
         return payload * self.scale + _FRAME_BYTES
 
     def ring_seconds(self, members: int) -> float:
-        """For the vector to be averaged among so many: its parts go out, and the means come back."""
+        """For the vector to be averaged among so many: its parts go out, and the means come back.
+
+        gloo sends nothing before the receiver has said that it is ready, which is a latency more in each
+        step. What is said for the second step queues behind the bytes of the first on the same connection,
+        but for the buckets that are on their way already: with many buckets that costs nothing of its own.
+        """
         machines, numbers = self.machines, self.machines.parameters
         step = self.codec.size(numbers) * (members - 1) / members
-        rate = min(machines.bandwidth, machines.ring_processing / (self.codec.size(numbers) / numbers / 4))
-        round_trip = 2 * machines.latency
+        rate = min(machines.link, machines.ring_processing / (self.codec.size(numbers) / numbers / 4))
         # a link idles while a bucket is averaged that no other follows
         slow = machines.vector_bytes / (2 * step / rate) < SLOW if step else False
+        slow = slow and self.codec.is_lossless
         lead = min(1.0, bucket_numbers(numbers, slow=slow) / numbers)
-        waits = 2 * machines.latency + 2 * slow_start(step / max(1, members - 1), rate, round_trip) * lead
+        waits = (3 + lead) * machines.latency
+        if not machines.keeps_window:
+            each = step / max(1, members - 1)
+            waits += 2 * slow_start(each, rate, 2 * machines.latency) * lead
         return 2 * step / rate * (1 + lead / 2) + waits + 2 * (members - 1) * machines.handling / 4
 
 
@@ -108,8 +116,9 @@ class SimulatedWorker:
         machines = site.machines
         self.site, self.number, self.iteration = site, number, iteration
         self.is_gone = False
-        self._down = Connection(site.events, site.down, machines.latency)
-        self._up = Connection(site.events, site.up, machines.latency)
+        way, kept = machines.to_driver, machines.keeps_window
+        self._down = Connection(site.events, site.down, way, keeps_window=kept)
+        self._up = Connection(site.events, site.up, way, keeps_window=kept)
         self._requests: deque[Request] = deque()
         self._ahead: tuple[float, Report] | None = None
         self.member = Member(

@@ -29,6 +29,8 @@ from typing import Any
 
 import click
 import numpy as np
+import torch
+import torch.distributed as dist
 from pyspark.sql import SparkSession
 
 from apps.solvers import load
@@ -37,6 +39,7 @@ from sparknet.spark import SparkWorkers, from_examples, session
 from sparknet.trainer.nets import Threaded
 from sparknet.training import RoundPlan, Settings, train
 from sparknet.worker import Recipe
+from tests.bench import torch_distributor
 from tests.bench.round_overhead import CONF
 
 BATCH, RECORDS, WARM = 100, 2_000, 10
@@ -103,51 +106,31 @@ def engine(spark: SparkSession, workers: int, steps: int, tau: int) -> tuple[flo
     return images / (now - began), first
 
 
-def distributed(spark: SparkSession, workers: int, steps: int) -> tuple[float, float]:
+def distributed(workers: int, steps: int) -> tuple[float, float]:
     """Images/s and seconds until the first step with TorchDistributor and DDP."""
-    from pyspark.ml.torch.distributor import TorchDistributor
-
-    submitted = time.time()
-    runner = TorchDistributor(num_processes=workers, local_mode=False, use_gpu=False)
-    first, rate = runner.run(ddp, steps)
+    (first, rate), submitted = torch_distributor.distributed(workers, ddp_rate, steps)
     return rate, first - submitted
 
 
-def ddp(steps: int) -> tuple[float, float]:
+def ddp_rate(steps: int) -> tuple[float, float]:
     """What each of its processes runs; the first one's answer comes back."""
-    import torch
-    import torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
+    with torch_distributor.group():
+        net = torch_distributor.Net(lr=0.001)
+        examples = pictures(1)
+        images, labels = torch.from_numpy(examples.images), torch.from_numpy(examples.labels)
 
-    from tests.bench.plain_nets import cifar10_quick
+        def go(count: int) -> None:
+            for _ in range(count):
+                rows = torch.randint(len(labels), (BATCH,))
+                net.step(images[rows].float(), labels[rows])
+            dist.barrier()
 
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    torch.manual_seed(0)
-    # channels_last, as our nets are where it wins
-    net = DistributedDataParallel(cifar10_quick().to(memory_format=torch.channels_last))
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9, weight_decay=0.004)
-    examples = pictures(1)
-    images, labels = torch.from_numpy(examples.images), torch.from_numpy(examples.labels)
-
-    def step(number: int) -> None:
-        rows = torch.randint(len(labels), (BATCH,))
-        optimiser.zero_grad()
-        batch = images[rows].float().contiguous(memory_format=torch.channels_last)
-        torch.nn.functional.cross_entropy(net(batch), labels[rows]).backward()
-        optimiser.step()
-
-    first = time.time()
-    for number in range(WARM):
-        step(number)
-    dist.barrier()
-    started = time.perf_counter()
-    for number in range(steps):
-        step(number)
-    dist.barrier()
-    rate = dist.get_world_size() * steps * BATCH / (time.perf_counter() - started)
-    dist.destroy_process_group()
-    return first, rate
+        first = time.time()
+        go(WARM)
+        started = time.perf_counter()
+        go(steps)
+        rate = dist.get_world_size() * steps * BATCH / (time.perf_counter() - started)
+        return first, rate
 
 
 def compare(runs: dict[str, Callable[[], tuple[float, float]]], repeats: int) -> None:
@@ -181,6 +164,16 @@ def _aims(rates: dict[str, list[float]], starts: dict[str, list[float]]) -> None
     show("time to first step, ours / DDP", value, "at most 0.333", value <= 1 / 3)
 
 
+def warm_session(name: str, workers: int) -> SparkSession:
+    """Executors with a JVM and a core each, whose Python has run a job before."""
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    warnings.simplefilter("ignore", FutureWarning)
+    options: dict[str, Any] = {**CONF, "spark.executorEnv.OMP_NUM_THREADS": "1"}
+    spark = session(name, f"local-cluster[{workers},1,2048]", options)
+    spark.sparkContext.parallelize(range(workers), workers).map(lambda _: time.sleep(1)).collect()
+    return spark
+
+
 @click.command(help=__doc__)
 @click.option("--workers", "-k", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--steps", type=click.IntRange(min=10), default=100, show_default=True, help="Of each worker.")
@@ -190,18 +183,14 @@ def main(workers: int, steps: int, repeats: int, child: int | None) -> None:
     if child:
         serial_child(child)
         return
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    warnings.simplefilter("ignore", FutureWarning)
-    options: dict[str, Any] = {**CONF, "spark.executorEnv.OMP_NUM_THREADS": "1"}
-    spark = session("images per second", f"local-cluster[{workers},1,2048]", options)
-    spark.sparkContext.parallelize(range(workers), workers).map(lambda _: time.sleep(1)).collect()
+    spark = warm_session("images per second", workers)
     try:
         compare(
             {
                 "serial": lambda: serial(workers, steps),
                 "tau 10": lambda: engine(spark, workers, steps, 10),
                 "tau 1": lambda: engine(spark, workers, steps, 1),
-                "DDP": lambda: distributed(spark, workers, steps),
+                "DDP": lambda: distributed(workers, steps),
             },
             repeats,
         )

@@ -108,6 +108,13 @@ class Network:
             _run("tc", "qdisc", "replace", "dev", device, "root", "tbf", *limit)
 
 
+def congestion() -> str:
+    """The algorithm of congestion control that sockets have here: cubic, bbr ..."""
+    with socket.socket() as one:
+        name = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    return name.rstrip(b"\0").decode()
+
+
 def relay(one: int, other: int, delay_seconds: float) -> None:
     """Pass packets between two TUN devices, each so long after it came."""
     ways = {one: (other, deque[tuple[float, bytes]]()), other: (one, deque[tuple[float, bytes]]())}

@@ -76,23 +76,28 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is trained in all rows, by whom and for how long."""
+    """What is trained in all rows, by whom and for how long.
+
+    A step over ``megabytes`` sleeps for ``rest`` seconds: then there may be more workers than cores.
+    """
 
     workers: int
     exchange: str
     megabytes: float | None = None
+    rest: float = 0.0
     batch_size: int = 100
     seconds: float = 20.0
 
 
-def problem(megabytes: float | None, batch_size: int) -> tuple[Recipe, Examples]:
+def problem(job: Job) -> tuple[Recipe, Examples]:
     """What is trained, and on what."""
-    if megabytes is not None:
+    if job.megabytes is not None:
         pictures = Examples(np.zeros((64, 1, 1, 1), np.uint8), np.zeros(64, np.int64))
-        return scaling.recipe(int(megabytes * 1e6 / 4)), pictures
-    model = load("cifar10_quick_solver.prototxt", (3, 32, 32), batch_size=batch_size, test_batch_size=100)
+        return scaling.recipe(int(job.megabytes * 1e6 / 4), job.rest), pictures
+    size = job.batch_size
+    model = load("cifar10_quick_solver.prototxt", (3, 32, 32), batch_size=size, test_batch_size=100)
     drawn = draw(train=4000, test=10).train
-    recipe = Recipe(replica=Threaded(model=model, threads=1), batch_size=batch_size, transform=Transform())
+    recipe = Recipe(replica=Threaded(model=model, threads=1), batch_size=size, transform=Transform())
     return recipe, drawn
 
 
@@ -139,7 +144,7 @@ def run(trial: Trial, job: Job) -> dict[str, Any]:
 
 
 def _driven(trial: Trial, job: Job) -> dict[str, Any]:
-    recipe, records = problem(job.megabytes, job.batch_size)
+    recipe, records = problem(job)
     initial: Vector = recipe.build().weights.numpy().copy()
     network = Network(trial.link)
     coordinator_port = _Port()

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from sparknet.caffe import TRAIN
+from sparknet.caffe.net import Net
+from sparknet.caffe.summary import summarise
 from sparknet.errors import UsageError
 from sparknet.reporting.costs import Cost
 from sparknet.simulation.forecast import Forecast, Way, forecast, limits, ways
-from sparknet.simulation.machines import Machines
+from sparknet.simulation.machines import PAYLOAD, Machines
+from tests.bench.sparknet_paper import ALEXNET, GOOGLENET, SPEED_UPS
 
-# AlexNet on SparkNet's cluster: 2 s a step of 256, 244 MB of weights, 1 Gbit/s.
-PAPER = Machines(parameters=60_965_224, step_seconds=2.0, batch_size=256, bandwidth=125e6, jitter=0)
 QUICK = Machines(parameters=145_578, step_seconds=0.042, batch_size=100, bandwidth=1.25e6, latency=0.05)
 
 ALGORITHMS = ("average", "slowmo", "diloco", "easgd", "easgd-lockfree", "eamsgd", "sync", "auto")
@@ -20,28 +22,35 @@ ALGORITHMS = ("average", "slowmo", "diloco", "easgd", "easgd-lockfree", "eamsgd"
 
 def test_an_exchange_of_the_paper_takes_the_paper_s_twenty_seconds() -> None:
     """Section 3 of arXiv 1511.06051: S about 20 s, C about 2 s, with five workers."""
-    assert forecast(PAPER, 5, Way(tau=50)).exchange_seconds == pytest.approx(20, rel=0.1)
+    assert forecast(ALEXNET, 5, Way(tau=50)).exchange_seconds == pytest.approx(20, rel=0.1)
 
 
 @pytest.mark.parametrize("tau", [1, 10, 50, 100])
 def test_the_overhead_is_that_of_the_paper_s_cost_model(tau: int) -> None:
     due = 1 - Cost(step_seconds=2, sync_seconds=20).overhead(tau)
-    assert forecast(PAPER, 5, Way(tau=tau)).goodput == pytest.approx(due, rel=0.02)
+    assert forecast(ALEXNET, 5, Way(tau=tau)).goodput == pytest.approx(due, rel=0.03)
 
 
-@pytest.mark.parametrize(("workers", "speed_up", "without_exchange"), [(3, 2.4, 2.9), (5, 3.8, 4.6)])
-def test_the_speed_ups_of_the_paper_follow_from_its_exchanges(
-    workers: int, speed_up: float, without_exchange: float
-) -> None:
-    """Section 4.1, AlexNet at tau 50: what S = 0 would have brought, less what exchanges cost here."""
-    goodput = forecast(PAPER, workers, Way(tau=50)).goodput
-    assert goodput * without_exchange == pytest.approx(speed_up, rel=0.1)
+def test_the_plan_s_speed_ups_leave_room_for_the_paper_s() -> None:
+    """Images a second are faster by more than time to an accuracy is, and the more so the more workers."""
+    for net in ("AlexNet", "GoogLeNet"):
+        shares = [each.paper / each.plan for each in SPEED_UPS if each.net == net]
+        assert all(0.5 < share < 1 for share in shares)
+        assert min(shares) == shares[-1]
+        # with few workers exchanges explain nearly all of what is missing
+        assert shares[0] > 0.85
+
+
+def test_the_paper_s_nets_are_as_large_as_their_files_here() -> None:
+    for machines, name in ((ALEXNET, "caffenet"), (GOOGLENET, "googlenet")):
+        net = Net.for_file(f"apps/models/{name}_train_test.prototxt", TRAIN)
+        assert summarise(net).parameters == machines.parameters
 
 
 def test_averaging_after_every_step_over_that_link_is_slower_than_one_machine() -> None:
     """C / (C / K + S) is below 1 there, for every K."""
-    found = forecast(PAPER, 5, Way(algorithm="sync", tau=1))
-    assert found.images_per_second < PAPER.batch_size / PAPER.step_seconds
+    found = forecast(ALEXNET, 5, Way(algorithm="sync", tau=1))
+    assert found.images_per_second < ALEXNET.batch_size / ALEXNET.step_seconds
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -100,6 +109,24 @@ def test_measured_tau_keeps_exchanges_under_their_share() -> None:
     assert forecast(QUICK, 4, Way(tau="auto", overlap=True)).tau < forecast(QUICK, 4, Way(tau="auto")).tau
 
 
+def test_a_connection_that_keeps_its_window_costs_nothing_after_a_pause() -> None:
+    """Weights as int8, 50 ms each way: the bytes and the latencies are all there is to an exchange."""
+    way = Way(tau=10, wire="int8")
+    bbr = forecast(replace(QUICK, congestion="bbr"), 2, way).exchange_seconds
+    one_way = 145_578 * (1 + 4 / 256) / (QUICK.bandwidth * PAYLOAD)
+    assert bbr == pytest.approx(2 * (2 * one_way + QUICK.latency), rel=0.05)
+    assert forecast(QUICK, 2, way).exchange_seconds > bbr + 0.1
+
+
+def test_a_latency_to_the_driver_of_its_own_leaves_that_between_workers() -> None:
+    near = replace(QUICK, latency=0.1, driver_latency=0.0, congestion="bbr", jitter=0.0)
+    star, ring = Way(tau=10), Way(tau=10, exchange="ring")
+    far = replace(near, driver_latency=0.1)
+    for way, messages in ((star, 2), (ring, 4)):
+        more = forecast(far, 2, way).round_seconds - forecast(near, 2, way).round_seconds
+        assert more == pytest.approx(messages * 0.1, rel=0.1)
+
+
 def test_a_time_cap_ends_rounds_early() -> None:
     found = forecast(QUICK, 2, Way(tau=1000, time_cap_seconds=0.42))
     assert found.round_seconds - found.exchange_seconds == pytest.approx(0.42, rel=0.25)
@@ -134,6 +161,8 @@ def test_what_does_not_go_together_is_left_out_and_all_of_it_is_refused() -> Non
     [
         ({"bandwidth": 0}, "bandwidth is 0"),
         ({"latency": -1}, "latency is -1"),
+        ({"driver_latency": -1}, "driver_latency is -1"),
+        ({"congestion": "vegas"}, "cubic, reno, bbr"),
         ({"step_seconds": float("nan")}, "step_seconds is nan"),
     ],
 )

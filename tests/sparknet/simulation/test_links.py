@@ -59,6 +59,41 @@ def test_a_connection_begins_slowly_after_a_pause_and_not_before() -> None:
     assert arrivals[0] == pytest.approx(0.82, rel=0.1)
 
 
+def test_the_window_is_halved_for_each_timeout_of_a_pause_unless_it_is_kept() -> None:
+    """148 kB fill a link that holds 125 kB; after two timeouts of 0.3 s a quarter of the window is left."""
+
+    def seconds(pause: float, *, keeps_window: bool) -> float:
+        events = EventQueue()
+        link = SharedLink(events, 1.25e6, 1.25e6)
+        connection = Connection(events, link, latency=0.05, keeps_window=keeps_window)
+        connection.send(148_000, lambda: None)
+        events.work(148_000 / 1.25e6 + pause)
+        arrivals: list[float] = []
+        began = events.now()
+        connection.send(148_000, lambda: arrivals.append(events.now() - began))
+        ended(events)
+        return arrivals[0]
+
+    alone = 148_000 / 1.25e6 + 0.05
+    assert seconds(0.2, keeps_window=False) == pytest.approx(alone)
+    # 37 and 74 kB are under way for less than a round trip
+    lost = 2 * 0.1 - (37_000 + 74_000) / 1.25e6
+    assert seconds(0.7, keeps_window=False) == pytest.approx(alone + lost)
+    assert seconds(30, keeps_window=True) == pytest.approx(alone)
+
+
+def test_a_window_grows_to_twice_what_is_on_its_way_on_a_full_link() -> None:
+    events = EventQueue()
+    connection = Connection(events, SharedLink(events, 1.25e6, 1.25e6), latency=0.05)
+    arrivals: list[float] = []
+    connection.send(10e6, lambda: None)
+    events.work(8 + 0.7)
+    connection.send(10e6, lambda: arrivals.append(events.now() - 8.7))
+    ended(events)
+    # 250 kB, halved twice: half of a round trip is lost once
+    assert arrivals[0] == pytest.approx(8.05 + 0.05)
+
+
 def test_without_delay_nothing_is_lost_to_slow_start() -> None:
     assert slow_start(1e9, 1e9, 0.0) == 0
     assert slow_start(10_000, 1e6, 1.0) == 0
