@@ -39,6 +39,7 @@ from sparknet.distributed.messages import (
     Member,
     Message,
     Request,
+    Scored,
     read_scores,
     read_state,
 )
@@ -179,24 +180,25 @@ class Coordinator:
         )
 
     def test(self, weights: Weights, slices: Sequence[slice]) -> Scores:
-        """Hand out the slices of the test set; one that is lost with its worker is handed out again, and all
-        are if the weights are lost."""
+        """Hand out the slices of the test set; those that are lost with a worker are handed out again, and
+        all are if the weights are lost."""
         self._overlap.drop(self.membership.all)
         self._averaging.publish(weights)
-        todo, parts = deque(slices), dict[Member, slice]()
+        todo, parts = deque(slices), dict[Member, tuple[slice, ...]]()
         working: dict[Member, Request] = {}
         scores: dict[int, Scores] = {}
         losses = self._versions.losses
         while len(scores) < len(slices):
             self._hand_out(todo, working, parts)
             if self._versions.losses > losses:  # what has been scored was scored by others
-                losses, busy = self._versions.losses, [parts[member] for member in working]
+                losses, busy = self._versions.losses, [part for member in working for part in parts[member]]
                 todo = deque(part for part in slices if part not in busy)
                 scores.clear()
-            answer = self._next_in_turn(working, self._scoring, lambda member: _length(parts[member]))
-            if answer and isinstance(answer.content, Scores):
-                scores[parts[answer.member].start] = answer.content
-            todo.extend(parts[member] for member in self._without_the_lost(working))
+            answer = self._next_in_turn(working, self._scoring, lambda member: _records(parts[member]))
+            if answer and isinstance(answer.content, Scored):
+                for part, found in zip(parts[answer.member], answer.content.parts, strict=True):
+                    scores[part.start] = found
+            todo.extend(part for member in self._without_the_lost(working) for part in parts[member])
         return sum((scores[part.start] for part in slices), Scores())
 
     def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
@@ -303,10 +305,13 @@ class Coordinator:
     # -- requests ------------------------------------------------------------------------------------------
 
     def _hand_out(
-        self, todo: deque[slice], working: dict[Member, Request], parts: dict[Member, slice]
+        self, todo: deque[slice], working: dict[Member, Request], parts: dict[Member, tuple[slice, ...]]
     ) -> None:
-        """Give every idle member a slice while there are any; to one that needs the weights when they can be
-        had without waiting for one that is busy."""
+        """Give every idle member slices while there are any; to one that needs the weights when they can be
+        had without waiting for one that is busy.
+
+        Half of an even share of those that are left: few requests, and all end at about the same time.
+        """
         if not working:
             self.membership.assemble(_is_idle)
         for member in self.membership.all:
@@ -314,9 +319,10 @@ class Coordinator:
             free = member.is_idle and member not in working and self.membership.has(member)
             free = free and not (member.is_leaving and working)
             if todo and free and self._averaging.can_send(member):
-                request = self._slice(member, todo[0])
-                parts[member], working[member] = todo.popleft(), request
-                self.membership.give(member, request)
+                count = max(1, len(todo) // (2 * len(self.membership.all)))
+                parts[member] = tuple(todo.popleft() for _ in range(count))
+                working[member] = self._test_request(member, parts[member])
+                self.membership.give(member, working[member])
 
     def _ahead(self, ahead: RoundPlan | None) -> Header:
         """How the workers are to go on before the average is known, and in how many parts to send."""
@@ -399,11 +405,13 @@ class Coordinator:
             if isinstance(answer.content, WorkerState)
         }
 
-    def _slice(self, member: Member, part: slice) -> Request:
-        header = {"start": part.start, "stop": part.stop}
-        message = Message(Kind.TEST, header, self._averaging.whole(member))
+    def _test_request(self, member: Member, parts: Sequence[slice]) -> Request:
+        """Slices to score one after the other, the weights with the first."""
+        headers = [{"start": part.start, "stop": part.stop} for part in parts]
+        first = Message(Kind.TEST, headers[0], self._averaging.whole(member))
         member.version = self._versions.number
-        return self._request(message, answers=(Kind.SCORES,), read=read_scores)
+        others = (Message(Kind.TEST, header) for header in headers[1:])
+        return self._request(first, *others, answers=(Kind.SCORES,) * len(parts), read=read_scores)
 
     def _request(
         self,
@@ -446,8 +454,8 @@ def _can_train(member: Member) -> bool:
     return member.records > 0 and member.is_idle
 
 
-def _length(part: slice) -> int:
-    return int(part.stop - part.start)
+def _records(parts: Iterable[slice]) -> int:
+    return sum(int(part.stop - part.start) for part in parts)
 
 
 def _restoring(state: WorkerState) -> Message:

@@ -58,7 +58,14 @@ class Assigned:
     bytes_: int = 0
 
 
-Content = Report | Scores | WorkerState | Reduced | Fetched | Yielded | Assigned
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The scores of the slices that were asked for, in order."""
+
+    parts: tuple[Scores, ...]
+
+
+Content = Report | Scored | WorkerState | Reduced | Fetched | Yielded | Assigned
 """What answers can say."""
 
 
@@ -232,8 +239,11 @@ def read_state(member: Member, frames: Sequence[Frame]) -> WorkerState:
     return WorkerState(iteration=place[0], position=place[1], history=member.history.copy())
 
 
-def read_scores(_member: Member, frames: Sequence[Frame]) -> Scores:
-    header = frames[0].header
+def read_scores(_member: Member, frames: Sequence[Frame]) -> Scored:
+    return Scored(parts=tuple(_scores_in(frame.header) for frame in frames))
+
+
+def _scores_in(header: Header) -> Scores:
     try:
         return Scores(records=int(header["records"]), sums=dict(header["sums"]))
     except (KeyError, TypeError, ValueError) as wrong:

@@ -25,6 +25,10 @@ NUMBERS = 256
 
 # Bytes of a frame besides its payload.
 _FRAME_BYTES = 350
+# Of the time that a step's bytes take in a ring, lost where all buckets are under way at once and those of
+# the second step queue behind those of the first. Fitted to rounds: it was 0.2 to 0.56 with 2 and 4 workers
+# at 10 and 50 Mbit/s (docs/results.md).
+_CROWDED = 0.4
 # Seconds until the driver hears that a worker's machine is gone.
 _LOSS_SECONDS = 0.3
 
@@ -53,24 +57,30 @@ class Site:
         return payload * self.scale + _FRAME_BYTES
 
     def ring_seconds(self, members: int) -> float:
-        """For the vector to be averaged among so many: its parts go out, and the means come back.
+        """For the vector to be averaged among so many: its parts go out, and the means come back."""
+        once = self._steps_of_ring(members, slow=False)
+        # what the engine does where the last average took long
+        took = once + 2 * self.machines.to_driver
+        slow = self.codec.is_lossless and self.machines.vector_bytes < SLOW * took
+        return self._steps_of_ring(members, slow=True) if slow else once
 
-        gloo sends nothing before the receiver has said that it is ready, which is a latency more in each
-        step. What is said for the second step queues behind the bytes of the first on the same connection,
-        but for the buckets that are on their way already: with many buckets that costs nothing of its own.
+    def _steps_of_ring(self, members: int, *, slow: bool) -> float:
+        """gloo sends nothing before the receiver has said that it is ready, which takes a latency more in
+        each step. With many buckets what is said for the second step comes with the bytes of the first.
         """
+        if members == 1:
+            return 0.0
         machines, numbers = self.machines, self.machines.parameters
-        step = self.codec.size(numbers) * (members - 1) / members
+        sent = self.codec.size(numbers) * (members - 1) / members
         rate = min(machines.link, machines.ring_processing / (self.codec.size(numbers) / numbers / 4))
-        # a link idles while a bucket is averaged that no other follows
-        slow = machines.vector_bytes / (2 * step / rate) < SLOW if step else False
-        slow = slow and self.codec.is_lossless
+        step = sent / rate
         lead = min(1.0, bucket_numbers(numbers, slow=slow) / numbers)
+        # the part that comes last of a bucket is averaged while its link has nothing else to carry
+        idle = _CROWDED * step if slow else lead * step / (members - 1)
         waits = (3 + lead) * machines.latency
         if not machines.keeps_window:
-            each = step / max(1, members - 1)
-            waits += 2 * slow_start(each, rate, 2 * machines.latency) * lead
-        return 2 * step / rate * (1 + lead / 2) + waits + 2 * (members - 1) * machines.handling / 4
+            waits += 2 * slow_start(sent / (members - 1), rate, 2 * machines.latency) * lead
+        return 2 * step + idle + waits + 2 * (members - 1) * machines.handling / 4
 
 
 class AveragingGroup:

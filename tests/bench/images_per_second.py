@@ -25,7 +25,6 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -168,7 +167,7 @@ def warm_session(name: str, workers: int) -> SparkSession:
     """Executors with a JVM and a core each, whose Python has run a job before."""
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     warnings.simplefilter("ignore", FutureWarning)
-    options: dict[str, Any] = {**CONF, "spark.executorEnv.OMP_NUM_THREADS": "1"}
+    options = {**CONF, "spark.driver.memory": "4g", "spark.executorEnv.OMP_NUM_THREADS": "1"}
     spark = session(name, f"local-cluster[{workers},1,2048]", options)
     spark.sparkContext.parallelize(range(workers), workers).map(lambda _: time.sleep(1)).collect()
     return spark

@@ -4,12 +4,13 @@
     ./run bench time_to_accuracy --args '--grid 0.001,0.002,0.004,0.008 --seeds 0'
     ./run bench time_to_accuracy --args "--seeds 1 --app '--algorithm slowmo --tau 20 --overlap'"
 
-cifar10_quick, K = 2, batch 100 of each worker, one thread each, float32, real Spark for both (local-cluster,
-executors that have run a Python job before), from the same initial weights, mean image and shards. Taken in
-turns, with ``--seeds`` seeds. Both test after every ``--test-images`` images of all workers together, each
-worker a part of the set, and end at the first test that reaches ``--goal``.
+cifar10_quick, K = 2, batch 100 of each worker, one thread each, the same precision, real Spark for both
+(local-cluster, executors that have run a Python job before), from the same initial weights, mean image and
+shards. Taken in turns, with ``--seeds`` seeds. Both test after every ``--test-images`` images of all workers
+together, each worker a part of the set, and end at the first test that reaches ``--goal``.
 
 Ours is what an app makes of ``--app``, its options, and of ``--base-lr``. DDP's data lie in files as arrays.
+``--rule SCALE:WARM_UP:HOLD`` is how both change the rate on the way to ``--images`` (``RateRule``).
 With ``--grid`` each side first trains once with each of these rates, and takes the one that needed the fewest
 images: how busy the machine is makes no difference to that.
 """
@@ -33,10 +34,12 @@ from pyspark.sql import SparkSession
 from apps.options import Options, training_options
 from apps.solvers import load
 from apps.training import TrainingData, trainer_of
+from sparknet.algorithms import algorithm
 from sparknet.caffe.schema import SolverParameter
 from sparknet.caffe_replica import CaffeModel
 from sparknet.data import Transform
 from sparknet.data.locate import Located, locate
+from sparknet.rate_rule import RateRule
 from sparknet.reporting.metrics import Record
 from sparknet.training import Round
 from sparknet.worker import Recipe
@@ -87,6 +90,8 @@ class Contest:
     goal: float
     images: int
     test_images: int
+    rate: RateRule | None = None
+    precision: str = "float32"
 
     @property
     def transform(self) -> Transform:
@@ -122,12 +127,15 @@ class Goal:
 def ours(spark: SparkSession, contest: Contest, options: Options, base_lr: float) -> Curve:
     """Trained as an app does it, the call being ``Trainer.fit``."""
     data = TrainingData.of(contest.located, contest.transform)
-    model = with_base_lr(_model(options.solver, data), base_lr)
+    model = with_base_lr(_model(options.solver, data, contest.precision), base_lr)
     started = time.time()
     goal = Goal(contest, started)
     trainer = replace(
         trainer_of(data, options, model), callbacks=[goal], output=None, report=False, tensorboard=None
     )
+    if contest.rate:
+        chosen = algorithm(trainer.algorithm).of(WORKERS)
+        trainer = replace(trainer, algorithm=replace(chosen, rate=contest.rate))
     trainer.fit(data, data.test, spark=spark)
     return goal.curve
 
@@ -136,7 +144,7 @@ def theirs(contest: Contest, lr: float, seed: int) -> Curve:
     """DDP's, from the same weights; the call is that of ``TorchDistributor.run``."""
     dataset = contest.located.dataset
     data = TrainingData.of(contest.located, contest.transform)
-    model = _model(SOLVER, data)
+    model = _model(SOLVER, data, contest.precision)
     weights = Recipe(replica=model, batch_size=BATCH, transform=data.transform, seed=seed).build().weights
     with tempfile.TemporaryDirectory() as folder:
         torch_distributor.save(
@@ -156,14 +164,17 @@ def theirs(contest: Contest, lr: float, seed: int) -> Curve:
             batch=BATCH,
             lr=lr,
             seed=seed,
+            rate=contest.rate,
+            bf16=contest.precision == "bf16",
         )
         found, submitted = torch_distributor.distributed(WORKERS, torch_distributor.train, task)
     tests = tuple((images, at - submitted, accuracy) for images, at, accuracy in found["tests"])
     return Curve(tests=tests, first=found["first"] - submitted, testing=found["test_seconds"])
 
 
-def _model(solver: str, data: TrainingData) -> CaffeModel:
-    return load(solver, data.shape, batch_size=BATCH, test_batch_size=data.test_batch_size)
+def _model(solver: str, data: TrainingData, precision: str) -> CaffeModel:
+    sizes = {"batch_size": BATCH, "test_batch_size": data.test_batch_size}
+    return load(solver, data.shape, precision=precision, **sizes)
 
 
 def with_base_lr(model: CaffeModel, base_lr: float) -> CaffeModel:
@@ -182,7 +193,8 @@ def app_options(text: str, contest: Contest, seed: int) -> Options:
         found.append(options)
 
     parser = training_options(tau=10, rounds=1, batch_size=BATCH, solver=SOLVER)(parsed)
-    given = ["--sampling", "epoch", "--workers", str(WORKERS), "--seed", str(seed), *shlex.split(text)]
+    given = ["--sampling", "epoch", "--workers", str(WORKERS), "--seed", str(seed)]
+    given += ["--precision", contest.precision, *shlex.split(text)]
     parser.main(given, standalone_mode=False)
     (options,) = found
     if not isinstance(options.tau, int) or contest.test_images % (WORKERS * BATCH * options.tau):
@@ -232,12 +244,19 @@ def tell(curves: dict[str, list[Curve]], contest: Contest) -> int:
     return 0 if ratio <= AIM else 1
 
 
+def _rule(text: str) -> RateRule:
+    scale, warm_up, hold = (float(part) for part in text.split(":"))
+    return RateRule(scale=scale, warm_up=warm_up, hold=hold)
+
+
 @click.command(help=__doc__)
 @click.option("--goal", type=click.FloatRange(0, 1), default=0.65, show_default=True)
 @click.option("--seeds", type=click.IntRange(min=0), default=3, show_default=True, help="0: only --grid.")
 @click.option("--app", default="", help="Options of an app for ours: '--algorithm auto --overlap' ...")
 @click.option("--base-lr", type=click.FloatRange(min=0, min_open=True), default=0.002, show_default=True)
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=0.002, show_default=True)
+@click.option("--rule", default="", metavar="SCALE:WARM_UP:HOLD", help="Of the rate, for both sides.")
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True)
 @click.option("--grid", default="", metavar="RATE,RATE...", help="Rates to choose from, for both sides.")
 @click.option("--side", type=click.Choice(["both", "ours", "DDP"]), default="both", show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=400_000, show_default=True, help="At most.")
@@ -248,13 +267,22 @@ def main(
     app: str,
     base_lr: float,
     lr: float,
+    rule: str,
+    precision: str,
     grid: str,
     side: str,
     images: int,
     test_images: int,
 ) -> None:
     located = locate("cifar10", "auto")
-    contest = Contest(located=located, goal=goal, images=images, test_images=test_images)
+    contest = Contest(
+        located=located,
+        goal=goal,
+        images=images,
+        test_images=test_images,
+        rate=_rule(rule) if rule else None,
+        precision=precision,
+    )
     click.echo(f"data: {located.origin}; load {os.getloadavg()[0]:.1f}")
     app_options(app, contest, 0)
     spark = warm_session("time to accuracy", WORKERS)

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from sparknet.rate_rule import RateRule
 from tests.bench.plain_nets import cifar10_quick
 
 # Pictures scored at once: a larger batch leaves the cache of a core.
@@ -52,10 +53,10 @@ class Net:
     """A replica and its optimiser, in channels_last as our nets are where it wins.
 
     It starts from ``weights``, float32 (P,) in Caffe's order, if they are given; biases learn at twice the
-    rate, as the prototxt says.
+    rate, as the prototxt says. ``bf16`` computes its products in that, in training.
     """
 
-    def __init__(self, lr: float, weights: Tensor | None = None) -> None:
+    def __init__(self, lr: float, weights: Tensor | None = None, *, bf16: bool = False) -> None:
         torch.manual_seed(0)
         net = cifar10_quick()
         if weights is not None:
@@ -63,14 +64,23 @@ class Net:
         self.module = DistributedDataParallel(net.to(memory_format=torch.channels_last))
         biases = [each for each in self.module.parameters() if each.ndim == 1]
         others = [each for each in self.module.parameters() if each.ndim > 1]
-        groups = [{"params": others}, {"params": biases, "lr": 2 * lr}]
+        groups = [{"params": others, "mult": 1}, {"params": biases, "mult": 2}]
         self.optimiser = torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM, weight_decay=DECAY)
+        self._lr, self._bf16 = lr, bf16
+        self.set_rate(1.0)
+
+    def set_rate(self, factor: float) -> None:
+        """From the next step on: so many times ``lr``."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = factor * self._lr * group["mult"]
 
     def step(self, pictures: Tensor, labels: Tensor) -> None:
         """On float32 (n, 3, 32, 32) and int64 (n,)."""
         self.optimiser.zero_grad()
         batch = pictures.contiguous(memory_format=torch.channels_last)
-        torch.nn.functional.cross_entropy(self.module(batch), labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            outputs = self.module(batch)
+        torch.nn.functional.cross_entropy(outputs.float(), labels).backward()
         self.optimiser.step()
 
     def correct(self, pictures: Tensor, labels: Tensor) -> Tensor:
@@ -84,6 +94,7 @@ class Net:
 class Task:
     """Train to ``goal`` (0 to 1) on the data in ``folder`` (``save``), or until ``images`` have been read.
 
+    ``rate`` is how the rate changes on the way to ``images``, None if it does not.
     Tests are made every ``test_images`` images of all processes together, ``batch`` of each a step.
     """
 
@@ -94,6 +105,8 @@ class Task:
     batch: int
     lr: float
     seed: int
+    rate: RateRule | None = None
+    bf16: bool = False
 
 
 NAMES = ("images", "labels", "test_images", "test_labels", "mean", "weights")
@@ -112,11 +125,14 @@ def train(task: Task) -> dict[str, Any]:
         rank, count = dist.get_rank(), dist.get_world_size()
         every = task.test_images // (count * task.batch)
         data = _Data(task, rank, count)
-        net = Net(task.lr, data.weights)
+        net = Net(task.lr, data.weights, bf16=task.bf16)
         batches = data.batches(task)
         tests: list[tuple[int, float, float]] = []
         testing, first = 0.0, time.time()
-        for step in range(1, task.images // (count * task.batch) + 1):
+        steps = task.images // (count * task.batch)
+        for step in range(1, steps + 1):
+            if task.rate:
+                net.set_rate(task.rate.factor(step, steps))
             net.step(*next(batches))
             if step % every:
                 continue

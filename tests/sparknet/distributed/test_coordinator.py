@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from sparknet.distributed.messages import Member, Request
 from sparknet.training import RoundPlan, Settings, train
 from sparknet.weights import Vector
 from tests.sparknet.distributed.fixtures import (
@@ -38,6 +39,28 @@ def test_the_scores_do_not_depend_on_the_number_of_workers() -> None:
             scores.append(workers.test(workers.initial_weights()))
     assert scores[0] == scores[1] == scores[2]
     assert scores[0].records == len(TEST)
+
+
+def test_a_test_takes_few_requests_and_shares_its_slices_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that waits for the driver after every slice loses a round trip with each."""
+    recipe = small_recipe(test_batch_size=1)
+    slices = recipe.slices(len(TEST))
+    given: dict[int, list[int]] = {0: [], 1: []}
+    with in_process(recipe, shards_of(2), TEST) as workers:
+        membership = workers.coordinator.membership
+        give = membership.give
+
+        def counted(member: Member, request: Request) -> None:
+            given[member.who.partition].append(len(request.answers))
+            give(member, request)
+
+        monkeypatch.setattr(membership, "give", counted)
+        workers.test(workers.initial_weights())
+    requests = given[0] + given[1]
+    assert sum(requests) == len(slices) > 20
+    assert len(requests) < len(slices) / 2
+    assert max(requests) <= len(slices) / 4
+    assert requests.count(1) >= 2
 
 
 def test_bytes_are_counted_once_down_and_once_up() -> None:
