@@ -114,22 +114,26 @@ def distributed(workers: int, steps: int) -> tuple[float, float]:
 def ddp_rate(steps: int) -> tuple[float, float]:
     """What each of its processes runs; the first one's answer comes back."""
     with torch_distributor.group():
-        net = torch_distributor.Net(lr=0.001)
-        examples = pictures(1)
-        images, labels = torch.from_numpy(examples.images), torch.from_numpy(examples.labels)
+        return _ddp_rate(steps)
 
-        def go(count: int) -> None:
-            for _ in range(count):
-                rows = torch.randint(len(labels), (BATCH,))
-                net.step(images[rows].float(), labels[rows])
-            dist.barrier()
 
-        first = time.time()
-        go(WARM)
-        started = time.perf_counter()
-        go(steps)
-        rate = dist.get_world_size() * steps * BATCH / (time.perf_counter() - started)
-        return first, rate
+def _ddp_rate(steps: int) -> tuple[float, float]:
+    net = torch_distributor.Net(lr=0.001)
+    examples = pictures(1)
+    images, labels = torch.from_numpy(examples.images), torch.from_numpy(examples.labels)
+
+    def go(count: int) -> None:
+        for _ in range(count):
+            rows = torch.randint(len(labels), (BATCH,))
+            net.step(images[rows].float(), labels[rows])
+        dist.barrier()
+
+    first = time.time()
+    go(WARM)
+    started = time.perf_counter()
+    go(steps)
+    rate = dist.get_world_size() * steps * BATCH / (time.perf_counter() - started)
+    return first, rate
 
 
 def compare(runs: dict[str, Callable[[], tuple[float, float]]], repeats: int) -> None:

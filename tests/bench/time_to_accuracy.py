@@ -252,6 +252,7 @@ def _rule(text: str) -> RateRule:
 @click.command(help=__doc__)
 @click.option("--goal", type=click.FloatRange(0, 1), default=0.65, show_default=True)
 @click.option("--seeds", type=click.IntRange(min=0), default=3, show_default=True, help="0: only --grid.")
+@click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="Of the seeds.")
 @click.option("--app", default="", help="Options of an app for ours: '--algorithm auto --overlap' ...")
 @click.option("--base-lr", type=click.FloatRange(min=0, min_open=True), default=0.002, show_default=True)
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=0.002, show_default=True)
@@ -264,6 +265,7 @@ def _rule(text: str) -> RateRule:
 def main(
     goal: float,
     seeds: int,
+    first: int,
     app: str,
     base_lr: float,
     lr: float,
@@ -300,7 +302,7 @@ def main(
         if grid:
             rates = [float(rate) for rate in grid.split(",")]
             runs = {name: (run, best_rate(name, rates, run, goal)) for name, (run, _) in runs.items()}
-        for seed in range(seeds):
+        for seed in range(first, first + seeds):
             for name, (run, rate) in runs.items():
                 curves[name].append(run(rate, seed))
                 click.echo(f"{name} at {rate:g}, seed {seed}: {curves[name][-1]}")

@@ -121,28 +121,31 @@ def save(folder: Path, **arrays: Any) -> None:
 def train(task: Task) -> dict[str, Any]:
     """``first`` and ``tests``: when the first step began, and (images, time, accuracy) of each test, by
     ``time.time``; ``test_seconds``: how long tests took together."""
-    with group():
-        rank, count = dist.get_rank(), dist.get_world_size()
-        every = task.test_images // (count * task.batch)
-        data = _Data(task, rank, count)
-        net = Net(task.lr, data.weights, bf16=task.bf16)
-        batches = data.batches(task)
-        tests: list[tuple[int, float, float]] = []
-        testing, first = 0.0, time.time()
-        steps = task.images // (count * task.batch)
-        for step in range(1, steps + 1):
-            if task.rate:
-                net.set_rate(task.rate.factor(step, steps))
-            net.step(*next(batches))
-            if step % every:
-                continue
-            began = time.time()
-            accuracy = data.accuracy(net)
-            tests.append((step * count * task.batch, time.time(), accuracy))
-            testing += time.time() - began
-            if accuracy >= task.goal:
-                break
-        return {"first": first, "tests": tests, "test_seconds": testing}
+    with group():  # the net is gone when the group ends: a process that still has it may abort at its exit
+        return _trained(task)
+
+
+def _trained(task: Task) -> dict[str, Any]:
+    rank, count = dist.get_rank(), dist.get_world_size()
+    every, steps = task.test_images // (count * task.batch), task.images // (count * task.batch)
+    data = _Data(task, rank, count)
+    net = Net(task.lr, data.weights, bf16=task.bf16)
+    batches = data.batches(task)
+    tests: list[tuple[int, float, float]] = []
+    testing, first = 0.0, time.time()
+    for step in range(1, steps + 1):
+        if task.rate:
+            net.set_rate(task.rate.factor(step, steps))
+        net.step(*next(batches))
+        if step % every:
+            continue
+        began = time.time()
+        accuracy = data.accuracy(net)
+        tests.append((step * count * task.batch, time.time(), accuracy))
+        testing += time.time() - began
+        if accuracy >= task.goal:
+            break
+    return {"first": first, "tests": tests, "test_seconds": testing}
 
 
 class _Data:
