@@ -61,7 +61,8 @@ class Net:
         net = cifar10_quick()
         if weights is not None:
             torch.nn.utils.vector_to_parameters(weights, net.parameters())
-        self.module = DistributedDataParallel(net.to(memory_format=torch.channels_last))
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = DistributedDataParallel(net)
         biases = [each for each in self.module.parameters() if each.ndim == 1]
         others = [each for each in self.module.parameters() if each.ndim > 1]
         groups = [{"params": others, "mult": 1}, {"params": biases, "mult": 2}]
@@ -80,14 +81,15 @@ class Net:
         batch = pictures.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
             outputs = self.module(batch)
-        torch.nn.functional.cross_entropy(outputs.float(), labels).backward()
+        torch.nn.functional.cross_entropy(outputs.float(), labels).backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
 
     def correct(self, pictures: Tensor, labels: Tensor) -> Tensor:
         """How many of them it names, int64 (1,); the replica alone, as nothing is averaged."""
         with torch.no_grad():
             batch = pictures.contiguous(memory_format=torch.channels_last)
-            return (self.module.module(batch).argmax(1) == labels).sum().reshape(1)
+            outputs: Tensor = self.module.module(batch)
+        return (outputs.argmax(1) == labels).sum().reshape(1)
 
 
 @dataclass(frozen=True, kw_only=True)
