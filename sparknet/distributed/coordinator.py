@@ -4,7 +4,7 @@
              │  ▲
     requests │  │ events  a queue of requests for each member, one queue of events from all
              ▼  │
-    a thread for each connection (listener.py): sends the request, receives the answer, decides nothing
+    some loops for all connections (listener.py): send requests, receive answers, decide nothing
              │  ▲
              ▼  │
        worker in a Spark task (worker_service.py)
@@ -396,6 +396,7 @@ class Coordinator:
                 answers=(Kind.STATE,),
                 read=read_state,
                 seconds=self.timeouts.transfer(member.history.nbytes),
+                flows=True,
             )
             for member in members
         }

@@ -1,17 +1,19 @@
-"""Accepts the connections of workers: a listening socket, and one thread for each connection.
+"""Accepts the connections of workers: a listening socket, and some loops that work on all connections.
 
-A connection's thread admits the worker, then passes requests to it and its answers on. It decides nothing:
-whatever happens becomes an ``Event`` in one queue, which the coordinator reads.
+A connection admits the worker, then passes requests to it and its answers on. It decides nothing: whatever
+happens becomes an ``Event`` in one queue, which the coordinator reads.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import queue
+import select
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -19,7 +21,9 @@ import numpy as np
 
 from sparknet.codecs import Codec
 from sparknet.distributed.comm.channel import Channel, ExchangeError, Frame, Kind, raw
+from sparknet.distributed.comm.event_loop import EventLoop, Task
 from sparknet.distributed.comm.handshake import Identity, admit
+from sparknet.distributed.comm.steps import Steps, Wait
 from sparknet.distributed.limited_log import LimitedLog
 from sparknet.distributed.messages import (
     Answered,
@@ -32,6 +36,7 @@ from sparknet.distributed.messages import (
     Lost,
     Member,
     Request,
+    RequestQueue,
     records_in,
 )
 from sparknet.distributed.timeouts import Timeouts
@@ -40,6 +45,9 @@ log = logging.getLogger(__name__)
 
 # Connections that may be unauthenticated at a time; further ones are closed at once.
 _UNAUTHENTICATED = 64
+# Loops at most, each a thread: large vectors are received, checked and measured by as many cores; more would
+# wait for Python's lock.
+_LOOPS = 4
 # Seconds that a connection waits past a request's deadline, so that the coordinator drops the worker.
 _GRACE_SECONDS = 5.0
 
@@ -85,35 +93,38 @@ class Listener:
         self._socket = socket.create_server((bind, 0), backlog=128)
         self.port: int = self._socket.getsockname()[1]
         self._unauthenticated = threading.Semaphore(_UNAUTHENTICATED)
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._newest: dict[int, int] = {}
         self._connections: set[Connection] = set()
         self._closed = False
+        cores = len(os.sched_getaffinity(0))
+        self._loops = [EventLoop(f"sparknet-connections-{k}") for k in range(min(_LOOPS, cores))]
         self._thread = threading.Thread(target=self._accept, name="sparknet-listener", daemon=True)
-        self._thread.start()
+        for thread in (*self._loops, self._thread):
+            thread.start()
 
     def close(self) -> None:
         """Ask every worker to leave; hang up on those that have not within ``timeouts.stop``."""
-        with self._lock:
+        with self._changed:
             self._closed = True
             connections = list(self._connections)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept
         self._socket.close()
-        deadline = time.monotonic() + self.timeouts.stop
         for connection in connections:
             connection.end()
-        for connection in connections:
-            connection.join(max(0.0, deadline - time.monotonic()))
-        for connection in connections:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._connections, self.timeouts.stop)
+        for loop in self._loops:
+            loop.close()
+        for connection in list(self._connections):  # those that had not begun
             connection.channel.close()
-            connection.join(1.0)
         self._thread.join(1.0)
         self.strangers.flush()
 
     def refusal(self, who: Identity) -> str | None:
         """Why this attempt is refused, or None; remembers it as the newest of its partition."""
-        with self._lock:
+        with self._changed:
             newest = self._newest.get(who.partition, -1)
             if self._closed:
                 return "the job is over"
@@ -137,38 +148,42 @@ class Listener:
             self._start(Connection(self, Channel(accepted)))
 
     def _start(self, connection: Connection) -> None:
-        with self._lock:
+        with self._changed:
             if self._closed:
                 connection.channel.close()
                 return
             self._connections.add(connection)
-            connection.start()  # before close() can find it: a thread that has not begun cannot be joined
+            connection.begin(min(self._loops, key=lambda loop: loop.tasks))
 
     def authenticated(self) -> None:
         """A connection has been authenticated, or has ended."""
         self._unauthenticated.release()
 
     def ended(self, connection: Connection) -> None:
-        with self._lock:
+        with self._changed:
             self._connections.discard(connection)
+            self._changed.notify_all()
 
 
-class Connection(threading.Thread):
-    """The thread of one connection."""
+class Connection:
+    """One connection, whose steps are those of a loop."""
 
     def __init__(self, listener: Listener, channel: Channel) -> None:
-        super().__init__(name="sparknet-worker-connection", daemon=True)
         self.listener, self.channel = listener, channel
         self.member: Member | None = None
+        self._task: Task | None = None
 
-    def run(self) -> None:
+    def begin(self, loop: EventLoop) -> None:
+        self._task = loop.add(self.channel.socket, self._steps())
+
+    def _steps(self) -> Steps[None]:
         reason, who = "its connection ended", None
         try:
-            who = self._admitted()
+            who = yield from self._admitted()
             self.listener.events.put(Arriving(who))
-            self.member = self._joined(who)
+            self.member = yield from self._joined(who)
             self.listener.events.put(Joined(self.member))
-            self._serve(self.member)
+            yield from self._serve(self.member)
         except (OSError, EOFError, ExchangeError) as error:
             reason = str(error) or type(error).__name__
             if self.member is None and not isinstance(error, _ReportedError):
@@ -189,16 +204,16 @@ class Connection(threading.Thread):
         if member:
             member.requests.put(None)
         else:
-            self.channel.close()
+            self.channel.hang_up()
 
-    def _admitted(self) -> Identity:
+    def _admitted(self) -> Steps[Identity]:
         try:
-            return admit(self.channel, self.listener.token, self.listener.refusal)
+            return (yield from admit(self.channel, self.listener.token, self.listener.refusal))
         finally:
             self.listener.authenticated()
 
-    def _joined(self, who: Identity) -> Member:
-        frame = self._receive(who, Kind.READY, self.listener.timeouts.join)
+    def _joined(self, who: Identity) -> Steps[Member]:
+        frame = yield from self._receive(who, Kind.READY, self.listener.timeouts.join)
         size, held = int(frame.header["size"]), records_in(frame.header)
         if size != self.listener.size:
             reason = f"its net has {size:,} weights, the driver's has {self.listener.size:,}"
@@ -217,24 +232,39 @@ class Connection(threading.Thread):
             base=np.empty(0, np.float32),
             size=size,
             history=np.empty(int(frame.header["history"]), np.float32),
+            requests=RequestQueue(self._wake),
         )
 
-    def _serve(self, member: Member) -> None:
-        while True:
-            try:
-                request = member.requests.get(timeout=self.listener.timeouts.ping)
-            except queue.Empty:
-                self.channel.send(Kind.PING, {}, seconds=self.listener.timeouts.send)
-                continue
-            if request is None:
-                self.channel.send(Kind.STOP, {}, seconds=self.listener.timeouts.send)
-                return
-            self.listener.events.put(self._carry_out(member, request))
+    def _wake(self) -> None:
+        if self._task:
+            self._task.wake()
 
-    def _carry_out(self, member: Member, request: Request) -> Answered:
+    def _serve(self, member: Member) -> Steps[None]:
+        seconds = self.listener.timeouts.send
+        while True:
+            yield from self._until_asked(member)
+            if not member.requests:
+                yield from self.channel.sending(Kind.PING, {}, seconds=seconds)
+                continue
+            request = member.requests.take()
+            if request is None:
+                yield from self.channel.sending(Kind.STOP, {}, seconds=seconds)
+                return
+            answered = yield from self._carry_out(member, request)
+            self.listener.events.put(answered)
+
+    def _until_asked(self, member: Member) -> Steps[None]:
+        """Wait for a request, no longer than until the next ping. A member that has nothing to do says
+        nothing, unless it ends."""
+        until = time.monotonic() + self.listener.timeouts.ping
+        while not member.requests and time.monotonic() < until:
+            if (yield Wait(select.POLLIN, until)):
+                yield from self._receive(member.who, Kind.FAILED, self.listener.timeouts.send)
+
+    def _carry_out(self, member: Member, request: Request) -> Steps[Answered]:
         sent, received = self.channel.sent, self.channel.received
         for message in (*member.pending, *request.messages):
-            self.channel.send(
+            yield from self.channel.sending(
                 message.kind,
                 message.header,
                 message.payload,
@@ -247,12 +277,39 @@ class Connection(threading.Thread):
             Kind.STATE: raw(member.history),
             **request.into,
         }
-        until = request.deadline + _GRACE_SECONDS
-        frames = [self._receive(member.who, kind, until - time.monotonic(), into) for kind in request.answers]
+        frames = []
+        for kind in request.answers:
+            frames.append((yield from self._answer(member, request, kind, into)))
         leaving = bool([frame for frame in frames if frame.header.pop("leaving", False)])
         content = self._read(member, request, frames)
         sent, received = self.channel.sent - sent, self.channel.received - received
         return Answered(member, request, content, sent, received, leaving)
+
+    def _answer(
+        self, member: Member, request: Request, kind: Kind, into: Mapping[Kind, memoryview]
+    ) -> Steps[Frame]:
+        while True:
+            seconds = request.deadline + _GRACE_SECONDS - time.monotonic()
+            frame = yield from self._pinging(
+                self._receive(member.who, kind, seconds, into, busy=(Kind.BUSY,), moves=request.gets_on)
+            )
+            if frame.kind is kind:
+                return frame
+
+    def _pinging(self, steps: Steps[Frame]) -> Steps[Frame]:
+        """Ping a worker whose answer is on its way: it may have nothing more to do, and waits."""
+        timeouts, pinged = self.listener.timeouts, time.monotonic()
+        try:
+            wait = next(steps)
+            while True:
+                ready = yield Wait(wait.events, min(wait.until, pinged + timeouts.ping))
+                if time.monotonic() >= pinged + timeouts.ping:
+                    pinged = time.monotonic()
+                    yield from self.channel.sending(Kind.PING, {}, seconds=timeouts.send)
+                wait = steps.send(ready)
+        except StopIteration as end:
+            frame: Frame = end.value
+            return frame
 
     def _read(self, member: Member, request: Request, frames: Sequence[Frame]) -> Content:
         """A worker whose answer cannot be read, as one of another version of this program, counts as failed:
@@ -264,13 +321,24 @@ class Connection(threading.Thread):
             raise
 
     def _receive(
-        self, who: Identity, due: Kind, seconds: float, into: Mapping[Kind, memoryview] | None = None
-    ) -> Frame:
-        frame = self.channel.receive(due, Kind.FAILED, into=into, seconds=seconds)
+        self,
+        who: Identity,
+        due: Kind,
+        seconds: float,
+        into: Mapping[Kind, memoryview] | None = None,
+        *,
+        busy: tuple[Kind, ...] = (),
+        moves: Callable[[], None] | None = None,
+    ) -> Steps[Frame]:
+        """A frame of the kind that is ``due``, or that says that the worker is ``busy``."""
+        stall = min(seconds, self.listener.timeouts.send)
+        frame = yield from self.channel.receiving(
+            due, Kind.FAILED, *busy, into=into, seconds=seconds, stall=stall, moves=moves
+        )
         if frame.kind is Kind.FAILED:
             reason = str(frame.header.get("reason"))
             self.listener.events.put(Failed(who, reason, bool(frame.header.get("final"))))
             raise _ReportedError(reason)
-        if into and due in into and frame.size not in (0, into[due].nbytes):
+        if frame.kind is due and into and due in into and frame.size not in (0, into[due].nbytes):
             raise ExchangeError(f"{who} sent {frame.size:,} bytes where {into[due].nbytes:,} were due")
         return frame

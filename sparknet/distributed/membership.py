@@ -194,7 +194,7 @@ class Membership:
         member.requests.put(request)
 
     def drop(self, member: Member, reason: str) -> None:
-        """The member is gone, or must go: close its connection, so that its thread ends too."""
+        """The member is gone, or must go: end its connection."""
         if not self.has(member):
             return
         self.dismiss(member)
@@ -211,7 +211,7 @@ class Membership:
         if politely:
             member.requests.put(None)
         else:
-            member.channel.close()
+            member.channel.hang_up()
 
     def leaves(self, member: Member) -> None:
         """The member's machine is taken back: it goes, and nothing is lost by it."""

@@ -1,4 +1,4 @@
-"""What passes between the coordinator and the threads of the connections, and how replies are read.
+"""What passes between the coordinator and the connections, and how replies are read.
 
 Requests go one way, events the other. A ``read_`` function makes the content of an answer from its frames,
 and raises ExchangeError where they cannot be read.
@@ -7,7 +7,7 @@ and raises ExchangeError where they cannot be read.
 from __future__ import annotations
 
 import math
-import queue
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -86,7 +86,8 @@ class Request:
 
     ``into`` says where payloads go that the member has no buffer for.
 
-    A member that has not answered within ``seconds`` of the request's making is dropped by the coordinator.
+    A member that has not answered within ``seconds`` of the request's making is dropped by the coordinator;
+    if the request ``flows``, of the last byte that came: its answer may take as long as a link needs for it.
     ``answer`` is kept here when it comes, whoever reads the events then: none is lost on another. It is not
     if the request was ``given_up``.
     """
@@ -95,6 +96,7 @@ class Request:
     answers: tuple[Kind, ...]
     read: Callable[[Member, Sequence[Frame]], Content]
     seconds: float
+    flows: bool = False
     into: Mapping[Kind, memoryview] = field(default_factory=dict)
     made: float = field(default_factory=clock.now)
     answer: Answered | None = None
@@ -104,6 +106,32 @@ class Request:
     def deadline(self) -> float:
         """On the clock of ``clock.now``."""
         return self.made + self.seconds
+
+    def gets_on(self) -> None:
+        """Some of the answer has come."""
+        if self.flows:
+            self.made = clock.now()
+
+
+class RequestQueue:
+    """Requests for one member, in their order, and None for that it is to leave; ``wake`` whoever takes them
+    when there is another."""
+
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
+        self._requests: deque[Request | None] = deque()
+        self._wake = wake
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def put(self, request: Request | None) -> None:
+        """From any thread."""
+        self._requests.append(request)
+        self._wake()
+
+    def take(self) -> Request | None:
+        """The next one. Raises IndexError if there is none."""
+        return self._requests.popleft()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -146,7 +174,7 @@ class Member:
     is_ahead: bool = False
     is_leaving: bool = False
     unanswered: list[Request] = field(default_factory=list)
-    requests: queue.SimpleQueue[Request | None] = field(default_factory=queue.SimpleQueue)
+    requests: RequestQueue = field(default_factory=RequestQueue)
 
     def __str__(self) -> str:
         return str(self.who)

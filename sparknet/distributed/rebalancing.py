@@ -293,7 +293,8 @@ class Rebalancer:
         bytes_: int = 0,
     ) -> Request:
         seconds = self._members.timeouts.transfer(bytes_)
-        return Request(messages=(Message(kind, header),), answers=answers, read=read, seconds=seconds)
+        message = Message(kind, header)
+        return Request(messages=(message,), answers=answers, read=read, seconds=seconds, flows=True)
 
 
 def _nothing(_shards: Sequence[int]) -> None:

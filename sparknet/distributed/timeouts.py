@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Bytes that a slow link or disk takes in a second.
+LEAST_RATE = 1e5
+"""Bytes in a second below which a link is of no use."""
+
+# Bytes that a slow disk takes in a second.
 _SLOW_BYTES = 1e6
 
 
@@ -16,7 +19,8 @@ class Timeouts:
     ``others`` for any one to come where the machines of all were taken back: others may be on the way
     ``round``  for a round's reports, and for a slice's scores; a worker that is later is dropped
     ``ping``   an idle worker is pinged this often, and gives up after six times as long
-    ``send``   for the other end to take a frame
+    ``send``   for the next byte of a frame, or the next part of an average in a ring, to be taken or to come;
+               and for the whole of a frame beyond what its bytes take at ``LEAST_RATE``
     ``stop``   for the workers to leave when all is done
     ``lease``  for a shard's own worker; after that another one is assigned its shard
     ``hang``   for a worker at least, when half of the others have answered, and ten times as long as they
@@ -38,5 +42,5 @@ class Timeouts:
     lease: float = 30.0
 
     def transfer(self, bytes_: int) -> float:
-        """Seconds for an answer that needs no computing, with so many bytes to send or to write."""
+        """Seconds for an answer that needs no computing, with so many bytes to write before it is sent."""
         return self.hang + bytes_ / _SLOW_BYTES

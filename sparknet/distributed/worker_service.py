@@ -101,6 +101,8 @@ class Service:
         self.assignment, self.who, self.drain = assignment, who, drain
         self.notice = notice or Notice()
         self.worker: Worker | None = None
+        self._channel: Channel | None = None
+        self._said_busy = 0.0
         self._sender: DeltaSender | None = None
         self._participant: Participant | None = None
         self._run_ahead: RunAhead | None = None
@@ -158,7 +160,8 @@ class Service:
         return channel
 
     def _run_commands(self, channel: Channel) -> None:
-        worker = self.worker = self.worker or self._built()
+        worker, self._channel = self.worker or self._built(), channel
+        self.worker = worker
         participant = self._participant = self._participant or self._participant_of(worker, channel)
         timeouts = self.assignment.timeouts
         history = np.empty(worker.replica.history().numel(), np.float32)
@@ -300,7 +303,15 @@ class Service:
             host=channel.host,
             seconds=assignment.timeouts.send,
             wire=assignment.wire,
+            moves=self._say_busy,
         )
+
+    def _say_busy(self) -> None:
+        """The driver waits for what this worker is at: it gets on with that, however slow links are."""
+        timeouts, now = self.assignment.timeouts, time.monotonic()
+        if self._channel and now >= self._said_busy + timeouts.ping:
+            self._said_busy = now
+            self._channel.send(Kind.BUSY, {}, seconds=timeouts.send)
 
     def _test(self, channel: Channel, worker: Worker, frame: Frame) -> None:
         if self.assignment.test is None:

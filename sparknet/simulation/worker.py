@@ -254,5 +254,5 @@ class SimulatedWorker:
 class _NoChannel:
     """Where there would be a connection."""
 
-    def close(self) -> None:
-        """There is nothing to close."""
+    def hang_up(self) -> None:
+        """There is nothing to end."""

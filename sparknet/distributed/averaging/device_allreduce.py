@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +45,7 @@ class DeviceAllReduce:
 
     ``make_group`` makes groups. An operation that has not ended within ``seconds`` has failed, and ends the
     group; it sets the ``abort_flag``, which the others look at; the driver sets it too when it has lost one
-    of them.
+    of them. ``moves`` is called when an operation has ended.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class DeviceAllReduce:
         statistics: Sequence[Statistics] = (),
         chunk: int = _CHUNK,
         abort_flag: AbortFlag | None = None,
+        moves: Callable[[], None] = lambda: None,
     ) -> None:
         self._make_group, self._seconds, self._chunk, self._abort_flag = (
             make_group,
@@ -63,6 +64,7 @@ class DeviceAllReduce:
             chunk,
             abort_flag,
         )
+        self._moves = moves
         self._spread = Spread(statistics, device)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._group: Any = None
@@ -150,13 +152,16 @@ class DeviceAllReduce:
         while not work.is_completed():
             now = time.monotonic()
             if now > began + self._seconds:
-                raise RuntimeError(f"the other workers sent nothing more within {self._seconds:g} s")
+                raise RuntimeError(
+                    f"an operation of NCCL with the other workers did not end within {self._seconds:g} s"
+                )
             if self._abort_flag and now > looked + _ABORT_SECONDS:
                 looked = now
                 if self._abort_flag.is_set(self._key):
                     raise RuntimeError("one of the other workers is gone, or has given up")
             time.sleep(_LOOK_SECONDS)
         work.wait()  # raises what went wrong
+        self._moves()
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:

@@ -14,7 +14,8 @@ deltas from the round's start; a codec that keeps its residual adds what roundin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,14 @@ _DEPTH, _SLOW_DEPTH = 2, _BUCKETS
 class HostAllReduce:
     """One worker's part in all-reduces with others, whom it finds by the ``rendezvous``.
 
-    ``sent`` counts the bytes of weights that went to them.
+    ``sent`` counts the bytes of weights that went to them. It is not the average that has a deadline but each
+    part of it, by the ``rendezvous``; ``moves`` is called when one has been sent or received.
     """
 
-    def __init__(self, rendezvous: Rendezvous, codec: Codec) -> None:
-        self._rendezvous, self._codec = rendezvous, codec
+    def __init__(
+        self, rendezvous: Rendezvous, codec: Codec, moves: Callable[[], None] = lambda: None
+    ) -> None:
+        self._rendezvous, self._codec, self._moves = rendezvous, codec, moves
         self._group: Any = None
         self._key = ""
         self._encoders: dict[tuple[int, int], DeltaEncoder] = {}
@@ -107,17 +111,41 @@ class HostAllReduce:
                 self._group.allreduce([sums]).wait()
             statistic.widen(mean, sums[:-1].numpy(), float(sums[-1]))
 
-    def send(self, data: NDArray[Any], peer: int, tag: int) -> Any:
+    def send(self, data: NDArray[Any], peer: int, tag: int) -> Transfer:
         self.sent += data.nbytes
-        return self._group.send([torch.from_numpy(data)], peer, tag)
+        what = f"worker {peer} of the group did not take {data.nbytes:,} bytes"
+        return self._transfer(self._group.send([torch.from_numpy(data)], peer, tag), what)
 
-    def receive(self, data: NDArray[Any], peer: int, tag: int) -> Any:
-        return self._group.recv([torch.from_numpy(data)], peer, tag)
+    def receive(self, data: NDArray[Any], peer: int, tag: int) -> Transfer:
+        what = f"worker {peer} of the group did not send {data.nbytes:,} bytes"
+        return self._transfer(self._group.recv([torch.from_numpy(data)], peer, tag), what)
+
+    def _transfer(self, work: Any, what: str) -> Transfer:
+        return Transfer(work, f"{what} within {self._rendezvous.seconds:g} s", self._moves)
 
     def _buckets(self, vector: Vector, start: Vector | None, out: Vector) -> PlainBuckets | CompressedBuckets:
         if start is None or self._codec.is_lossless:
             return PlainBuckets(self, self._pool, vector, start, out)
         return CompressedBuckets(self, self._pool, vector, start, out, self._codec, self._encoders)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A part under way: ``work`` of gloo, what to say when it is ``late``, and who hears that it is over."""
+
+    work: Any
+    late: str
+    moves: Callable[[], None]
+
+    def wait(self) -> None:
+        """Raises RuntimeError if it fails, or takes too long."""
+        try:
+            self.work.wait()
+        except RuntimeError as error:
+            if "Timed out" not in str(error):
+                raise
+            raise RuntimeError(self.late) from error
+        self.moves()
 
 
 def bucket_numbers(length: int, *, slow: bool = False) -> int:

@@ -6,6 +6,7 @@ forms a group, and has the averager for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
@@ -30,13 +31,20 @@ class Participant:
     """For ``worker``, whose weights travel as ``wire``.
 
     ``store`` is the address where a group's members find each other, ``host`` that by which they reach this
-    worker, ``seconds`` how long they are waited for.
+    worker, ``seconds`` how long they are waited for; ``moves`` is called when some of an average has come.
     """
 
     def __init__(
-        self, worker: Worker, *, store: tuple[str, int], host: str, seconds: float, wire: str
+        self,
+        worker: Worker,
+        *,
+        store: tuple[str, int],
+        host: str,
+        seconds: float,
+        wire: str,
+        moves: Callable[[], None] = lambda: None,
     ) -> None:
-        self._worker, self._codec = worker, get_codec(wire)
+        self._worker, self._codec, self._moves = worker, get_codec(wire), moves
         self._rendezvous = Rendezvous(store, host, seconds)
         self._groups = ExitStack()
         self._outer: Repeatable | None = None
@@ -74,7 +82,7 @@ class Participant:
         """
         if self._run_ahead is None:
             self._run_ahead = run_ahead
-            allreduce = HostAllReduce(self._rendezvous, self._codec)
+            allreduce = self._host_allreduce()
             self._averager = HostAverager(
                 self._worker, allreduce, origin=run_ahead.arrived, vector=run_ahead.sent
             )
@@ -141,12 +149,16 @@ class Participant:
             rendezvous.seconds,
             replica.statistics,
             abort_flag=rendezvous.abort_flag,
+            moves=self._moves,
         )
         self._groups.callback(allreduce.leave)
         return DeviceAverager(self._worker, allreduce, self._on_host)
 
     def _on_host(self) -> HostAverager:
-        return HostAverager(self._worker, HostAllReduce(self._rendezvous, self._codec))
+        return HostAverager(self._worker, self._host_allreduce())
+
+    def _host_allreduce(self) -> HostAllReduce:
+        return HostAllReduce(self._rendezvous, self._codec, self._moves)
 
     def _make_group(self) -> MakeGroup:
         """How those that average on their GPUs make a group."""

@@ -67,6 +67,7 @@ class Fetcher:
                 answers=(Kind.WEIGHTS,),
                 read=read_fetched,
                 seconds=self._seconds(member, vector.nbytes),
+                flows=True,
                 into={Kind.WEIGHTS: raw(vector)},
             )
             for answer in self._members.ask({member: request}):

@@ -284,7 +284,8 @@ class Ring:
                 messages=(Message(Kind.REDUCE, {**place, "rank": rank}),),
                 answers=(Kind.REDUCED,),
                 read=read_reduced,
-                seconds=2 * self._timeouts.send + self._spread.seconds,
+                seconds=2 * self._timeouts.send + self._spread.seconds,  # workers say when they get on
+                flows=True,
             )
             for rank, member in enumerate(group)
         }

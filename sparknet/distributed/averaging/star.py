@@ -25,7 +25,7 @@ from sparknet.weights import Vector, Weights, fetch
 class Star:
     """The driver's end: messages with weights, and the mean of those that come back.
 
-    ``read`` is called by the connections' threads."""
+    ``read`` is called by the loops of the connections."""
 
     name = "star"
     answers: tuple[Kind, ...] = (Kind.REPORT,)

@@ -44,6 +44,6 @@ class Mac:
         self._bytes.finalize()
         return self._bytes.tag
 
-    def matches(self, given: bytes | bytearray) -> bool:
+    def matches(self, given: bytes | bytearray | memoryview) -> bool:
         """Whether ``given`` is the MAC of all that was added."""
         return hmac.compare_digest(self.finish(), given)

@@ -5,7 +5,8 @@ nothing):
 
     "SPKN" | kind 1 byte | zero 3 | header length 4 | payload length 8 | header | payload | MAC 16
 
-Lengths are checked before a byte is read or allocated, nothing is ever unpickled, every wait has a deadline.
+Lengths are checked before a byte is read or allocated, nothing is ever unpickled, every wait has a deadline
+(``progress.py``).
 The MAC (``auth.py``) is there once both ends have shown that they know the job's token (``handshake.py``);
 nothing is done with a frame before it has been checked. What is sent is not encrypted, as Spark's own traffic
 is not by default.
@@ -14,9 +15,9 @@ is not by default.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,21 +25,23 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import Any, Self
 
+from sparknet import clock
 from sparknet.codecs import Bytes
 from sparknet.distributed.comm.auth import MAC_BYTES, FrameAuthenticator, Mac
+from sparknet.distributed.comm.progress import Progress
 from sparknet.distributed.comm.spread import AT_ONCE, Spread
+from sparknet.distributed.comm.steps import Steps, Wait, run
+from sparknet.distributed.timeouts import LEAST_RATE
 from sparknet.errors import TrainingError
 from sparknet.weights import Vector
 
 _PREFIX = struct.Struct("!4sB3xIQ")
-_TIMEVAL = struct.Struct("@ll")
 _MAGIC = b"SPKN"
 _HEADER_LIMIT = 1 << 16
 # Bytes of a payload that are authenticated and sent, or received and checked, while in a core's cache.
 _CHUNK = 1 << 20
-
-# Seconds that a kernel can count.
-_LONGEST = 1e9
+# Bytes for which a thread is woken: not for each packet.
+_WORTH_WAKING, _PACKET = 1 << 18, 1 << 12
 
 Header = Mapping[str, Any]
 NOTHING = memoryview(b"")
@@ -74,6 +77,7 @@ class Kind(IntEnum):
     ASSIGNED = 25  # w: those it trains on
     OUTER = 26  # d: the outer optimiser whose steps a worker takes, and whether its memory follows
     MEMORY = 27  # d: this
+    BUSY = 28  # w: still at what was asked, and getting on
 
 
 class ExchangeError(TrainingError):
@@ -99,15 +103,23 @@ class Frame:
 
 
 class Channel:
-    """One connection. ``sent`` and ``received`` count bytes, of whole frames."""
+    """One connection. ``sent`` and ``received`` count bytes, of whole frames; ``peer`` is ``host:port`` of
+    the other end.
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
+    ``send`` and ``receive`` let the calling thread wait; ``sending`` and ``receiving`` are the same in steps.
+    A frame may take as long as its bytes flow, at ``least_rate`` bytes in a second or more.
+    """
+
+    def __init__(self, connection: socket.socket, least_rate: float = LEAST_RATE) -> None:
+        self.socket, self.peer = connection, _name_of(connection)
+        self._least_rate = least_rate
         self._outgoing: FrameAuthenticator | None = None
         self._incoming: FrameAuthenticator | None = None
         self._prefix = memoryview(bytearray(_PREFIX.size))
+        self._mac = memoryview(bytearray(MAC_BYTES))
+        self._wakes_at = 1
         self.sent = self.received = 0
-        connection.settimeout(None)
+        connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
@@ -117,18 +129,9 @@ class Channel:
         return cls(socket.create_connection(address, timeout=seconds))
 
     @property
-    def peer(self) -> str:
-        """``host:port`` of the other end."""
-        try:
-            host, port, *_ = self._socket.getpeername()
-        except OSError:
-            return "a closed connection"
-        return f"{host}:{port}"
-
-    @property
     def host(self) -> str:
         """The address of this end: the one by which the other end's network reaches this machine."""
-        return str(self._socket.getsockname()[0])
+        return str(self.socket.getsockname()[0])
 
     def authenticate(self, *, sent: bytes, received: bytes) -> None:
         """From here on every frame carries a MAC, by these keys of 32 bytes."""
@@ -143,36 +146,74 @@ class Channel:
         seconds: float,
         spread: Spread = AT_ONCE,
     ) -> None:
-        """Send a frame. Raises OSError, TimeoutError past ``seconds``, if the other end does not take it.
+        """Send a frame. Raises OSError if the connection breaks, TimeoutError if the other end takes nothing
+        for ``seconds``, or less than the least rate and ``seconds`` allow.
 
         The payload is ``spread`` over some time that does not count among these.
         """
-        deadline = time.monotonic() + seconds + spread.seconds
+        run(self.socket, self.sending(kind, header, payload, seconds=seconds, spread=spread))
+
+    def receive(
+        self,
+        *due: Kind,
+        into: Mapping[Kind, memoryview] | None = None,
+        seconds: float,
+        stall: float | None = None,
+    ) -> Frame:
+        """Wait for a frame of one of the kinds that are ``due``; its payload goes to the start of
+        ``into[kind]``.
+
+        Raises TimeoutError if none begins within ``seconds``, or one that has begun does not go on for
+        ``stall`` seconds, as many if these are not given, or falls below the least rate by more than these;
+        EOFError when the other end hangs up, OSError when the connection breaks or the frame was forged,
+        ExchangeError for anything that is not such a frame or does not fit.
+        """
+        return run(self.socket, self.receiving(*due, into=into, seconds=seconds, stall=stall))
+
+    def sending(
+        self,
+        kind: Kind,
+        header: Header,
+        payload: memoryview = NOTHING,
+        *,
+        seconds: float,
+        spread: Spread = AT_ONCE,
+    ) -> Steps[None]:
+        """The steps of ``send``."""
         text = json.dumps(header).encode()
         head = _PREFIX.pack(_MAGIC, kind, len(text), payload.nbytes) + text
         mac = self._outgoing.next() if self._outgoing else None
         if mac:
             mac.add(head)
+        size = len(head) + payload.nbytes + (MAC_BYTES if mac else 0)
+        progress = self._progress("took nothing", f"a {kind.name} frame", seconds, size)
         starts = spread.cut(payload.nbytes, _CHUNK)
-        for start, stop in spread.paced(pairwise([*starts, max(1, payload.nbytes)]), len(starts)):
+        began = clock.now()
+        for number, (start, stop) in enumerate(pairwise([*starts, max(1, payload.nbytes)])):
+            if spread.seconds:
+                yield from _pause(began + spread.due(number, len(starts)), progress)
             chunk = payload[start:stop]
             if mac:
                 mac.add(chunk)
-            self._push(deadline, head, chunk, mac.finish() if mac and stop >= payload.nbytes else b"")
+            tail = mac.finish() if mac and stop >= payload.nbytes else b""
+            yield from self._push(progress, head, chunk, tail)
             head = b""
-        self.sent += _PREFIX.size + len(text) + payload.nbytes + (MAC_BYTES if mac else 0)
+        self.sent += size
 
-    def receive(self, *due: Kind, into: Mapping[Kind, memoryview] | None = None, seconds: float) -> Frame:
-        """Wait for a frame of one of the kinds that are ``due``; its payload goes to the start of
-        ``into[kind]``.
-
-        Raises TimeoutError past ``seconds``, EOFError when the other end hangs up, OSError when the
-        connection breaks or the frame was forged, ExchangeError for anything that is not such a frame or does
-        not fit.
-        """
-        deadline = time.monotonic() + seconds
+    def receiving(
+        self,
+        *due: Kind,
+        into: Mapping[Kind, memoryview] | None = None,
+        seconds: float,
+        stall: float | None = None,
+        moves: Callable[[], None] | None = None,
+    ) -> Steps[Frame]:
+        """The steps of ``receive``; ``moves`` is called when bytes have come."""
+        what = f"a {due[0].name} frame" + (" or another" if len(due) > 1 else "")
+        progress = self._progress("sent nothing", what, seconds, _PREFIX.size, moves)
+        stall = seconds if stall is None else stall
         mac = self._incoming.next() if self._incoming else None
-        self._fill(self._prefix, deadline, mac)
+        yield from self._fill(progress, mac, stall, self._prefix)
         magic, kind, header_size, size = _PREFIX.unpack(self._prefix)
         if magic != _MAGIC:
             raise ExchangeError(f"{self.peer} sent something that is not a frame of this program")
@@ -187,66 +228,115 @@ class Channel:
                 f"at most {_HEADER_LIMIT:,} and {buffer.nbytes:,} are due"
             )
         text = bytearray(header_size)
-        self._fill(memoryview(text), deadline, mac)
-        self._fill(buffer[:size], deadline, mac)
+        whole = _PREFIX.size + header_size + size + (MAC_BYTES if mac else 0)
+        progress.what, progress.total = f"a {Kind(kind).name} frame", whole
+        yield from self._fill(progress, mac, stall, memoryview(text), buffer[:size])
         if mac:
-            self._check(mac, deadline)
-        self.received += _PREFIX.size + header_size + size + (MAC_BYTES if mac else 0)
+            yield from self._fill(progress, None, stall, self._mac)
+            if not mac.matches(self._mac):
+                raise ForgedError(f"a frame from {self.peer} is not as it was sent")
+        self._wake_at(0)
+        self.received += whole
         return Frame(kind=Kind(kind), header=_parsed(text, self.peer), size=size)
 
-    def close(self) -> None:
-        """Close the connection; a thread that waits on this channel wakes with an error."""
+    def hang_up(self) -> None:
+        """End the connection, whoever waits on this channel: that wakes with an error, and closes it."""
         with suppress(OSError):  # never connected, or closed by the other end
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+            self.socket.shutdown(socket.SHUT_RDWR)
 
-    def _push(self, deadline: float, *parts: bytes | memoryview) -> None:
-        """Send the parts in one call, which the kernel goes on with while it has room."""
-        self._wait_at_most(socket.SO_SNDTIMEO, deadline)
-        sent = self._in_time(self._socket.sendmsg, parts)
-        for part in parts:
-            while sent < len(part):
-                self._wait_at_most(socket.SO_SNDTIMEO, deadline)
-                sent += self._in_time(self._socket.send, part[sent:])
-            sent -= len(part)
+    def close(self) -> None:
+        """End the connection and give it back to the system: for the thread that uses it."""
+        self.hang_up()
+        self.socket.close()
 
-    def _fill(self, view: memoryview, deadline: float, mac: Mac | None) -> None:
-        while view:
-            self._wait_at_most(socket.SO_RCVTIMEO, deadline)
-            size = min(len(view), _CHUNK)
-            # the kernel waits for all of it: no thread wakes, and asks for Python's lock, for a part
-            count = self._in_time(self._socket.recv_into, view, size, socket.MSG_WAITALL)
+    def _progress(
+        self,
+        verb: str,
+        what: str,
+        seconds: float,
+        total: int,
+        moves: Callable[[], None] | None = None,
+    ) -> Progress:
+        doing, rate = f"{self.peer} {verb}", self._least_rate
+        return Progress(doing, what, seconds=seconds, rate=rate, total=total, moves=moves)
+
+    def _push(self, progress: Progress, *parts: bytes | memoryview) -> Steps[None]:
+        left = [memoryview(part) for part in parts if part]
+        while left:
+            try:
+                count = self.socket.sendmsg(left)
+            except BlockingIOError:
+                progress.check()
+                yield Wait(select.POLLOUT, progress.until)
+                continue
+            progress.moved(count)
+            left = _after(left, count)
+
+    def _fill(self, progress: Progress, mac: Mac | None, stall: float, *views: memoryview) -> Steps[None]:
+        left = [view for view in views if view]
+        while left:
+            try:
+                count = self.socket.recvmsg_into(_first(left, _CHUNK))[0]
+            except BlockingIOError:
+                progress.check()
+                self._wake_at(sum(map(len, left)))
+                yield Wait(select.POLLIN, progress.until)
+                continue
             if not count:
                 raise EOFError(f"{self.peer} hung up")
+            progress.moved(count, seconds=stall)
             if mac:
-                mac.add(view[:count])
-            view = view[count:]
+                for view in _first(left, count):
+                    mac.add(view)
+            left = _after(left, count)
 
-    def _check(self, mac: Mac, deadline: float) -> None:
-        given = bytearray(MAC_BYTES)
-        self._fill(memoryview(given), deadline, None)
-        if not mac.matches(given):
-            raise ForgedError(f"a frame from {self.peer} is not as it was sent")
+    def _wake_at(self, left: int) -> None:
+        """Whoever waits to receive is woken when all that is left is there, or much of it: no thread wakes,
+        and asks for Python's lock, for each packet. What is there when a wait has ended is received in any
+        case."""
+        count = min(left, _WORTH_WAKING) if left > _PACKET else 1
+        if count != self._wakes_at:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self._wakes_at = count
 
-    def _wait_at_most(self, what: int, deadline: float) -> None:
-        """Let the kernel wait until the deadline to send or to receive.
 
-        Not ``settimeout``: that makes a socket return as soon as there is anything.
-        """
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise self._too_late()
-        microseconds = max(1, int(min(remaining, _LONGEST) * 1e6))
-        self._socket.setsockopt(socket.SOL_SOCKET, what, _TIMEVAL.pack(*divmod(microseconds, 1_000_000)))
+def _pause(until: float, progress: Progress) -> Steps[None]:
+    """Wait in the middle of a frame, unless its connection ends."""
+    began = now = clock.now()
+    while now < until:
+        ended = yield Wait(0, until)
+        now = clock.now()
+        if ended:
+            break
+    progress.paused(now - began)
 
-    def _in_time(self, call: Callable[..., int], *arguments: object) -> int:
-        try:
-            return call(*arguments)
-        except BlockingIOError:
-            raise self._too_late() from None
 
-    def _too_late(self) -> TimeoutError:
-        return TimeoutError(f"{self.peer} sent or took nothing more in time")
+def _first(views: list[memoryview], count: int) -> list[memoryview]:
+    """The first ``count`` bytes in ``views``."""
+    found = []
+    for view in views:
+        found.append(view[:count])
+        count -= len(found[-1])
+        if not count:
+            break
+    return found
+
+
+def _after(views: list[memoryview], count: int) -> list[memoryview]:
+    """What comes after the first ``count`` bytes in ``views``."""
+    for number, view in enumerate(views):
+        if count < len(view):
+            return [view[count:], *views[number + 1 :]]
+        count -= len(view)
+    return []
+
+
+def _name_of(connection: socket.socket) -> str:
+    try:
+        host, port, *_ = connection.getpeername()
+    except OSError:
+        return "a closed connection"
+    return f"{host}:{port}"
 
 
 def _parsed(text: bytearray, peer: str) -> dict[str, Any]:

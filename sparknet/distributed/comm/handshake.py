@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from sparknet.distributed.comm.channel import Channel, ExchangeError, Frame, Kind
+from sparknet.distributed.comm.steps import Steps
 from sparknet.errors import TrainingError
 
 HANDSHAKE_SECONDS = 10.0
@@ -39,23 +40,23 @@ class Identity:
         return f"worker {self.partition} (attempt {self.attempt}, {self.host}, process {self.pid})"
 
 
-def admit(channel: Channel, token: bytes, refusal: Callable[[Identity], str | None]) -> Identity:
-    """The driver's side of the handshake: identify the worker, and admit it unless ``refusal`` names a
-    reason.
+def admit(channel: Channel, token: bytes, refusal: Callable[[Identity], str | None]) -> Steps[Identity]:
+    """The driver's side of the handshake, in steps: identify the worker, and admit it unless ``refusal``
+    names a reason.
 
     Raises ExchangeError when the other end does not hold the token or is refused.
     """
     mine = secrets.token_hex(16)
-    channel.send(Kind.CHALLENGE, {"nonce": mine}, seconds=HANDSHAKE_SECONDS)
-    who, theirs, proof = _answer(channel.receive(Kind.ANSWER, seconds=HANDSHAKE_SECONDS), channel.peer)
+    yield from channel.sending(Kind.CHALLENGE, {"nonce": mine}, seconds=HANDSHAKE_SECONDS)
+    frame = yield from channel.receiving(Kind.ANSWER, seconds=HANDSHAKE_SECONDS)
+    who, theirs, proof = _answer(frame, channel.peer)
     genuine = _same(_proof(token, "worker", mine, theirs, who), proof)
     reason = refusal(who) if genuine else "the token is wrong"
     if reason:
-        channel.send(Kind.REFUSED, {"reason": reason}, seconds=HANDSHAKE_SECONDS)
+        yield from channel.sending(Kind.REFUSED, {"reason": reason}, seconds=HANDSHAKE_SECONDS)
         raise ExchangeError(f"{channel.peer} was refused: {reason}")
-    channel.send(
-        Kind.WELCOME, {"proof": _proof(token, "driver", theirs, mine, who)}, seconds=HANDSHAKE_SECONDS
-    )
+    proof = _proof(token, "driver", theirs, mine, who)
+    yield from channel.sending(Kind.WELCOME, {"proof": proof}, seconds=HANDSHAKE_SECONDS)
     down, up = _keys(token, mine, theirs, who)
     channel.authenticate(sent=down, received=up)
     return who

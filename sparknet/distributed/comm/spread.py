@@ -30,14 +30,18 @@ class Spread:
 
     @classmethod
     def over(cls, parts: int, seconds: float, timeouts: Timeouts) -> Self:
-        """At most half of what a transfer may take, whatever ``seconds`` there are."""
+        """At most half of the time in which a link may be silent, whatever ``seconds`` there are."""
         return cls(parts=parts, seconds=min(seconds, timeouts.send / 2, 3 * timeouts.ping))
+
+    def due(self, number: int, count: int) -> float:
+        """When piece ``number`` of ``count`` is, in seconds from the first."""
+        return number * self.seconds / max(1, count)
 
     def paced(self, pieces: Iterable[Part], count: int) -> Iterator[Part]:
         """``count`` pieces, each when it is due."""
         began = time.monotonic()
         for number, piece in enumerate(pieces):
-            wait = began + number * self.seconds / max(1, count) - time.monotonic()
+            wait = began + self.due(number, count) - time.monotonic()
             if self.seconds and wait > 0:
                 time.sleep(wait)
             yield piece

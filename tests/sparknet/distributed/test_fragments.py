@@ -6,12 +6,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from sparknet.codecs import Float32
 from sparknet.data.dataset import Batch
+from sparknet.distributed.averaging.host_allreduce import HostAllReduce, Transfer
+from sparknet.distributed.averaging.rendezvous import Rendezvous, new_store
 from sparknet.distributed.comm.channel import Channel, Kind, raw
 from sparknet.distributed.comm.spread import AT_ONCE, Spread
 from sparknet.distributed.timeouts import Timeouts
@@ -138,6 +144,42 @@ def test_parts_take_the_time_that_the_round_has(ring: bool) -> None:
             done = list(train(workers, settings))
         seconds[fragments] = sum(each.seconds for each in done[1:]) / 5
     assert seconds[4] < 1.5 * seconds[1]
+
+
+class Recording(HostAllReduce):
+    """``times`` when it has sent parts of its own vector, in seconds from the first, with their bytes."""
+
+    times: list[tuple[float, int]]
+
+    def send(self, data: NDArray[Any], peer: int, tag: int) -> Transfer:
+        if tag % 2 == 0:
+            self.times.append((time.monotonic() - self.began, data.nbytes))
+        return super().send(data, peer, tag)
+
+    @cached_property
+    def began(self) -> float:
+        return time.monotonic()
+
+
+def test_a_ring_sends_its_parts_one_after_the_other_and_not_before_they_are_due() -> None:
+    """So in no time of a part's length more than a part leaves, or what was late before."""
+    vector, store = np.ones(80_000, np.float32), new_store("127.0.0.1")
+    members = [Recording(Rendezvous(("127.0.0.1", store.port), "127.0.0.1", 20), Float32()) for _ in range(2)]
+
+    def average(rank: int) -> None:
+        members[rank].times = []
+        members[rank].join("group", rank, 2)
+        members[rank].average(vector, None, [1, 1], rank, np.empty_like(vector), Spread(parts=4, seconds=0.8))
+
+    threads = [threading.Thread(target=average, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    for member in members:
+        assert [count for _, count in member.times] == [40_000] * 4  # half of each part is the other's
+        for number, (at, _) in enumerate(member.times):
+            assert at >= number * 0.2 - 0.01
 
 
 def test_parts_without_overlap_are_refused_in_a_sentence() -> None:

@@ -65,7 +65,7 @@ def test_a_cut_connection_is_mended_and_the_worker_keeps_its_momentum() -> None:
         next(rounds)
         before = set(workers.coordinator.membership.all)
         for member in before:
-            member.channel.close()
+            member.channel.hang_up()
         wait_until(
             lambda: (
                 workers.coordinator.members

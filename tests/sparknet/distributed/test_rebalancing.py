@@ -139,7 +139,7 @@ class MiniatureSpark(InProcessWorkers):
         self.slots -= 1
         service._connected = killed  # type: ignore[method-assign]
         [member] = [one for one in self.coordinator.membership.all if one.who.partition == worker]
-        member.channel.close()
+        member.channel.hang_up()
 
     def close(self) -> None:
         self.slots = 0

@@ -12,6 +12,7 @@ import pytest
 
 from sparknet.distributed.comm.channel import Channel, ExchangeError, ForgedError, Kind, raw
 from sparknet.distributed.comm.handshake import Identity, admit, introduce
+from sparknet.distributed.comm.steps import run
 from sparknet.training import Settings, train
 from tests.sparknet.distributed.fixtures import shards_of
 from tests.sparknet.distributed.in_process import in_process
@@ -102,7 +103,7 @@ def test_both_ends_draw_the_same_keys_and_each_connection_its_own() -> None:
         driver, worker = Channel(near), Channel(far)
         thread = threading.Thread(target=introduce, args=(worker, b"t" * 32, who))
         thread.start()
-        admit(driver, b"t" * 32, lambda _: None)
+        run(near, admit(driver, b"t" * 32, lambda _: None))
         thread.join(5)
         driver.send(Kind.PING, {}, seconds=5)
         first_bytes.append(far.recv(1 << 10, socket.MSG_PEEK))

@@ -145,13 +145,6 @@ class FaultyChannel(Channel):
         cls._open.append(made)
         return made
 
-    @property
-    def peer(self) -> str:
-        try:
-            return super().peer
-        except ValueError:  # a socket without an address
-            return "the driver"
-
     def send(
         self,
         kind: Kind,
@@ -172,15 +165,16 @@ class FaultyChannel(Channel):
 
     def tear(self) -> None:
         """Send the beginning of a frame and nothing more."""
-        self._socket.sendall(b"SPKN\x07\0\0\0\0\0")
+        self.socket.sendall(b"SPKN\x07\0\0\0\0\0")
 
     @classmethod
     def silence_all(cls) -> None:
         """From here on nothing comes or goes, and neither end is told."""
         for channel in cls._open:
             silent, other = socket.socketpair()
-            cls._kept += [channel._socket, other]
-            channel._socket = silent
+            silent.setblocking(False)
+            cls._kept += [channel.socket, other]
+            channel.socket = silent
         cls._open.clear()
 
     @classmethod
