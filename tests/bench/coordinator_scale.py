@@ -3,11 +3,12 @@
     ./run bench coordinator_scale                            K = 4, 16, 64, 256; 0.58 MB; about a minute
     ./run bench coordinator_scale --args '--members 4,64 --rounds 50'
 
-Members speak the protocol and compute nothing: threads of some processes, which send back the weights they
+Members speak the protocol and compute nothing: threads of other processes, which send back the weights they
 are sent. Processor seconds are the driver process's own, for each member and round; so other work on the
 machine hardly shows in them, as it does in the seconds of a round. To be expected: at K = 256 at most 1.2
-times the processor seconds of K = 4 for each member. A change is a member whose connection ends and that
-comes back: from its end to the first round that it is in again, other rounds being run meanwhile.
+times the processor seconds of K = 4 for each member. Floors are those of the least that a driver can do
+(``bare_star.py``). A change is a member whose process is killed and that comes back: from its end to the end
+of the first round that it is in again, other rounds being run meanwhile; how long these are says most of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from statistics import median
 
@@ -28,6 +30,7 @@ from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.training import Report, RoundPlan
 from sparknet.weights import Vector
+from tests.bench import bare_star
 
 SIZE = 145_578
 """Weights of cifar10_quick, 0.58 MB."""
@@ -48,14 +51,13 @@ class Member:
         self.at, self.number = at, number
         self.who = Identity(partition=number, attempt=life, host="here", pid=os.getpid())
         self.vector: Vector = np.empty(SIZE, np.float32)
-        self.channel: Channel | None = None
 
     def run(self) -> None:
         with suppress(OSError, EOFError):  # the connection has been ended
             self.serve()
 
     def serve(self) -> None:
-        channel = self.channel = self.joined()
+        channel = self.joined()
         into = {Kind.TRAIN: raw(self.vector)}
         iteration = 0
         while True:
@@ -96,11 +98,11 @@ class Member:
             return channel
 
 
-def held(at: int, numbers: range) -> int:
+def held(at: int, numbers: Iterable[int], life: int = 0) -> int:
     """A process with these members; its id."""
     pid = os.fork()
     if pid == 0:
-        threads = [threading.Thread(target=Member(at, number).run, daemon=True) for number in numbers]
+        threads = [threading.Thread(target=Member(at, number, life).run, daemon=True) for number in numbers]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -115,13 +117,9 @@ def measured(members: int, rounds: int) -> tuple[float, float, float]:
     pids = list[int]()
     coordinator = Coordinator(bind="127.0.0.1", workers=members, size=SIZE, token=TOKEN, timeouts=TIMEOUTS)
     try:
-        each = max(1, (members - 1) // _PROCESSES)
-        pids = [
-            held(coordinator.port, range(first, min(members, first + each)))
-            for first in range(1, members, each)
-        ]
-        mine = Member(coordinator.port, 0)
-        threading.Thread(target=mine.run, daemon=True).start()
+        pids = [held(coordinator.port, [0])]  # the one that is killed
+        parts = np.array_split(range(1, members), _PROCESSES - 1)
+        pids += [held(coordinator.port, map(int, numbers)) for numbers in parts if len(numbers)]
         weights = np.zeros(SIZE, np.float32)
         for _ in range(3):
             weights = coordinator.train(weights, PLAN).mean  # type: ignore[assignment]
@@ -133,19 +131,17 @@ def measured(members: int, rounds: int) -> tuple[float, float, float]:
             cpu.append((time.process_time() - used) / members)
             assert len(result.reports) == members
             weights = result.mean  # type: ignore[assignment]
-        return 1e3 * median(took), 1e3 * median(cpu), _change(coordinator, mine, members, weights)
+        return 1e3 * median(took), 1e3 * median(cpu), _change(coordinator, pids, members, weights)
     finally:
         coordinator.close()
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            _kill(pid)
 
 
-def _change(coordinator: Coordinator, mine: Member, members: int, weights: Vector) -> float:
-    assert mine.channel is not None
-    began, port = time.perf_counter(), coordinator.port
-    mine.channel.close()
-    threading.Thread(target=Member(port, 0, life=1).run, daemon=True).start()
+def _change(coordinator: Coordinator, pids: list[int], members: int, weights: Vector) -> float:
+    began = time.perf_counter()
+    _kill(pids.pop(0))
+    pids.append(held(coordinator.port, [0], life=1))
     while True:
         result = coordinator.train(weights + 0, PLAN)
         back = result.names.get(0, "")
@@ -153,17 +149,29 @@ def _change(coordinator: Coordinator, mine: Member, members: int, weights: Vecto
             return time.perf_counter() - began
 
 
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 @click.command(help=__doc__)
 @click.option("--members", default="4,16,64,256", show_default=True)
 @click.option("--rounds", type=click.IntRange(min=3), default=20, show_default=True)
 def main(members: str, rounds: int) -> None:
     click.echo(f"{4 * SIZE / 1e6:.2f} MB, star, load {os.getloadavg()[0]:.1f}")
-    click.echo(f"{'K':>5}{'round ms':>12}{'driver CPU ms a member':>26}{'of the first':>14}{'change s':>10}")
+    click.echo(
+        f"{'K':>5}{'round ms':>12}{'driver CPU ms a member':>26}{'of the first':>14}{'change s':>10}"
+        f"{'floor ms':>12}{'floor CPU ms a member':>24}"
+    )
     first = 0.0
     for count in map(int, members.split(",")):
         took, cpu, change = measured(count, rounds)
+        least, least_cpu = bare_star.measured(count, rounds, SIZE, _PROCESSES)
         first = first or cpu
-        click.echo(f"{count:>5}{took:>12.1f}{cpu:>26.3f}{cpu / first:>14.2f}{change:>10.2f}")
+        click.echo(
+            f"{count:>5}{took:>12.1f}{cpu:>26.3f}{cpu / first:>14.2f}{change:>10.2f}"
+            f"{least:>12.1f}{least_cpu:>24.3f}"
+        )
 
 
 if __name__ == "__main__":
