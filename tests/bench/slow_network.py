@@ -54,7 +54,7 @@ from sparknet.training import RoundPlan, RoundResult, Settings, train
 from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
 from tests.bench import scaling
-from tests.bench.ddp import Ddp
+from tests.bench.ddp_over_links import Ddp
 from tests.bench.links import DRIVER, UPLINK, Link, Network
 
 TIMEOUTS = Timeouts(join=120, round=600, hang=300, send=300, stop=20)

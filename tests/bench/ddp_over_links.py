@@ -1,4 +1,4 @@
-"""DistributedDataParallel with cifar10_quick in plain torch, one process of it."""
+"""Steps of DistributedDataParallel over links of their own (``links.py``), one process of it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
-from tests.bench.plain_nets import cifar10_quick
+from tests.bench.torch_distributor import Net
 
 _WARM = 3
 _PORT = 29_400
@@ -39,17 +38,13 @@ class Ddp:
             os.write(pipe, (json.dumps(steps) + "\n").encode())
 
     def _steps(self) -> list[float]:
-        torch.manual_seed(0)
-        net = DistributedDataParallel(cifar10_quick().to(memory_format=torch.channels_last))
-        optimiser = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9, weight_decay=0.004)
-        images = torch.randn(self.batch_size, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+        net = Net(lr=0.001)
+        images = torch.randn(self.batch_size, 3, 32, 32)
         labels = torch.randint(10, (self.batch_size,))
         took = list[float]()
         # the same number in every process: whoever stopped earlier would leave the others waiting
-        while len(took) < _WARM + max(3, int(self.seconds)):
+        for _ in range(_WARM + max(3, int(self.seconds))):
             began = time.perf_counter()
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            net.step(images, labels)
             took.append(time.perf_counter() - began)
         return took[_WARM:]
