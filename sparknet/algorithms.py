@@ -53,6 +53,7 @@ class Algorithm:
     ``momentum`` is what becomes of the workers' own by default, ``tau`` the steps of a round, None for the
     app's. ``nesterov`` asks for workers that step by Nesterov's momentum.
     ``rate`` is how the learning rate changes through a run, for solvers and optimisers of SGD.
+    With ``gradients`` these are averaged, in every step, and not weights.
     ``train`` is its loop, with the arguments of ``training.train``.
     ``refuses`` has a sentence for each thing (of ``Asked``) that cannot be with it.
     """
@@ -69,10 +70,13 @@ class Algorithm:
     train: Callable[..., Iterator[Round]] = training.train
     refuses: Mapping[str, str] = field(default_factory=dict)
     recommended: Callable[[int], Algorithm] | None = None
+    gradients: bool = False
 
     def settings(self, *, momentum: Momentum | None = None, **values: Any) -> Settings:
         """As ``Settings``; ``momentum`` is the algorithm's unless it is given."""
-        return Settings(momentum=momentum or self.momentum, rate=self.rate, **values)
+        return Settings(
+            momentum=momentum or self.momentum, rate=self.rate, gradients=self.gradients, **values
+        )
 
     def outer(self) -> Any:
         """Its outer optimiser, or its centre."""
@@ -199,14 +203,18 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         refuses=_AT_OWN_PACE,
     ),
     "sync": Algorithm(
-        summary="an average after every step: for SGD that of the mean gradient, as with K batches in one",
-        paper="arXiv 1604.00981",
-        cost="one average a step",
+        summary="the mean gradient in every step, as with K batches in one; parts of it travel while the "
+        "rest is computed",
+        paper="arXiv 1604.00981, 2006.15704",
+        cost="one average a step, as far as the backward pass does not hide it",
         tau=1,
+        gradients=True,
         refuses={
-            "tau": "sync averages after every step: --tau 1, or --algorithm average for rounds of more",
+            "tau": "sync averages the gradient of every step: --tau 1, or --algorithm average for rounds of "
+            "more",
             "overlap": "sync uses the gradients of every step in that step, and --overlap would make them "
             "late: --algorithm average --tau 1 --overlap does that",
+            "momentum": "with sync all workers have the same momentum: --momentum keep",
         },
     ),
     "serial": Algorithm(

@@ -12,6 +12,7 @@ from sparknet.caffe.net import Net
 from sparknet.caffe.schema import TEST, TRAIN, NetParameter, SolverParameter
 from sparknet.caffe.solver import Solver
 from sparknet.data.dataset import Batch
+from sparknet.gradients import OnFinal
 from sparknet.merge import Statistics
 
 
@@ -68,7 +69,10 @@ class CaffeReplica:
         quiet.snapshot = quiet.test_interval = quiet.display = 0
         self.solver = Solver(quiet, self.net)
         self.layout, self.weights = self.net.layout, self.net.weights
+        self.gradients = self.net.diffs
         self.statistics: Sequence[Statistics] = _batch_norms(self.net)
+        self.trained, self.moving = _places(self.net)
+        self.unused: tuple[int, ...] = ()  # Caffe's solver updates every parameter
         self.batches_per_step = quiet.iter_size
         self.lr = self.solver.lr
 
@@ -93,6 +97,17 @@ class CaffeReplica:
         self.lr = self.solver.lr
         return self.solver.step(1, lambda: _fed(self.net, next(batches)))
 
+    @property
+    def loss_scale(self) -> float | None:
+        return self.solver.loss_scale.value if self.solver.loss_scale else None
+
+    def compute(self, batches: Iterator[Batch], on_final: OnFinal) -> torch.Tensor:
+        self.lr = self.solver.lr
+        return self.solver.sum_gradients(lambda: _fed(self.net, next(batches)), on_final)
+
+    def apply(self, unused: Sequence[int] = ()) -> None:  # noqa: ARG002 - there are none
+        self.solver.apply_update(unscaled=True)
+
     def score(self, batch: Batch) -> dict[str, float]:
         """The net's scalar outputs, each a mean over the batch, times its records.
 
@@ -113,14 +128,31 @@ class CaffeReplica:
             vector.copy_(saved)
 
 
+def _place(net: Net, blob: Blob) -> slice:
+    """Where it lies in the weights."""
+    start = (blob.data.data_ptr() - net.weights.data_ptr()) // net.weights.element_size()
+    return slice(start, start + blob.count)
+
+
+def _places(net: Net) -> tuple[list[slice], list[slice]]:
+    """Where there are gradients, and where a forward pass moves values: statistics, and what a Python layer
+    does not learn."""
+    trained: dict[int, slice] = {}
+    moving: dict[int, slice] = {}
+    for layer in net.layers:
+        for blob, wanted in zip(layer.blobs, layer.wants_gradient, strict=True):
+            place = _place(net, blob)
+            if wanted and layer.type != "BatchNorm" and blob.count:
+                trained[place.start] = place
+            elif layer.type in ("BatchNorm", "Python") and blob.count:
+                moving[place.start] = place
+    only_moving = sorted(moving.keys() - trained.keys())
+    return [trained[start] for start in sorted(trained)], [moving[start] for start in only_moving]
+
+
 def _batch_norms(net: Net) -> tuple[Statistics, ...]:
     """Caffe's BatchNorm layers keep the mean, the variance, and what both have been multiplied by."""
-
-    def place(blob: Blob) -> slice:
-        start = (blob.data.data_ptr() - net.weights.data_ptr()) // net.weights.element_size()
-        return slice(start, start + blob.count)
-
-    found = [[place(blob) for blob in layer.blobs] for layer in net.layers if layer.type == "BatchNorm"]
+    found = [[_place(net, blob) for blob in layer.blobs] for layer in net.layers if layer.type == "BatchNorm"]
     return tuple(
         Statistics(mean=mean, variance=variance, scale=scale.start) for mean, variance, scale in found
     )

@@ -10,6 +10,7 @@ from sparknet.codecs import get_codec
 from sparknet.data.dataset import Shard
 from sparknet.easgd import Exchanger
 from sparknet.errors import DataError, WorkersLost
+from sparknet.in_step import WorkersInStep
 from sparknet.merge import merge
 from sparknet.overlap import merge_late
 from sparknet.rounding import RoundedExchange
@@ -35,6 +36,7 @@ class LocalWorkers:
         self._history: Vector | None = None
         self._rejected: set[int] = set()
         self._sent: dict[int, Vector] = {}  # of those that have begun the next round, by worker
+        self._in_step = WorkersInStep(codec)
         if not self._busy:
             raise WorkersLost("no worker has records to train on: every shard is empty")
 
@@ -48,6 +50,8 @@ class LocalWorkers:
         return self.workers[0].bring().copy()
 
     def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
+        if plan.gradients:
+            return self._in_step.train(fetch(weights), plan, self._busy)
         weights = self._begun(fetch(weights), ahead)
         workers = self._busy
         if self._sent:
@@ -97,6 +101,7 @@ class LocalWorkers:
     def restore(self, states: Mapping[int, WorkerState]) -> None:
         mean = mean_state(states.values())
         self._sent.clear()
+        self._in_step.restored(mean)
         for worker in self._busy:
             worker.restore(states.get(worker.number, mean))
 

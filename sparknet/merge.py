@@ -53,13 +53,14 @@ def merge_moved(
     distances: Sequence[float],
     shares: Sequence[int],
     statistics: Sequence[Statistics] = (),
+    outlier: float = OUTLIER,
 ) -> Merged:
     """The mean of ``vectors``, float32 (P,), counted by ``shares``, without outliers.
 
-    ``distances`` says how far each has moved from what all of them began from. Raises TrainingError if none
-    is left.
+    ``distances`` says how far each has moved from what all of them began from, ``outlier`` how many times as
+    far as the median one an outlier has. Raises TrainingError if none is left.
     """
-    rejected = rejections(distances)
+    rejected = rejections(distances, outlier)
     kept = tuple(k for k in range(len(vectors)) if k not in rejected)
     chosen, counts = [vectors[k] for k in kept], [shares[k] for k in kept]
     mean = mean_of(chosen, counts)
@@ -87,19 +88,20 @@ def norm(squared: float) -> float:
     return math.sqrt(squared) if math.isfinite(squared) else math.inf
 
 
-def rejections(distances: Sequence[float]) -> dict[int, str]:
-    """Which of the workers that moved by these L2 norms are outliers, and why.
+def rejections(distances: Sequence[float], outlier: float = OUTLIER) -> dict[int, str]:
+    """Which of the workers that moved by these L2 norms are outliers, and why; only those that did not move
+    by a number if ``outlier`` is infinite.
 
     Raises TrainingError if all are.
     """
     finite = [moved for moved in distances if math.isfinite(moved)]
-    limit = OUTLIER * median(finite) if finite else 0.0
+    limit = outlier * median(finite) if finite and math.isfinite(outlier) else math.inf
     reasons = {}
     for k, moved in enumerate(distances):
         if not math.isfinite(moved):
             reasons[k] = "its weights have overflowed or are not numbers"
         elif moved > limit:
-            reasons[k] = f"it moved {moved:.3g}, more than {OUTLIER:g} times the median"
+            reasons[k] = f"it moved {moved:.3g}, more than {outlier:g} times the median"
     if len(reasons) == len(distances):
         raise TrainingError(
             f"training diverged: the weights of all {len(reasons)} workers have overflowed or are not "

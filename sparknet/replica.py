@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,6 +20,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from sparknet.data.dataset import Batch
 from sparknet.data.feed import TARGETS
 from sparknet.errors import ModelError, UsageError
+from sparknet.flat_gradients import FlatGradients
+from sparknet.gradients import OnFinal
 from sparknet.merge import Statistics, torch_statistics
 from sparknet.modules import call, first_of
 from sparknet.moved import moved_name
@@ -141,6 +143,49 @@ class TorchReplica:
         self._follow_schedule()
 
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
+        loss = self._backward(batches)
+        self._take_step()
+        return loss
+
+    def compute(self, batches: Iterator[Batch], on_final: OnFinal) -> torch.Tensor:
+        """As in ``gradients.py``. Raises ModelError for gradients that are sparse, or not complete at
+        once."""
+        with self.flat_gradients.collected(on_final):
+            return self._backward(batches)
+
+    def apply(self, unused: Sequence[int] = ()) -> None:
+        self.flat_gradients.give(unused)
+        self._take_step()
+
+    @cached_property
+    def flat_gradients(self) -> FlatGradients:
+        return FlatGradients(self.module, self.layout, self.weights)
+
+    @property
+    def gradients(self) -> torch.Tensor:
+        """float32 (P,), as in ``gradients.py``."""
+        return self.flat_gradients.vector
+
+    @property
+    def trained(self) -> Sequence[slice]:
+        return self.flat_gradients.places
+
+    @property
+    def moving(self) -> Sequence[slice]:
+        parameters = dict(self.module.named_parameters())
+        return [
+            slice(slot.offset, slot.end) for slot in self.layout if slot.name not in parameters and slot.size
+        ]
+
+    @property
+    def loss_scale(self) -> None:
+        return None
+
+    @property
+    def unused(self) -> tuple[int, ...]:
+        return self.flat_gradients.unused
+
+    def _backward(self, batches: Iterator[Batch]) -> torch.Tensor:
         batch = next(batches)
         self.module.train()
         for part in self._frozen:
@@ -150,13 +195,15 @@ class TorchReplica:
         self.optimizer.zero_grad()
         loss = self.objective(self._output(batch), batch)
         loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _take_step(self) -> None:
         self._clip()
         with self._scaled_rates():
             self.optimizer.step()
         if self._scheduler:
             self._scheduler.step()
         self._iteration += 1
-        return loss.detach()
 
     def score(self, batch: Batch) -> dict[str, float]:
         """``loss`` and the metrics of the objective."""

@@ -13,6 +13,24 @@ from sparknet.deltas import DeltaEncoder, DeltaTracker, apply_delta
 from sparknet.weights import Vector
 
 
+class RoundedMean:
+    """The way of the mean of gradients from the driver to all workers, who are sent the same bytes; what
+    rounding took away is added to the next one. ``data`` uint8 (bytes,) is the last as the codec writes
+    it."""
+
+    def __init__(self, codec: Codec, length: int) -> None:
+        self._codec, self._encoder = codec, DeltaEncoder(codec, length)
+        self.data = np.empty(codec.size(length), np.uint8)
+
+    def sent(self, mean: Vector, base: Vector) -> Vector:
+        """What the workers have of ``mean``, which travels as how it differs from ``base``."""
+        self.data = np.empty_like(self.data)  # the last one may still be on its way
+        self._encoder.encode(mean, base, self.data)
+        decoded = np.empty_like(mean)
+        apply_delta(self._codec, self.data, base, decoded)
+        return decoded
+
+
 class RoundedExchange:
     """For workers that are known by their numbers; vectors are float32 (P,). ``codec`` is a lossy one."""
 

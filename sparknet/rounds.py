@@ -31,13 +31,15 @@ class RoundPlan:
 
     ``momentum`` says what becomes of the solver's history when new weights arrive: each worker keeps its
     own (as SparkNet does), all get the mean of theirs, or it starts from zero. ``rate`` is what the learning
-    rate is multiplied by.
+    rate is multiplied by. With ``gradients`` a round is one step, which all workers take by the mean of their
+    gradients (``gradients.py``): they keep the same weights, and the same history.
     """
 
     tau: int
     time_cap_seconds: float | None = None
     momentum: Momentum = "keep"
     rate: float = 1.0
+    gradients: bool = False
 
     def is_over(self, seconds: float) -> bool:
         """Whether a worker that has trained this long begins no further step."""
@@ -48,11 +50,12 @@ class RoundPlan:
 class Report:
     """What one worker did in one round.
 
-    ``loss`` is the mean over its steps, ``images`` the records it read (repeats counted), ``lr`` the
-    learning rate of its last step. ``iteration`` counts the steps its solver has made in all. ``shard`` is
-    the one it read in, its own where that is not said, and ``position`` how far: a worker that takes over the
-    shard goes on from there. Of its ``seconds`` it waited ``data_seconds`` for batches. ``usage`` is what it
-    uses of its machine, in a report about every second.
+    ``loss`` is the mean over its steps, ``images`` the records it read (repeats counted), ``lr`` the learning
+    rate of its last step. ``iteration`` counts the steps its solver has made in all. ``shard`` is the one it
+    read in, its own where that is not said, and ``position`` how far: a worker that takes over the shard goes
+    on from there. Of its ``seconds`` it waited ``data_seconds`` for batches. ``usage`` is what it uses of its
+    machine, in a report about every second. ``unused`` numbers the parameters that its loss did not depend
+    on, where gradients are averaged.
     """
 
     member: int
@@ -66,6 +69,7 @@ class Report:
     shard: int | None = None
     data_seconds: float = 0.0
     usage: Usage | None = None
+    unused: tuple[int, ...] = ()
 
     @property
     def read(self) -> int:
@@ -81,7 +85,8 @@ class Report:
     def of(cls, header: Mapping[str, Any]) -> Report:
         """The report of such fields. Raises TypeError if they are not a report's."""
         usage = header.get("usage")
-        return cls(**{**header, "usage": Usage(**usage) if usage else None})
+        unused = tuple(header.get("unused", ()))
+        return cls(**{**header, "usage": Usage(**usage) if usage else None, "unused": unused})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

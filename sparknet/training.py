@@ -68,6 +68,10 @@ def train(
     TrainingError when the workers cannot go on.
     """
     outer = outer or Average()
+    if settings.gradients and not isinstance(outer, Average):
+        raise UsageError(
+            "an outer optimiser is for averages of weights: where gradients are averaged it has none"
+        )
     w: Weights = frozen(workers.initial_weights() if weights is None else weights)
     ahead: RoundPlan | None = None
     for number in range(done + 1, settings.rounds + 1):
@@ -173,6 +177,8 @@ class Settings:
         that a test follows, of the last, and of every ``drain_every``-th (0 for none of these): there all
         workers wait for the average, as they do without, and a checkpoint can be taken
     ``rate``  how the learning rate is changed through the run (``rate_rule.py``)
+    ``gradients``  a round is a step, which all workers take by the mean of their gradients
+        (``gradients.py``)
     """
 
     rounds: int
@@ -183,6 +189,7 @@ class Settings:
     overlap: bool = False
     drain_every: int = 0
     rate: RateRule | None = None
+    gradients: bool = False
 
     def __post_init__(self) -> None:
         least_values = (("rounds", 1), ("test_every", 0), ("drain_every", 0))
@@ -202,6 +209,9 @@ class Settings:
                 "momentum keep or reset"
             )
 
+        if self.gradients:
+            self._check_gradients()
+
     def plan(self, number: int, lr: float | None) -> RoundPlan:
         """What round ``number`` (from 1) asks of a worker; ``lr`` is the last round's, None in the first."""
         schedule = constant(self.tau) if isinstance(self.tau, int) else self.tau
@@ -210,6 +220,7 @@ class Settings:
             time_cap_seconds=self.time_cap_seconds,
             momentum=self.momentum,
             rate=self.rate.factor(number, self.rounds) if self.rate else 1.0,
+            gradients=self.gradients,
         )
 
     order = plan  # its name in version 0.1
@@ -226,6 +237,16 @@ class Settings:
         drains = self.drain_every > 0 and number % self.drain_every == 0
         drains = drains or (isinstance(self.tau, Adaptive) and self.tau.is_measuring)
         return drains or number == self.rounds or self.tests_after(number)
+
+    def _check_gradients(self) -> None:
+        wrong = {"tau": self.tau != 1, "momentum": self.momentum != "keep", "overlap": self.overlap}
+        given = [name for name, is_wrong in wrong.items() if is_wrong]
+        if given:
+            raise UsageError(
+                f"{given[0]} is {getattr(self, given[0])!r} where gradients are averaged in every step: then "
+                "tau is 1, workers share one momentum, which is kept, and parts of the gradient overlap by "
+                "themselves"
+            )
 
     def tests_after(self, number: int) -> bool:
         return self.test_every > 0 and (number % self.test_every == 0 or number == self.rounds)

@@ -36,6 +36,9 @@ from sparknet.weights import Vector
 # Python's: two threads that do it at once could wait for each other for ever.
 _GENERATOR = threading.RLock()
 
+Step = Callable[[Iterator[Batch]], torch.Tensor]
+"""Takes the batches of a step from the iterator; returns its loss, a 0-d tensor."""
+
 # Test slices handed out at most: enough to share out evenly, few enough that handing out costs nothing.
 _SLICES = 64
 
@@ -152,6 +155,10 @@ class Worker:
         self.replica.weights.copy_(weights)
         self._moved_on = True
 
+    def moved(self) -> None:
+        """The net has been given other weights, where it is."""
+        self._moved_on = True
+
     def bring(self) -> Vector:
         """The weights of the net, in ``vector``."""
         if self._moved_on and self._staged:
@@ -159,11 +166,13 @@ class Worker:
         self._moved_on = False
         return self.vector
 
-    def train(self, weights: Vector | None, plan: RoundPlan) -> Report:
+    def train(self, weights: Vector | None, plan: RoundPlan, compute: Step | None = None) -> Report:
         """``plan.tau`` steps from ``weights``, fewer if the time cap comes first, or the end of its machine,
         never less than one.
 
-        Without weights it goes on from those it has.
+        Without weights it goes on from those it has. With ``compute`` that is called in place of the
+        replica's step, and what is reported is as if it were the whole of one: the rest of it is the
+        caller's.
         """
         if not self.readers:
             raise DataError(f"worker {self.number} has no records to train on: use fewer workers")
@@ -176,7 +185,7 @@ class Worker:
         reader = least_read(self.readers.values())
         self._moved_on = True
         with _own_random_numbers():
-            losses, waited = self._losses(reader, plan, started)
+            losses, waited = self._losses(reader, plan, started, compute or self.replica.step)
         loss = float(torch.stack(losses).mean())
         images = len(losses) * self.replica.batches_per_step * self.recipe.batch_size
         reader.images += images
@@ -187,7 +196,7 @@ class Worker:
             images=images,
             loss=loss,
             lr=self.replica.lr,
-            iteration=self.replica.iteration,
+            iteration=self.replica.iteration + (len(losses) if compute else 0),
             position=reader.sampler.position,
             seconds=time.perf_counter() - started,
             data_seconds=waited,
@@ -254,7 +263,7 @@ class Worker:
         self.replica.restore_history(torch.from_numpy(history.copy()))
 
     def _losses(
-        self, reader: ShardReader, plan: RoundPlan, started: float
+        self, reader: ShardReader, plan: RoundPlan, started: float, step: Step
     ) -> tuple[list[torch.Tensor], float]:
         """Take the steps of a round; the batches that were made and not used count as unread.
 
@@ -274,7 +283,7 @@ class Worker:
             used = _Used(ahead)
             while len(losses) < plan.tau and not (losses and self._hands_in(plan, started)):
                 _seed(replica.weights.device, used.seed_of_next())
-                losses.append(replica.step(used).detach())
+                losses.append(step(used).detach())
         reader.sampler.position = used.position
         return losses, used.waited
 

@@ -13,7 +13,8 @@ any blob can be looked at or changed in between.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -124,22 +125,28 @@ class Net:
                     node.log_forward()
         return loss
 
-    def backward(self) -> None:
-        """Run all layers backward from the losses. Gradients of parameters add to what ``diffs`` holds."""
-        self.backward_range(len(self.nodes) - 1, 0)
+    def backward(self, on_final: Callable[[int], object] | None = None) -> None:
+        """Run all layers backward from the losses. Gradients of parameters add to what ``diffs`` holds.
 
-    def backward_range(self, start: int, end: int) -> None:
+        ``on_final`` is told after each layer from which place in ``diffs`` on nothing will be added any more.
+        """
+        self.backward_range(len(self.nodes) - 1, 0, on_final)
+
+    def backward_range(self, start: int, end: int, on_final: Callable[[int], object] | None = None) -> None:
         """Run layers ``start`` down to ``end`` (both run) backward.
 
         The gradient of a top is what the layers above, or the user since the last forward, have put into its
         ``diff``; else its loss weight, or 0.
         """
         with torch.no_grad():
-            for node in reversed(self.nodes[end : start + 1]):
+            for number in range(start, end - 1, -1):
+                node = self.nodes[number]
                 if node.flow.runs:
                     node.backward()
                     if self.debug_info:
                         node.log_backward()
+                if on_final:
+                    on_final(self._first_places[number])
 
     def scale_losses(self, factor: float) -> None:
         """Let gradients be ``factor`` times what they are; ``loss`` stays what it is."""
@@ -277,6 +284,12 @@ class Net:
         self.layout = found.layout
         self._weights, self._diffs, self.learnable = found.weights, found.diffs, found.learnable
         self.params = {layer.name: layer.blobs for layer in self.layers if layer.blobs}
+        # a blob that is shared lies with its first reader, the last of them to run backward
+        owned = [
+            sum(blob.count for i, blob in enumerate(layer.blobs) if blob.name == f"{layer.name}/{i}")
+            for layer in self.layers
+        ]
+        self._first_places = [0, *accumulate(owned)]
 
     def _plan_backward(self, force: bool) -> None:
         names = [([b.name for b in n.bottoms], [t.name for t in n.tops]) for n in self.nodes]

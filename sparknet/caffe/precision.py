@@ -69,8 +69,15 @@ class LossScale:
 
     def unscale(self, diffs: Tensor) -> bool:
         """Divide ``diffs`` by the scale in one pass and move it on; False if one was inf or not a number."""
+        return self._multiplied(diffs, 1 / self.value)
+
+    def check(self, diffs: Tensor) -> bool:
+        """As ``unscale``, of what has been divided already."""
+        return self._multiplied(diffs, 1.0)
+
+    def _multiplied(self, diffs: Tensor, factor: float) -> bool:
         self._found.zero_()
-        inverse = torch.tensor(1 / self.value, device=diffs.device)
+        inverse = torch.tensor(factor, device=diffs.device)
         torch._amp_foreach_non_finite_check_and_unscale_([diffs], self._found, inverse)
         is_finite = not float(self._found)
         self._move(is_finite)

@@ -24,6 +24,7 @@ from functools import partial
 from sparknet import clock
 from sparknet.codecs import Float32, get_codec
 from sparknet.distributed.averaging import COPY_EVERY
+from sparknet.distributed.averaging.gradient_star import GradientStar
 from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.averaging.ring import Ring
 from sparknet.distributed.averaging.star import Star
@@ -59,7 +60,8 @@ _LOOK_SECONDS = 0.2
 class Coordinator:
     """Leads ``workers`` workers, one for each partition, whose weights have ``size`` float32 elements.
 
-    ``statistics`` says where running means and variances lie in them, ``wire`` how they travel; in a
+    ``statistics`` says where running means and variances lie in them, and ``moving`` where anything does that
+    a forward pass moves by itself; ``wire`` is how they travel; in a
     ``ring`` workers average among themselves, and find each other at ``ring_port``. Every method is for the
     caller's thread, but ``job_ended`` may be called from any. ``submit``, ``slots``, ``tasks`` and
     ``end_task`` are for shards that have no worker of their own (``rebalancing.py``). In a ring the driver
@@ -76,6 +78,7 @@ class Coordinator:
         token: bytes,
         timeouts: Timeouts,
         statistics: Sequence[Statistics] = (),
+        moving: Sequence[slice] = (),
         wire: str = "float32",
         ring: bool = False,
         copy_every: int = COPY_EVERY,
@@ -92,12 +95,15 @@ class Coordinator:
         self._listener = listen(bind=bind, token=token, size=size, codec=self._star.codec, timeouts=timeouts)
         self.membership = Membership(self._listener, workers)
         self._ring = Ring(bind, versions, self.membership, timeouts, copy_every) if ring else None
-        self._averaging = self._ring or self._star
+        self._gradients = GradientStar(
+            versions, self.membership, self._star.codec, statistics, moving, copy_every
+        )
+        self._averaging: Ring | Star | GradientStar = self._ring or self._star
         self._states: dict[int, WorkerState] = {}
         self._rebalancer = Rebalancer(
             self.membership,
             self._states,
-            secure=self._averaging.secure,
+            secure=lambda: self._averaging.secure(),
             submit=submit,
             slots=slots,
             tasks=tasks,
@@ -139,6 +145,7 @@ class Coordinator:
         together, and the others for them: it is the next. Raises WorkersLost when none comes in time,
         TrainingError when the job ended or a worker keeps failing.
         """
+        self._average_by(plan)
         overlaps = ahead is not None or self._overlap.used
         if overlaps:
             self._averaging.overlap(self.membership.all)
@@ -178,6 +185,13 @@ class Coordinator:
             joined=self.membership.take_joined(),
             names={answer.member.who.partition: str(answer.member) for answer in answers},
         )
+
+    def _average_by(self, plan: RoundPlan) -> None:
+        """Gradients in the driver, where it is the driver that averages, or weights."""
+        if self._ring or plan.gradients == (self._averaging is self._gradients):
+            return
+        self._averaging = self._gradients if plan.gradients else self._star
+        self._star.restart(self.membership.all)
 
     def test(self, weights: Weights, slices: Sequence[slice]) -> Scores:
         """Hand out the slices of the test set; those that are lost with a worker are handed out again, and
@@ -297,6 +311,7 @@ class Coordinator:
     def close(self) -> bool:
         """Tell every worker to stop, and stop listening; whether all were here to hear it."""
         complete = self.membership.complete
+        self._gradients.close()
         self._listener.close()
         self.membership.clear()
         self._averaging.close()
@@ -337,7 +352,10 @@ class Coordinator:
 
     def _train_requests(self, members: list[Member], plan: RoundPlan, ahead: Header) -> dict[Member, Request]:
         newcomers = [member for member in members if self._rebalancer.is_behind(member)]
-        states = self._states_for(newcomers, [member for member in members if member not in newcomers])
+        others = [member for member in members if member not in newcomers]
+        inherit = self._states_in_step if plan.gradients else self._states_for
+        states = inherit(newcomers, others)
+        self._averaging.form(members, plan)
         for member in newcomers:
             self._caught_up(member, states.get(member.who.partition))
         return {
@@ -351,7 +369,9 @@ class Coordinator:
         if plan.momentum == "average" and self._history is not None:
             known = self._states.get(member.who.partition, WorkerState(iteration=member.iteration))
             state = replace(state or known, history=self._history)
-        if member.who.partition in self._rejected:  # what spoiled its weights is in its momentum too
+        if (
+            member.who.partition in self._rejected and not plan.gradients
+        ):  # what spoiled its weights is in its momentum too
             plan = replace(plan, momentum="reset")
         header = {**vars(plan), **ahead, **({"late": True} if member.is_ahead else {})}
         return self._train_request(self._averaging.train(member, header), plan, state, self._averaging)
@@ -361,7 +381,7 @@ class Coordinator:
         messages: list[Message],
         plan: RoundPlan,
         state: WorkerState | None,
-        averaging: Star | Ring,
+        averaging: Star | Ring | GradientStar,
     ) -> Request:
         with_history = plan.momentum == "average" and averaging is self._star
         return self._request(
@@ -379,6 +399,21 @@ class Coordinator:
         if others and mean.history is None:
             mean = mean_state(self._saved(others).values())
         return self._inherited(newcomers, mean)
+
+    def _states_in_step(self, newcomers: list[Member], others: list[Member]) -> dict[int, WorkerState]:
+        """What newcomers go on from who take every step with the others: the steps and the history of one of
+        those, all of whom have the same; if there are none, what is known."""
+        if not newcomers:
+            return {}
+        found = (state for member in others for state in self._saved([member]).values())
+        shared = next(found, None)
+        if shared is None and not self._states:
+            return {}
+        shared = shared or mean_state(self._states.values())
+        return {
+            number: replace(state, iteration=shared.iteration, history=shared.history)
+            for number, state in self._inherited(newcomers, shared).items()
+        }
 
     def _inherited(self, newcomers: Iterable[Member], mean: WorkerState) -> dict[int, WorkerState]:
         """The last known state of each newcomer's shard, with the ``mean`` history where its own is not."""

@@ -20,6 +20,7 @@ import numpy as np
 from sparknet.codecs import Float32, get_codec
 from sparknet.data.dataset import Shard
 from sparknet.data.handoff import Handoff
+from sparknet.distributed.averaging.gradient_star import GradientSender
 from sparknet.distributed.averaging.participant import Participant
 from sparknet.distributed.averaging.run_ahead import RunAhead
 from sparknet.distributed.averaging.star import DeltaSender
@@ -106,6 +107,7 @@ class Service:
         self._sender: DeltaSender | None = None
         self._participant: Participant | None = None
         self._run_ahead: RunAhead | None = None
+        self._gradients: GradientSender | None = None
         self._handoff = Handoff(assignment.job)
         self.tracer = Tracer(assignment.trace_rounds)
 
@@ -189,6 +191,11 @@ class Service:
             if participant and frame.size and frame.kind in (Kind.TRAIN, Kind.TEST):
                 participant.arrived()
             match frame.kind:
+                case Kind.TRAIN if frame.header.get("gradients"):
+                    with self.tracer.round():
+                        self._step(channel, worker, frame)
+                    if self._gradients:
+                        into[Kind.COMMIT] = raw(self._gradients.arrived)
                 case Kind.TRAIN if "ahead" in frame.header or self._run_ahead:
                     sender.begin(arrived=frame.size > 0)
                     if not self._run_ahead:
@@ -207,6 +214,8 @@ class Service:
                     self._reduce(channel, frame)
                 case Kind.COMMIT if participant:
                     participant.commit(**frame.header)
+                case Kind.COMMIT if self._gradients:
+                    self._gradients.commit(frame.header.get("unused", ()), arrived=frame.size > 0)
                 case Kind.OUTER if participant:
                     into[Kind.MEMORY] = participant.follow(**frame.header)
                 case Kind.MEMORY:
@@ -214,6 +223,8 @@ class Service:
                 case Kind.FETCH if participant:
                     vector = participant.memory if frame.header["what"] == "memory" else participant.start
                     channel.send(Kind.WEIGHTS, {}, vector, seconds=timeouts.send)
+                case Kind.FETCH if self._gradients:
+                    channel.send(Kind.WEIGHTS, {}, self._gradients.start, seconds=timeouts.send)
                 case Kind.SAVE:
                     self._send_state(channel, worker)
                 case Kind.RESTORE:
@@ -253,6 +264,23 @@ class Service:
         self._answer(channel, Kind.REPORT, report.header, sender.result())
         if plan.momentum == "average":
             self._send_state(channel, worker)
+
+    def _step(self, channel: Channel, worker: Worker, frame: Frame) -> None:
+        """The first half of a step that all workers take together."""
+        header = dict(frame.header)
+        ring, group = header.pop("ring", False), header.pop("group", {})
+        plan, arrived = RoundPlan(**header), frame.size > 0
+        if ring and self._participant:
+            report = self._participant.step(plan, arrived=arrived, group=group)
+            self._answer(channel, Kind.REPORT, report.header)
+            return
+        report, moved, payload = self._gradient_sender_of(worker).train(plan, arrived=arrived)
+        self._answer(channel, Kind.REPORT, {**report.header, "moved": moved}, payload)
+
+    def _gradient_sender_of(self, worker: Worker) -> GradientSender:
+        if self._gradients is None:
+            self._gradients = GradientSender(worker, get_codec(self.assignment.wire))
+        return self._gradients
 
     def _prepared(self, worker: Worker, sender: DeltaSender, *, arrived: bool) -> RunAhead:
         """What a worker needs that trains while averages travel; weights that have ``arrived`` are in its

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from sparknet.codecs import Codec
+from sparknet.distributed.averaging.gradient_averager import SMALLEST_BUCKET
 from sparknet.distributed.averaging.host_allreduce import bucket_numbers
 from sparknet.distributed.averaging.ring import SLOW
 from sparknet.distributed.comm.channel import Channel, Frame, Header, Kind
@@ -23,6 +24,9 @@ from sparknet.simulation.machines import FLOAT_BYTES, Machines
 NUMBERS = 256
 """In the vectors that really travel, for as many as the net has: a block of every wire format."""
 
+# The share of a step's time that is its backward pass: for each layer as much for its bottoms and for its
+# parameters as for its tops.
+_BACKWARD = 2 / 3
 # Bytes of a frame besides its payload.
 _FRAME_BYTES = 350
 # Of the time that a step's bytes take in a ring, lost where all buckets are under way at once and those of
@@ -44,6 +48,11 @@ class Site:
         self.scale = machines.parameters / NUMBERS
         self.group: AveragingGroup | None = None
         self.last_loss = -math.inf
+
+    @property
+    def last_bucket(self) -> float:
+        """The share that the last bucket of a gradient has of it, at least."""
+        return min(1.0, SMALLEST_BUCKET / self.machines.parameters)
 
     def lost(self, member: Member, reason: str) -> None:
         """The driver hears of a loss, and tells those that average to give up."""
@@ -89,17 +98,20 @@ class AveragingGroup:
     def __init__(self, site: Site, key: str, size: int) -> None:
         self.site, self.key, self.size = site, key, size
         self._waiting: list[Callable[[Header], None]] = []
+        self._hidden = math.inf
         self._is_over = False
 
-    def join(self, answer: Callable[[Header], None]) -> None:
-        """``answer`` is given what its worker reports."""
+    def join(self, answer: Callable[[Header], None], hidden: float = 0.0) -> None:
+        """``answer`` is given what its worker reports, which began so many seconds before it was asked."""
         self._waiting.append(answer)
+        self._hidden = min(self._hidden, hidden)
         if len(self._waiting) == self.size:
             site = self.site
             sent = site.codec.size(site.machines.parameters) * 2 * (self.size - 1) // max(1, self.size)
-            site.events.after(
-                site.ring_seconds(self.size), lambda: self._end({"done": True, "sent": sent, "moved": 0.0})
-            )
+            seconds = site.ring_seconds(self.size)
+            # the first layer's gradient is there when the last of the step has been computed
+            left = max(seconds - self._hidden, seconds * site.last_bucket if self._hidden else 0.0)
+            site.events.after(left, lambda: self._end({"done": True, "sent": sent, "moved": 0.0}))
 
     def fail(self, reason: str) -> None:
         """A member is gone."""
@@ -131,6 +143,7 @@ class SimulatedWorker:
         self._up = Connection(site.events, site.up, way, keeps_window=kept)
         self._requests: deque[Request] = deque()
         self._ahead: tuple[float, Report] | None = None
+        self._hidden = 0.0  # seconds in which a gradient has travelled while the rest was computed
         self.member = Member(
             who=Identity(partition=number, attempt=life, host="simulated", pid=0),
             channel=cast(Channel, _NoChannel()),
@@ -223,8 +236,11 @@ class SimulatedWorker:
         if ahead:
             following = self._report(ahead)
             self._ahead = end + following.seconds, following
-        payload = 0 if header.get("ring") else self.member.buffer.nbytes
-        self.site.events.after(end - now, lambda: answer(Kind.REPORT, report.header, payload))
+        in_ring, gradients = bool(header.get("ring")), bool(header.get("gradients"))
+        payload = 0 if in_ring else self.member.buffer.nbytes
+        said = {**report.header, **({"moved": 0.0} if gradients and not in_ring else {})}
+        self._hidden = _BACKWARD * report.seconds if gradients else 0.0
+        self.site.events.after(end - now, lambda: answer(Kind.REPORT, said, payload))
 
     def _report(self, plan: Header) -> Report:
         """What the worker will have done by this plan."""
@@ -248,7 +264,8 @@ class SimulatedWorker:
         site, key, size = self.site, header["key"], len(header["steps"])
         if site.group is None or site.group.key != key:
             site.group = AveragingGroup(site, key, size)
-        site.group.join(lambda said: answer(Kind.REDUCED, said))
+        site.group.join(lambda said: answer(Kind.REDUCED, said), self._hidden)
+        self._hidden = 0.0  # a group of others begins anew
 
 
 class _NoChannel:

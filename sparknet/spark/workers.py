@@ -117,6 +117,7 @@ class SparkWorkers:
             token=token,
             timeouts=self._timeouts,
             statistics=replica.statistics,
+            moving=getattr(replica, "moving", ()),  # a replica that gives gradients says so
             wire=wire,
             ring=ring,
             copy_every=copy_every,

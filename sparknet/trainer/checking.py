@@ -87,6 +87,8 @@ def _check_algorithm(trainer: Any) -> None:
     check_fragments(trainer.cluster.fragments, trainer.overlap)
     if trainer.outer and chosen.train is not train:
         raise UsageError("an outer optimiser is for averages: elastic averaging has none, only a centre")
+    if trainer.outer and chosen.gradients:
+        raise UsageError("an outer optimiser is for averages of weights, and sync averages gradients")
     AutoTau(trainer.overhead)
 
 

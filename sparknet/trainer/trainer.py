@@ -371,6 +371,8 @@ class _Run:
 
     def _workers(self, recipe: Recipe, count: int) -> SparkWorkers:
         cluster = self.trainer.cluster
+        # gradients overlap with what computes them among the workers, not on their way through the driver
+        in_ring = cluster.exchange == "auto" and self.algorithm.gradients and count > 1
         return SparkWorkers(
             self.spark,
             recipe,
@@ -379,7 +381,7 @@ class _Run:
             selection=self.prepared.selection,
             deadlines=cluster.timeouts,
             wire=cluster.wire,
-            exchange=cluster.exchange,
+            exchange="ring" if in_ring else cluster.exchange,
             copy_every=cluster.copy_every,
             fragments=cluster.fragments,
             memory_bytes=cluster.memory_bytes,

@@ -148,7 +148,7 @@ def test_a_size_is_what_spark_reads_in_it(size: str, bytes_: int) -> None:
         ),
         (["--outer-lr", "2"], "outer_lr is no option of this algorithm"),
         (["--algorithm", "easgd", "--overlap"], "--overlap is for rounds that all workers share"),
-        (["--algorithm", "sync", "--tau", "5"], "sync averages after every step"),
+        (["--algorithm", "sync", "--tau", "5"], "sync averages the gradient of every step"),
         (["--algorithm", "serial", "--workers", "2"], "serial is one worker alone"),
         (["--fragments", "4"], "give both, or neither"),
         (["--overlap", "--momentum", "average"], "which they do not with --overlap"),

@@ -4,12 +4,15 @@
     ./run bench slow_network --args '--delay-ms 0 --exchange ring'
     ./run bench slow_network --args '--megabytes 244 --mbit 1000 --delay-ms 0 --exchange ring --wires float32
                                      --tau 90 --no-auto'
+    ./run bench slow_network --args '--mbit 100 --delay-ms 0 --exchange ring --tau 1 --no-auto --sync --ddp
+                                     --wires float32'
 
 Each worker is a process with one thread in a network namespace of its own (``links.py``), and trains
 cifar10_quick on drawn pictures, or goes over a vector of ``--megabytes``. In turns are run: the same without
 a limit (what the network costs is nothing there), rounds of ``--tau`` steps that wait and that overlap, tau
-auto that waits and that overlaps, and with ``--ddp`` DistributedDataParallel, which sends the gradients of
-every step. Images/s are those of the rounds after tau has been chosen.
+auto that waits and that overlaps, with ``--sync`` steps by the mean gradient of all, which travels while it
+is computed, and with ``--ddp`` DistributedDataParallel, which does the same. Images/s are those of the rounds
+after tau has been chosen.
 
 A round of ``--tau`` steps takes C, an exchange S: with rounds that wait the share of the images/s without
 network cost is C / (C + S), and nothing can be more than (C + S) / C times as fast. C differs from processor
@@ -71,6 +74,7 @@ class Trial:
     wire: str = "float32"
     tau: int | None = None
     overlap: bool = False
+    sync: bool = False
     ddp: bool = False
 
 
@@ -202,7 +206,7 @@ def _work(port: _Port, trial: Trial, recipe: Recipe, number: int, shard: Example
 
 def _measured(team: Any, trial: Trial, seconds: float) -> dict[str, Any]:
     tau = trial.tau or AutoTau(overlap=trial.overlap, tell=lambda said: click.echo(f"  {trial.name}: {said}"))
-    settings = Settings(rounds=10**6, tau=tau, overlap=trial.overlap)
+    settings = Settings(rounds=10**6, tau=tau, overlap=trial.overlap, gradients=trial.sync)
     images, took, exchanges, ends = 0, 0.0, list[float](), 0.0
     steps = list[float]()
     for done in train(team, settings):
@@ -247,7 +251,7 @@ def _of_ddp(trial: Trial, job: Job) -> dict[str, Any]:
     }
 
 
-def trials_of(slow: Link, tau: int, wires: list[str], auto: bool, ddp: bool) -> list[Trial]:
+def trials_of(slow: Link, tau: int, wires: list[str], auto: bool, sync: bool, ddp: bool) -> list[Trial]:
     """The rows, in their order."""
     trials = [Trial(name="no network cost", link=Link(), tau=tau)]
     for wire in wires:
@@ -256,6 +260,8 @@ def trials_of(slow: Link, tau: int, wires: list[str], auto: bool, ddp: bool) -> 
         if auto:
             trials.append(Trial(name=f"tau auto, waits, {wire}", link=slow, wire=wire))
             trials.append(Trial(name=f"tau auto, overlap, {wire}", link=slow, wire=wire, overlap=True))
+        if sync:
+            trials.append(Trial(name=f"sync, {wire}", link=slow, wire=wire, tau=1, sync=True))
     if ddp:
         trials.append(Trial(name="DistributedDataParallel", link=slow, ddp=True))
     return trials
@@ -279,6 +285,7 @@ def _wires(_: click.Context, __: click.Parameter, value: str) -> list[str]:
 @click.option("--megabytes", type=click.FloatRange(min=0.1), help="A vector, in place of cifar10_quick.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--auto/--no-auto", default=True, show_default=True, help="Rows with tau auto.")
+@click.option("--sync", is_flag=True, help="Rows with the mean gradient in every step.")
 @click.option("--ddp", is_flag=True, help="A row of DistributedDataParallel.")
 @click.option("--seconds", type=float, default=20.0, show_default=True, help="To measure, for each row.")
 @click.option("--turns", type=click.IntRange(min=1), default=3, show_default=True)
@@ -292,15 +299,16 @@ def main(
     megabytes: float | None,
     batch_size: int,
     auto: bool,
+    sync: bool,
     ddp: bool,
     seconds: float,
     turns: int,
 ) -> None:
-    if ddp and megabytes is not None:
-        raise click.UsageError("--ddp trains cifar10_quick: not with --megabytes")
+    if (ddp or sync) and megabytes is not None:
+        raise click.UsageError("--ddp and --sync train cifar10_quick: not with --megabytes")
     slow = Link(mbit=mbit, delay_ms=delay_ms)
     job = Job(workers=workers, exchange=exchange, megabytes=megabytes, batch_size=batch_size, seconds=seconds)
-    trials = trials_of(slow, tau, wires, auto, ddp)
+    trials = trials_of(slow, tau, wires, auto, sync, ddp)
     found: dict[str, list[dict[str, Any]]] = {trial.name: [] for trial in trials}
     for _ in range(turns):
         for trial in trials:

@@ -173,7 +173,7 @@ class Solver:
         total = torch.zeros((), device=self.net.weights.device)
         first, last = self.iter, self.iter + iterations
         while self.iter < last and self._test_if_due():
-            loss = self._forward_backward(feed)
+            loss = self.sum_gradients(feed)
             total += loss
             self._losses.append(loss)
             if _divides(self.param.display, self.iter) and log.isEnabledFor(logging.INFO):
@@ -204,8 +204,35 @@ class Solver:
             self.test_all()
         log.info("Optimization Done.")
 
-    def apply_update(self) -> None:
-        """Apply the gradient in the net's diffs once, and count it in ``iter``."""
+    def sum_gradients(
+        self, feed: Feed | None = None, on_final: Callable[[int], object] | None = None
+    ) -> torch.Tensor:
+        """One iteration's gradient, summed into the diffs; gives the mean loss of its forward passes.
+
+        ``on_final`` is as in ``Net.backward``, in the last of ``iter_size`` passes. ``apply_update`` is the
+        rest of an iteration.
+        """
+        self.net.clear_diffs()
+        if self.loss_scale:
+            self.net.scale_losses(self.loss_scale.value)
+        if self.param.debug_info:
+            self.net.debug_info = _divides(self.param.display, self.iter)
+        for on_start, _ in self.callbacks:
+            on_start()
+        loss = torch.zeros((), device=self.net.weights.device)
+        for number in range(self.param.iter_size):
+            self.net.forward(feed() if feed else None)
+            self.net.backward(on_final if number == self.param.iter_size - 1 else None)
+            loss += self.net.loss.detach()
+        for _, on_gradients_ready in self.callbacks:
+            on_gradients_ready()
+        return loss / self.param.iter_size
+
+    def apply_update(self, *, unscaled: bool = False) -> None:
+        """Apply the gradient in the net's diffs once, and count it in ``iter``.
+
+        ``unscaled`` says that it has been divided by the loss scale already.
+        """
         now = rate(self.param, self.iter, self.current_step)
         if now.current_step != self.current_step and self.param.lr_policy == "multistep":
             log.info("MultiStep Status: Iteration %d, step = %d", self.iter, now.current_step)
@@ -213,11 +240,15 @@ class Solver:
         lr = self.rate_factor * now.lr
         if _divides(self.param.display, self.iter):
             log.info("Iteration %d, lr = %g", self.iter, lr)
-        if self.loss_scale and not self.loss_scale.unscale(self.net.diffs):
+        if self.loss_scale and not self._is_finite(unscaled):
             log.info("Iteration %d, no update: a gradient is not finite in fp16", self.iter)
         else:
             self._update_weights(lr)
         self.iter += 1
+
+    def _is_finite(self, unscaled: bool) -> bool:
+        assert self.loss_scale is not None
+        return (self.loss_scale.check if unscaled else self.loss_scale.unscale)(self.net.diffs)
 
     def _update_weights(self, lr: float) -> None:
         if self._updater.weights is not self.net.weights or self._updater.diffs is not self.net.diffs:
@@ -270,24 +301,6 @@ class Solver:
         self.load_state(state)
 
     # -- the parts of an iteration
-
-    def _forward_backward(self, feed: Feed | None) -> torch.Tensor:
-        """One iteration's gradient, summed into the diffs; gives the mean loss of its forward passes."""
-        self.net.clear_diffs()
-        if self.loss_scale:
-            self.net.scale_losses(self.loss_scale.value)
-        if self.param.debug_info:
-            self.net.debug_info = _divides(self.param.display, self.iter)
-        for on_start, _ in self.callbacks:
-            on_start()
-        loss = torch.zeros((), device=self.net.weights.device)
-        for _ in range(self.param.iter_size):
-            self.net.forward(feed() if feed else None)
-            self.net.backward()
-            loss += self.net.loss.detach()
-        for _, on_gradients_ready in self.callbacks:
-            on_gradients_ready()
-        return loss / self.param.iter_size
 
     def _test_if_due(self) -> bool:
         """Test where ``test_interval`` says so; False if that ended in a request to stop."""

@@ -46,9 +46,14 @@ def cut(length: int, begins: Sequence[int], turns: int, rank: int, steps: Sequen
     """A vector of ``length`` numbers in buckets that begin at ``begins``, for as many members as there are
     ``steps``."""
     for number, (begin, end) in enumerate(pairwise([*begins, length])):
-        bounds = [begin + (end - begin) * k // len(steps) for k in range(len(steps) + 1)]
-        parts = [slice(low, high) for low, high in pairwise(bounds)]
-        yield Bucket(number, number % turns, rank, parts, steps)
+        yield bucket_of(slice(begin, end), number, number % turns, rank, steps)
+
+
+def bucket_of(whole: slice, number: int, turn: int, rank: int, steps: Sequence[int]) -> Bucket:
+    """The bucket of these elements, cut into parts of equal length."""
+    size = whole.stop - whole.start
+    bounds = [whole.start + size * k // len(steps) for k in range(len(steps) + 1)]
+    return Bucket(number, turn, rank, [slice(low, high) for low, high in pairwise(bounds)], steps)
 
 
 class Transport(Protocol):

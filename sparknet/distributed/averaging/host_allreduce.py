@@ -14,9 +14,12 @@ deltas from the round's start; a codec that keeps its residual adds what roundin
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +27,14 @@ from numpy.typing import NDArray
 
 from sparknet.codecs import Codec
 from sparknet.deltas import DeltaEncoder
-from sparknet.distributed.averaging.buckets import BufferPool, CompressedBuckets, PlainBuckets, cut
+from sparknet.distributed.averaging.buckets import (
+    Bucket,
+    BufferPool,
+    CompressedBuckets,
+    PlainBuckets,
+    bucket_of,
+    cut,
+)
 from sparknet.distributed.averaging.pipeline import delayed
 from sparknet.distributed.averaging.rendezvous import Rendezvous
 from sparknet.distributed.comm.spread import AT_ONCE, Spread
@@ -38,6 +48,18 @@ _BUCKETS = 16
 _LEAST_BUCKET = 1 << 13
 # Buckets on their way in each of the steps; all of them where links are slow, for these may be long as well.
 _DEPTH, _SLOW_DEPTH = 2, _BUCKETS
+# Of a message that nobody sends.
+_UNUSED_TAG = (1 << 31) - 1
+
+
+class Making(Protocol):
+    """A vector that comes into being part by part."""
+
+    def is_final(self, number: int, /) -> bool: ...
+
+    def wait_for(self, number: int, /) -> None:
+        """Raises RuntimeError if part ``number`` will not come."""
+        ...
 
 
 class HostAllReduce:
@@ -64,6 +86,17 @@ class HostAllReduce:
             self._encoders.clear()
             self._pool = BufferPool()  # the old ones may still be written to
             self._group, self._key = self._rendezvous.gloo(key, rank, size), key
+
+    def leave(self) -> None:
+        """Give up the group: what is under way in it, here and at the others, fails at once.
+
+        Gloo's own abort wakes nobody. A wait that is too late does: it closes all connections of the group.
+        """
+        group, self._group = self._group, None
+        if group is not None:
+            other = (group.rank() + 1) % group.size()
+            with suppress(RuntimeError):
+                group.recv([torch.empty(1)], other, _UNUSED_TAG).wait(timedelta(milliseconds=1))
 
     def forget(self) -> None:
         """Drop what rounding took away in earlier rounds."""
@@ -101,6 +134,31 @@ class HostAllReduce:
         for bucket in delayed(map(buckets.reduce, scattered), depth + 1):
             buckets.gather(bucket)
         return norm(buckets.moved)
+
+    def follow(
+        self,
+        vector: Vector,
+        start: Vector | None,
+        parts: Sequence[slice],
+        steps: Sequence[int],
+        rank: int,
+        out: Vector,
+        made: Making,
+    ) -> None:
+        """As ``average``, of a vector that is still being ``made``, part by part, each a bucket.
+
+        Nothing is waited for from the others as long as there is something to send to them.
+        """
+        buckets = self._buckets(vector, start, out)
+        scattered, reduced = deque[Bucket](), list[Bucket]()
+        for number, part in enumerate(parts):
+            while scattered and not made.is_final(number):
+                reduced.append(buckets.reduce(scattered.popleft()))
+            made.wait_for(number)
+            scattered.append(buckets.scatter(bucket_of(part, number, number, rank, steps)))
+        reduced += map(buckets.reduce, scattered)
+        for bucket in reduced:
+            buckets.gather(bucket)
 
     def widen(self, statistics: Sequence[Statistics], vector: Vector, steps: int, mean: Vector) -> None:
         """Add the spread of the members' running means to the variances in ``mean``."""

@@ -6,7 +6,7 @@ forms a group, and has the averager for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from sparknet.codecs import get_codec
 from sparknet.distributed.averaging.device_allreduce import DeviceAllReduce
 from sparknet.distributed.averaging.device_averager import DeviceAverager
+from sparknet.distributed.averaging.gradient_averager import GradientAverager
 from sparknet.distributed.averaging.host_allreduce import HostAllReduce
 from sparknet.distributed.averaging.host_averager import Averaged, HostAverager
 from sparknet.distributed.averaging.rendezvous import MakeGroup, Rendezvous, averaging_gpu
@@ -49,6 +50,8 @@ class Participant:
         self._groups = ExitStack()
         self._outer: Repeatable | None = None
         self._run_ahead: RunAhead | None = None
+        self._gradients: GradientAverager | None = None
+        self._in_step = False  # whether the round is one of gradients
 
     @cached_property
     def gpu(self) -> str:
@@ -58,6 +61,8 @@ class Participant:
     @property
     def start(self) -> memoryview:
         """The bytes of what the round started from."""
+        if self._in_step and self._gradients:
+            return self._gradients.start
         return self._averager.start
 
     def arrived(self) -> None:
@@ -67,6 +72,9 @@ class Participant:
     def train(self, plan: RoundPlan, *, arrived: bool) -> Report:
         """A round, from the weights that have ``arrived`` or those of the net."""
         worker, averager = self._worker, self._averager
+        if self._in_step:
+            self._in_step = False
+            averager.arrived()  # what it has is older than the net
         if arrived:
             worker.load(worker.vector)
         averager.begin()
@@ -74,6 +82,23 @@ class Participant:
         if not self.gpu:
             worker.bring()
         return report
+
+    def step(self, plan: RoundPlan, *, arrived: bool, group: Mapping[str, Any]) -> Report:
+        """The gradient of a step, which is averaged with a ``group`` in host memory meanwhile. Raises
+        UsageError for a replica that has none to give."""
+        worker = self._worker
+        if arrived:
+            worker.load(worker.vector)
+        if self._gradients is None:
+            self._gradients = GradientAverager(
+                worker,
+                lambda moved: HostAllReduce(self._rendezvous, self._codec, moved),
+                moves=self._moves,
+                seconds=self._rendezvous.seconds,
+                rounds_off=not self._codec.is_lossless,
+            )
+        self._in_step = True
+        return self._gradients.train(plan, **group)
 
     def begin(self, run_ahead: RunAhead) -> None:
         """A round of a worker that does not wait for its average has started from what has arrived there.
@@ -90,13 +115,19 @@ class Participant:
 
     def reduce(self, *, backend: str, **group: Any) -> Averaged:
         """Average with a group. Raises RuntimeError if it could not be done."""
+        if self._in_step and self._gradients:
+            return self._gradients.reduce(**group)
         averager = self._averager
         if isinstance(averager, DeviceAverager):
             return averager.reduce(backend=backend, **group)
         return averager.reduce(**group)
 
-    def commit(self, lr: float | None = None) -> None:
-        """All have the mean: go on from it, or with the workers' rate ``lr`` from an outer step there."""
+    def commit(self, lr: float | None = None, unused: Sequence[int] = ()) -> None:
+        """All have the mean: go on from it, or with the workers' rate ``lr`` from an outer step there. Of
+        gradients it is taken by a step, in which parameters that are ``unused`` stay."""
+        if self._in_step and self._gradients:
+            self._gradients.commit(unused)
+            return
         averager = self._averager
         start = NOTHING if lr is None else averager.start  # the averager lets it be until the next mean
         averager.commit()
@@ -125,6 +156,8 @@ class Participant:
     def close(self) -> None:
         """Leave the group."""
         self._groups.close()
+        if self._gradients:
+            self._gradients.close()
 
     def _step(self, start: Vector, mean: Vector, lr: float) -> None:
         assert self._outer is not None

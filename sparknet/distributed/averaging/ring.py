@@ -7,27 +7,28 @@ one was lost or rejected: the others form a new group and average again, from th
 A group whose members all have a GPU of their own averages there, by NCCL; the others do in host memory, by
 gloo (``rendezvous.py``). One that fails on its GPUs though nobody was lost goes on in host memory.
 
-The mean stays with the workers. The driver fetches it from one of them when somebody asks for it: for a
-checkpoint, for a worker that has just joined, at the end. And it fetches it before a worker leaves, and every
-``copy_every`` rounds: if all that had the last mean are lost at once, training goes on from that copy.
+Where gradients are averaged the group is formed before the round, and its members begin with it while they
+compute: what they are asked for by REDUCE has gone most of its way then.
+
+The mean stays with the workers (``kept_weights.py``).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from sparknet import clock
 from sparknet.codecs import Float32
 from sparknet.distributed.averaging import COPY_EVERY
+from sparknet.distributed.averaging.kept_weights import KeptWeights, WorkerWeights
 from sparknet.distributed.averaging.remote_outer import RemoteOuter
-from sparknet.distributed.averaging.remote_weights import Fetcher, Versions
+from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.averaging.rendezvous import AbortFlag, Backend, choose_backend, new_store
-from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
+from sparknet.distributed.comm.channel import Frame, Header, Kind
 from sparknet.distributed.comm.spread import AT_ONCE, SHARE, Spread
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import (
@@ -40,11 +41,11 @@ from sparknet.distributed.messages import (
     read_reduced,
 )
 from sparknet.distributed.timeouts import Timeouts
-from sparknet.errors import TrainingError, UsageError, WorkersLost
-from sparknet.merge import Merged, rejections
-from sparknet.outer import Average, Outer
+from sparknet.errors import TrainingError
+from sparknet.gradients import unused_by_all
+from sparknet.merge import OUTLIER, Merged, rejections
+from sparknet.outer import Outer
 from sparknet.training import Report, RoundPlan
-from sparknet.weights import Vector, Weights
 
 log = logging.getLogger(__name__)
 
@@ -52,39 +53,9 @@ log = logging.getLogger(__name__)
 _TRIES = 3
 # Bytes of a vector that are averaged in a second where links are slow.
 SLOW = 5e6
-# The number of weights that nobody has.
-_GONE = -1
 
 
-class WorkerWeights:
-    """Weights that the workers computed and have; ``fetch`` brings them to the driver."""
-
-    def __init__(self, ring: Ring, number: int) -> None:
-        self.number, self._ring = number, ring
-        self._vector: Vector | None = None
-
-    def fetch(self) -> Vector:
-        """float32 (P,), read-only: as long as they are the current ones, those that the next round begins
-        from, which are older if all that had them are lost. Raises WorkersLost if nobody has them any more.
-        """
-        if self._vector is None:
-            self._vector = self._ring.fetched(self.number)
-        return self._vector
-
-    def stepped(self, outer: Outer, lr: float) -> WorkerWeights | None:
-        """The weights after the outer step, which those that have these take; None if they cannot.
-
-        These are gone then, unless they have been fetched.
-        """
-        if isinstance(outer, Average):
-            return self
-        if not self._ring.outer.take_step(self.number, outer, lr):
-            return None
-        after, self.number = WorkerWeights(self._ring, self.number), _GONE
-        return after
-
-
-class Ring:
+class Ring(KeptWeights):
     """Groups of members that average. ``port`` of ``bind`` is where they find each other."""
 
     name = "ring"
@@ -98,38 +69,26 @@ class Ring:
         timeouts: Timeouts,
         copy_every: int = COPY_EVERY,
     ) -> None:
-        if copy_every < 1:
-            raise UsageError(f"a copy of the weights every {copy_every} rounds: at least 1 is needed")
-        self._copy_every, self._closed = copy_every, False
+        super().__init__(versions, members, timeouts, copy_every)
         self.codec = Float32()  # of what the driver is sent; the workers use their own among themselves
-        self._versions, self._members, self._timeouts = versions, members, timeouts
+        self._timeouts = timeouts
         self._store = new_store(bind)
         self.port: int = self._store.port
         self._group: list[Member] = []
         self._key = ""
         self._backend: Backend = "gloo"
-        self._fetcher = Fetcher(members, timeouts)
         self._sent_bytes = 0
-        self._in_host_memory = self._anew = False
+        self._in_host_memory = self._anew = self._of_gradients = False
         self.outer = RemoteOuter(members, self._fetcher)
         self._spread = AT_ONCE
         self._is_slow = False
 
-    def begin(self, weights: Weights) -> None:
-        self.publish(weights)
-        if self._versions.number - self._versions.fetched >= self._copy_every:
-            self.secure()
-
     def secure(self) -> None:
-        """Bring to the driver what only workers have, if they still have it."""
-        self._current()
+        super().secure()
         self.outer.secure()
 
-    def can_send(self, member: Member) -> bool:
-        """Whether it could be sent the weights at once: it has them, the driver has, or an idle worker."""
-        keepers = self._keepers(self._versions.number)
-        here = self._versions.number in (member.version, self._versions.fetched)
-        return here or not keepers or any(keeper.is_idle for keeper in keepers)
+    def take_step(self, number: int, outer: Outer, lr: float) -> bool:
+        return self.outer.take_step(number, outer, lr)
 
     def overlap(self, members: Sequence[Member]) -> None:
         """The next round is one whose workers may run ahead, and train while they average: in host memory.
@@ -144,26 +103,22 @@ class Ring:
         """The workers may take that long to average this round."""
         self._spread = replace(over, seconds=SHARE * over.seconds)
 
-    def publish(self, weights: Weights) -> None:
-        """These are the current weights. Raises TrainingError if the workers have gone on from them."""
-        if not isinstance(weights, WorkerWeights):
-            assert isinstance(weights, np.ndarray)
-            self._versions.publish(weights)
-        elif weights.number != self._versions.number:
-            raise TrainingError("these weights are of an earlier round: the workers have gone on from them")
-
-    def whole(self, member: Member) -> memoryview:
-        """The weights for a member that has not got them."""
-        if member.version == self._versions.number:
-            return NOTHING
-        payload = raw(self._current())
-        member.version = self._versions.number
-        return payload
+    def form(self, members: Sequence[Member], plan: RoundPlan) -> None:
+        """These begin a round: where gradients are averaged, as a group, in host memory."""
+        if plan.gradients != self._of_gradients:
+            self._of_gradients, self._group = plan.gradients, []
+        if plan.gradients and list(members) != self._group:
+            self._in_host_memory = True
+            self._form(list(members), on_host=True)
 
     def train(self, member: Member, header: Header) -> list[Message]:
         payload, equipment = self.whole(member), self.outer.equip(member)
         member.version, member.start_version = 0, self._versions.number
-        return [*equipment, Message(Kind.TRAIN, {**header, "ring": True}, payload)]
+        group = {}
+        if header["gradients"]:
+            rank = self._group.index(member)
+            group["group"] = {"key": self._key, "rank": rank, "size": len(self._group)}
+        return [*equipment, Message(Kind.TRAIN, {**header, "ring": True, **group}, payload)]
 
     def read(self, member: Member, frames: Sequence[Frame]) -> Report:
         return read_bare_report(member, frames)
@@ -171,67 +126,36 @@ class Ring:
     def merge(self, done: Sequence[Answered], reports: Sequence[Report], plan: RoundPlan) -> Merged | None:
         """The mean without outliers; None if all that had it were lost while they averaged it.
 
-        Outliers are found by how far the weights had moved, which is measured while they are averaged.
+        Outliers are found by how far the weights had moved, which is measured while they are averaged; of
+        gradients only those do not count that are not finite.
         """
         steps = {answer.member: report.steps for answer, report in zip(done, reports, strict=True)}
         history = plan.momentum == "average"
         group = self._averaged(steps, history=history)
-        reasons = _outliers(group)
+        reasons = _outliers(group, math.inf if plan.gradients else OUTLIER)
         if reasons:
             believed = {member: steps[member] for member in group if member not in reasons}
             group = self._averaged(believed, history=history)
         if not group:
             return None
-        number = self._commit(group)
         kept = tuple(k for k, answer in enumerate(done) if answer.member in group)
+        unused = unused_by_all(reports[k].unused for k in kept) if plan.gradients else ()
+        number = self._commit(group, {"unused": unused} if unused else {})
+        if plan.gradients:
+            for member in self._members.all:
+                member.is_new = member.is_new or member not in group  # it has not taken this step
         rejected = {k: reasons[answer.member] for k, answer in enumerate(done) if answer.member in reasons}
         return Merged(WorkerWeights(self, number), kept, rejected, self._take_sent())
 
-    def fetched(self, number: int) -> Vector:
-        """The weights of this number, or what has taken their place. Raises WorkersLost if nobody has them
-        any more, and training has gone on."""
-        if number == self._versions.fetched:
-            return self._versions.vector
-        if number == self._versions.number and not self._closed:
-            return self._current()
-        vector = self._fetcher.vector(self._keepers(number))
-        if vector is None:
-            raise WorkersLost(
-                "the workers that had these weights are gone, or have gone on from them: ask for them "
-                "before the next round, and before the workers are closed"
-            )
-        return vector
-
-    def take_fetched(self) -> int:
-        """Bytes of weights that were fetched since the last call."""
-        return self._fetcher.take_bytes()
-
     def close(self) -> None:
-        self._store, self._closed = None, True
+        super().close()
+        self._store = None
         self.outer.closed = True
 
     def _take_sent(self) -> int:
         """Bytes that members sent to each other since the last call."""
         count, self._sent_bytes = self._sent_bytes, 0
         return count
-
-    def _current(self) -> Vector:
-        """The current weights; if all that had them are gone, the last that the driver has."""
-        versions = self._versions
-        if versions.fetched != versions.number:
-            vector = self._fetcher.vector(self._keepers(versions.number))
-            if vector is not None:
-                versions.arrived(vector)
-            else:
-                behind = versions.go_back()
-                self._members.record_loss(
-                    f"all that had the last average: going on from that of {behind} rounds before"
-                )
-        return versions.vector
-
-    def _keepers(self, number: int) -> list[Member]:
-        """Those that have the weights of this number."""
-        return [member for member in self._members.all if member.start_version == number]
 
     def _averaged(self, steps: Mapping[Member, int], *, history: bool) -> list[Member]:
         """Those that have the mean now, each counted by its steps, uncommitted; none if all were lost."""
@@ -290,20 +214,20 @@ class Ring:
             for rank, member in enumerate(group)
         }
 
-    def _commit(self, group: Sequence[Member]) -> int:
+    def _commit(self, group: Sequence[Member], header: Header) -> int:
         """All of them go on from the mean; the number of the weights that it is."""
         number = self._versions.made_by_workers()
         for member in group:
-            member.pending.append(Message(Kind.COMMIT, {}))
+            member.pending.append(Message(Kind.COMMIT, header))
             member.version = member.start_version = number
         return number
 
 
-def _outliers(group: Sequence[Member]) -> dict[Member, str]:
+def _outliers(group: Sequence[Member], outlier: float) -> dict[Member, str]:
     """The members whose weights must not count, and why. Raises TrainingError if that is all of them."""
     if not group:
         return {}
-    return {group[k]: reason for k, reason in rejections([member.moved for member in group]).items()}
+    return {group[k]: reason for k, reason in rejections([member.moved for member in group], outlier).items()}
 
 
 def _failure(answer: Answered) -> str:

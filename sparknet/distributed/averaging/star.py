@@ -48,7 +48,12 @@ class Star:
     def overlap(self, members: Sequence[Member]) -> None:
         """The next round is one whose workers may run ahead. Where none has, all begin it from whole weights,
         and forget what rounding took away so far: a run that is resumed there does the same."""
-        if self._tracker is not None and not any(member.is_ahead for member in members):
+        if not any(member.is_ahead for member in members):
+            self.restart(members)
+
+    def restart(self, members: Sequence[Member]) -> None:
+        """All begin the next round from whole weights."""
+        if self._tracker is not None:
             self._tracker = DeltaTracker(self.codec)
             for member in members:
                 member.delta_version = 0
@@ -60,6 +65,9 @@ class Star:
 
     def publish(self, weights: Weights) -> None:
         self._versions.publish(fetch(weights))
+
+    def form(self, members: Sequence[Member], plan: RoundPlan) -> None:
+        """These begin a round: each by itself."""
 
     def whole(self, member: Member) -> memoryview:
         """The weights for a member that has not got them."""

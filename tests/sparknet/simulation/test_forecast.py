@@ -53,6 +53,16 @@ def test_averaging_after_every_step_over_that_link_is_slower_than_one_machine() 
     assert found.images_per_second < ALEXNET.batch_size / ALEXNET.step_seconds
 
 
+def test_gradients_that_travel_while_they_are_computed_are_waited_for_less() -> None:
+    """By the two thirds of a step that are its backward pass, at most, and never not at all."""
+    slow = replace(QUICK, bandwidth=QUICK.vector_bytes / QUICK.step_seconds, latency=0.0, jitter=0.0)
+    late = forecast(slow, 4, Way(algorithm="average", tau=1, exchange="ring")).exchange_seconds
+    early = forecast(slow, 4, Way(algorithm="sync", tau=1, exchange="ring")).exchange_seconds
+    assert late - early == pytest.approx(2 / 3 * slow.step_seconds, rel=0.05)
+    fast = replace(slow, bandwidth=20 * slow.bandwidth)
+    assert forecast(fast, 4, Way(algorithm="sync", tau=1, exchange="ring")).exchange_seconds > 0
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_one_worker_without_a_network_to_speak_of_is_one_machine(name: str) -> None:
     fast = replace(QUICK, bandwidth=1e12, latency=0.0, jitter=0.0, handling=0.0, processing=1e12)
