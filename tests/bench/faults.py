@@ -3,6 +3,7 @@
     ./run bench faults                                   seeds 0 to 199
     ./run bench faults --args '--first 1000 --seeds 2000'
     ./run bench faults --args '--mode ring --seeds 500'
+    ./run bench faults --args '--mode ring --gradients --seeds 500'
     ./run bench faults --args '--replay 17 --log'        one of them, and what it logged
 
 Exit status 0 if all passed; else 1, and each that failed is told with what was wrong, and its plan, which
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--seeds", type=int, default=200, help="how many (200)")
     parser.add_argument("--mode", choices=MODES, help="only this one (drawn by the seed)")
+    parser.add_argument("--gradients", action="store_true", help="only rounds in which these are averaged")
     parser.add_argument("--at-once", type=int, default=6, help="runs at a time (6)")
     parser.add_argument("--replay", type=int, nargs="+", help="these seeds alone")
     parser.add_argument("--kept", action="store_true", help="those that ever failed")
@@ -52,7 +54,11 @@ def main() -> None:
     parser.add_argument("--log", action="store_true", help="show what the runs that failed logged")
     options = parser.parse_args()
     seeds = options.replay or range(options.first, options.first + options.seeds)
-    plans = kept() if options.kept else [Plan.drawn(seed, options.mode) for seed in seeds]
+    plans = (
+        kept()
+        if options.kept
+        else [Plan.drawn(seed, options.mode, gradients=options.gradients) for seed in seeds]
+    )
     sys.exit(0 if told(plans, options) else 1)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sparknet.data import Examples, Transform
+from sparknet.gradients import OnFinal
 from sparknet.merge import Statistics
 from sparknet.replica import Batch
 from sparknet.weights import Layout, Vector
@@ -33,24 +34,40 @@ class Adding:
 
     batches_per_step = 1
     statistics: Sequence[Statistics] = ()
+    moving: Sequence[slice] = ()
+    trained: Sequence[slice] = (slice(0, SIZE),)
+    loss_scale = None
+    unused: tuple[int, ...] = ()
     lr = 0.5
 
     def __init__(self, member: int, pause: float) -> None:
         self.member, self.pause = member, pause
         self.layout = Layout.of({"numbers": (SIZE,)})
-        self.weights = torch.zeros(SIZE)
+        self.weights, self.gradients = torch.zeros(SIZE), torch.zeros(SIZE)
         self.iteration = 0
         self._history = torch.zeros(4)
 
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
-        come_to("step")
+        loss = self.compute(batches, lambda _: None)
+        self.apply()
+        return loss
+
+    def compute(self, batches: Iterator[Batch], on_final: OnFinal) -> torch.Tensor:
+        """Something happens to it where half of the gradient has been given."""
         time.sleep(self.pause)
         labels = next(batches)["label"]
         shard = int(labels[0]) // _SHARD
-        self.weights += torch.from_numpy(increment(self.member, self.iteration, shard))
+        self.gradients.copy_(torch.from_numpy(increment(self.member, self.iteration, shard)))
+        on_final(SIZE // 2)
+        come_to("step")
+        on_final(0)
+        return torch.tensor(1.0)
+
+    def apply(self, unused: Sequence[int] = ()) -> None:
+        assert not unused
+        self.weights += self.gradients
         self.iteration += 1
         self._history += 1
-        return torch.tensor(1.0)
 
     def score(self, batch: Batch) -> dict[str, float]:
         """The sum of the records' numbers, and the first weight for each record."""

@@ -155,7 +155,7 @@ class Model:
 
     def backs(self, number: int) -> list[int]:
         """How many rounds the weights may have gone back to, all that had them being lost."""
-        if self.plan.mode != "ring":
+        if self.plan.mode != "ring" and not self.plan.gradients:
             return []
         return [back for back in range(1, self.plan.copy_every + 1) if number - back in self.at]
 

@@ -29,6 +29,9 @@ _MOVED = (
 _REDUCED = ("received REDUCE", "sends REDUCED", "sent REDUCED", "received COMMIT")
 _FETCHED = ("received FETCH", "sends WEIGHTS", "sent WEIGHTS", "received OUTER", "received MEMORY")
 
+GRADIENTS = 0.25
+"""The share of runs of rounds in which gradients are averaged."""
+
 NOTICES = 0.3
 """The share of machines that are taken back with notice."""
 
@@ -83,6 +86,7 @@ class Plan:
     quorum: float
     copy_every: int
     overlap: bool
+    gradients: bool
     test_every: int
     fetches: tuple[int, ...]
     saves: tuple[int, ...]
@@ -92,7 +96,8 @@ class Plan:
     blows: tuple[Blow, ...]
 
     @classmethod
-    def drawn(cls, seed: int, mode: str | None = None) -> Self:
+    def drawn(cls, seed: int, mode: str | None = None, *, gradients: bool = False) -> Self:
+        """That of a seed; of a ``mode`` or with ``gradients`` only, where that is said."""
         rng = random.Random(seed)
         mode = mode or rng.choice(MODES)
         workers, rounds = rng.choice((1, 2, 2, 3, 4)), rng.randint(10, 28)
@@ -113,6 +118,7 @@ class Plan:
             quorum=rng.choice((1.0, 1.0, 1.0, 0.6)),
             copy_every=rng.randint(1, 6),
             overlap=False,
+            gradients=False,
             test_every=rng.choice((0, 0, 1, 2, 5)),
             fetches=_some(rng, rounds, rng.choice((0.0, 0.1, 0.5))),
             saves=_some(rng, rounds, rng.choice((0.0, 0.1, 0.3))),
@@ -124,13 +130,15 @@ class Plan:
             ),
         )
         can_overlap = mode != "elastic" and plan.momentum != "average"
-        return replace(plan, overlap=can_overlap and rng.random() < 0.5)
+        plan = replace(plan, overlap=can_overlap and rng.random() < 0.5)
+        return plan if mode == "elastic" else _in_step(plan, 1.0 if gradients else GRADIENTS)
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Self:
         """From what ``told`` says."""
         values = {
             "overlap": False,
+            "gradients": False,
             **{field.name: said[field.name] for field in fields(cls) if field.name in said},
         }
         lists = {name: tuple(values[name]) for name in ("fetches", "saves", "dwells")}
@@ -141,6 +149,13 @@ class Plan:
     def told(self) -> dict[str, Any]:
         """As JSON can say it."""
         return asdict(self)
+
+
+def _in_step(plan: Plan, share: float) -> Plan:
+    """A share of them averages gradients. Drawn apart: the rest of a plan stays what it was."""
+    if random.Random(f"gradients {plan.seed}").random() >= share:
+        return plan
+    return replace(plan, gradients=True, tau=1, momentum="keep", outer="average", overlap=False)
 
 
 def _some(rng: random.Random, rounds: int, share: float) -> tuple[int, ...]:

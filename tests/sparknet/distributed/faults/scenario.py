@@ -161,6 +161,7 @@ class Scenario:
             test_every=plan.test_every,
             momentum=plan.momentum,  # type: ignore[arg-type]
             overlap=plan.overlap,
+            gradients=plan.gradients,
             drain_every=DRAIN_EVERY,
         )
         with self.team() as team:
@@ -257,7 +258,7 @@ class Scenario:
         self.outcome.rounds += 1
         self.wrong += self.model.round(done)
         if done.scores is not None:
-            back = plan.copy_every if plan.mode == "ring" else 0
+            back = plan.copy_every if plan.mode == "ring" or plan.gradients else 0
             self.wrong += self.model.scores(number, done.scores, back)
         if number in plan.fetches or number in plan.saves:
             self.wrong += self.model.weights(number, done.weights)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from sparknet.distributed import worker_service as workers_end
+from sparknet.distributed.averaging import gradient_averager
 from sparknet.distributed.comm import handshake
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.worker_service import Assignment, Service
@@ -24,6 +25,8 @@ from tests.sparknet.distributed.faults import adding, strikes
 from tests.sparknet.distributed.faults.plan import Strike
 from tests.sparknet.distributed.faults.strikes import Board, FaultyChannel
 
+# Numbers in a bucket of a gradient: there are some of them.
+_BUCKET = 200
 # A step takes so long.
 _PAUSE_SECONDS = 0.002
 
@@ -106,6 +109,7 @@ def _run(start: Start, board: Board, log: Path) -> None:
         torch.set_num_threads(1)
         strikes.arm(board, start.strikes)
         workers_end.Channel = FaultyChannel  # type: ignore[misc]
+        gradient_averager.LARGEST_BUCKET = _BUCKET
         workers_end._RETRY_SECONDS, handshake.HANDSHAKE_SECONDS = 6.0, 2.0
 
         def drain() -> adding.Examples:
