@@ -4,7 +4,7 @@
              │  ▲
     requests │  │ events  a queue of requests for each member, one queue of events from all
              ▼  │
-    some loops for all connections (listener.py): send requests, receive answers, decide nothing
+    some loops for all connections (connection.py): send requests, receive answers, decide nothing
              │  ▲
              ▼  │
        worker in a Spark task (worker_service.py)
