@@ -101,7 +101,7 @@ class Connection:
                 told = log if who else self.listener.strangers
                 told.warning("dropped a connection: %s", reason)
         finally:
-            self.channel.close()
+            self.channel.hang_up()
             self.listener.ended(self)
             if self.member:
                 self.listener.events.put(Lost(self.member, reason))

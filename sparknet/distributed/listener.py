@@ -92,8 +92,6 @@ class Listener:
             self._changed.wait_for(lambda: not self._connections, self.timeouts.stop)
         for loop in self._loops:
             loop.close()
-        for connection in list(self._connections):  # those that had not begun
-            connection.channel.close()
         self._thread.join(1.0)
         self.strangers.flush()
 

@@ -102,6 +102,8 @@ class Membership:
         As long as there is none, whoever is on the way is waited for, and after it another, some times.
         Raises WorkersLost when there is none at the deadline.
         """
+        while self.next(clock.now()):  # who has come meanwhile need not wait for the round after this one
+            pass
         deadline, extensions = clock.now() + self._patience, _EXTENSIONS
         restarted = self.restarted
         while True:

@@ -314,6 +314,7 @@ class Service:
     def _reduce(self, channel: Channel, frame: Frame) -> None:
         assert self._participant is not None
         header: dict[str, object]
+        self._said_busy = time.monotonic()  # what is soon over needs no word
         try:
             header = {"done": True, **vars(self._participant.reduce(**frame.header))}
         except RuntimeError as error:

@@ -98,10 +98,12 @@ class Member:
             return channel
 
 
-def held(at: int, numbers: Iterable[int], life: int = 0) -> int:
-    """A process with these members; its id."""
+def held(at: int, numbers: Iterable[int], life: int = 0, after: int | None = None) -> int:
+    """A process with these members; its id. They come when there is something to read from ``after``."""
     pid = os.fork()
     if pid == 0:
+        if after is not None:
+            os.read(after, 1)
         threads = [threading.Thread(target=Member(at, number, life).run, daemon=True) for number in numbers]
         for thread in threads:
             thread.start()
@@ -114,10 +116,12 @@ def held(at: int, numbers: Iterable[int], life: int = 0) -> int:
 def measured(members: int, rounds: int) -> tuple[float, float, float]:
     """Of ``members``: milliseconds of a round, the driver's processor milliseconds for a member in it, and
     seconds of a change."""
-    pids = list[int]()
+    pids, (killed, after) = list[int](), os.pipe()[::-1]
     coordinator = Coordinator(bind="127.0.0.1", workers=members, size=SIZE, token=TOKEN, timeouts=TIMEOUTS)
     try:
-        pids = [held(coordinator.port, [0])]  # the one that is killed
+        # the one that is killed, and the one that takes its place: forked now, not when there are vectors,
+        # which the driver would then have to copy
+        pids = [held(coordinator.port, [0]), held(coordinator.port, [0], life=1, after=after)]
         parts = np.array_split(range(1, members), _PROCESSES - 1)
         pids += [held(coordinator.port, map(int, numbers)) for numbers in parts if len(numbers)]
         weights = np.zeros(SIZE, np.float32)
@@ -131,22 +135,24 @@ def measured(members: int, rounds: int) -> tuple[float, float, float]:
             cpu.append((time.process_time() - used) / members)
             assert len(result.reports) == members
             weights = result.mean  # type: ignore[assignment]
-        return 1e3 * median(took), 1e3 * median(cpu), _change(coordinator, pids, members, weights)
+        began = time.perf_counter()
+        _kill(pids.pop(0))
+        os.write(killed, b"!")
+        _until_all_are_back(coordinator, members, weights)
+        return 1e3 * median(took), 1e3 * median(cpu), time.perf_counter() - began
     finally:
         coordinator.close()
         for pid in pids:
             _kill(pid)
+        for end in (killed, after):
+            os.close(end)
 
 
-def _change(coordinator: Coordinator, pids: list[int], members: int, weights: Vector) -> float:
-    began = time.perf_counter()
-    _kill(pids.pop(0))
-    pids.append(held(coordinator.port, [0], life=1))
+def _until_all_are_back(coordinator: Coordinator, members: int, weights: Vector) -> None:
     while True:
         result = coordinator.train(weights + 0, PLAN)
-        back = result.names.get(0, "")
-        if len(result.reports) == members and "attempt 1" in back:
-            return time.perf_counter() - began
+        if len(result.reports) == members and "attempt 1" in result.names[0]:
+            return
 
 
 def _kill(pid: int) -> None:

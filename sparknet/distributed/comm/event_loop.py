@@ -35,8 +35,8 @@ _EVENTS = itemgetter(1)
 class Task:
     """The steps of one connection's work in a loop; ``number`` is its file descriptor."""
 
-    def __init__(self, loop: EventLoop, number: int, steps: Steps[None]) -> None:
-        self.number, self.steps = number, steps
+    def __init__(self, loop: EventLoop, connection: socket.socket, steps: Steps[None]) -> None:
+        self.connection, self.number, self.steps = connection, connection.fileno(), steps
         self.wait: Wait | None = None
         self.looked_at = math.inf  # when the loop looks whether its time is over
         self._loop = loop
@@ -68,17 +68,17 @@ class EventLoop(threading.Thread):
         return len(self._tasks) + len(self._woken)
 
     def add(self, connection: socket.socket, steps: Steps[None]) -> Task:
-        """Begin these steps, which close the ``connection`` when they end. It does not block."""
-        task = Task(self, connection.fileno(), steps)
-        self.wake(task)
+        """Begin these steps, before what is only woken; when they end the ``connection`` is closed. It does
+        not block."""
+        task = Task(self, connection, steps)
+        self._woken.appendleft(task)
+        self._ring()
         return task
 
     def wake(self, task: Task) -> None:
         """May be called from any thread."""
         self._woken.append(task)
-        if not self._has_rung:
-            self._has_rung = True
-            os.eventfd_write(self._bell, 1)
+        self._ring()
 
     def close(self) -> None:
         """End, whatever is under way."""
@@ -103,8 +103,15 @@ class EventLoop(threading.Thread):
             self._resume_the_late()
             if self._woken and not (busy and time.monotonic() < self._last_begun + _BEGIN_SECONDS):
                 self._begin(self._woken.popleft())
-        for task in self._tasks.values():
+        for task in (*self._tasks.values(), *self._woken):
             task.steps.close()
+            task.connection.close()
+
+    def _ring(self) -> None:
+        """The loop is to look at who has been woken."""
+        if not self._has_rung:
+            self._has_rung = True
+            os.eventfd_write(self._bell, 1)
 
     def _poll(self) -> list[tuple[int, int]]:
         """File descriptors, and what they are ready for."""
@@ -114,18 +121,18 @@ class EventLoop(threading.Thread):
 
     def _begin(self, task: Task) -> None:
         self._last_begun = time.monotonic()
-        if task.wait is None or self._tasks.get(task.number) is task:  # it has not ended meanwhile
+        if task.connection.fileno() >= 0:  # it has not ended meanwhile
             self._resume(task, ready=False)
 
     def _resume(self, task: Task, *, ready: bool) -> None:
         try:
             wait = next(task.steps) if task.wait is None else task.steps.send(ready)
         except StopIteration:
-            self._forget(task)
+            self._end(task)
             return
         except Exception:
             log.exception("a connection has ended by an error of this program")
-            self._forget(task)
+            self._end(task)
             return
         if task.wait is None:
             self._tasks[task.number] = task
@@ -135,9 +142,13 @@ class EventLoop(threading.Thread):
         task.wait = wait
         self._time(task, wait.until)
 
-    def _forget(self, task: Task) -> None:
-        if self._tasks.get(task.number) is task:  # not another's, whose connection has got its number
+    def _end(self, task: Task) -> None:
+        """Its connection would leave ``epoll`` by itself when it is closed, but not where a process that was
+        forked holds it too: then it would be told to be ready for ever."""
+        if task.wait is not None:
             del self._tasks[task.number]
+            self._epoll.unregister(task.number)
+        task.connection.close()
 
     def _time(self, task: Task, until: float) -> None:
         """Look at the task then. Whoever is looked at earlier is timed anew when that time has come: most
@@ -150,7 +161,7 @@ class EventLoop(threading.Thread):
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             looked_at, _, task = heapq.heappop(self._timers)
-            if looked_at != task.looked_at or self._tasks.get(task.number) is not task or not task.wait:
+            if looked_at != task.looked_at or task.connection.fileno() < 0 or not task.wait:
                 continue
             task.looked_at = math.inf
             if task.wait.until <= now:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from sparknet.training import RoundPlan, Settings, WorkerState, train
 from sparknet.weights import fetch
 from tests.sparknet.distributed.fake_gpu import Mixed, OnGpus, Sharing, apart
 from tests.sparknet.distributed.fixtures import TEST, exploding, shards_of, wait_for
-from tests.sparknet.distributed.in_process import InProcessWorkers, in_process
+from tests.sparknet.distributed.in_process import QUICK, InProcessWorkers, in_process
 from tests.sparknet.small import digest, small_recipe
 
 SETTINGS = Settings(rounds=8, tau=5, test_every=4)
@@ -33,7 +34,8 @@ def test_the_workers_step_as_the_driver_would_bit_for_bit_and_send_it_nothing(na
     alone, ours = OUTERS[name](), OUTERS[name]()
     with LocalWorkers(small_recipe(test_batch_size=8), shards_of(3), TEST) as local:
         expected = list(train(local, SETTINGS, alone))
-    with in_process(small_recipe(test_batch_size=8), shards_of(3), TEST, ring=True) as workers:
+    recipe, quiet = small_recipe(test_batch_size=8), replace(QUICK, ping=5)  # pings are bytes too
+    with in_process(recipe, shards_of(3), TEST, ring=True, timeouts=quiet) as workers:
         done = list(train(workers, SETTINGS, ours))
         assert digest(ours.state["momentum"]) == digest(alone.state["momentum"])
     assert digest(done[-1].weights) == digest(expected[-1].weights)

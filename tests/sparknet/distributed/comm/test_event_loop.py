@@ -32,13 +32,12 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def echo(connection: socket.socket) -> Steps[None]:
     """What comes goes back, until the other end hangs up."""
-    with connection:
-        while True:
-            yield Wait(select.POLLIN)
-            data = connection.recv(100)
-            if not data:
-                return
-            connection.send(data)
+    while True:
+        yield Wait(select.POLLIN)
+        data = connection.recv(100)
+        if not data:
+            return
+        connection.send(data)
 
 
 def test_many_connections_are_served_at_once(loop: EventLoop) -> None:
@@ -63,14 +62,13 @@ def test_a_wait_ends_when_its_time_is_over_and_others_go_on_meanwhile(loop: Even
     ended, done = list[float](), threading.Event()
 
     def patient() -> Steps[None]:
-        with near:
-            for seconds in (0.1, 5.0, 0.2):  # the second ends early: something comes
-                until = time.monotonic() + seconds
-                ready = yield Wait(select.POLLIN, until)
-                assert ready == (seconds == 5.0)
-                if ready:
-                    near.recv(1)
-                ended.append(time.monotonic() - until)
+        for seconds in (0.1, 5.0, 0.2):  # the second ends early: something comes
+            until = time.monotonic() + seconds
+            ready = yield Wait(select.POLLIN, until)
+            assert ready == (seconds == 5.0)
+            if ready:
+                near.recv(1)
+            ended.append(time.monotonic() - until)
         done.set()
 
     loop.add(near, patient())
@@ -94,12 +92,11 @@ def test_no_wake_is_lost_whoever_calls_it(loop: EventLoop) -> None:
     work, done = list[int](), threading.Event()
 
     def worker() -> Steps[None]:
-        with near:
-            count = 0
-            while count < 4000:
-                while not work:
-                    yield Wait(0)
-                count += len([work.pop() for _ in range(len(work))])
+        count = 0
+        while count < 4000:
+            while not work:
+                yield Wait(0)
+            count += len([work.pop() for _ in range(len(work))])
         done.set()
 
     task = loop.add(near, worker())
@@ -123,10 +120,9 @@ def test_an_error_costs_one_connection_and_is_told(loop: EventLoop, caplog: pyte
     other, other_far = pair()
 
     def broken() -> Steps[None]:
-        with near:
-            yield Wait(select.POLLIN)
-            near.recv(1)
-            raise ZeroDivisionError("one of this program")
+        yield Wait(select.POLLIN)
+        near.recv(1)
+        raise ZeroDivisionError("one of this program")
 
     loop.add(near, broken())
     loop.add(other, echo(other))
@@ -145,14 +141,28 @@ def test_a_connection_that_ends_wakes_whoever_waits_for_nothing(loop: EventLoop)
     done = threading.Event()
 
     def waiting() -> Steps[None]:
-        with near:
-            while not (yield Wait(0)):
-                pass
+        while not (yield Wait(0)):
+            pass
         done.set()
 
     loop.add(near, waiting())
     far.close()
     assert done.wait(5)
+
+
+def test_a_connection_that_a_forked_process_holds_too_is_done_with_when_it_ends(loop: EventLoop) -> None:
+    """The system would go on to say that it has ended, for ever, and the loop would do nothing but listen."""
+    near, far = pair()
+    inherited = near.dup()
+    loop.add(near, echo(near))
+    far.close()
+    deadline = time.monotonic() + 5
+    while near.fileno() >= 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    used = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - used < 0.25
+    inherited.close()
 
 
 def test_a_loop_that_is_closed_ends_what_is_under_way() -> None:
@@ -176,22 +186,20 @@ def test_what_is_under_way_comes_before_what_has_been_woken(loop: EventLoop) -> 
     all_are_woken, done = threading.Event(), threading.Event()
 
     def transfer(number: int) -> Steps[None]:
-        with ends[number][0]:
-            asleep.append(number)
-            yield Wait(0)
-            began.append(number)
-            under_way.add(number)
-            most.append(len(under_way))
-            for _ in range(5):
-                yield Wait(select.POLLOUT)
-            under_way.remove(number)
+        asleep.append(number)
+        yield Wait(0)
+        began.append(number)
+        under_way.add(number)
+        most.append(len(under_way))
+        for _ in range(5):
+            yield Wait(select.POLLOUT)
+        under_way.remove(number)
         if len(began) == 100 and not under_way:
             done.set()
 
     def hold_up_the_loop() -> Steps[None]:
-        with holding[0]:
-            all_are_woken.wait(5)
-            yield Wait(0, time.monotonic())
+        all_are_woken.wait(5)
+        yield Wait(0, time.monotonic())
 
     tasks = [loop.add(near, transfer(number)) for number, (near, _) in enumerate(ends)]
     deadline = time.monotonic() + 5
