@@ -1,6 +1,6 @@
 """The algorithms a run can choose by name: what becomes of the workers' weights at the end of a round.
 
-    chosen = algorithm("slowmo").of(workers=8)
+    chosen = algorithm("auto").of(workers=8, tau=10)
     for done in chosen.train(workers, chosen.settings(rounds=100, tau=10), chosen.outer()): ...
 
 To add one, add an entry to ``ALGORITHMS``: ``Trainer``, the apps and the table of the docs have it from then
@@ -69,7 +69,7 @@ class Algorithm:
     rate: RateRule | None = None
     train: Callable[..., Iterator[Round]] = training.train
     refuses: Mapping[str, str] = field(default_factory=dict)
-    recommended: Callable[[int], Algorithm] | None = None
+    recommended: Callable[[int, object], Algorithm] | None = None
     gradients: bool = False
 
     def settings(self, *, momentum: Momentum | None = None, **values: Any) -> Settings:
@@ -104,9 +104,9 @@ class Algorithm:
             if _CONDITIONS[name](asked):
                 raise UsageError(sentence)
 
-    def of(self, workers: int) -> Algorithm:
-        """What it is for so many workers."""
-        return self.recommended(workers) if self.recommended else self
+    def of(self, workers: int, tau: object = None) -> Algorithm:
+        """What it is for so many workers, and so many steps in a round, or a schedule of them."""
+        return self.recommended(workers, tau) if self.recommended else self
 
 
 def _slowmo(outer_lr: float, outer_momentum: float) -> SlowMo:
@@ -151,28 +151,39 @@ SLOWMO = Algorithm(
 )
 
 
-# The highest that was measured: each worker's own steps must stay stable, however many average.
-_HIGHEST_RATE = 4
+# a mean that moves the same way in every round goes lr / (1 - momentum) = 1 times as far: as it is
+DILOCO = Algorithm(
+    summary="Nesterov momentum on the averages, the workers keeping theirs",
+    paper="arXiv 2311.08105",
+    cost="one average; a vector of momentum",
+    make=_diloco,
+    options={"outer_lr": 0.7, "outer_momentum": 0.3},
+)
+
+# The highest rates that were measured: each worker's own steps must stay stable, however many average.
+_HIGHEST_RATE, _HIGHEST_IN_LONG_ROUNDS = 4, 2
+# Steps of a round in which workers go so far apart that their mean goes much less far than each of them.
+_LONG_ROUND = 25
 
 
-def _recommended(workers: int) -> Algorithm:
+def _recommended(workers: int, tau: object) -> Algorithm:
     """By ``docs/experiments/recommended.toml``: longer steps at first, the rate that was set in the end."""
     if workers == 1:
         return AVERAGE
-    return replace(AVERAGE, rate=RateRule(scale=min(workers, _HIGHEST_RATE), warm_up=0.02, hold=0.5))
+    if not isinstance(tau, int) or tau < _LONG_ROUND:
+        return replace(AVERAGE, rate=_raised(min(workers, _HIGHEST_RATE)))
+    momentum = DILOCO.with_options({"outer_lr": 0.9, "outer_momentum": 0.8})
+    return replace(momentum, rate=_raised(min(workers, _HIGHEST_IN_LONG_ROUNDS)))
+
+
+def _raised(scale: int) -> RateRule:
+    return RateRule(scale=scale, warm_up=0.02, hold=0.5)
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "average": AVERAGE,
     "slowmo": SLOWMO,
-    # a mean that moves the same way in every round goes lr / (1 - momentum) = 1 times as far: as it is
-    "diloco": Algorithm(
-        summary="Nesterov momentum on the averages, the workers keeping theirs",
-        paper="arXiv 2311.08105",
-        cost="one average; a vector of momentum",
-        make=_diloco,
-        options={"outer_lr": 0.7, "outer_momentum": 0.3},
-    ),
+    "diloco": DILOCO,
     "easgd": Algorithm(
         summary="elastic averaging at each worker's own pace; no exchange is lost",
         paper="arXiv 1412.6651",
@@ -224,8 +235,9 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     ),
     "auto": Algorithm(
         summary="what is recommended for the workers there are: average, with SGD at K times the learning "
-        "rate (4 times at most), which falls to what was set over the second half of the rounds",
-        paper="arXiv 1511.06051, 1706.02677",
+        "rate (4 times at most), which falls to what was set over the second half of the rounds; with rounds "
+        "of 25 steps or more diloco, outer_lr 0.9 and outer_momentum 0.8, at twice the rate",
+        paper="arXiv 1706.02677, 2311.08105",
         cost="as the one it takes",
         recommended=_recommended,
     ),

@@ -63,7 +63,7 @@ class Trial:
     def check(self) -> None:
         """Raise UsageError, with the reason, if its values do not go together."""
         asked = Asked(tau=self.tau, overlap=self.overlap, momentum=self._momentum, workers=self.workers)
-        algorithm(self.algorithm).of(self.workers).with_options(self.options).check(asked)
+        algorithm(self.algorithm).of(self.workers, self.tau).with_options(self.options).check(asked)
         if self.overlap and self.momentum == "average":
             raise UsageError("momentum average is for workers that wait for each other: not with overlap")
 

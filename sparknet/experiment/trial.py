@@ -69,7 +69,7 @@ def run(study: Study, trial: Trial) -> Outcome:
     """Make the run. What does not go together, or diverges, is an outcome too."""
     try:
         trial.check()
-        chosen = algorithm(trial.algorithm).of(trial.workers).with_options(trial.options)
+        chosen = algorithm(trial.algorithm).of(trial.workers, trial.tau).with_options(trial.options)
         dataset = _dataset(study)
         recipe = _recipe(study, trial, dataset, chosen)
         return _trained(study, trial, dataset, recipe, chosen)

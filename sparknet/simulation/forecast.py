@@ -122,7 +122,7 @@ class _Run:
     """Some rounds, of which the first ones do not count."""
 
     def __init__(self, machines: Machines, workers: int, way: Way, seed: int) -> None:
-        chosen = algorithm(way.algorithm).of(workers)
+        chosen = algorithm(way.algorithm).of(workers, way.tau)
         self._machines, self._workers, self._way, self._algorithm = machines, workers, way, chosen
         self._measured = AutoTau(overlap=way.overlap) if way.tau == "auto" else None
         self.rounds = min(_MOST, max(_LEAST, _WORK // workers)) + (6 if self._measured else 0)

@@ -321,7 +321,7 @@ class _Run:
             assert isinstance(tau, int), "a trainer of epochs has refused any other"
             tau = min(tau, steps)
             rounds = math.ceil(steps / tau)
-        self.algorithm = self._for_workers(count)
+        self.algorithm = self._for_workers(count, tau)
         settings = self.algorithm.settings(
             momentum=trainer.momentum,
             rounds=rounds,
@@ -333,9 +333,9 @@ class _Run:
         )
         return count, settings
 
-    def _for_workers(self, count: int) -> Algorithm:
+    def _for_workers(self, count: int, tau: object) -> Algorithm:
         """What the algorithm is for so many; a rule of the learning rate is for SGD."""
-        chosen = self.algorithm.of(count)
+        chosen = self.algorithm.of(count, tau)
         if chosen.rate is None:
             return chosen
         if is_sgd(self.model):

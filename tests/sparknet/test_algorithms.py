@@ -132,8 +132,14 @@ def test_auto_takes_longer_steps_with_more_workers() -> None:
     rules = [auto.of(workers).rate for workers in (2, 3, 4, 64)]
     assert [rule.scale for rule in rules if rule] == [2, 3, 4, 4]
     assert all(rule and rule.factor(100, 100) == 1 for rule in rules)
-    assert isinstance(auto.of(4).outer(), Average)
-    assert auto.of(4).momentum == "keep"
+    assert isinstance(auto.of(4, 24).outer(), Average)
+    assert auto.of(4, 10).momentum == "keep"
+    long = auto.of(4, 25)
+    assert isinstance(long.outer(), DiLoCo)
+    assert long.options == {"outer_lr": 0.9, "outer_momentum": 0.8}
+    assert long.rate
+    assert long.rate.scale == 2
+    assert auto.of(1, 50) is algorithm("average")
     assert algorithm("average").of(64) is algorithm("average")
 
 
