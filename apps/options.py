@@ -9,10 +9,11 @@ if __name__ == "__main__":
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,13 +22,23 @@ from typing import Any, NoReturn, get_args
 import click
 
 from apps.sizes import SIZE
-from sparknet.algorithms import ALGORITHMS, Asked, algorithm
+from sparknet.algorithms import ALGORITHMS, Algorithm, Asked, algorithm
+from sparknet.auto_tau import SHARE, check_overhead
 from sparknet.codecs import CODECS
-from sparknet.distributed.averaging import COPY_EVERY, Exchange
+from sparknet.distributed.averaging import COPY_EVERY, Exchange, check_exchange
 from sparknet.errors import UsageError
 from sparknet.exits import status_of
-from sparknet.overlap import check_fragments
+from sparknet.overlap import check_fragments, check_momentum
 from sparknet.training import Momentum
+
+_OF_CHECKPOINTS: Mapping[str, float] = {
+    "checkpoint_every": 10,
+    "checkpoint_keep": 2,
+    "checkpoint_patience": 600.0,
+}
+"""How a run is saved, unless it says otherwise."""
+
+_LARGEST_SEED = 2**64 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +103,13 @@ class Options:
             )
         if self.grace and self.quorum == 1:
             raise UsageError("--grace is what a --quorum below 1 leaves the others: give both, or neither")
+        for name, absent in _OF_CHECKPOINTS.items():
+            if self.checkpoint is None and getattr(self, name) != absent:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} needs --checkpoint: where is the run to be saved?"
+                )
+        if self.page_port and not self.page:
+            raise UsageError("--page-port is that of the page, and --no-page leaves it out: give one of them")
         if self.tau == "auto" and self.tau_schedule != "constant":
             raise UsageError("--tau auto is a schedule itself: leave --tau-schedule out")
         if (self.tau_schedule == "quadratic") != (self.tau_growth is not None):
@@ -114,14 +132,14 @@ class Options:
             momentum=self.momentum,
             quorum=self.quorum,
             exchange=self.exchange,
+            copies=self.copy_every != COPY_EVERY,
             workers=self.workers,
         )
         algorithm(self.algorithm).with_options(self.algorithm_options).check(asked)
         check_fragments(self.fragments, self.overlap)
-        if self.overlap and self.momentum == "average":
-            raise UsageError(
-                "--momentum average is for workers that wait for each other, which they do not with --overlap"
-            )
+        check_momentum(self.momentum, self.overlap)
+        check_overhead(self.overhead, self.tau)
+        check_exchange(self.exchange, self.copy_every)
 
     @property
     def source(self) -> str | None:
@@ -130,12 +148,14 @@ class Options:
 
 
 class Number(click.FloatRange):
-    """A number of a range; nan, which compares with nothing, is out of every one."""
+    """A finite number of a range; nan, which compares with nothing, is out of every one."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = float(super().convert(value, param, ctx))
         if number != number:
             self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        if math.isinf(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
@@ -175,14 +195,14 @@ def training_options(
         ),
         click.option(
             "--tau-growth",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             metavar="A",
             help="The a of --tau-schedule quadratic.",
         ),
         click.option(
             "--overhead",
-            type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
-            default=0.05,
+            type=Number(min=0, max=1, min_open=True, max_open=True),
+            default=SHARE,
             metavar="SHARE",
             help="Of the time, that exchanges may cost with --tau auto.",
         ),
@@ -220,7 +240,9 @@ def training_options(
             metavar="DIR|URL",
             help="Train on what is there instead, of any kind: see docs/sources.md.",
         ),
-        click.option("--seed", type=click.IntRange(min=0), default=0, help="Of all that is random."),
+        click.option(
+            "--seed", type=click.IntRange(0, _LARGEST_SEED), default=0, help="Of all that is random."
+        ),
         click.option(
             "--test-every",
             type=click.IntRange(min=0),
@@ -248,19 +270,19 @@ def training_options(
         click.option("--outer", type=click.Choice(list(ALGORITHMS)), help="Another spelling of --algorithm."),
         click.option(
             "--outer-lr",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             metavar="RATE",
             help="How far slowmo and diloco go with the average.  [default: the algorithm's]",
         ),
         click.option(
             "--outer-momentum",
-            type=click.FloatRange(min=0, max=1, max_open=True),
+            type=Number(min=0, max=1, max_open=True),
             metavar="SHARE",
             help="The momentum of slowmo and diloco.  [default: the algorithm's]",
         ),
         click.option(
             "--moving-rate",
-            type=click.FloatRange(min=0, max=1, max_open=True),
+            type=Number(min=0, max=1, max_open=True),
             metavar="SHARE",
             help="How far elastic averaging pulls a worker and the centre.  [default: the algorithm's]",
         ),
@@ -287,15 +309,21 @@ def training_options(
             help="Where to save the run's state: a folder, s3://..., or what else fsspec can open.",
         ),
         click.option(
-            "--checkpoint-every", type=_POSITIVE, default=10, help="Rounds between two checkpoints."
+            "--checkpoint-every",
+            type=_POSITIVE,
+            default=_OF_CHECKPOINTS["checkpoint_every"],
+            help="Rounds between two checkpoints.",
         ),
         click.option(
-            "--checkpoint-keep", type=_POSITIVE, default=2, help="Checkpoints to keep, the last ones."
+            "--checkpoint-keep",
+            type=_POSITIVE,
+            default=_OF_CHECKPOINTS["checkpoint_keep"],
+            help="Checkpoints to keep, the last ones.",
         ),
         click.option(
             "--checkpoint-patience",
             type=Number(min=0),
-            default=600.0,
+            default=_OF_CHECKPOINTS["checkpoint_patience"],
             metavar="SECONDS",
             help="How long saving may fail before the run ends: it trains on, and tries again, meanwhile.",
         ),
@@ -413,9 +441,15 @@ def training_options(
     return make
 
 
-_EPILOG = "\b\nAlgorithms:\n" + "\n".join(
-    f"  {name:<15} {each.summary}{f' ({each.paper})' if each.paper else ''}"
-    for name, each in ALGORITHMS.items()
+def _described(name: str, each: Algorithm) -> str:
+    paper = f" ({each.paper})" if each.paper else ""
+    options = f"{each.defaults}; " if each.defaults else ""
+    return f"  {name:<15} {each.summary}{paper}\n{'':<18}{options}costs: {each.cost}"
+
+
+_EPILOG = (
+    "\b\nAlgorithms, their options with the defaults, and what a round costs beyond its steps:\n"
+    + "\n".join(_described(name, each) for name, each in ALGORITHMS.items())
 )
 
 

@@ -1,4 +1,4 @@
-"""The Spark session of an app: says only what went wrong, and is stopped in the end."""
+"""The Spark session of an app: says only what went wrong, and is stopped in the end if the app started it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from sparknet.spark import session
 
 @contextmanager
 def open_session(name: str) -> Iterator[SparkSession]:
-    """A session for as long as the block runs. Raises TrainingError if Spark does not start."""
+    """A session for as long as the block runs; one that runs already is taken, and left running.
+
+    Raises TrainingError if Spark does not start.
+    """
+    running = SparkSession.getActiveSession()
     try:
         spark = session(name)
     except (Py4JError, PySparkException) as error:
@@ -27,8 +31,5 @@ def open_session(name: str) -> Iterator[SparkSession]:
     try:
         yield spark
     finally:
-        _stop(spark)
-
-
-def _stop(spark: SparkSession) -> None:
-    spark.stop()
+        if running is None:
+            spark.stop()

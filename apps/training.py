@@ -85,9 +85,11 @@ def run(data: TrainingData, options: Options) -> None:
     click.echo(f"data: {data.origin}")
     sizes = {"batch_size": options.batch_size, "test_batch_size": data.test_batch_size}
     model = load(options.solver, data.shape, precision=options.precision, **sizes)
-    make_folder(options.output)
     trainer = trainer_of(data, options, model)
     trainer.check()
+    make_folder(options.output)
+    if options.tensorboard:
+        make_folder(options.tensorboard, "--tensorboard")
     with open_session(f"SparkNet {model.net.name}") as spark, echoed("sparknet.trainer"):
         trainer.fit(data, data.test, spark=spark)
 

@@ -9,8 +9,11 @@ on. Its options have the defaults for nets of convolutions that are trained by S
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 from sparknet import easgd, training
@@ -23,13 +26,17 @@ from sparknet.training import Momentum, Round, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What else a run was asked for, as far as algorithms differ in it; None for what was not said."""
+    """What else a run was asked for, as far as algorithms differ in it; None for what was not said.
+
+    ``copies`` says that those of a ring were asked for.
+    """
 
     tau: object = None
     overlap: bool = False
     momentum: Momentum | None = None
     quorum: float = 1.0
     exchange: str = "auto"
+    copies: bool = False
     workers: int | None = None
 
 
@@ -39,6 +46,7 @@ _CONDITIONS: Mapping[str, Callable[[Asked], bool]] = {
     "momentum": lambda asked: asked.momentum not in (None, "keep"),
     "quorum": lambda asked: asked.quorum < 1,
     "ring": lambda asked: asked.exchange == "ring",
+    "copies": lambda asked: asked.copies,
     "workers": lambda asked: asked.workers not in (None, 1),
     "measured tau": lambda asked: asked.tau == "auto",
 }
@@ -72,6 +80,18 @@ class Algorithm:
     recommended: Callable[[int, object], Algorithm] | None = None
     gradients: bool = False
 
+    @property
+    def defaults(self) -> str:
+        """Its options and what holds for it unless it is said, as on a command line."""
+        given: dict[str, object] = {
+            key.replace("_", "-"): value_text(each) for key, each in self.options.items()
+        }
+        if self.tau:
+            given["tau"] = self.tau
+        if self.momentum != "keep":
+            given["momentum"] = self.momentum
+        return ", ".join(f"--{name} {value}" for name, value in given.items())
+
     def settings(self, *, momentum: Momentum | None = None, **values: Any) -> Settings:
         """As ``Settings``; ``momentum`` is the algorithm's unless it is given."""
         return Settings(
@@ -87,13 +107,16 @@ class Algorithm:
 
         Raises UsageError for one that it does not have, or a value that cannot be.
         """
-        chosen = {name: value for name, value in given.items() if value is not None}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         unknown = [name for name in chosen if name not in self.options]
         if unknown:
             known = ", ".join(self.options) or "none"
             raise UsageError(
                 f"{unknown[0]} is no option of this algorithm ({self.summary}), which has {known}"
             )
+        for name, value in chosen.items():
+            if type(value) is bool or not isinstance(value, Real) or not math.isfinite(value):
+                raise UsageError(f"{name} is {value!r}: a finite number is needed")
         made = replace(self, options={**self.options, **chosen})
         made.outer()
         return made
@@ -133,6 +156,7 @@ _AT_OWN_PACE = {
     "measured tau": "--tau auto goes by how long all workers wait for an average, and with elastic averaging "
     "nobody does: give a number of steps",
     "ring": "elastic averaging exchanges with a centre in the driver: --exchange star or auto",
+    "copies": "--copy-every is for a ring: elastic averaging exchanges with a centre in the driver",
 }
 _CENTRE = "a vector up and one down for each worker, whenever it is ready; the driver keeps K + 1 vectors"
 
@@ -257,13 +281,11 @@ def table() -> str:
     """All of them, in Markdown."""
     rows = ["| `--algorithm` | what it is | paper | options and defaults | costs |", "|---|---|---|---|---|"]
     for name, each in ALGORITHMS.items():
-        tau = {"tau": each.tau} if each.tau else {}
-        momentum = {"momentum": each.momentum} if each.momentum != "keep" else {}
-        said = [f"`--{key.replace('_', '-')}` {_default(value)}" for key, value in each.options.items()]
-        said += [f"`--{key}` {value}" for key, value in {**tau, **momentum}.items()]
-        rows.append(f"| `{name}` | {each.summary} | {each.paper} | {', '.join(said)} | {each.cost} |")
+        options = re.sub(r"(--[a-z-]+)", r"`\1`", each.defaults)
+        rows.append(f"| `{name}` | {each.summary} | {each.paper} | {options} | {each.cost} |")
     return "\n".join(rows) + "\n"
 
 
-def _default(value: float | None) -> str:
+def value_text(value: float | None) -> str:
+    """An option's value; None stands for elastic averaging's own rate."""
     return "0.9 / K" if value is None else f"{value:g}"

@@ -29,6 +29,17 @@ _MARGIN = 1.25
 _MOST = 100_000
 
 
+SHARE = 0.05
+"""Of the time, that exchanges may cost."""
+
+
+def check_overhead(overhead: float, tau: object) -> None:
+    """Raise UsageError unless exchanges can be held to this share of the time with such a tau."""
+    AutoTau(overhead)
+    if overhead != SHARE and tau != "auto":
+        raise UsageError("--overhead is what --tau auto goes by: give both, or neither")
+
+
 class AutoTau:
     """A schedule (``outer.py``) that learns from the rounds it is shown by ``observe``.
 
@@ -36,7 +47,7 @@ class AutoTau:
     """
 
     def __init__(
-        self, share: float = 0.05, *, overlap: bool = False, tell: Callable[[str], object] = lambda _: None
+        self, share: float = SHARE, *, overlap: bool = False, tell: Callable[[str], object] = lambda _: None
     ) -> None:
         if not 0 < share < 1:
             raise UsageError(f"the share of the time that exchanges may cost is {share}: between 0 and 1")

@@ -67,11 +67,15 @@ _MEANINGS = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """``weights`` float32 (P,) after ``round`` rounds, the last of them at the rate ``lr``."""
+    """``weights`` float32 (P,) after ``round`` rounds, the last of them at the rate ``lr``.
+
+    ``algorithm`` is the name of the one whose state ``outer`` is; empty where that is not known.
+    """
 
     round: int
     lr: float
     weights: Vector
+    algorithm: str = ""
     outer: Mapping[str, Vector] = field(default_factory=dict)
     workers: Mapping[int, WorkerState] = field(default_factory=dict)
 
@@ -81,8 +85,10 @@ class Checkpoints:
 
     ``every`` says after how many rounds ``after`` saves one (None: rounds do not count), ``seconds`` after
     how long at the latest, ``at_end`` whether it does after the last round too, and ``patience`` for how many
-    seconds that may fail.
+    seconds that may fail. What is saved is of the ``algorithm`` of that name.
     """
+
+    algorithm = ""
 
     def __init__(
         self,
@@ -127,7 +133,7 @@ class Checkpoints:
         self._owed = False
         while True:
             try:
-                self.save(_taken(done, workers, outer))
+                self.save(_taken(done, workers, outer, self.algorithm))
             except CheckpointError as error:
                 pause = self._put_off(error)
             else:
@@ -220,6 +226,7 @@ class Checkpoints:
             round=int(manifest["round"]),
             lr=float(manifest["lr"]),
             weights=vectors["weights.f32"],
+            algorithm=str(manifest.get("algorithm", "")),
             outer={outer: vectors[file] for outer, file in manifest["outer"].items()},
             workers={
                 int(number): WorkerState(
@@ -279,10 +286,15 @@ def resumed(checkpoint: Checkpoint | None, workers: Workers, outer: Outer) -> di
     return {"weights": checkpoint.weights, "done": checkpoint.round, "lr": checkpoint.lr}
 
 
-def _taken(done: Round, workers: Workers, outer: Outer) -> Checkpoint:
+def _taken(done: Round, workers: Workers, outer: Outer, algorithm: str) -> Checkpoint:
     """What is to be saved after a round."""
     return Checkpoint(
-        round=done.number, lr=done.lr, weights=done.weights, outer=outer.state, workers=workers.states()
+        round=done.number,
+        lr=done.lr,
+        weights=done.weights,
+        algorithm=algorithm,
+        outer=outer.state,
+        workers=workers.states(),
     )
 
 
@@ -331,6 +343,7 @@ def _manifest(checkpoint: Checkpoint, files: Mapping[str, Any]) -> dict[str, Any
         "format": _FORMAT,
         "round": checkpoint.round,
         "lr": checkpoint.lr,
+        "algorithm": checkpoint.algorithm,
         "files": files,
         "outer": {name: _outer_file(name) for name in checkpoint.outer},
         "workers": {

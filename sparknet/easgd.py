@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +26,7 @@ import numpy as np
 from sparknet import clock
 from sparknet.errors import TrainingError, UsageError
 from sparknet.merge import distance
-from sparknet.training import Report, Round, RoundPlan, RoundResult, Settings, Workers, frozen
+from sparknet.training import Exchanged, Round, RoundPlan, RoundResult, Settings, Workers, frozen
 from sparknet.weights import Vector
 
 # The EASGD paper's beta: a times the number of workers.
@@ -36,6 +37,10 @@ DEEPSPARK_RATE = 0.1
 
 _BLOCK = 1 << 16
 _REPLICA = "replica-"
+
+
+Exchanges = Generator[Exchanged, None, None]
+"""What workers at their own pace bring, one after the other; closed when no more is wanted."""
 
 
 class Exchanger(Protocol):
@@ -53,8 +58,8 @@ class Exchanger(Protocol):
 class AsynchronousWorkers(Workers, Protocol):
     """Workers that can also run at their own pace."""
 
-    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
-        """Let every worker train again and again, from what ``exchanger`` gives it; a report for each time.
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Exchanges:
+        """Let every worker train again and again, from what ``exchanger`` gives it; what each time brought.
 
         ``plan`` is asked before each. When closed, waits for those that are on their way: their work is
         exchanged, but not reported.
@@ -153,19 +158,19 @@ def train(
     if weights is not None or not elastic.center.size:
         elastic.begin(workers.initial_weights() if weights is None else weights)
     plan = settings.plan(done + 1, lr)
-    reports = workers.exchanges(elastic, lambda: plan)
+    exchanges = workers.exchanges(elastic, lambda: plan)
     try:
         for number in range(done + 1, settings.rounds + 1):
             started = clock.now()
-            made = [next(reports)]
+            made = [next(exchanges)]
             while len(made) < len(elastic.replicas):
-                made.append(next(reports))
-            tau, plan = plan.tau, settings.plan(number + 1, made[-1].lr)
+                made.append(next(exchanges))
+            tau, plan = plan.tau, settings.plan(number + 1, made[-1].report.lr)
             seconds = clock.now() - started
             tested, waited = settings.tests_after(number), settings.waits_after(number)
             if waited:
-                reports.close()
-                reports = workers.exchanges(elastic, lambda: plan)  # noqa: B023 - the plan of the moment
+                exchanges.close()
+                exchanges = workers.exchanges(elastic, lambda: plan)  # noqa: B023 - the plan of the moment
             center = frozen(elastic.center.copy())
             scores = workers.test(center) if tested else None
             yield Round(
@@ -173,11 +178,25 @@ def train(
                 rounds=settings.rounds,
                 tau=tau,
                 outcome=center,
-                result=RoundResult(mean=center, reports=tuple(made)),
+                result=_together(center, made),
                 seconds=seconds,
                 scores=scores,
                 test_seconds=clock.now() - started - seconds if tested else 0.0,
                 drained=waited,
             )
     finally:
-        reports.close()
+        exchanges.close()
+
+
+def _together(center: Vector, made: Sequence[Exchanged]) -> RoundResult:
+    """Exchanges as a round whose mean is the centre."""
+    return RoundResult(
+        mean=center,
+        reports=tuple(each.report for each in made),
+        bytes_sent=sum(each.bytes_sent for each in made),
+        bytes_received=sum(each.bytes_received for each in made),
+        lost=tuple(chain.from_iterable(each.lost for each in made)),
+        left=tuple(chain.from_iterable(each.left for each in made)),
+        joined=tuple(chain.from_iterable(each.joined for each in made)),
+        names={each.report.member: each.name for each in made if each.name},
+    )

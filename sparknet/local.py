@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
 from sparknet.codecs import get_codec
 from sparknet.data.dataset import Shard
-from sparknet.easgd import Exchanger
+from sparknet.easgd import Exchanger, Exchanges
 from sparknet.errors import DataError, WorkersLost
 from sparknet.in_step import WorkersInStep
 from sparknet.merge import merge
 from sparknet.overlap import merge_late
 from sparknet.rounding import RoundedExchange
-from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState, mean_state
+from sparknet.training import Exchanged, Report, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, fetch, mean_of
 from sparknet.worker import Recipe, Worker
 
@@ -74,14 +74,14 @@ class LocalWorkers:
             lost=tuple(f"worker {workers[k].number}: {reason}" for k, reason in merged.rejected.items()),
         )
 
-    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Exchanges:
         """In turn, which is one of the orders that workers at their own pace could come in."""
         while True:
             for worker in self._busy:
                 start = exchanger.start_of(worker.number)
                 report = worker.train(start, plan())
                 exchanger.exchange(worker.number, self._returned(worker, start), len(self._busy))
-                yield report
+                yield Exchanged(report=report)
 
     def test(self, weights: Weights) -> Scores:
         weights = fetch(weights)

@@ -31,6 +31,9 @@ from sparknet.weights import Vector, Weights, fetch
 # Numbers that are stepped at a time: intermediate results stay in a core's cache.
 _BLOCK = 1 << 14
 
+# Rates are far below 1: what is larger has no rate at which a round would end.
+_LARGEST_GROWTH = 1e9
+
 Schedule = Callable[[int, float | None], int]
 """(round from 1, the last round's learning rate or None in the first) -> SGD steps of the round."""
 
@@ -219,6 +222,12 @@ class Quadratic:
 
     base: int
     a: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.a <= _LARGEST_GROWTH:
+            raise UsageError(
+                f"the a of the quadratic rule is {self.a}: above 0 and at most {_LARGEST_GROWTH:g} is needed"
+            )
 
     def __call__(self, _number: int, lr: float | None) -> int:
         return max(self.base, math.floor((self.a / lr) ** 2)) if lr else self.base

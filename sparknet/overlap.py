@@ -38,6 +38,14 @@ def check_fragments(fragments: int, overlap: bool) -> None:
         )
 
 
+def check_momentum(momentum: str | None, overlap: bool) -> None:
+    """Raise UsageError unless workers' momentum can be treated so at an averaging."""
+    if overlap and momentum == "average":
+        raise UsageError(
+            "--momentum average is for workers that wait for each other, which they do not with --overlap"
+        )
+
+
 def merge_late(vector: Vector, arrived: Vector, sent: Vector, statistics: Sequence[Statistics] = ()) -> None:
     """``vector += arrived - sent``, the difference first; all float32 (P,).
 

@@ -89,6 +89,23 @@ class Report:
         return cls(**{**header, "usage": Usage(**usage) if usage else None, "unused": unused})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exchanged:
+    """What one worker at its own pace brought, and what has happened since the one before it.
+
+    ``bytes_sent`` to it and ``bytes_received`` from it are those of its weights, plan and report; ``name``
+    says more of it than its number. ``lost``, ``left`` and ``joined`` are as in ``RoundResult``.
+    """
+
+    report: Report
+    name: str = ""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    lost: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WorkerState:
     """All that a worker is besides the weights and its shard.
@@ -203,8 +220,8 @@ class Round:
 
     @property
     def members(self) -> tuple[int, ...]:
-        """The workers whose weights are in the mean."""
-        return tuple(report.member for report in self.reports)
+        """The workers whose weights are in the mean; those at their own pace may have been in it twice."""
+        return tuple(dict.fromkeys(report.member for report in self.reports))
 
     @property
     def steps(self) -> int:

@@ -29,10 +29,21 @@ from sparknet.errors import UsageError
 from sparknet.moved import moved_name
 from sparknet.outer import Average, Outer, RemoteMean, Schedule, constant
 from sparknet.rate_rule import RateRule
-from sparknet.rounds import Momentum, Report, Round, RoundPlan, RoundResult, Scores, WorkerState, mean_state
+from sparknet.rounds import (
+    Exchanged,
+    Momentum,
+    Report,
+    Round,
+    RoundPlan,
+    RoundResult,
+    Scores,
+    WorkerState,
+    mean_state,
+)
 from sparknet.weights import Vector, Weights, fetch
 
 __all__ = [
+    "Exchanged",
     "Momentum",
     "Report",
     "Round",

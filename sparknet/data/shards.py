@@ -134,11 +134,16 @@ SAMPLERS: dict[str, type[Window] | type[Epoch] | type[Replacement]] = {
 }
 
 
+def check_sampling(name: str) -> None:
+    """Raise UsageError for a name that no sampler has."""
+    if name not in SAMPLERS:
+        raise UsageError(f"sampling {name!r} is not one of {', '.join(SAMPLERS)}")
+
+
 def sampler(name: str, *, records: int, batch_size: int, seed: int = 0, shard: int = 0) -> Sampler:
     """The sampler called ``name`` for shard number ``shard`` of ``records`` records.
 
     Under one ``seed``, shards with different numbers draw independently. Raises UsageError for another name.
     """
-    if name not in SAMPLERS:
-        raise UsageError(f"sampling {name!r} is not one of {', '.join(SAMPLERS)}")
+    check_sampling(name)
     return SAMPLERS[name](records, batch_size, seed, shard)

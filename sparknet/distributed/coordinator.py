@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -48,9 +48,9 @@ from sparknet.distributed.overlap import Overlap
 from sparknet.distributed.rebalancing import Rebalancer, Submit, TaskStatus
 from sparknet.distributed.stragglers import Pace
 from sparknet.distributed.timeouts import Timeouts
-from sparknet.easgd import Exchanger
+from sparknet.easgd import Exchanger, Exchanges
 from sparknet.merge import Merged, Statistics
-from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState, mean_state
+from sparknet.training import Exchanged, Report, RoundPlan, RoundResult, Scores, WorkerState, mean_state
 from sparknet.weights import Vector, Weights, mean_of
 
 # How often those that wait for workers one after the other look whether shards are to change hands.
@@ -215,8 +215,8 @@ class Coordinator:
             todo.extend(part for member in self._without_the_lost(working) for part in parts[member])
         return sum((scores[part.start] for part in slices), Scores())
 
-    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
-        """Every member trains at its own pace, from what ``exchanger`` gives it; a report for each time."""
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Exchanges:
+        """Every member trains at its own pace, from what ``exchanger`` gives it; what each time brought."""
         working: dict[Member, Request] = {}
         pace = Pace(self.timeouts)
         try:
@@ -232,16 +232,16 @@ class Coordinator:
                     start = exchanger.start_of(member.who.partition)
                     working[member] = self._train_request_from(start, member, plan())
                     self.membership.give(member, working[member])
-                report = self._exchanged(working, exchanger, pace, plan().tau)
-                if report:
-                    yield report
+                made = self._exchanged(working, exchanger, pace, plan().tau)
+                if made:
+                    yield made
         finally:
             while working:
                 self._exchanged(working, exchanger, pace, plan().tau)
 
     def _exchanged(
         self, working: dict[Member, Request], exchanger: Exchanger, pace: Pace, tau: int
-    ) -> Report | None:
+    ) -> Exchanged | None:
         """Wait for one of those at work and exchange what it brings; None if something else happened."""
         members = len(working)
         answer = self._next_in_turn(working, pace, lambda _: tau)
@@ -250,7 +250,15 @@ class Coordinator:
             return None
         exchanger.exchange(answer.member.who.partition, answer.member.vector, members)
         self._record_progress([answer])
-        return answer.content
+        return Exchanged(
+            report=answer.content,
+            name=str(answer.member),
+            bytes_sent=answer.sent,
+            bytes_received=answer.received,
+            lost=self.membership.take_losses(),
+            left=self.membership.take_departures(),
+            joined=self.membership.take_joined(),
+        )
 
     def _next_in_turn(
         self, working: dict[Member, Request], pace: Pace, work: Callable[[Member], int]

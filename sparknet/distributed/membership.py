@@ -148,16 +148,17 @@ class Membership:
     ) -> list[Answered]:
         """Give each member its request and wait for the answers, in the order of the members.
 
-        Once a share of ``quorum`` has answered, the others have ``Timeouts.grace`` left. Those that hang
-        are dropped (``stragglers.py``); they have worked for ``head_start`` seconds already. ``at_loss`` is
-        called when one of those that are waited for is lost. While others have nothing to do, one hangs by
-        ``hangs_at`` too.
+        Once a share of ``quorum`` of all members has answered, the others have ``Timeouts.grace`` left. Those
+        that hang are dropped (``stragglers.py``); they have worked for ``head_start`` seconds already.
+        ``at_loss`` is called when one of those that are waited for is lost. While others have nothing to do,
+        one hangs by ``hangs_at`` too.
         """
         for member, request in requests.items():
             self.give(member, request)
         waiting, answers = dict(requests), dict[int, Answered]()
         seen, looked, others = -1, -1, list[Member]()
-        policy = StragglerPolicy(len(requests), quorum, self._timeouts, head_start)
+        present = sum(member.records > 0 for member in self.all)
+        policy = StragglerPolicy(len(requests), quorum, self._timeouts, head_start, present)
         deadline = _first_deadline(waiting)
         while waiting and not policy.over:
             if seen != self._changes:

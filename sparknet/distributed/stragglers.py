@@ -18,15 +18,18 @@ _REMEMBERED = 32
 
 class StragglerPolicy:
     """For the answers of ``workers`` workers, all asked now, who have worked at them for ``head_start``
-    seconds already; ``quorum`` is the share that is enough.
+    seconds already; ``quorum`` is the share that is enough: of all that are ``here``, so that those who are
+    still at an earlier round do not make it smaller, round by round.
 
     Two things end it before the round's own deadline: the grace after a quorum, whose late workers only miss
     the round, and a silence too long for a difference in speed, after which they are given up.
     """
 
-    def __init__(self, workers: int, quorum: float, timeouts: Timeouts, head_start: float = 0.0) -> None:
+    def __init__(
+        self, workers: int, quorum: float, timeouts: Timeouts, head_start: float = 0.0, here: int = 0
+    ) -> None:
         self._workers, self._timeouts = workers, timeouts
-        self._enough = math.ceil(quorum * workers)
+        self._enough = min(workers, math.ceil(quorum * max(workers, here)))
         self._began = clock.now() - head_start
         self._answers = 0
         self._grace_ends = self._hangs = math.inf

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from numbers import Real
+
+from sparknet.errors import UsageError
 
 LEAST_RATE = 1e5
 """Bytes in a second below which a link is of no use."""
@@ -28,6 +32,8 @@ class Timeouts:
                other, by what the earlier ones took; and this long for what needs no computing
     ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; those that are later
                miss the round and are back in the next
+
+    Raises UsageError for what is no time or share.
     """
 
     join: float = 120.0
@@ -40,6 +46,18 @@ class Timeouts:
     send: float = 60.0
     stop: float = 10.0
     lease: float = 30.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if type(value) is bool or not isinstance(value, Real) or not math.isfinite(value):
+                raise UsageError(f"the timeout {each.name} is {value!r}: a finite number is needed")
+            if value < 0 or (value == 0 and each.name != "grace"):
+                raise UsageError(f"the timeout {each.name} is {value}: it must be positive")
+        if self.quorum > 1:
+            raise UsageError(f"quorum is {self.quorum}: a share of the workers, at most 1")
+        if self.grace and self.quorum == 1:
+            raise UsageError("grace is what a quorum below 1 leaves the others: give both, or neither")
 
     def transfer(self, bytes_: int) -> float:
         """Seconds for an answer that needs no computing, with so many bytes to write before it is sent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from sparknet.codecs import get_codec
 from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.rebalancing import TaskStatus
 from sparknet.distributed.timeouts import Timeouts
-from sparknet.easgd import Exchanger
+from sparknet.easgd import Exchanger, Exchanges
 from sparknet.errors import UsageError
-from sparknet.rounds import Report, RoundPlan, RoundResult, Scores, WorkerState
+from sparknet.rounds import RoundPlan, RoundResult, Scores, WorkerState
 from sparknet.simulation.events import EventQueue
 from sparknet.simulation.machines import Machines
 from sparknet.simulation.worker import NUMBERS, SimulatedWorker, Site
@@ -66,10 +66,10 @@ class SimulatedTeam:
         self.events.work(self._coordinating(len(result.reports)))
         return result
 
-    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
-        for report in self.coordinator.exchanges(exchanger, plan):
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Exchanges:
+        for made in self.coordinator.exchanges(exchanger, plan):
             self.events.work(self._coordinating(1))
-            yield report
+            yield made
 
     def test(self, weights: Weights) -> Scores:  # noqa: ARG002 - there is nothing to score
         raise UsageError("simulated workers have no test set: test_every must be 0")

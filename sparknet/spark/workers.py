@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import secrets
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -27,7 +27,7 @@ from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment
-from sparknet.easgd import Exchanger
+from sparknet.easgd import Exchanger, Exchanges
 from sparknet.errors import DataError, UsageError
 from sparknet.spark.columns import ColumnSelection
 from sparknet.spark.frames import Shape
@@ -35,7 +35,7 @@ from sparknet.spark.jobs import Jobs, Source, quietly
 from sparknet.spark.profile import Profile
 from sparknet.spark.session import check
 from sparknet.spark.slots import slots, workers_for
-from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState
+from sparknet.training import RoundPlan, RoundResult, Scores, WorkerState
 from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
 
@@ -160,6 +160,11 @@ class SparkWorkers:
         self.close()
 
     @property
+    def exchange(self) -> Literal["star", "ring"]:
+        """How weights travel, where ``exchange`` left that open."""
+        return "star" if self._coordinator.ring_port is None else "ring"
+
+    @property
     def members(self) -> tuple[Identity, ...]:
         """The workers that are here now."""
         return self._coordinator.members
@@ -175,7 +180,7 @@ class SparkWorkers:
     def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
         return self._coordinator.train(weights, plan, ahead)
 
-    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Exchanges:
         return self._coordinator.exchanges(exchanger, plan)
 
     def test(self, weights: Weights) -> Scores:

@@ -122,12 +122,12 @@ class Journal:
         )
 
 
-def make_folder(folder: Path) -> None:
-    """Raises UsageError if there can be no such folder."""
+def make_folder(folder: Path, option: str = "--output") -> None:
+    """Raises UsageError naming the ``option`` if there can be no such folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--output {folder} cannot be made: {error.strerror}") from error
+        raise UsageError(f"{option} {folder} cannot be made: {error.strerror}") from error
 
 
 def _before(output: Path | None, elsewhere: Path | None, done: int) -> list[Record]:

@@ -14,6 +14,7 @@ from sparknet.checkpoint import Checkpoint, Checkpoints, resumed
 from sparknet.errors import Interrupted, UsageError
 from sparknet.notice import Notice
 from sparknet.outer import Outer
+from sparknet.replica import Replica
 from sparknet.training import Round, Workers
 
 log = logging.getLogger(__name__)
@@ -56,15 +57,24 @@ class Saved:
     notice: Notice = field(default_factory=Notice.of_environment)
 
     @classmethod
-    def of(cls, checkpoints: Checkpoints | None, *, resume: bool, rounds: int | None) -> Self:
-        """Raises UsageError where another run's checkpoints would be lost, or no round is left to do."""
+    def of(
+        cls, checkpoints: Checkpoints | None, *, resume: bool, rounds: int | None, algorithm: str = ""
+    ) -> Self:
+        """Raises UsageError where another run's checkpoints would be lost, or no round is left to do, and for
+        a run of another ``algorithm`` (as far as that is known), whose state means something else."""
         if checkpoints is None:
             return cls()
+        checkpoints.algorithm = algorithm
         latest = checkpoints.latest()
         if latest and not resume:
             raise UsageError(
                 f"{checkpoints.folder} holds a run that has come to round {latest.round}: add --resume to go "
                 "on from there (resume=True), or give another --checkpoint"
+            )
+        if latest and latest.algorithm and algorithm and latest.algorithm != algorithm:
+            raise UsageError(
+                f"{checkpoints.folder} holds a run of --algorithm {latest.algorithm}, not {algorithm}: go on "
+                "with that, or begin another run from its weights (--weights) with another --checkpoint"
             )
         if latest and rounds is not None and latest.round >= rounds:
             raise UsageError(f"{latest.round} rounds are done already: ask for more with --rounds")
@@ -74,6 +84,27 @@ class Saved:
     def done(self) -> int:
         """The rounds that have been run before."""
         return self.latest.round if self.latest else 0
+
+    def check(self, replica: Replica) -> None:
+        """Raise UsageError unless ``replica`` can go on from there."""
+        if self.latest is None or self.checkpoints is None:
+            return
+        sizes = {
+            "net": (self.latest.weights.size, replica.weights.numel(), "weights"),
+            "solver": (self._history_size, replica.history().numel(), "numbers of memory"),
+        }
+        for what, (there, here, unit) in sizes.items():
+            if there not in (None, here):
+                raise UsageError(
+                    f"{self.checkpoints.folder} holds a run of another {what}, with {there:,} {unit} where "
+                    f"this one has {here:,}: go on with that {what}, or give another --checkpoint"
+                )
+
+    @property
+    def _history_size(self) -> int | None:
+        """Numbers that a worker's solver remembers, where that was saved."""
+        states = self.latest.workers.values() if self.latest else ()
+        return next((state.history.size for state in states if state.history is not None), None)
 
     def resume(self, workers: Workers, outer: Outer, count: int) -> dict[str, Any]:
         """Put the workers, ``count`` of them, where the run was; returns arguments for ``train``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparknet.algorithms import Algorithm
+from sparknet.algorithms import ALGORITHMS, Algorithm, value_text
 from sparknet.caffe_replica import CaffeModel
 from sparknet.torch_model import TorchModel
 from sparknet.training import Settings
@@ -16,9 +16,20 @@ def name_of(model: CaffeModel | TorchModel) -> str:
 
 
 def settings_table(
-    trainer: Any, model: CaffeModel | TorchModel, settings: Settings, workers: int, replica: Any
+    trainer: Any,
+    model: CaffeModel | TorchModel,
+    settings: Settings,
+    workers: int,
+    replica: Any,
+    *,
+    chosen: Algorithm,
+    exchange: str,
 ) -> dict[str, str]:
-    """(name, value) text, in the order in which it is shown, of a ``Trainer`` and what it has made."""
+    """(name, value) text, in the order in which it is shown, of a ``Trainer`` and what it has made.
+
+    ``chosen`` is the algorithm in force and ``exchange`` how weights travel, where the trainer leaves them
+    open.
+    """
     cluster = trainer.cluster
     return {
         **({"data": trainer.origin} if trainer.origin else {}),
@@ -30,10 +41,11 @@ def settings_table(
         "rounds": str(settings.rounds),
         "sampling": trainer.sampling,
         **({"learning rate of the rounds": str(settings.rate)} if settings.rate else {}),
-        "outer step": f"{_algorithm(trainer.algorithm)}, momentum: {settings.momentum}",
+        "algorithm": f"{_algorithm(trainer, chosen)}, momentum: {settings.momentum}",
         "seed": str(trainer.seed),
-        "precision": cluster.precision + (", deterministic" if cluster.deterministic else ""),
-        "exchange of weights": f"{cluster.exchange}, {cluster.wire}"
+        "precision": getattr(model, "precision", "float32")
+        + (", deterministic" if cluster.deterministic else ""),
+        "exchange of weights": f"{_asked(cluster.exchange, exchange)}, {cluster.wire}"
         + (f", in {cluster.fragments} parts" if cluster.fragments > 1 else ""),
         "a round waits for": _stragglers(trainer),
     }
@@ -55,8 +67,20 @@ def _of_net(trainer: Any, model: CaffeModel | TorchModel) -> dict[str, str]:
     }
 
 
-def _algorithm(named: str | Algorithm) -> str:
-    return named if isinstance(named, str) else named.summary
+def _algorithm(trainer: Any, chosen: Algorithm) -> str:
+    """Its name, what it takes where that depends on the workers, and its options."""
+    asked = trainer.algorithm
+    name = asked if isinstance(asked, str) else asked.summary
+    if trainer.outer:
+        return f"{name}, outer step: {_name(trainer.outer)}"
+    taken = next((known for known, each in ALGORITHMS.items() if each.summary == chosen.summary), name)
+    options = [f"{key} {value_text(value)}" for key, value in chosen.options.items()]
+    return ", ".join([_asked(name, taken), *options])
+
+
+def _asked(asked: str, taken: str) -> str:
+    """What was asked for, and what is in force where that is something else."""
+    return asked if asked == taken else f"{asked}: {taken}"
 
 
 def _stragglers(trainer: Any) -> str:

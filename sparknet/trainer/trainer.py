@@ -191,10 +191,17 @@ class Trainer:  # the one place where all that can be said of a run is listed
         return _Run(self, spark, prepared, model, validation, saved).trained()
 
     def _saved(self) -> Saved:
-        return Saved.of(self.checkpoints, resume=self.resume, rounds=self.rounds)
+        return Saved.of(
+            self.checkpoints, resume=self.resume, rounds=self.rounds, algorithm=self._algorithm_name
+        )
 
     def _saved_by_itself(self) -> Saved:
-        return Saved.of(automatic(), resume=True, rounds=self.rounds)
+        return Saved.of(automatic(), resume=True, rounds=self.rounds, algorithm=self._algorithm_name)
+
+    @property
+    def _algorithm_name(self) -> str:
+        """Empty for one of the user's own."""
+        return self.algorithm if isinstance(self.algorithm, str) and self.outer is None else ""
 
     def _prepared(self, data: Any) -> tuple[Prepared, CaffeModel | TorchModel]:
         """Data and net, after two records of zeros have gone through it."""
@@ -282,6 +289,7 @@ class _Run:
         self.best = _best_of(trainer)
         self.best_round: Round | None = None
         self.result: Trained | None = None
+        self.start: dict[str, Any] = {}
 
     def trained(self) -> Trained:
         """Train, and leave in ``output`` what there is, however it ends."""
@@ -291,12 +299,21 @@ class _Run:
         with turn(self.spark, slots):
             count, settings = self._plan(slots)
             recipe = self._recipe(threads_each(self.spark, count))
-            table = settings_table(self.trainer, self.model, settings, count, recipe.replica)
-            log.info("training %s on %s", name_of(self.model), table["workers"])
+            self._begin(recipe)
             workers = self._workers(recipe, count)
-            with keep_traces(workers, self.trainer.output), workers:
+            with keep_traces(workers, self.trainer.output, self.trainer.cluster.profile), workers:
+                table = settings_table(
+                    self.trainer,
+                    self.model,
+                    settings,
+                    count,
+                    recipe.replica,
+                    chosen=self.algorithm,
+                    exchange=workers.exchange,
+                )
+                log.info("training %s on %s", name_of(self.model), table["workers"])
                 outer = (self.trainer.outer or self.algorithm.outer)()
-                start = self._start(recipe, workers, outer, count)
+                start = self.saved.resume(workers, outer, count) or self.start
                 with self._journal(table) as journal:
                     try:
                         rounds = self.algorithm.train(workers, settings, outer, **start)
@@ -388,12 +405,12 @@ class _Run:
             profile=cluster.profile,
         )
 
-    def _start(self, recipe: Recipe, workers: SparkWorkers, outer: Outer, count: int) -> dict[str, Any]:
-        """Arguments for ``train``: where the run begins."""
-        start = self.saved.resume(workers, outer, count)
-        if start or self.trainer.weights is None:
-            return start
-        return {"weights": published(recipe, self.trainer.weights)}
+    def _begin(self, recipe: Recipe) -> None:
+        """What the run starts from, before there are workers, which would not be waited for."""
+        if self.saved.latest:
+            self.saved.check(recipe.build())
+        elif self.trainer.weights is not None:
+            self.start = {"weights": published(recipe, self.trainer.weights)}
 
     def _journal(self, table: Mapping[str, str]) -> Journal:
         trainer = self.trainer
@@ -472,11 +489,19 @@ def published(recipe: Recipe, weights: str | Path | Mapping[str, torch.Tensor]) 
 
 
 @contextmanager
-def keep_traces(workers: SparkWorkers, output: str | Path | None) -> Iterator[None]:
-    """Write the traces that the workers leave when they are closed into ``output``/profile."""
+def keep_traces(workers: SparkWorkers, output: str | Path | None, rounds: int) -> Iterator[None]:
+    """Write the traces that the workers leave when they are closed into ``output``/profile.
+
+    If ``rounds`` were to be traced, and none was, that is said.
+    """
     try:
         yield
     finally:
+        if rounds and not workers.traces:
+            log.warning(
+                "nothing was traced: a worker's first round, in which it warms up, is left out, and there "
+                "was no other"
+            )
         for name, trace in workers.traces.items():
             folder = Path(output or ".") / "profile"
             make_folder(folder)

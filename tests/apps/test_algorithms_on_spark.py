@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from apps.session import open_session
 from apps.solvers import load
 from apps.training import TrainingData, trainer_of
 from sparknet.algorithms import ALGORITHMS, algorithm
@@ -65,6 +67,30 @@ def test_every_algorithm_runs_to_its_end(
     check(trained)
     assert max(record.workers for record in trained.history) <= workers
     assert all(record.steps for record in trained.history)
+    assert in_force(tmp_path, "algorithm").startswith((f"{name},", f"{name}: "))
+    assert in_force(tmp_path, "exchange of weights") == "auto: star, float32"
+    assert ("moving_rate 0.9 / K" in in_force(tmp_path, "algorithm")) == (name in ("easgd", "eamsgd"))
+
+
+def in_force(folder: Path, name: str) -> str:
+    """What the report of a run says of a setting."""
+    [value] = re.findall(rf'<th scope="row">{name}</th><td>([^<]*)<', (folder / "report.html").read_text())
+    return str(value)
+
+
+def test_a_report_says_which_options_of_an_algorithm_were_in_force(
+    spark: SparkSession, drawn: Dataset, tmp_path: Path
+) -> None:
+    words = ("--algorithm", "slowmo", "--outer-lr", "0.8", "--workers", "2", "--tau", "1")
+    fitted(spark, drawn, tmp_path, *words, "--exchange", "ring", "--wire", "int8")
+    assert in_force(tmp_path, "algorithm") == "slowmo, outer_lr 0.8, outer_momentum 0.5, momentum: reset"
+    assert in_force(tmp_path, "exchange of weights") == "ring, int8"
+
+
+def test_an_app_leaves_a_session_running_that_was_there_before(spark: SparkSession) -> None:
+    with open_session("an app") as opened:
+        assert opened.sparkContext is spark.sparkContext
+    assert spark.sparkContext.parallelize([1, 2]).sum() == 3
 
 
 def test_options_that_are_crossed_at_random_run_to_their_end_or_are_refused(

@@ -58,13 +58,13 @@ def test_every_option_arrives() -> None:
         *("--output", "out", "--sampling", "epoch", "--algorithm", "slowmo", "--momentum", "keep"),
         *("--checkpoint", "s3://bucket/run", "--checkpoint-every", "7", "--precision", "bf16"),
         *("--checkpoint-patience", "90", "--copy-every", "7"),
-        *("--checkpoint-keep", "3", "--resume", "--wire", "int8", "--exchange", "star", "--profile", "2"),
+        *("--checkpoint-keep", "3", "--resume", "--wire", "int8", "--exchange", "ring", "--profile", "2"),
         *("--quorum", "0.75", "--grace", "1.5", "--deadline", "60", "--tensorboard", "curves"),
-        *("--outer-lr", "0.9", "--outer-momentum", "0.3", "--overlap", "--overhead", "0.1"),
+        *("--outer-lr", "0.9", "--outer-momentum", "0.3", "--overlap"),
         *("--fragments", "6"),
         *("--tau-schedule", "quadratic", "--tau-growth", "0.2"),
         *("--join-deadline", "30", "--shard-memory", "3m", "--deterministic", "--weights", __file__),
-        *("--no-page", "--page-port", "6006"),
+        *("--page-port", "6006"),
     )
     assert options == Options(
         tau=5,
@@ -87,7 +87,7 @@ def test_every_option_arrives() -> None:
         moving_rate=None,
         overlap=True,
         fragments=6,
-        overhead=0.1,
+        overhead=0.05,
         tau_schedule="quadratic",
         tau_growth=0.2,
         momentum="keep",
@@ -98,7 +98,7 @@ def test_every_option_arrives() -> None:
         checkpoint_patience=90.0,
         resume=True,
         wire="int8",
-        exchange="star",
+        exchange="ring",
         copy_every=7,
         profile=2,
         quorum=0.75,
@@ -108,9 +108,11 @@ def test_every_option_arrives() -> None:
         join_deadline=30.0,
         shard_memory=3_145_728,
         deterministic=True,
-        page=False,
+        page=True,
         page_port=6006,
     )
+    assert not parsed("--no-page").page
+    assert parsed("--tau", "auto", "--overhead", "0.1").overhead == 0.1
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,25 @@ def test_a_size_is_what_spark_reads_in_it(size: str, bytes_: int) -> None:
         (["--profile", "-1"], "Invalid value for '--profile'"),
         (["--checkpoint-keep", "0"], "Invalid value for '--checkpoint-keep'"),
         (["--resume"], "--resume needs --checkpoint"),
+        (["--checkpoint-every", "3"], "--checkpoint-every needs --checkpoint: where is the run to be saved?"),
+        (["--checkpoint-keep", "3"], "--checkpoint-keep needs --checkpoint"),
+        (["--checkpoint-patience", "3"], "--checkpoint-patience needs --checkpoint"),
+        (["--overhead", "0.1"], "--overhead is what --tau auto goes by: give both, or neither"),
+        (["--exchange", "star", "--copy-every", "3"], "--copy-every is for a ring"),
+        (["--algorithm", "easgd", "--copy-every", "3"], "--copy-every is for a ring: elastic averaging"),
+        (
+            ["--no-page", "--page-port", "6006"],
+            "--page-port is that of the page, and --no-page leaves it out",
+        ),
+        (["--algorithm", "slowmo", "--outer-lr", "inf"], "'--outer-lr': inf is not a finite number"),
+        (["--algorithm", "slowmo", "--outer-momentum", "nan"], "'--outer-momentum': nan is not in the range"),
+        (["--algorithm", "easgd", "--moving-rate", "nan"], "'--moving-rate': nan is not in the range"),
+        (["--deadline", "inf"], "'--deadline': inf is not a finite number"),
+        (
+            ["--tau-schedule", "quadratic", "--tau-growth", "inf"],
+            "'--tau-growth': inf is not a finite number",
+        ),
+        (["--seed", "18446744073709551616"], "is not in the range 0<=x<=18446744073709551615"),
         (["--grace", "5"], "--grace is what a --quorum below 1 leaves the others"),
         (["--round", "3"], "No such option"),
         (["left", "over"], "unexpected extra argument"),
@@ -222,12 +243,12 @@ def test_an_algorithm_brings_its_own_tau_unless_one_is_given() -> None:
     assert parsed("--tau", "auto").tau == "auto"
 
 
-def test_help_names_every_algorithm_with_its_paper() -> None:
+def test_help_names_every_algorithm_with_its_paper_its_options_and_what_it_costs() -> None:
     shown = CliRunner().invoke(main, ["--help"]).output
     for name, each in ALGORITHMS.items():
         assert f"  {name} " in shown
-        assert each.summary in shown
-        assert each.paper in shown
+        assert all(said in shown for said in (each.summary, each.paper, each.defaults, f"costs: {each.cost}"))
+    assert "--outer-lr 1, --outer-momentum 0.5, --momentum reset; costs: one average" in shown
 
 
 def crossed(rng: random.Random) -> list[str]:
@@ -295,6 +316,16 @@ def test_help_names_every_option() -> None:
         (["--data", "whole", "--solver", "nothing.prototxt"], 2, "Error: nothing.prototxt is neither a file"),
         (["--data", "whole", "--solver", "bad.prototxt"], 2, "Error: bad.prototxt:2:1: "),
         (["--data", "whole", "--output", "bad.prototxt/a"], 2, "Error: --output bad.prototxt/a cannot"),
+        (
+            ["--data", "whole", "--tensorboard", "bad.prototxt/a"],
+            2,
+            "Error: --tensorboard bad.prototxt/a cannot",
+        ),
+        (
+            ["--data", "whole", "--tau-schedule", "quadratic", "--tau-growth", "1e300"],
+            2,
+            "Error: the a of the quadratic rule is 1e+300",
+        ),
     ],
 )
 def test_what_is_wrong_with_files_is_said_in_one_sentence_before_spark_starts(

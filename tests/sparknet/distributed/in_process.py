@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,8 @@ from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment, Service
-from sparknet.easgd import Exchanger
-from sparknet.training import Report, RoundPlan, RoundResult, Scores, WorkerState
+from sparknet.easgd import Exchanger, Exchanges
+from sparknet.training import RoundPlan, RoundResult, Scores, WorkerState
 from sparknet.weights import Vector, Weights
 from sparknet.worker import Recipe
 
@@ -106,7 +106,7 @@ class InProcessWorkers:
     def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
         return self.coordinator.train(weights, plan, ahead)
 
-    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Exchanges:
         return self.coordinator.exchanges(exchanger, plan)
 
     def test(self, weights: Weights) -> Scores:

@@ -29,10 +29,27 @@ def test_elastic_averaging_outlives_its_workers() -> None:
     with in_process(small_recipe(), shards_of(2), TEST) as workers:
         elastic = easgd.Elastic(workers.initial_weights())
         came_back = set()
+        lost, joined = list[str](), list[str]()
         for done in easgd.train(workers, Settings(rounds=12, tau=5), elastic):
+            lost += done.result.lost
+            joined += done.result.joined
             if done.number == 4:
                 workers.join(0, shards_of(2)[0], attempt=9)
                 wait_for(workers, 9)
             elif done.number > 4:
                 came_back |= {report.member for report in done.reports}
     assert came_back == {0, 1}
+    assert {name.split(" (")[0] for name in joined[:2]} == {"worker 0", "worker 1"}
+    assert any("attempt 9" in name for name in joined)
+    assert [name.split(" (")[0] for name in lost] == ["worker 0"]
+
+
+def test_what_travels_in_elastic_averaging_is_counted_and_who_it_was_is_known() -> None:
+    with in_process(small_recipe(), shards_of(2)) as workers:
+        size = 4 * workers.initial_weights().size
+        for done in easgd.train(workers, Settings(rounds=3, tau=2), easgd.Elastic()):
+            exchanges = len(done.reports)
+            assert exchanges * size <= done.bytes_sent < exchanges * (size + 1000)
+            assert exchanges * size <= done.bytes_received < exchanges * (size + 1000)
+            assert set(done.members) == set(done.result.names)
+            assert len(done.members) == len(set(done.members))

@@ -255,3 +255,17 @@ def test_a_quorum_does_not_wait_for_the_slowest_and_has_it_back_later() -> None:
         assert workers.coordinator.members
         assert next(rounds).members == (0, 1, 2)
         assert not workers.endings
+
+
+def test_a_quorum_is_a_share_of_all_workers_those_still_at_an_earlier_round_included() -> None:
+    """Or it would shrink round by round: two of three, then one of those two."""
+    timeouts = replace(QUICK, quorum=0.5, grace=0.01)
+    with in_process(small_recipe(), shards_of(3)[:1], workers=3, timeouts=timeouts) as workers:
+        late = [workers.join(k, shards_of(3)[k], k, small_recipe(replica=paused)) for k in (1, 2)]
+        wait_for(workers, 0, 1, 2)
+        rounds = train(workers, Settings(rounds=100, tau=1))
+        next(rounds)
+        for service, pause in zip(late, (0.2, 2.0), strict=True):
+            service.worker.replica.pause = pause  # type: ignore[union-attr]
+        assert [next(rounds).members for _ in range(3)] == [(0, 1)] * 3
+        late[1].worker.replica.pause = 0.0  # type: ignore[union-attr]

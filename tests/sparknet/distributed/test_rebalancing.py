@@ -295,7 +295,7 @@ class Anchored:
 def test_elastic_averaging_takes_up_shards_too() -> None:
     with spark(3, 1) as workers:
         steps = workers.exchanges(Anchored(workers.initial_weights()), lambda: RoundPlan(tau=5))
-        assert {next(steps).read for _ in range(6)} == {0, 1, 2}
+        assert {next(steps).report.read for _ in range(6)} == {0, 1, 2}
         steps.close()
 
 

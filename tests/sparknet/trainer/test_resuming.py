@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from sparknet.checkpoint import Checkpoints
-from sparknet.errors import Interrupted
+from sparknet.errors import Interrupted, UsageError
 from sparknet.local import LocalWorkers
 from sparknet.notice import Notice
 from sparknet.outer import Average
+from sparknet.replica import TorchReplica
 from sparknet.trainer.resuming import Saved
 from sparknet.training import Round, Settings, train
 from tests.sparknet.distributed.fixtures import shards_of
-from tests.sparknet.small import small_recipe
+from tests.sparknet.small import momentum_sgd, small_net, small_recipe
 
 SETTINGS = Settings(rounds=8, tau=3)
 
@@ -58,3 +61,21 @@ def test_without_checkpoints_it_says_that_nothing_was_saved(tmp_path: Path) -> N
 def test_the_last_round_ends_the_run_as_always(tmp_path: Path) -> None:
     file = tmp_path / "notice"
     assert len(run(Saved(notice=Notice(file)), file, told_after=8)) == 8
+
+
+def test_a_run_of_another_algorithm_net_or_solver_is_not_gone_on_with(tmp_path: Path) -> None:
+    folder = str(tmp_path / "checkpoints")
+    run(Saved.of(Checkpoints(folder), resume=False, rounds=8, algorithm="slowmo"), tmp_path / "notice")
+    saved = Saved.of(Checkpoints(folder), resume=True, rounds=9, algorithm="slowmo")
+    saved.check(small_recipe().build())
+    with pytest.raises(
+        UsageError, match="holds a run of --algorithm slowmo, not diloco: go on with that, or"
+    ):
+        Saved.of(Checkpoints(folder), resume=True, rounds=9, algorithm="diloco")
+    assert Saved.of(Checkpoints(folder), resume=True, rounds=9).done == 8  # an optimiser of the user's own
+    with pytest.raises(
+        UsageError, match="holds a run of another net, with 243 weights where this one has 51"
+    ):
+        saved.check(TorchReplica(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), momentum_sgd))
+    with pytest.raises(UsageError, match="holds a run of another solver, with 243 numbers of memory where"):
+        saved.check(TorchReplica(small_net(), lambda parameters: torch.optim.SGD(parameters, lr=0.1)))

@@ -19,9 +19,9 @@ from sparknet.distributed.comm import handshake
 from sparknet.distributed.coordinator import Coordinator
 from sparknet.distributed.timeouts import Timeouts
 from sparknet.distributed.worker_service import Assignment
-from sparknet.easgd import Exchanger
+from sparknet.easgd import Exchanger, Exchanges
 from sparknet.outer import Average, Outer, SlowMo
-from sparknet.training import Report, Round, RoundPlan, RoundResult, Scores, Settings, WorkerState, train
+from sparknet.training import Round, RoundPlan, RoundResult, Scores, Settings, WorkerState, train
 from sparknet.weights import Vector, Weights
 from tests.sparknet.distributed.faults import adding
 from tests.sparknet.distributed.faults.cluster import Cluster
@@ -99,13 +99,13 @@ class Team:
     def restore(self, states: Mapping[int, WorkerState]) -> None:
         self.coordinator.restore(states)
 
-    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Generator[Report, None, None]:
-        reports = self.coordinator.exchanges(exchanger, plan)
+    def exchanges(self, exchanger: Exchanger, plan: Callable[[], RoundPlan]) -> Exchanges:
+        exchanges = self.coordinator.exchanges(exchanger, plan)
         try:
             while True:
-                yield self.timed("an exchange", lambda: next(reports))
+                yield self.timed("an exchange", lambda: next(exchanges))
         finally:
-            self.timed("the last exchanges", reports.close)
+            self.timed("the last exchanges", exchanges.close)
 
     def close(self) -> None:
         self.timed("closing", self.coordinator.close)
