@@ -12,7 +12,7 @@ import numpy as np
 
 from apps.solvers import load
 from sparknet import easgd, training
-from sparknet.algorithms import algorithm
+from sparknet.algorithms import Algorithm, algorithm
 from sparknet.caffe.files import weights as weight_files
 from sparknet.caffe_replica import CaffeModel, CaffeReplica
 from sparknet.checkpoint import Checkpoint, resumed
@@ -74,7 +74,13 @@ def outer_of(line: Line, workers: int) -> Any:
         return LockFree(moving_rate=DEEPSPARK if moving is None else moving)
     if line.is_elastic:
         return Elastic(moving_rate=moving)
-    return algorithm("auto").of(workers).outer() if line.algorithm == "auto" else Average()
+    return _auto(line, workers).outer() if line.algorithm == "auto" else Average()
+
+
+def _auto(line: Line, workers: int) -> Algorithm:
+    """What auto takes, which may go by the number of steps if that is known."""
+    is_known = line.value("tau_schedule") == "constant" and line.tau != "auto"
+    return algorithm("auto").of(workers, line.tau if is_known else None)
 
 
 def reference(
@@ -123,7 +129,7 @@ def reference(
 def _rate(line: Line, model: CaffeModel, workers: int) -> RateRule | None:
     """What auto makes of the learning rate of solvers whose steps are as long as it."""
     by_rate = line.algorithm == "auto" and model.solver.type in ("SGD", "Nesterov")
-    return algorithm("auto").of(workers).rate if by_rate else None
+    return _auto(line, workers).rate if by_rate else None
 
 
 def _kept(done: Round) -> Round:
