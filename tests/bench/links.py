@@ -23,12 +23,13 @@ import socket
 import struct
 import subprocess
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.bench.forked import as_child
 
 DRIVER = "10.9.255.1"
 
@@ -68,7 +69,7 @@ class Network:
         pid = os.fork()
         if pid == 0:
             here.close()
-            _as_child(lambda: self.at_the_other_end(number, there, work))
+            as_child(lambda: self.at_the_other_end(number, there, work))
         there.close()
         name, relays = f"w{number}", []
         here.recv(1)  # it has its namespace
@@ -134,20 +135,8 @@ def relay(one: int, other: int, delay_seconds: float) -> None:
 def _forked_relay(mine: int, theirs: int, delay_seconds: float) -> int:
     pid = os.fork()
     if pid == 0:
-        _as_child(lambda: relay(mine, theirs, delay_seconds))
+        as_child(lambda: relay(mine, theirs, delay_seconds))
     return pid
-
-
-def _as_child(work: Callable[[], None]) -> None:
-    """End with it, whatever it does."""
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:  # noqa: BLE001 - the process ends here, whatever it was
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def _tun(name: str) -> int:

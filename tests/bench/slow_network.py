@@ -28,8 +28,6 @@ import math
 import os
 import signal
 import time
-import traceback
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -48,19 +46,17 @@ from sparknet.auto_tau import AutoTau
 from sparknet.codecs import CODECS
 from sparknet.data import Examples, Transform, contiguous
 from sparknet.data.synthetic import draw
-from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.coordinator import Coordinator
-from sparknet.distributed.timeouts import Timeouts
-from sparknet.distributed.worker_service import Assignment, Service
 from sparknet.trainer.nets import Threaded
-from sparknet.training import RoundPlan, RoundResult, Settings, train
-from sparknet.weights import Vector, Weights
+from sparknet.training import Settings, train
+from sparknet.weights import Vector
 from sparknet.worker import Recipe
 from tests.bench import scaling
 from tests.bench.ddp_over_links import Ddp
+from tests.bench.forked import apart
 from tests.bench.links import DRIVER, UPLINK, Link, Network
+from tests.bench.team import TIMEOUTS, TOKEN, Ports, Team, serve
 
-TIMEOUTS = Timeouts(join=120, round=600, hang=300, send=300, stop=20)
 # Rounds that are not counted: connections are made, and tau is chosen.
 WARM = 5
 
@@ -105,103 +101,38 @@ def problem(job: Job) -> tuple[Recipe, Examples]:
     return recipe, drawn
 
 
-class Team:
-    """A coordinator as ``Workers``, for rounds alone."""
-
-    def __init__(self, coordinator: Coordinator, initial: Vector) -> None:
-        self.coordinator, self._initial = coordinator, initial
-
-    def initial_weights(self) -> Vector:
-        return self._initial
-
-    def train(self, weights: Weights, plan: RoundPlan, ahead: RoundPlan | None = None) -> RoundResult:
-        return self.coordinator.train(weights, plan, ahead)
-
-
 def run(trial: Trial, job: Job) -> dict[str, Any]:
     """The row's numbers; in a process of its own, which has the network."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        os.close(read)
-        code = 1
-        try:
-            torch.set_num_threads(1)
-            result = _of_ddp(trial, job) if trial.ddp else _driven(trial, job)
-            os.write(write, json.dumps(result).encode())
-            code = 0
-        except BaseException:  # noqa: BLE001 - the process ends here, whatever it was
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        said = pipe.read()
-    os.waitpid(pid, 0)
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)  # its workers and relays
-    if not said:
-        raise click.ClickException(f"{trial.name}: the run failed, see above")
-    found: dict[str, Any] = json.loads(said)
-    return found
+    torch.set_num_threads(1)
+    return apart(trial.name, partial(_of_ddp if trial.ddp else _driven, trial, job))
 
 
 def _driven(trial: Trial, job: Job) -> dict[str, Any]:
     recipe, records = problem(job)
     initial: Vector = recipe.build().weights.numpy().copy()
     network = Network(trial.link)
-    coordinator_port = _Port()
+    ports = Ports()
     children: list[int] = []
     for number, part in enumerate(contiguous(len(records), job.workers)):
         shard = records[part]
-        children += network.fork(number, partial(_work, coordinator_port, trial, recipe, number, shard))
+        work = partial(serve, number, shard, recipe, DRIVER, ports, TIMEOUTS, trial.wire)
+        children += network.fork(number, work)
     coordinator = Coordinator(
         bind=DRIVER,
         workers=job.workers,
         size=initial.size,
-        token=b"b" * 32,
+        token=TOKEN,
         timeouts=TIMEOUTS,
         wire=trial.wire,
         ring=job.exchange == "ring",
     )
-    coordinator_port.tell(job.workers, coordinator.port, coordinator.ring_port)
+    ports.tell(job.workers, coordinator.port, coordinator.ring_port)
     try:
         return _measured(Team(coordinator, initial), trial, job.seconds)
     finally:
         coordinator.close()
         for child in children:
             os.kill(child, signal.SIGKILL)
-
-
-class _Port:
-    """Tells the workers, which are forked before any thread is started, where the coordinator listens."""
-
-    def __init__(self) -> None:
-        self.read, self.write = os.pipe()
-
-    def tell(self, workers: int, *ports: int | None) -> None:
-        os.write(self.write, workers * (json.dumps(ports).ljust(40)).encode())
-
-    def __call__(self) -> list[int | None]:
-        found: list[int | None] = json.loads(os.read(self.read, 40))
-        return found
-
-
-def _work(port: _Port, trial: Trial, recipe: Recipe, number: int, shard: Examples) -> None:
-    listens, ring = port()
-    assert listens is not None
-    assignment = Assignment(
-        address=(DRIVER, listens),
-        token=b"b" * 32,
-        recipe=recipe,
-        test=None,
-        timeouts=TIMEOUTS,
-        wire=trial.wire,
-        ring=(DRIVER, ring) if ring else None,
-    )
-    who = Identity(partition=number, attempt=number, host="here", pid=os.getpid())
-    Service(assignment, who, lambda: shard).run()
 
 
 def _measured(team: Any, trial: Trial, seconds: float) -> dict[str, Any]:
