@@ -82,7 +82,7 @@ class Options:
     exchange: Exchange
     copy_every: int
     quorum: float
-    grace: float
+    grace: float | None
     deadline: float
     join_deadline: float
     shard_memory: int | None
@@ -101,7 +101,7 @@ class Options:
             raise UsageError(
                 f"{' and '.join(f'--{name}' for name in given)} both say what to train on: give one"
             )
-        if self.grace and self.quorum == 1:
+        if self.grace is not None and self.quorum == 1:
             raise UsageError("--grace is what a --quorum below 1 leaves the others: give both, or neither")
         for name, absent in _OF_CHECKPOINTS.items():
             if self.checkpoint is None and getattr(self, name) != absent:
@@ -366,9 +366,10 @@ def training_options(
         click.option(
             "--grace",
             type=Number(min=0),
-            default=0.0,
             metavar="SECONDS",
-            help="What the others have left once there is a --quorum; they are back in the next round.",
+            help="What the others have left once there is a --quorum; what they bring later counts in the "
+            "round in which it comes, unless weights go among the workers (ring).  "
+            "[default: a quarter of what the quorum took]",
         ),
         click.option(
             "--deadline",

@@ -133,7 +133,8 @@ def mean_state(states: Iterable[WorkerState]) -> WorkerState:
 class RoundResult:
     """The reports of a round, in the order of the members, and the mean of their weights, float32 (P,).
 
-    The mean counts each worker by the steps it took: equally, unless some stopped early. ``lost`` names the
+    The mean counts each worker by the steps it took: equally, unless some stopped early. ``late`` are reports
+    of workers that were late for an earlier round: their progress is in this mean. ``lost`` names the
     workers whose work did not count, with the reason, ``left`` those that have gone before the round
     without any loss: their machines are taken back; ``joined`` those that have come since the round before.
     ``names`` says more of a member than its number: where it runs. ``joining_seconds`` is how long it took
@@ -142,6 +143,7 @@ class RoundResult:
 
     mean: Weights
     reports: tuple[Report, ...]
+    late: tuple[Report, ...] = ()
     joining_seconds: float = 0.0
     bytes_sent: int = 0
     bytes_received: int = 0
@@ -219,24 +221,29 @@ class Round:
         return self.result.reports
 
     @property
+    def merged(self) -> tuple[Report, ...]:
+        """The reports of all that is in the mean, those that were late for an earlier round first."""
+        return (*self.result.late, *self.reports)
+
+    @property
     def members(self) -> tuple[int, ...]:
-        """The workers whose weights are in the mean; those at their own pace may have been in it twice."""
+        """The workers that were in time; those at their own pace may have reported twice."""
         return tuple(dict.fromkeys(report.member for report in self.reports))
 
     @property
     def steps(self) -> int:
         """SGD steps of all workers together."""
-        return sum(report.steps for report in self.reports)
+        return sum(report.steps for report in self.merged)
 
     @property
     def images(self) -> int:
         """Training records read by all workers together."""
-        return sum(report.images for report in self.reports)
+        return sum(report.images for report in self.merged)
 
     @property
     def loss(self) -> float:
         """Mean training loss over all steps of all workers."""
-        return sum(report.loss * report.steps for report in self.reports) / self.steps
+        return sum(report.loss * report.steps for report in self.merged) / self.steps
 
     @property
     def lr(self) -> float:

@@ -10,7 +10,8 @@
        worker in a Spark task (worker_service.py)
 
 A round is done when every member that was sent its plan has answered, was lost, or ran past the deadline; or,
-with a quorum, when the others have had their grace. A worker that joins meanwhile waits for the next round.
+with a quorum, when the others have had their grace: what they bring then counts in a later round
+(``late_work.py``). A worker that joins meanwhile waits for the next round.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from sparknet.distributed.averaging.star import Star
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.comm.handshake import Identity
 from sparknet.distributed.comm.spread import AT_ONCE, Spread
+from sparknet.distributed.late_work import LateAnswers, LateWork
 from sparknet.distributed.listener import Joining, Listener
 from sparknet.distributed.membership import Membership
 from sparknet.distributed.messages import (
@@ -103,7 +105,7 @@ class Coordinator:
         self._rebalancer = Rebalancer(
             self.membership,
             self._states,
-            secure=lambda: self._averaging.secure(),
+            secure=self._secure,
             submit=submit,
             slots=slots,
             tasks=tasks,
@@ -111,6 +113,7 @@ class Coordinator:
         )
         self._training, self._scoring = Pace(timeouts), Pace(timeouts)
         self._overlap = Overlap()
+        self._late = LateAnswers(self.membership)
         self._fragments = fragments
         self._history: Vector | None = None
         self._rejected: set[int] = set()
@@ -150,12 +153,16 @@ class Coordinator:
         if overlaps:
             self._averaging.overlap(self.membership.all)
         self._averaging.begin(weights)
+        self._late.begin()
+        takes_late = self._averaging is self._star and not overlaps
         merged: Merged | None = None
+        late: list[LateWork] = []
         joining = 0.0
         while merged is None:
             began = clock.now()
             members = self.membership.assemble(_can_train)
             joining += clock.now() - began
+            self._collect_late()
             runners, ahead = self._overlap.runners(members, ahead)
             requests = self._train_requests(runners, plan, self._ahead(ahead) if overlaps else {})
             head_start = self._overlap.head_start(runners)
@@ -164,18 +171,26 @@ class Coordinator:
                 self.timeouts.quorum,
                 head_start=head_start,
                 hangs_at=partial(self._training.until, work=plan.tau, head_start=head_start),
+                at_late=self._late.expect if takes_late else None,
             )
             for answer in answers:
                 self._training.answered(answer, plan.tau, head_start)
             reports = [answer.content for answer in answers if isinstance(answer.content, Report)]
             if answers:
                 self._averaging.spread(self._spread(reports, ahead))
-                merged = self._averaging.merge(answers, reports, plan)
-        self._remember(answers, reports, merged, plan)
-        self._overlap.ran(self.membership.all, [answers[k].member for k in merged.kept], ahead)
+                late = self._late_work() if takes_late else []
+                merged = (
+                    self._star.merge(answers, reports, plan, late)
+                    if late
+                    else self._averaging.merge(answers, reports, plan)
+                )
+        kept = [k for k in merged.kept if k < len(answers)]
+        self._remember(answers, reports, merged, plan, late)
+        self._overlap.ran(self.membership.all, [answers[k].member for k in kept], ahead)
         return RoundResult(
             mean=merged.mean,
-            reports=tuple(reports[k] for k in merged.kept),
+            reports=tuple(reports[k] for k in kept),
+            late=tuple(late[k - len(answers)].report for k in merged.kept if k >= len(answers)),
             joining_seconds=joining,
             bytes_sent=sum(answer.sent for answer in answers),
             bytes_received=sum(answer.received for answer in answers) + self._averaging.take_fetched(),
@@ -183,7 +198,10 @@ class Coordinator:
             lost=self.membership.take_losses(),
             left=self.membership.take_departures(),
             joined=self.membership.take_joined(),
-            names={answer.member.who.partition: str(answer.member) for answer in answers},
+            names={
+                member.who.partition: str(member)
+                for member in (*(work.member for work in late), *(answer.member for answer in answers))
+            },
         )
 
     def _average_by(self, plan: RoundPlan) -> None:
@@ -307,6 +325,7 @@ class Coordinator:
         """Every worker goes on from its state with its next plan."""
         self._states.clear()
         self._states.update(states)
+        self._late.drop()
         self._overlap.drop(self.membership.all)
         for member in self.membership.all:
             member.is_new = True
@@ -468,16 +487,37 @@ class Coordinator:
     # -- answers -------------------------------------------------------------------------------------------
 
     def _remember(
-        self, answers: list[Answered], reports: list[Report], merged: Merged, plan: RoundPlan
+        self,
+        answers: list[Answered],
+        reports: list[Report],
+        merged: Merged,
+        plan: RoundPlan,
+        late: list[LateWork],
     ) -> None:
         self._record_progress(answers)
+        members = [answer.member for answer in answers] + [work.member for work in late]
         for k, reason in merged.rejected.items():
-            self.membership.lost(answers[k].member, reason)
+            self.membership.lost(members[k], reason)
         back = {report.member for report in reports}
-        self._rejected = (self._rejected - back) | {reports[k].member for k in merged.rejected}
+        self._rejected = (self._rejected - back) | {members[k].who.partition for k in merged.rejected}
         if plan.momentum == "average" and self._averaging is self._star:
-            histories = [answers[k].member.history for k in merged.kept]
-            self._history = mean_of(histories, [reports[k].steps for k in merged.kept])
+            kept = [k for k in merged.kept if k < len(answers)]
+            histories = [members[k].history for k in kept]
+            self._history = mean_of(histories, [reports[k].steps for k in kept])
+
+    def _late_work(self) -> list[LateWork]:
+        """What is to be merged with a round of those that were late for another."""
+        self._collect_late()
+        return self._late.take()
+
+    def _collect_late(self) -> None:
+        """Before anybody is given another request: what has been read is known from now on."""
+        self._record_progress(self._late.collect())
+
+    def _secure(self) -> None:
+        """Bring to the driver what only workers have."""
+        self._collect_late()
+        self._averaging.secure()
 
     def _record_progress(self, answers: Iterable[Answered]) -> None:
         for answer in answers:

@@ -145,13 +145,15 @@ class Membership:
         at_loss: Callable[[], None] | None = None,
         head_start: float = 0.0,
         hangs_at: Callable[[Request], float] | None = None,
+        at_late: Callable[[Member, Request], None] | None = None,
     ) -> list[Answered]:
         """Give each member its request and wait for the answers, in the order of the members.
 
         Once a share of ``quorum`` of all members has answered, the others have ``Timeouts.grace`` left. Those
         that hang are dropped (``stragglers.py``); they have worked for ``head_start`` seconds already.
         ``at_loss`` is called when one of those that are waited for is lost. While others have nothing to do,
-        one hangs by ``hangs_at`` too.
+        one hangs by ``hangs_at`` too. With ``at_late`` the answers of those that are late are not lost:
+        whoever is told of them claims them when they come.
         """
         for member, request in requests.items():
             self.give(member, request)
@@ -181,7 +183,12 @@ class Membership:
                 if at_loss and len(waiting) < before:
                     at_loss()
         for member, request in waiting.items():
-            request.seconds, request.given_up = min(request.seconds, policy.late_seconds), True
+            request.seconds = min(request.seconds, policy.late_seconds)
+            if at_late and not policy.given_up:
+                log.info("%s is late: %s", member, policy.reason)
+                at_late(member, request)
+                continue
+            request.given_up = True
             (self.drop if policy.given_up else self.lost)(member, policy.reason)
         return [answer for _, answer in sorted(answers.items())]
 
@@ -191,6 +198,10 @@ class Membership:
         It may have come while somebody else read the events. Members past their deadline are dropped.
         """
         return self._next_answer(requests, min(until, _first_deadline(requests)))
+
+    def claim(self, member: Member, request: Request) -> Answered | None:
+        """The answer to a request, if it has come."""
+        return self._claimed({member: request})
 
     def give(self, member: Member, request: Request) -> None:
         member.unanswered.append(request)

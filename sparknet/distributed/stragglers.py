@@ -12,6 +12,8 @@ from sparknet.distributed.timeouts import Timeouts
 
 # A worker that takes this many times as long as the faster half does not straggle: it hangs.
 _HANGS = 10.0
+# What late workers have by default, as a share of what the quorum took: more than steps differ by themselves.
+_GRACE = 0.25
 # Answers from which it is known how long one takes.
 _REMEMBERED = 32
 
@@ -32,6 +34,7 @@ class StragglerPolicy:
         self._enough = min(workers, math.ceil(quorum * max(workers, here)))
         self._began = clock.now() - head_start
         self._answers = 0
+        self._grace = 0.0
         self._grace_ends = self._hangs = math.inf
 
     @property
@@ -57,7 +60,7 @@ class StragglerPolicy:
     def reason(self) -> str:
         """Why those that are late do not count."""
         if not self.given_up:
-            return f"it was more than {self._timeouts.grace:g} s later than the others"
+            return f"it was more than {self._grace:.3g} s later than the others"
         waited = self._hangs - self._began
         return f"it hangs: no answer in {waited:.3g} s, of which half of the workers needed a tenth at most"
 
@@ -66,7 +69,9 @@ class StragglerPolicy:
         self._answers += 1
         now = clock.now()
         if self._answers == self._enough:
-            self._grace_ends = now + self._timeouts.grace
+            given = self._timeouts.grace
+            self._grace = _GRACE * (now - self._began) if given is None else given
+            self._grace_ends = now + self._grace
         if 2 * self._answers >= self._workers and self._hangs == math.inf:
             self._hangs = self._began + max(self._timeouts.hang, _HANGS * (now - self._began))
 

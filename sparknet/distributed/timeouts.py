@@ -30,8 +30,8 @@ class Timeouts:
     ``hang``   for a worker at least, when half of the others have answered, and ten times as long as they
                took; one that is later hangs, and is dropped. So it is where workers are asked one after the
                other, by what the earlier ones took; and this long for what needs no computing
-    ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; those that are later
-               miss the round and are back in the next
+    ``grace``  for the rest of a round's workers once a share of ``quorum`` has reported; None for a quarter
+               of what that took. Those that are later miss the round
 
     Raises UsageError for what is no time or share.
     """
@@ -41,7 +41,7 @@ class Timeouts:
     round: float = 3600.0
     hang: float = 60.0
     quorum: float = 1.0
-    grace: float = 0.0
+    grace: float | None = None
     ping: float = 10.0
     send: float = 60.0
     stop: float = 10.0
@@ -50,13 +50,15 @@ class Timeouts:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
+            if value is None and each.name == "grace":
+                continue
             if type(value) is bool or not isinstance(value, Real) or not math.isfinite(value):
                 raise UsageError(f"the timeout {each.name} is {value!r}: a finite number is needed")
             if value < 0 or (value == 0 and each.name != "grace"):
                 raise UsageError(f"the timeout {each.name} is {value}: it must be positive")
         if self.quorum > 1:
             raise UsageError(f"quorum is {self.quorum}: a share of the workers, at most 1")
-        if self.grace and self.quorum == 1:
+        if self.grace is not None and self.quorum == 1:
             raise UsageError("grace is what a quorum below 1 leaves the others: give both, or neither")
 
     def transfer(self, bytes_: int) -> float:

@@ -52,15 +52,16 @@ class Watch:
         return tuple(text for topic, text in found.items() if self._is_news(topic, done.number))
 
     def _straggler(self, done: Round) -> dict[str, str]:
-        slowest = max(done.reports, key=_pace)
-        others = [_pace(report) for report in done.reports if report is not slowest]
+        slowest = max(done.merged, key=_pace)
+        others = [_pace(report) for report in done.merged if report is not slowest]
         if not others or slowest.steps * (_pace(slowest) - median(others)) < _SECONDS:
             return {}
         times = _pace(slowest) / median(others)
         if times < _STRAGGLES:
             return {}
+        of = "of" if slowest in done.reports else "that count in"
         text = (
-            f"took {slowest.seconds:.2f} s for {slowest.steps} steps of round {done.number}, "
+            f"took {slowest.seconds:.2f} s for {slowest.steps} steps {of} round {done.number}, "
             f"{times:.1f} {_STRAGGLER}"
         )
         return {f"worker {slowest.member}": f"{_name(done, slowest)} {text}"}

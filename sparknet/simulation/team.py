@@ -38,7 +38,7 @@ class SimulatedTeam:
         ring: bool = False,
         seed: int = 0,
         quorum: float = 1.0,
-        grace: float = 0.0,
+        grace: float | None = None,
     ) -> None:
         self.machines, self.ring = machines, ring
         self.events = EventQueue()

@@ -87,7 +87,8 @@ def _stragglers(trainer: Any) -> str:
     timeouts = trainer.cluster.timeouts
     if timeouts.quorum == 1:
         return f"all workers, {timeouts.round:g} s at most"
-    return f"{timeouts.quorum:.0%} of the workers, then {timeouts.grace:g} s for the others"
+    grace = "a quarter as long" if timeouts.grace is None else f"{timeouts.grace:g} s"
+    return f"{timeouts.quorum:.0%} of the workers, then {grace} for the others"
 
 
 def _name(function: Any) -> str:

@@ -16,6 +16,7 @@ from sparknet.deltas import DeltaEncoder, DeltaTracker, apply_delta
 from sparknet.distributed.averaging.remote_weights import Versions
 from sparknet.distributed.comm.channel import NOTHING, Frame, Header, Kind, raw
 from sparknet.distributed.comm.spread import AT_ONCE, SHARE, Spread
+from sparknet.distributed.late_work import LateWork
 from sparknet.distributed.messages import Answered, Member, Message, read_report
 from sparknet.merge import Merged, Statistics, distance, merge_moved
 from sparknet.training import Report, RoundPlan
@@ -96,11 +97,19 @@ class Star:
         member.moved = distance(member.base, member.vector)
         return report
 
-    def merge(self, done: Sequence[Answered], reports: Sequence[Report], _plan: RoundPlan) -> Merged | None:
-        """The mean without outliers."""
-        vectors = [answer.member.vector for answer in done]
-        distances = [answer.member.moved for answer in done]
-        return merge_moved(vectors, distances, [report.steps for report in reports], self._statistics)
+    def merge(
+        self,
+        done: Sequence[Answered],
+        reports: Sequence[Report],
+        _plan: RoundPlan,
+        late: Sequence[LateWork] = (),
+    ) -> Merged | None:
+        """The mean without outliers. What is ``late`` counts as if it had begun where this round did, and is
+        numbered after what is not."""
+        vectors = [answer.member.vector for answer in done] + [self._start + work.delta for work in late]
+        distances = [answer.member.moved for answer in done] + [work.moved for work in late]
+        steps = [report.steps for report in reports] + [work.report.steps for work in late]
+        return merge_moved(vectors, distances, steps, self._statistics)
 
     def can_send(self, _member: Member) -> bool:
         """Whether it could be sent the weights at once."""

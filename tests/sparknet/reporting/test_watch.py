@@ -45,6 +45,15 @@ def test_one_that_a_time_cap_stopped_is_slow_by_the_step() -> None:
     assert "took 1.00 s for 2 steps" in said([paced(1, [1.0, 1.0, 1.0], steps=[10, 10, 2])])[0]
 
 
+def test_one_that_was_late_is_named_in_the_round_in_which_its_work_counts() -> None:
+    done = paced(7, [1.0, 1.1])
+    late = replace(done.reports[0], member=2, seconds=8.9)
+    assert said([replace(done, result=replace(done.result, late=(late,)))]) == [
+        "worker 2 (attempt 7, ip-10-0-0-9, process 812) took 8.90 s for 10 steps that count in round 7, "
+        "8.5 times the others' median"
+    ]
+
+
 def test_a_straggler_is_named_again_only_after_a_while() -> None:
     notes = said([paced(number, [1.0, 1.0, 3.0]) for number in range(1, 102)])
     assert [note.split(" of round ")[1].split(",")[0] for note in notes] == ["1", "51", "101"]

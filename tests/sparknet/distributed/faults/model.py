@@ -62,7 +62,7 @@ class Model:
 
     def round(self, done: Round) -> list[str]:
         """After every round; what it says of the weights is said by ``weights``."""
-        wrong = self.reports(done.reports)
+        wrong = self.reports(done.merged)
         start = self.at[done.number - 1]
         for rounds in [int(match[1]) for lost in done.result.lost if (match := _BACK.search(lost))]:
             self.rollbacks.append(rounds)
@@ -78,8 +78,8 @@ class Model:
             self.went_back = 0
         if any("outer optimiser's momentum" in lost for lost in done.result.lost):
             self.unsure = True
-        ends = [moved(start, report) for report in done.reports]
-        after = mean(ends, [report.steps for report in done.reports])
+        ends = [moved(start, report) for report in done.merged]
+        after = mean(ends, [report.steps for report in done.merged])
         if self.outer is not None:
             after = self.outer.step(start, after, done.lr)
         self.at[done.number] = after
