@@ -20,6 +20,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections import Counter
@@ -33,6 +34,7 @@ import torch
 from pyspark.sql import SparkSession
 
 from apps.solvers import load
+from sparknet.algorithms import AVERAGE, Algorithm
 from sparknet.caffe_replica import CaffeModel, CaffeReplica
 from sparknet.data import Dataset, Transform, contiguous
 from sparknet.data.dataset import Batch
@@ -53,15 +55,24 @@ WHOM = ["python", "executor", "host"]
 DEADLINES = Deadlines(join=120, round=20, quorum=0.5, grace=2, ping=1, send=10, stop=15)
 # Nothing may take longer: all lost at the deadline of a round, the next ones there at the last moment.
 LONGEST = DEADLINES.round + DEADLINES.join
+# Of a pause, in seconds: no more of the time in which a process is stopped counts.
+_SLICE = 0.005
 
 
 class Paced(CaffeReplica):
-    """A replica whose steps last ``pause`` seconds longer: rounds long enough to be hit, at little cost."""
+    """A replica whose steps last ``pause`` seconds longer: rounds long enough to be hit, at little cost.
+
+    It stands for computing: time in which the process is stopped does not count.
+    """
 
     pause = 0.0
 
     def step(self, batches: Iterator[Batch]) -> torch.Tensor:
-        time.sleep(self.pause)
+        left = self.pause
+        while left > 0:
+            began = time.monotonic()
+            time.sleep(min(left, _SLICE))
+            left -= min(time.monotonic() - began, 2 * _SLICE)
         return super().step(batches)
 
 
@@ -86,6 +97,7 @@ class Chaos:
         self.how, self.whom = how, whom
         self.happened: Counter[str] = Counter()
         self.away: list[Host] = []
+        self.threads: list[threading.Thread] = []
 
     def after(self, done: Round) -> None:
         if self.rng.random() >= SHARE:
@@ -93,7 +105,12 @@ class Chaos:
         what, whom = self.rng.choice(self.how), self.rng.choice(self.whom)
         host = self.rng.choice(self.cluster.hosts)
         pause, seconds = self.rng.uniform(0, 1), self.rng.uniform(1, 8)
-        in_background(self.strike, what, whom, host, pause, seconds)
+        self.threads.append(in_background(self.strike, what, whom, host, pause, seconds))
+
+    def join(self) -> None:
+        """Wait until all that has been struck goes on, or has been replaced."""
+        for thread in self.threads:
+            thread.join()
 
     def strike(self, what: str, whom: str, host: Host, pause: float, seconds: float) -> None:
         time.sleep(pause)
@@ -145,6 +162,7 @@ def run(
                     break
                 if disturbed:
                     chaos.after(one)
+            chaos.join()
             scores = crew.test(done[-1].weights)
     click.echo(summary("disturbed" if disturbed else "undisturbed", done, scores.means["accuracy"]))
     return [*done[:-1], replace(done[-1], scores=scores)], chaos.happened
@@ -154,12 +172,14 @@ def undisturbed(options: argparse.Namespace, dataset: Dataset, rounds: int) -> l
     return run(options, dataset, rounds, disturbed=False)[0]
 
 
-def here(options: argparse.Namespace, dataset: Dataset, rounds: int) -> list[Round]:
+def here(
+    options: argparse.Namespace, dataset: Dataset, rounds: int, chosen: Algorithm = AVERAGE
+) -> list[Round]:
     """The undisturbed run in this process: the same weights, bit for bit, without another cluster."""
     shards = [dataset.train[part] for part in contiguous(len(dataset.train), options.hosts)]
-    settings = Settings(rounds=rounds, tau=options.tau, test_every=rounds)
+    settings = chosen.settings(rounds=rounds, tau=options.tau, test_every=rounds)
     with LocalWorkers(recipe(options, dataset, 0.0), shards, dataset.test) as workers:
-        done = list(train(workers, settings))
+        done = list(chosen.train(workers, settings, chosen.outer()))
     click.echo(summary("undisturbed", done, done[-1].accuracy or 0))
     return done
 
