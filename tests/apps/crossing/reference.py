@@ -105,7 +105,7 @@ def reference(
     )
     settings = Settings(
         rounds=line.value("rounds"),
-        tau=_tau(line, model, records),
+        tau=1 if line.algorithm == "sync" else _tau(line, model, records),
         test_every=line.value("test_every"),
         momentum=momentum_of(line),  # type: ignore[arg-type]
         overlap=line.value("overlap"),
