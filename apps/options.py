@@ -29,6 +29,7 @@ from sparknet.distributed.averaging import COPY_EVERY, Exchange, check_exchange
 from sparknet.errors import UsageError
 from sparknet.exits import status_of
 from sparknet.overlap import check_fragments, check_momentum
+from sparknet.trainer.checking import LARGEST_SEED
 from sparknet.training import Momentum
 
 _OF_CHECKPOINTS: Mapping[str, float] = {
@@ -37,8 +38,6 @@ _OF_CHECKPOINTS: Mapping[str, float] = {
     "checkpoint_patience": 600.0,
 }
 """How a run is saved, unless it says otherwise."""
-
-_LARGEST_SEED = 2**64 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +240,7 @@ def training_options(
             help="Train on what is there instead, of any kind: see docs/sources.md.",
         ),
         click.option(
-            "--seed", type=click.IntRange(0, _LARGEST_SEED), default=0, help="Of all that is random."
+            "--seed", type=click.IntRange(0, LARGEST_SEED), default=0, help="Of all that is random."
         ),
         click.option(
             "--test-every",

@@ -196,8 +196,8 @@ def _recommended(workers: int, tau: object) -> Algorithm:
         return AVERAGE
     if not isinstance(tau, int) or tau < _LONG_ROUND:
         return replace(AVERAGE, rate=_raised(min(workers, _HIGHEST_RATE)))
-    momentum = DILOCO.with_options({"outer_lr": 0.9, "outer_momentum": 0.8})
-    return replace(momentum, rate=_raised(min(workers, _HIGHEST_IN_LONG_ROUNDS)))
+    diloco = DILOCO.with_options({"outer_lr": 0.9, "outer_momentum": 0.8})
+    return replace(diloco, rate=_raised(min(workers, _HIGHEST_IN_LONG_ROUNDS)))
 
 
 def _raised(scale: int) -> RateRule:

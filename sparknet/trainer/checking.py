@@ -26,7 +26,7 @@ _COUNTS = ("batch_size", "test_batch_size", "rounds", "workers", "test_every", "
 _AMOUNTS = ("epochs", "lr", "time_cap", "overhead", "clip_norm", "clip_value")
 _MAY_BE_ZERO = ("test_every", "seed", "profile", "memory_bytes", "lr", "overhead")
 # What torch and NumPy both take.
-_LARGEST_SEED = 2**64 - 1
+LARGEST_SEED = 2**64 - 1
 # What a Caffe solver says itself.
 _OF_TORCH = ("loss", "metrics", "optimizer", "lr", "scheduler", "clip_norm", "clip_value", "weight")
 
@@ -54,8 +54,8 @@ def _check_numbers(trainer: Any) -> None:
                 raise UsageError(f"{name} is {value!r}: {wanted} is needed")
             if not (math.isfinite(value) and (value > 0 or (value == 0 and name in _MAY_BE_ZERO))):
                 raise UsageError(f"{name} is {value}: it must be positive")
-    if trainer.seed > _LARGEST_SEED:
-        raise UsageError(f"seed is {trainer.seed}: at most {_LARGEST_SEED} (64 bits)")
+    if trainer.seed > LARGEST_SEED:
+        raise UsageError(f"seed is {trainer.seed}: at most {LARGEST_SEED} (64 bits)")
     if trainer.epochs is not None and trainer.rounds is not None:
         raise UsageError("epochs and rounds both say how long to train: give one of them")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import pytest
 import torch
 
 from sparknet.data import Examples, contiguous
@@ -19,9 +20,10 @@ from tests.sparknet.distributed.in_process import InProcessWorkers
 from tests.sparknet.small import momentum_sgd, pictures, small_net, small_recipe
 
 EXAMPLES, TEST = pictures(), pictures(70, seed=1)
-
-
 SETTINGS = Settings(rounds=8, tau=5, test_every=4)
+
+WAYS = pytest.mark.parametrize("ring", [False, True], ids=["star", "ring"])
+WIRES = pytest.mark.parametrize("wire", ["float32", "bfloat16", "int8"])
 
 
 def shards_of(workers: int) -> list[Examples]:

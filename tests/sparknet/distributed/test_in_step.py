@@ -26,6 +26,8 @@ from sparknet.weights import fetch
 from sparknet.worker import Recipe
 from tests.sparknet.distributed.fixtures import (
     TEST,
+    WAYS,
+    WIRES,
     DropsOut,
     join_as,
     members_of,
@@ -39,8 +41,6 @@ from tests.sparknet.distributed.in_process import QUICK, InProcessWorkers, in_pr
 from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
 from tests.sparknet.test_gradients import PLAIN, adam, caffe, shared_net
 
-WAYS = pytest.mark.parametrize("ring", [False, True], ids=["star", "ring"])
-WIRES = pytest.mark.parametrize("wire", ["float32", "bfloat16", "int8"])
 PLAN = RoundPlan(tau=1, gradients=True)
 
 

@@ -21,6 +21,8 @@ from sparknet.weights import Vector
 from sparknet.worker import Recipe
 from tests.sparknet.distributed.fixtures import (
     TEST,
+    WAYS,
+    WIRES,
     DropsOut,
     Explodes,
     exploding,
@@ -33,9 +35,6 @@ from tests.sparknet.distributed.fixtures import (
 )
 from tests.sparknet.distributed.in_process import QUICK, InProcessWorkers, in_process
 from tests.sparknet.small import digest, momentum_sgd, small_net, small_recipe
-
-WAYS = pytest.mark.parametrize("ring", [False, True], ids=["star", "ring"])
-WIRES = pytest.mark.parametrize("wire", ["float32", "bfloat16", "int8"])
 
 
 def overlapping(
